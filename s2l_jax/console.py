@@ -1,0 +1,75 @@
+"""What a run shows while it works: progress on long work, and quiet from the libraries beneath."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging
+
+_LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a line at the start of the work's second half-minute and so on."""
+
+    def __init__(self, what: str, total: int, unit: str, *, done: int = 0):
+        self._what, self._total, self._unit = what, total, unit
+        self._start = self._last = time.monotonic()
+        self._first = self._done = done
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(desc=what, total=total or None, unit=f" {unit}", initial=done, leave=False)
+
+    def update(self, done: int, detail: str = "") -> None:
+        """Say how much is done in all, and whatever else is worth seeing."""
+        step, self._done = done - self._done, done
+        if self._bar is not None:
+            self._bar.set_postfix_str(detail, refresh=False)
+            self._bar.update(step)
+        elif time.monotonic() - self._last >= _LINE_EVERY:
+            self._last = time.monotonic()
+            self._line(detail)
+
+    def close(self, detail: str = "") -> None:
+        """End the bar and leave one line."""
+        if self._bar is not None:
+            self._bar.close()
+        self._line(detail)
+
+    def _line(self, detail: str) -> None:
+        seconds = time.monotonic() - self._start
+        whole = f"/{self._total}" if self._total else ""
+        text = f"{self._what}: {self._done}{whole} {self._unit} in {duration(seconds)}"
+        ahead, fresh = self._total - self._done, self._done - self._first
+        if ahead > 0 and fresh > 0:
+            text += f", {duration(seconds * ahead / fresh)} left"
+        say(f"{text}{', ' if detail else ''}{detail}")
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would write them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Hide what libraries log below the level of an error."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

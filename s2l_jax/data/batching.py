@@ -1,0 +1,171 @@
+"""The training batches: which examples each step sees, packed, and read ahead by Grain."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32, Int64
+
+from s2l_jax.data.order import visit_order
+from s2l_jax.data.packing import Layout, PackedRows, Shape, choose_shapes, fill, lay_out
+
+_PLANNED_STEPS = 4096  # steps laid out ahead to choose shapes; about a second of work
+_ROW_MULTIPLE = 32
+
+
+class Examples(Protocol):
+    """Tokenised examples by number."""
+
+    lengths: Int[np.ndarray, "n"]  # tokens, end-of-sequence included
+    prompt_lengths: Int[np.ndarray, "n"]  # tokens; equal to the length when no response is left
+
+    def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
+        """Token ids of some examples."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One optimiser step's examples as this process provides them."""
+
+    step: int  # 0 is the first
+    examples: Int64[np.ndarray, "b"]  # pool rows, all processes
+    rows: PackedRows
+    size: "Size"  # all processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much work some examples are, padding not counted."""
+
+    tokens: int
+    loss_tokens: int
+    pairs: int  # (query, key) pairs that causal attention looks at
+
+    def __add__(self, other: "Size") -> "Size":
+        return Size(
+            self.tokens + other.tokens,
+            self.loss_tokens + other.loss_tokens,
+            self.pairs + other.pairs,
+        )
+
+
+def size_of(examples: Examples, numbers: Int64[np.ndarray, "b"]) -> Size:
+    """How much work some examples are."""
+    lengths = np.asarray(examples.lengths[numbers], np.int64)
+    loss_tokens = loss_token_counts(examples, numbers)
+    return Size(
+        int(lengths.sum()), int(loss_tokens.sum()), int((lengths * (lengths + 1) // 2).sum())
+    )
+
+
+def loss_token_counts(
+    examples: Examples, numbers: Int64[np.ndarray, "b"]
+) -> Int64[np.ndarray, "b"]:
+    """Response tokens of some examples that have a token before them to be predicted from."""
+    first = np.maximum(examples.prompt_lengths[numbers], 1)
+    return np.maximum(np.asarray(examples.lengths[numbers], np.int64) - first, 0)
+
+
+def row_length(lengths: Int[np.ndarray, "n"], most: int) -> int:
+    """Tokens of a packed row: as long as the longest example, rounded up to a multiple of 32."""
+    longest = int(lengths.max(initial=1))
+    return min(most, -(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE)
+
+
+class Batches:
+    """The batches of a run: `self.read(step)` is a pure function of the arguments given here.
+
+    Args:
+      examples: the whole pool.
+      subset: rows of the pool to train on.
+      weights: of each row of the subset, for an example-mean loss.
+      batch_size: examples of a step; every step has exactly as many.
+      num_steps: length of the run.
+      seed: of the order.
+      max_length: most tokens of an example.
+      microbatches: accumulation steps.
+      groups: row groups of the mesh.
+      local_groups: the row groups this process provides.
+      pack: False gives each example a row of its own.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        subset: Int64[np.ndarray, "s"],
+        weights: Float32[np.ndarray, "s"],
+        *,
+        batch_size: int,
+        num_steps: int,
+        seed: int,
+        max_length: int,
+        microbatches: int = 1,
+        groups: int = 1,
+        local_groups: range = range(1),
+        pack: bool = True,
+    ):
+        self.examples, self.subset, self.weights = examples, subset, weights
+        self.batch_size, self.num_steps, self.seed = batch_size, num_steps, seed
+        self.row_length = row_length(np.asarray(examples.lengths)[subset], max_length)
+        self._microbatches, self._groups, self._local = microbatches, groups, local_groups
+        self._pack = pack
+        planned = range(min(num_steps, _PLANNED_STEPS))
+        self.shapes = choose_shapes([self._lay_out(self.numbers(s)).shape for s in planned])
+        if num_steps > _PLANNED_STEPS:
+            per_bin = -(-batch_size // (microbatches * groups))
+            # No batch outgrows one row an example; it is compiled only if ever met.
+            self.shapes[2:] = [Shape(per_bin, per_bin * self.row_length, batch_size)]
+
+    def numbers(self, step: int) -> Int64[np.ndarray, "b"]:
+        """Places in the subset of one step's examples."""
+        start = step * self.batch_size
+        positions = np.arange(start, start + self.batch_size)
+        return visit_order(positions, len(self.subset), self.seed)
+
+    def read(self, step: int) -> Batch:
+        """One step's batch; only this process's rows are read from disk."""
+        numbers = self.numbers(step)
+        pool_rows = self.subset[numbers]
+        layout = self._lay_out(numbers)
+        shape = next(s for s in self.shapes if s.covers(layout.shape))
+        mine = [n for m in layout.groups for g in self._local for row in m[g] for n in row]
+        ids = self.examples.read([int(pool_rows[n]) for n in mine])
+        prompts = self.examples.prompt_lengths[pool_rows]
+        texts = {n: (t, int(prompts[n])) for n, t in zip(mine, ids, strict=True)}
+        rows, _ = fill(layout, shape, self.row_length, texts, self.weights[numbers], self._local)
+        return Batch(
+            step,
+            pool_rows,
+            rows,
+            size_of(self.examples, pool_rows),
+        )
+
+    def size(self) -> Size:
+        """How much work the whole run is."""
+        steps = (self.subset[self.numbers(s)] for s in range(self.num_steps))
+        return sum((size_of(self.examples, rows) for rows in steps), Size(0, 0, 0))
+
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """Batches from `step` on, read ahead in threads.
+
+        The order needs no iterator state: a restored run starts here at the restored step.
+        """
+        import grain
+
+        if step >= self.num_steps:
+            return iter(())
+        steps = grain.MapDataset.range(step, self.num_steps)
+        reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+        return iter(steps.map(lambda s: self.read(int(s))).to_iter_dataset(reading))
+
+    def _lay_out(self, numbers: Int64[np.ndarray, "b"]) -> Layout:
+        pool_rows = self.subset[numbers]
+        return lay_out(
+            np.asarray(self.examples.lengths[pool_rows]),
+            loss_token_counts(self.examples, pool_rows),
+            self.row_length,
+            microbatches=self._microbatches,
+            groups=self._groups,
+            pack=self._pack,
+        )

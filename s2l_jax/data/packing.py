@@ -1,0 +1,221 @@
+"""Packing: the examples of one step, or of a slice, into as few rows of fixed length as fit."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, Int32
+
+
+class PackedRows(NamedTuple):
+    """Rows of packed examples in `a` microbatches of `g` groups, a group to a mesh shard of rows.
+
+    Only response tokens are predicted, so the positions whose logits are needed are listed flat
+    per group: `loss_index` points into the group's r x l tokens, at the token *before* the target.
+    """
+
+    tokens: Int32[np.ndarray, "a g r l"]
+    positions: Int32[np.ndarray, "a g r l"]  # within the example, from 0
+    segments: Int32[np.ndarray, "a g r l"]  # example number within the row, from 1; 0 is padding
+    loss_index: Int32[np.ndarray, "a g m"]
+    loss_targets: Int32[np.ndarray, "a g m"]
+    loss_slot: Int32[np.ndarray, "a g m"]  # which of the group's e examples; e itself for padding
+    loss_mask: Bool[np.ndarray, "a g m"]
+    weights: Float32[np.ndarray, "a g e"]  # of each example in an example-mean loss; 0 for no example
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Shape:
+    """Sizes of a packed batch per microbatch and group; equal shapes share a compiled program."""
+
+    rows: int
+    loss_tokens: int
+    examples: int
+
+    def covers(self, other: "Shape") -> bool:
+        """Whether a batch of shape `other` fits."""
+        return (
+            self.rows >= other.rows
+            and self.loss_tokens >= other.loss_tokens
+            and self.examples >= other.examples
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where each example of a batch goes: for every microbatch and group, rows of example numbers."""
+
+    groups: list[list[list[list[int]]]]  # [microbatch][group][row][example]
+    shape: Shape  # the least that holds it
+
+
+def best_fit(lengths: Int[np.ndarray, "n"], capacity: int) -> list[list[int]]:
+    """Best-fit decreasing bin packing: example numbers by row, in O(n) time for a fixed capacity.
+
+    Each example, longest first and ties by number, goes to the fullest row that still has room.
+
+    Raises:
+      ValueError: an example is longer than a row.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    rows: list[list[int]] = []
+    open_rows: list[list[int]] = [[] for _ in range(capacity + 1)]  # by free space
+    occupied = 0  # bit s is set when a row with s free tokens is open
+    for number, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        if length > capacity:
+            raise ValueError(f"an example of {length} tokens does not fit a row of {capacity}")
+        candidates = occupied >> length
+        if candidates:
+            free = length + (candidates & -candidates).bit_length() - 1
+            row = open_rows[free].pop()
+            if not open_rows[free]:
+                occupied &= ~(1 << free)
+        else:
+            free, row = capacity, len(rows)
+            rows.append([])
+        rows[row].append(number)
+        open_rows[free - length].append(row)
+        occupied |= 1 << (free - length)
+    return rows
+
+
+def lay_out(
+    lengths: Int[np.ndarray, "n"],
+    loss_tokens: Int[np.ndarray, "n"],
+    row_length: int,
+    *,
+    microbatches: int,
+    groups: int,
+    pack: bool = True,
+) -> Layout:
+    """Pack examples and deal the rows out so that groups have alike numbers of response tokens.
+
+    Args:
+      lengths: tokens of each example.
+      loss_tokens: response tokens of each example.
+      row_length: tokens of a row.
+      microbatches: accumulation steps.
+      groups: row groups of the mesh.
+      pack: False gives each example a row of its own.
+    """
+    rows = best_fit(lengths, row_length) if pack else [[i] for i in range(len(lengths))]
+    return deal(rows, loss_tokens, microbatches=microbatches, groups=groups)
+
+
+def deal(
+    rows: list[list[int]],
+    loss_tokens: Int[np.ndarray, "n"],
+    *,
+    microbatches: int,
+    groups: int,
+) -> Layout:
+    """Deal packed rows out to microbatches and groups, equally many to each, loss tokens alike."""
+    bins = microbatches * groups
+    per_bin = -(-len(rows) // bins)
+    loads = [int(loss_tokens[row].sum()) for row in rows]
+    dealt: list[list[list[int]]] = [[] for _ in range(bins)]
+    totals = [0] * bins
+    for row in sorted(range(len(rows)), key=lambda r: (-loads[r], r)):
+        to = min((b for b in range(bins) if len(dealt[b]) < per_bin), key=lambda b: (totals[b], b))
+        dealt[to].append(rows[row])
+        totals[to] += loads[row]
+    shape = Shape(per_bin, max(totals), max(sum(map(len, b)) for b in dealt))
+    return Layout([dealt[m * groups : (m + 1) * groups] for m in range(microbatches)], shape)
+
+
+def fill(
+    layout: Layout,
+    shape: Shape,
+    row_length: int,
+    examples: dict[int, tuple[Int32[np.ndarray, "_"], int]],
+    weights: Float32[np.ndarray, "n"],
+    groups: range,
+) -> tuple[PackedRows, Int32[np.ndarray, "a g e"]]:
+    """The arrays of a layout for the given groups, and which example number each slot holds (-1: none).
+
+    Args:
+      layout: from `lay_out`.
+      shape: at least the layout's own.
+      row_length: as given to `lay_out`.
+      examples: token ids and prompt length by example number, for the examples in `groups`.
+      weights: of every example of the batch; written for examples with response tokens alone.
+      groups: the row groups that this process provides.
+    """
+    a, g, e, m = len(layout.groups), len(groups), shape.examples, shape.loss_tokens
+    tokens, positions, segments = (
+        np.zeros((a, g, shape.rows, row_length), np.int32) for _ in range(3)
+    )
+    index, targets = (np.zeros((a, g, m), np.int32) for _ in range(2))
+    slot, mask = np.full((a, g, m), e, np.int32), np.zeros((a, g, m), np.bool_)
+    slot_weights, numbers = np.zeros((a, g, e), np.float32), np.full((a, g, e), -1, np.int32)
+    for i, microbatch in enumerate(layout.groups):
+        for j, group in enumerate(groups):
+            used = filled = 0
+            for r, row in enumerate(microbatch[group]):
+                at = 0
+                for segment, number in enumerate(row, start=1):
+                    ids, prompt = examples[number]
+                    n = len(ids)
+                    tokens[i, j, r, at : at + n] = ids
+                    positions[i, j, r, at : at + n] = np.arange(n)
+                    segments[i, j, r, at : at + n] = segment
+                    # The first token of all has nothing before it to be predicted from.
+                    first = max(prompt, 1)
+                    count = max(n - first, 0)
+                    span = slice(filled, filled + count)
+                    index[i, j, span] = r * row_length + at + np.arange(first, first + count) - 1
+                    targets[i, j, span] = ids[first:]
+                    slot[i, j, span], mask[i, j, span] = used, True
+                    slot_weights[i, j, used] = weights[number] if count else 0.0
+                    numbers[i, j, used] = number
+                    at, filled, used = at + n, filled + count, used + 1
+    packed = PackedRows(
+        tokens, positions, segments, index, targets, slot, mask, slot_weights
+    )
+    return packed, numbers
+
+
+def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
+    """At most `most` shapes that cover all of `shapes` with the least padding, smallest first.
+
+    Cost is counted in rows; the loss tokens and examples of a chosen shape are the largest that any
+    batch of at most its rows needs, rounded up a little so that near-equal runs share programs.
+    """
+    counts = sorted({s.rows for s in shapes})
+    number = {c: sum(s.rows == c for s in shapes) for c in counts}
+    # best[k][i]: least padded rows that cover counts[:i] with k shapes, and where the last begins.
+    best = [[(0.0, 0)] + [(np.inf, 0)] * len(counts)]
+    for _ in range(min(most, len(counts))):
+        line = [(0.0, 0)]
+        for i in range(1, len(counts) + 1):
+            total, choice = np.inf, 0
+            covered = 0
+            for j in range(i - 1, -1, -1):
+                covered += number[counts[j]]
+                cost = best[-1][j][0] + covered * counts[i - 1]
+                if cost < total:
+                    total, choice = cost, j
+            line.append((total, choice))
+        best.append(line)
+    ends, i = [], len(counts)
+    for k in range(len(best) - 1, 0, -1):
+        if i == 0:
+            break
+        ends.append(counts[i - 1])
+        i = best[k][i][1]
+    chosen = []
+    for rows in sorted(ends):
+        below = [s for s in shapes if s.rows <= rows]
+        chosen.append(
+            Shape(
+                rows,
+                round_up(max(s.loss_tokens for s in below), 64),
+                round_up(max(s.examples for s in below), 8),
+            )
+        )
+    return chosen
+
+
+def round_up(n: int, to: int) -> int:
+    """The least positive multiple of `to` that is at least `n`."""
+    return max(to, -(-n // to) * to)

@@ -1,0 +1,254 @@
+"""The prepared pool: every row tokenised once, on disk as a TFDS array_record dataset."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+from etils import epath
+from jaxtyping import Int32
+
+from s2l_jax import artifacts
+from s2l_jax.console import quiet_libraries
+from s2l_jax.data.pool import PoolRow
+from s2l_jax.data.prompts import render
+from s2l_jax.data.tokens import TokenizedExample, tokenize
+from s2l_jax.errors import InputError
+
+_CHUNK = 1024  # rows tokenised at a time
+_LISTED = 20  # ids named in the manifest for each kind of problem
+_SPLIT = "pool"
+_FOLDER = "s2l_pool/1.0.0"  # TFDS: the builder's name and version
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizeSettings:
+    """How rows become tokens."""
+
+    prompt: str
+    boundary: str
+    max_length: int
+
+
+class PreparedPool:
+    """A pool on disk: row i of the pool is record i.
+
+    Attributes:
+      manifest: counts, the names of the sources, and the settings it was made with.
+      lengths, prompt_lengths: int32 [N], tokens; memory-mapped.
+      ids: uint64 [N]; memory-mapped.
+      source_codes: int32 [N], places in `source_names`; memory-mapped.
+      source_names: the sources in order of first appearance.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        path = epath.Path(path)
+        self.manifest = artifacts.read_json(path / "manifest.json")
+        self.lengths = artifacts.read_npy(path / "lengths.npy", mmap=True)
+        self.prompt_lengths = artifacts.read_npy(path / "prompt_lengths.npy", mmap=True)
+        self.ids = artifacts.read_npy(path / "ids.npy", mmap=True)
+        self.source_codes = artifacts.read_npy(path / "sources.npy", mmap=True)
+        self.source_names: list[str] = self.manifest["source_names"]
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(str(path / "dataset" / _FOLDER))
+        self._records = builder.as_data_source(split=_SPLIT)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
+        """Token ids of some rows."""
+        records = self._records.__getitems__([int(n) for n in numbers])
+        return [record["tokens"] for record in records]
+
+    def originals(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The rows as they came, in the order asked for."""
+        for number in numbers:
+            yield json.loads(self._records[int(number)]["original"])
+
+
+def fingerprint(data: str, tokenizer: Any, settings: TokenizeSettings) -> str:
+    """Sixteen hex digits that change when the data, the tokeniser or the settings do."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab())
+    parts = [data, vocabulary, str(tokenizer.eos_token_id), json.dumps(dataclasses.asdict(settings))]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def prepare(
+    path: epath.PathLike,
+    rows: Callable[[], Iterable[PoolRow]],
+    tokenizer: Any,
+    settings: TokenizeSettings,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Tokenise a pool into `path`, unless a finished one is there.
+
+    Args:
+      path: the folder to make; it holds a manifest.json only when it is complete.
+      rows: gives the rows, in order.
+      tokenizer: a transformers tokeniser.
+      settings: template, boundary rule and length limit.
+      progress: called with the number of rows done so far.
+
+    Raises:
+      InputError: bad rows (see `data.pool`), or no row has a response token within the limit.
+    """
+    path = epath.Path(path)
+    if (path / "manifest.json").exists():
+        return
+    if path.exists():
+        path.rmtree()
+    tally = _Tally()
+
+    def records() -> Iterator[tuple[int, dict[str, Any]]]:
+        chunk: list[PoolRow] = []
+        for row in rows():
+            chunk.append(row)
+            if len(chunk) == _CHUNK:
+                yield from tally.add(chunk, _tokenize(tokenizer, chunk, settings))
+                progress(tally.count)
+                chunk = []
+        yield from tally.add(chunk, _tokenize(tokenizer, chunk, settings))
+        progress(tally.count)
+
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    # TFDS prints about a download that does not happen.
+    with quiet_libraries(), contextlib.redirect_stdout(io.StringIO()):
+        _builder(records, data_dir=str(path / "dataset")).download_and_prepare()
+    manifest = tally.manifest(settings)
+    if manifest["num_with_loss"] == 0:
+        raise InputError(
+            f"No row of the pool has a response token within max_length={settings.max_length} tokens: "
+            "raise tokenize.max_length."
+        )
+    for name, array in tally.arrays().items():
+        artifacts.write_npy(path / f"{name}.npy", array)
+    for what in ("without_loss", "cut", "boundary_merged"):
+        if manifest[f"num_{what}"]:
+            logging.warning(
+                "%d of %d rows %s; first ids: %s",
+                manifest[f"num_{what}"],
+                manifest["num_examples"],
+                _MEANING[what].format(settings=settings),
+                ", ".join(map(str, manifest[f"ids_{what}"][:5])),
+            )
+    # Written last: a folder with a manifest is a complete one.
+    artifacts.write_json(path / "manifest.json", manifest)
+
+
+_MEANING = {
+    "without_loss": "have no loss: the prompt alone fills max_length={settings.max_length} tokens",
+    "cut": "were cut at max_length={settings.max_length} tokens",
+    "boundary_merged": "have a token across the end of the prompt (tokenize.boundary=official)",
+}
+
+
+def _tokenize(
+    tokenizer: Any, rows: Sequence[PoolRow], settings: TokenizeSettings
+) -> list[TokenizedExample]:
+    if not rows:
+        return []
+    texts = [render(settings.prompt, row) for row in rows]
+    return tokenize(
+        tokenizer, texts, max_length=settings.max_length, boundary=settings.boundary
+    )
+
+
+class _Tally:
+    """What the manifest and the side files need, gathered while records stream to disk."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._columns: dict[str, list[np.ndarray]] = {
+            "lengths": [], "prompt_lengths": [], "ids": [], "sources": [],
+        }  # fmt: skip
+        self._sources: dict[str, int] = {}
+        self._problems: dict[str, list[int]] = {what: [] for what in _MEANING}
+        self._problem_counts = dict.fromkeys(_MEANING, 0)
+
+    def add(
+        self, rows: Sequence[PoolRow], examples: Sequence[TokenizedExample]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        codes = [self._sources.setdefault(row.source, len(self._sources)) for row in rows]
+        ids = np.array([row.id for row in rows], np.uint64)
+        lengths = np.array([len(e.tokens) for e in examples], np.int32)
+        prompts = np.array([e.prompt_length for e in examples], np.int32)
+        for column, values in zip(
+            self._columns.values(), (lengths, prompts, ids, np.array(codes, np.int32)), strict=True
+        ):
+            column.append(values)
+        for row, example in zip(rows, examples, strict=True):
+            found = {
+                "without_loss": example.prompt_length >= len(example.tokens),
+                "cut": example.cut,
+                "boundary_merged": example.boundary_merged,
+            }
+            for what, is_so in found.items():
+                self._problem_counts[what] += is_so
+                if is_so and len(self._problems[what]) < _LISTED:
+                    self._problems[what].append(row.id)
+            original = json.dumps(row.original, ensure_ascii=False)
+            yield self.count, {"tokens": example.tokens, "original": original}
+            self.count += 1
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: np.concatenate(column) for name, column in self._columns.items()}
+
+    def manifest(self, settings: TokenizeSettings) -> dict[str, Any]:
+        arrays = self.arrays()
+        counts = np.bincount(arrays["sources"], minlength=len(self._sources))
+        return {
+            "num_examples": self.count,
+            "num_tokens": int(arrays["lengths"].sum(dtype=np.int64)),
+            "num_response_tokens": int(
+                (arrays["lengths"] - arrays["prompt_lengths"]).sum(dtype=np.int64)
+            ),
+            "num_with_loss": self.count - self._problem_counts["without_loss"],
+            "source_names": list(self._sources),
+            "source_counts": counts.tolist(),
+            "settings": dataclasses.asdict(settings),
+            **{f"num_{what}": n for what, n in self._problem_counts.items()},
+            **{f"ids_{what}": ids for what, ids in self._problems.items()},
+        }
+
+
+def _builder(records: Callable[[], Iterator[tuple[int, dict[str, Any]]]], data_dir: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    # TFDS keeps a global table of builder names; this one is no dataset to be looked up there.
+    with tfds.core.registered.skip_registration():
+
+        class S2lPool(tfds.core.GeneratorBasedBuilder):
+            """Tokenised pool rows in pool order."""
+
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self) -> Any:
+                features = {
+                    "tokens": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+                    "original": tfds.features.Text(),
+                }
+                # Shuffling, on unless said otherwise, would part record i from pool row i.
+                return tfds.core.DatasetInfo(
+                    builder=self,
+                    features=tfds.features.FeaturesDict(features),
+                    disable_shuffling=True,
+                )
+
+            def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+                return {_SPLIT: records()}
+
+            def _generate_examples(self) -> Any:
+                raise NotImplementedError("rows come from the generator given to prepare()")
+
+    return S2lPool(data_dir=data_dir, file_format="array_record")

@@ -1,0 +1,55 @@
+"""Models on a mesh: weights loaded or initialised straight into their sharding."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from s2l_jax.models import hf
+from s2l_jax.models.decoder import (
+    LOGICAL_AXES,
+    Decoder,
+    DecoderConfig,
+    Params,
+    bind,
+    init_params,
+    nest_params,
+    parameter_shapes,
+)
+from s2l_jax.parallel.mesh import make_mesh
+from s2l_jax.parallel.sharding import parameter_sharding
+
+
+def model_shardings(mesh: Mesh, config: DecoderConfig) -> dict[str, jax.sharding.NamedSharding]:
+    """The sharding of every parameter of a decoder, by path."""
+    return {
+        path: parameter_sharding(mesh, LOGICAL_AXES[path], shape)
+        for path, shape in parameter_shapes(config).items()
+    }
+
+
+def load_model(
+    path_or_hub_id: str, mesh: Mesh | None = None, dtype: Any = jnp.float32
+) -> Decoder:
+    """A pretrained decoder from a directory in Hugging Face layout or a hub id.
+
+    Args:
+      path_or_hub_id: holds config.json and safetensors.
+      mesh: where to put the weights; all devices on the `data` axis if absent.
+      dtype: of the parameters.
+
+    Raises:
+      InputError: nothing there, an unsupported family, or weights that do not fit config.json.
+    """
+    directory = hf.resolve(path_or_hub_id)
+    config = hf.load_config(directory)
+    mesh = mesh or make_mesh()
+    params = hf.load_params(directory, config, dtype=dtype, shardings=model_shardings(mesh, config))
+    return bind(config, params)
+
+
+def random_params(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Params:
+    """Fresh float32 parameters, initialised on the devices that will hold them."""
+    shardings = nest_params(model_shardings(mesh, config))
+    return jax.jit(init_params, static_argnums=0, out_shardings=shardings)(config, key)

@@ -1,0 +1,68 @@
+"""Which mesh axis each array axis lies on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from s2l_jax.parallel.mesh import ROW_AXES
+
+# Logical axis of a parameter -> mesh axis.
+RULES: dict[str, str | None] = {
+    "layers": None,
+    "embed": "fsdp",
+    "heads": "tensor",
+    "mlp": "tensor",
+    "vocab": "tensor",
+}
+
+
+def parameter_sharding(
+    mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]
+) -> NamedSharding:
+    """The sharding of a parameter; an axis that does not divide evenly stays whole."""
+    spec = []
+    for axis, size in zip(axes, shape, strict=True):
+        mesh_axis = RULES[axis] if axis is not None else None
+        spec.append(mesh_axis if mesh_axis and size % mesh.shape[mesh_axis] == 0 else None)
+    return NamedSharding(mesh, P(*spec))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, P())
+
+
+def rows(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Array axis `axis` is spread over the mesh's row axes, the others are whole."""
+    return NamedSharding(mesh, P(*(None,) * axis, ROW_AXES))
+
+
+def row_constraint(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    """A function that pins the leading axis of activations to the row axes inside jit."""
+    return lambda x: jax.lax.with_sharding_constraint(x, rows(mesh))
+
+
+def local_groups(mesh: Mesh) -> range:
+    """The row groups whose data this process must provide."""
+    devices = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    mine = [i for i, group in enumerate(devices) if any(_is_local(d) for d in group)]
+    return range(mine[0], mine[-1] + 1)
+
+
+def put_rows(mesh: Mesh, local: Any, axis: int) -> Any:
+    """Global arrays from this process's rows; `axis` is the row-group axis of every leaf."""
+    groups = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def put(leaf: np.ndarray) -> jax.Array:
+        shape = (*leaf.shape[:axis], groups, *leaf.shape[axis + 1 :])
+        return jax.make_array_from_process_local_data(rows(mesh, axis), leaf, shape)
+
+    return jax.tree.map(put, local)
+
+
+def _is_local(device: jax.Device) -> bool:
+    return device.process_index == jax.process_index()

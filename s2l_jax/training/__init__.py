@@ -1,0 +1,1 @@
+"""Training: loss, optimiser, the sharded step, checkpoints and the loop that ties them."""

@@ -1,0 +1,61 @@
+"""Model FLOPs by count, and the peak they are compared with."""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+
+from s2l_jax.data.batching import Size
+from s2l_jax.models.decoder import DecoderConfig
+
+# Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets.
+_PEAKS = {
+    "NVIDIA H200": 989e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA L4": 121e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+}
+
+
+def forward_flops(config: DecoderConfig, size: Size) -> float:
+    """Matrix-product FLOPs of one forward pass; logits at response positions alone.
+
+    Two a parameter and token, and four a head dimension and attended pair; padding not counted.
+    """
+    width = config.num_heads * config.head_dim
+    layer = 4 * config.hidden_size * width + 2 * config.hidden_size * config.intermediate_size
+    return float(
+        2 * config.num_layers * layer * size.tokens
+        + 4 * config.num_layers * width * size.pairs
+        + 2 * config.hidden_size * config.vocab_size * size.loss_tokens
+    )
+
+
+def training_flops(config: DecoderConfig, size: Size) -> float:
+    """A backward pass costs two forward passes; recomputation is not counted."""
+    return 3 * forward_flops(config, size)
+
+
+@functools.lru_cache
+def peak_flops() -> float:
+    """Peak FLOP/s of all devices: the data sheet's, or a measured float32 matmul where none is known."""
+    device = jax.devices()[0]
+    for name, peak in _PEAKS.items():
+        if device.device_kind.startswith(name):
+            return peak * jax.device_count()
+    n = 1024
+    matmul = jax.jit(lambda x: x @ x)
+    x = jnp.ones((n, n), jnp.float32)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        matmul(x).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    # Host devices share the cores that one of them was timed on.
+    return 2 * n**3 / best * (1 if device.platform == "cpu" else jax.device_count())

@@ -1,0 +1,149 @@
+"""The training loop: from the last good checkpoint to the last step."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Collection
+
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from jaxtyping import Float32
+
+from s2l_jax import artifacts
+from s2l_jax.data.batching import Batch, Batches
+from s2l_jax.errors import DivergedError
+from s2l_jax.models.decoder import DecoderConfig, Params
+from s2l_jax.models.hf import DTYPES
+from s2l_jax.parallel import processes
+from s2l_jax.parallel.sharding import put_rows
+from s2l_jax.training.checkpoints import Checkpoints, abstract
+from s2l_jax.training.metrics import Metrics
+from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule, make_optimizer
+from s2l_jax.training.step import (
+    StepMetrics,
+    init_state,
+    make_train_step,
+    state_shardings,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained; the fields are those of `train` in the config."""
+
+    optimizer: OptimizerSettings
+    loss: str = "token"
+    dtype: str = "float32"
+    remat: bool = False
+    checkpoint_every: int = 500  # steps
+    keep_checkpoints: int = 2
+    log_every: int = 10  # steps
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """A finished run."""
+
+    params: Params
+    losses: Float32[np.ndarray, "s"]  # of each step
+
+
+def train(
+    config: DecoderConfig,
+    initial_params: Callable[[], Params],
+    batches: Batches,
+    settings: TrainSettings,
+    mesh: Mesh,
+    path: epath.Path,
+    *,
+    label: str,
+    sweep_steps: Collection[int] = (),
+    sweep: Callable[[int, Params], None] = lambda step, params: None,
+) -> TrainResult:
+    """Train to the last step, going on from the newest readable checkpoint under `path`.
+
+    Args:
+      config: settings of the decoder.
+      initial_params: gives float32 parameters on the mesh; the first step consumes them.
+      batches: what each step sees.
+      settings: optimiser, precision, cadence of checkpoints.
+      mesh: the device mesh.
+      path: the run's folder.
+      label: names the run on the progress line.
+      sweep_steps: numbers of finished steps at which to call `sweep`.
+      sweep: called with the number of finished steps and the live parameters; must not keep them.
+
+    Raises:
+      DivergedError: a loss or gradient norm that is not finite; no checkpoint is written after it.
+      OSError: a checkpoint could not be written.
+    """
+    optimizer = make_optimizer(settings.optimizer, batches.num_steps)
+    rate = learning_rate_schedule(settings.optimizer, batches.num_steps)
+    params = initial_params()
+    shardings = state_shardings(mesh, config, optimizer, params)
+    state = init_state(optimizer, params, shardings)
+    del params
+    step_fn = make_train_step(
+        config,
+        optimizer,
+        mesh,
+        shardings,
+        loss=settings.loss,
+        dtype=DTYPES[settings.dtype],
+        remat=settings.remat,
+    )
+    with Checkpoints(path / "checkpoints", settings.keep_checkpoints) as checkpoints:
+        state = checkpoints.restore(abstract(state)) or state
+        start = int(state.step)
+        metrics = Metrics(path, config, label, start, batches.num_steps, settings.log_every)
+        if start == 0 and 0 in sweep_steps:
+            sweep(0, state.params)
+        pending: tuple[Batch, StepMetrics] | None = None
+
+        def settle() -> None:
+            # Numbers are read one step late, so that the host never holds up the devices.
+            nonlocal pending
+            if pending is not None:
+                batch, values = pending
+                pending = None
+                _record(metrics, batch, values, float(rate(batch.step)), path)
+
+        for batch in batches.from_step(start):
+            state, values = step_fn(state, put_rows(mesh, batch.rows, axis=1))
+            settle()
+            pending = batch, values
+            done = batch.step + 1
+            last = done == batches.num_steps
+            if done in sweep_steps or last or done % settings.checkpoint_every == 0:
+                settle()
+                begin = time.monotonic()
+                if done in sweep_steps:
+                    sweep(done, state.params)
+                if last or done % settings.checkpoint_every == 0:
+                    metrics.save()
+                    checkpoints.save(done, state)
+                metrics.pause(time.monotonic() - begin)
+            if done == start + 1:
+                metrics.restart_clock()  # the first step compiled
+        metrics.close()
+    return TrainResult(state.params, np.array(metrics.losses, np.float32))
+
+
+def _record(
+    metrics: Metrics, batch: Batch, values: StepMetrics, rate: float, path: epath.Path
+) -> None:
+    loss, norm = float(values.loss), float(values.grad_norm)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        report = path / "diverged.json"
+        if processes.is_writer():
+            artifacts.write_json(
+                report, {"step": batch.step + 1, "pool_rows": batch.examples.tolist()}
+            )
+        raise DivergedError(
+            f"{path}: step {batch.step + 1} has loss {loss} and gradient norm {norm}; pool rows of "
+            f"its batch: {', '.join(map(str, batch.examples[:5]))}, ... (all {len(batch.examples)} in "
+            f"{report}). The last good checkpoint is kept. Lower train.learning_rate, or look at these rows."
+        )
+    metrics.record(batch.step + 1, loss, norm, rate, batch.size)
+

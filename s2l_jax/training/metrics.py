@@ -1,0 +1,96 @@
+"""Where a training run's numbers go: TensorBoard, the loss history on disk, and the progress line."""
+
+import time
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from s2l_jax import artifacts
+from s2l_jax.console import Progress
+from s2l_jax.data.batching import Size
+from s2l_jax.models.decoder import DecoderConfig
+from s2l_jax.parallel import processes
+from s2l_jax.training.flops import peak_flops, training_flops
+
+HISTORY = "losses.npy"
+
+
+class Metrics:
+    """The loss history of one run, and what is shown of it on the way.
+
+    Args:
+      path: the run's folder; the history is `losses.npy`, TensorBoard files are in `tensorboard/`.
+      config: settings of the decoder, for FLOPs.
+      label: names the run on the progress line.
+      start: finished steps of the run that this one goes on from.
+      num_steps: length of the run.
+      log_every: steps between TensorBoard points.
+    """
+
+    def __init__(
+        self,
+        path: epath.Path,
+        config: DecoderConfig,
+        label: str,
+        start: int,
+        num_steps: int,
+        log_every: int,
+    ):
+        self._path, self._config, self._every = path, config, log_every
+        before = artifacts.read_npy(path / HISTORY)[:start] if start else np.zeros(0, np.float32)
+        self.losses: list[float] = before.tolist()
+        self._progress = Progress(label, num_steps, "steps", done=start)
+        self._size, self._since = Size(0, 0, 0), time.monotonic()
+        self._idle = 0.0
+        self._board: Any = None
+        if processes.is_writer():
+            import tensorboardX
+
+            self._board = tensorboardX.SummaryWriter(
+                str(path / "tensorboard"), purge_step=start or None
+            )
+
+    def record(
+        self, step: int, loss: float, grad_norm: float, learning_rate: float, size: Size
+    ) -> None:
+        """Take in the numbers of finished step `step`, the first being 1."""
+        self.losses.append(loss)
+        self._size += size
+        seconds = max(time.monotonic() - self._since - self._idle, 1e-9)
+        tokens = self._size.tokens / seconds
+        utilisation = training_flops(self._config, self._size) / seconds / peak_flops()
+        self._progress.update(
+            step,
+            f"loss {loss:.3f}, lr {learning_rate:.1e}, {tokens:,.0f} tokens/s, MFU {utilisation:.0%}",
+        )
+        if step % self._every == 0:
+            if self._board is not None:
+                for name, value in {
+                    "loss": loss,
+                    "grad_norm": grad_norm,
+                    "learning_rate": learning_rate,
+                    "tokens_per_second": tokens,
+                    "model_flops_utilisation": utilisation,
+                }.items():
+                    self._board.add_scalar(name, value, step)
+            self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Begin a new window for speeds."""
+        self._size, self._since, self._idle = Size(0, 0, 0), time.monotonic(), 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was not spent training (a loss sweep, say)."""
+        self._idle += seconds
+
+    def save(self) -> None:
+        """Put the history on disk; call it before the checkpoint that relies on it."""
+        if processes.is_writer():
+            artifacts.write_npy(self._path / HISTORY, np.array(self.losses, np.float32))
+
+    def close(self) -> None:
+        """Leave the last line and end the TensorBoard file."""
+        self._progress.close(f"loss {self.losses[-1]:.3f}" if self.losses else "")
+        if self._board is not None:
+            self._board.close()

@@ -1,0 +1,120 @@
+"""One optimiser step as one compiled, sharded program."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32
+
+from s2l_jax.data.packing import PackedRows
+from s2l_jax.models.decoder import DecoderConfig, Params, nest_params
+from s2l_jax.parallel.placement import model_shardings
+from s2l_jax.parallel.sharding import replicated, row_constraint
+from s2l_jax.training.loss import example_losses
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a step changes; `step` counts finished steps."""
+
+    step: jax.Array
+    params: Params  # float32
+    opt_state: optax.OptState
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepMetrics:
+    """What a step reports."""
+
+    loss: Float32[Array, ""]
+    grad_norm: Float32[Array, ""]  # before clipping
+
+
+TrainStep = Callable[[TrainState, PackedRows], tuple[TrainState, StepMetrics]]
+
+
+def state_shardings(
+    mesh: Mesh, config: DecoderConfig, optimizer: optax.GradientTransformation, params: Params
+) -> TrainState:
+    """The sharding of every leaf of the state: optimiser moments lie as their parameters do."""
+    by_param = nest_params(model_shardings(mesh, config))
+    whole = replicated(mesh)
+    opt_shapes = jax.eval_shape(optimizer.init, params)
+    opt = optax.tree_utils.tree_map_params(
+        optimizer, lambda _, sharding: sharding, opt_shapes, by_param,
+        transform_non_params=lambda _: whole,
+    )  # fmt: skip
+    return TrainState(whole, by_param, opt)
+
+
+def init_state(
+    optimizer: optax.GradientTransformation, params: Params, shardings: TrainState
+) -> TrainState:
+    """The state before the first step; `params` are used as they are, not copied."""
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+    return TrainState(jax.device_put(jnp.int32(0), shardings.step), params, opt_state)
+
+
+def make_train_step(
+    config: DecoderConfig,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    shardings: TrainState,
+    *,
+    loss: str = "token",
+    dtype: Any = jnp.float32,
+    remat: bool = False,
+) -> TrainStep:
+    """The compiled step: gradients summed over microbatches, clipped, applied; the state is donated.
+
+    Args:
+      config: settings of the decoder.
+      optimizer: from `training.optimizer`.
+      mesh: the device mesh.
+      shardings: from `state_shardings`.
+      loss: "token" is the summed cross-entropy of the step's response tokens over their number;
+        "example" is the weighted mean of example losses. Both are normalised over the whole step,
+        so accumulation, packing and the mesh leave them as they are.
+      dtype: of matrix products and activations.
+      remat: recompute layers in the backward pass.
+    """
+    constrain = row_constraint(mesh)
+
+    def microbatch_loss(params: Params, rows: PackedRows, total: jax.Array) -> jax.Array:
+        per_example, per_token = example_losses(
+            config, params, rows, dtype=dtype, remat=remat, constrain=constrain
+        )
+        if loss == "token":
+            return per_token.sum() / total
+        return (per_example * rows.weights).sum() / total
+
+    def step(state: TrainState, rows: PackedRows) -> tuple[TrainState, StepMetrics]:
+        weight = rows.loss_mask if loss == "token" else rows.weights
+        total = jnp.maximum(weight.astype(jnp.float32).sum(), jnp.finfo(jnp.float32).tiny)
+
+        def accumulate(carry: tuple, microbatch: PackedRows) -> tuple[tuple, None]:
+            value, grads = jax.value_and_grad(microbatch_loss)(state.params, microbatch, total)
+            return jax.tree.map(jnp.add, carry, (value, grads)), None
+
+        if rows.tokens.shape[0] == 1:
+            first = jax.tree.map(lambda x: x[0], rows)
+            value, grads = jax.value_and_grad(microbatch_loss)(state.params, first, total)
+        else:
+            zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params))
+            (value, grads), _ = jax.lax.scan(accumulate, zeros, rows)
+        grads = jax.lax.with_sharding_constraint(grads, shardings.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), StepMetrics(
+            value, optax.global_norm(grads)
+        )
+
+    return jax.jit(
+        step, donate_argnums=0, out_shardings=(shardings, replicated(mesh))
+    )

@@ -1,0 +1,1 @@
+"""Loss trajectories: the pinned slice, the sweep over it, and the store of columns."""

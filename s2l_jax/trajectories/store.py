@@ -1,0 +1,138 @@
+"""The trajectory store: a Zarr v3 group that grows by one column a checkpoint."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float32, Int64, UInt64
+
+from s2l_jax import artifacts
+from s2l_jax.errors import InputError
+
+_CHUNK_ROWS = 2**20
+
+
+class TrajectoryStore:
+    """Losses float32 [N, T], `steps` int64 [T] and `ids` uint64 [N], readable by zarr and xarray.
+
+    A column counts once `steps` lists it: losses are written first, so a reader never meets a
+    part of one. Root metadata is written here, since tensorstore writes none.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        self._path = epath.Path(path)
+        if not (self._path / "zarr.json").exists():
+            raise InputError(f"{self._path}: not a trajectory store: no zarr.json there.")
+        self._losses, self._steps, self._ids = (
+            self._open(name) for name in ("losses", "steps", "ids")
+        )
+
+    @classmethod
+    def create(
+        cls, path: epath.PathLike, ids: UInt64[np.ndarray, "n"], attributes: Mapping[str, Any]
+    ) -> "TrajectoryStore":
+        """A store without columns; one that is there already is opened.
+
+        Raises:
+          InputError: the store there is of other examples.
+        """
+        path = epath.Path(path)
+        if not (path / "zarr.json").exists():
+            n = len(ids)
+            _create(path, "losses", np.float32, (n, 0), (min(n, _CHUNK_ROWS), 1), "NaN",
+                    ("example", "checkpoint"))  # fmt: skip
+            _create(path, "steps", np.int64, (0,), (1024,), -1, ("checkpoint",))
+            array = _create(
+                path, "ids", np.uint64, (n,), (min(n, _CHUNK_ROWS),), 0, ("example",)
+            )
+            array[:] = np.asarray(ids, np.uint64)
+            group = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+            artifacts.write_json(path / "zarr.json", group)
+        store = cls(path)
+        if not np.array_equal(store.ids(), ids):
+            raise InputError(
+                f"{path}: holds {store.num_examples} examples with other ids than this pool's "
+                f"{len(ids)}; use another workdir."
+            )
+        return store
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        return self._ids.shape[0]
+
+    def ids(self) -> UInt64[np.ndarray, "n"]:
+        """Ids of the examples, in row order."""
+        return self._ids[:].read().result()
+
+    def steps(self) -> Int64[np.ndarray, "t"]:
+        """Training steps of the columns that count."""
+        self._steps = self._steps.resolve().result()
+        steps = self._steps[:].read().result()
+        return steps[steps >= 0]
+
+    def append(self, step: int, column: Float32[np.ndarray, "n"]) -> None:
+        """Add the losses measured after `step` training steps.
+
+        Raises:
+          ValueError: a step not after the last one.
+        """
+        steps = self.steps()
+        if len(steps) and step <= steps[-1]:
+            raise ValueError(f"step {step} does not come after {steps[-1]}")
+        at = len(steps)
+        self._losses = _resize(self._losses, (self.num_examples, at + 1))
+        self._losses[:, at].write(np.asarray(column, np.float32)).result()
+        self._steps = _resize(self._steps, (at + 1,))
+        self._steps[at].write(np.int64(step)).result()
+
+    def column(self, number: int) -> Float32[np.ndarray, "n"]:
+        """One column by its place."""
+        return self._losses.resolve().result()[:, number].read().result()
+
+    def read(self) -> Float32[np.ndarray, "n t"]:
+        """All columns that count, in training order."""
+        count = len(self.steps())
+        self._losses = self._losses.resolve().result()
+        return np.ascontiguousarray(self._losses[:, :count].read().result())
+
+    def _open(self, name: str) -> Any:
+        import tensorstore as ts
+
+        return ts.open({"driver": "zarr3", "kvstore": _location(self._path / name)}).result()
+
+
+def _create(
+    path: epath.Path,
+    name: str,
+    dtype: Any,
+    shape: tuple[int, ...],
+    chunk: tuple[int, ...],
+    fill: Any,
+    dimensions: tuple[str, ...],
+) -> Any:
+    import tensorstore as ts
+
+    spec = {
+        "driver": "zarr3",
+        "kvstore": _location(path / name),
+        "metadata": {
+            "shape": shape,
+            "data_type": np.dtype(dtype).name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+            "fill_value": fill,
+            "dimension_names": dimensions,
+        },
+    }
+    return ts.open(spec, create=True, delete_existing=True).result()
+
+
+def _resize(array: Any, shape: tuple[int, ...]) -> Any:
+    return array.resolve().result().resize(exclusive_max=shape).result()
+
+
+def _location(path: epath.Path) -> str:
+    text = path.as_posix()
+    return f"{text}/" if "://" in text else f"file://{os.path.abspath(text)}/"

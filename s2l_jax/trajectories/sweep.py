@@ -1,0 +1,107 @@
+"""The loss sweep: the loss of every tracked example under the given parameters."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32
+
+from s2l_jax.data.packing import PackedRows
+from s2l_jax.data.pool import PoolRow
+from s2l_jax.data.prompts import render
+from s2l_jax.data.tokens import TokenizedList, tokenize
+from s2l_jax.models.decoder import Decoder, DecoderConfig, Params, model_params
+from s2l_jax.parallel.mesh import make_mesh
+from s2l_jax.parallel.sharding import replicated, row_constraint
+from s2l_jax.training.loss import example_losses as packed_losses
+from s2l_jax.trajectories.pinned import PinnedSlice
+
+Sweep = Callable[[Params], Float32[Array, "n"]]
+
+
+def make_sweep(
+    config: DecoderConfig, tracked: PinnedSlice, mesh: Mesh, *, dtype: Any = jnp.float32
+) -> Sweep:
+    """A function from parameters to the losses of the slice, float32 [N], whole on every device.
+
+    The loss of an example is its mean next-token cross-entropy over the response tokens
+    (arXiv 2403.07384, section 3.1); 0 where none is left. One compiled program scans the slice's
+    microbatches; `vmap` over row groups turns token losses into example losses.
+    """
+    constrain = row_constraint(mesh)
+
+    def scan_block(
+        params: Params, column: jax.Array, rows: PackedRows, slots: jax.Array
+    ) -> jax.Array:
+        def microbatch(column: jax.Array, xs: tuple[PackedRows, jax.Array]) -> tuple:
+            rows, slots = xs
+            losses, _ = packed_losses(config, params, rows, dtype=dtype, constrain=constrain)
+            # -1 would count from the end: slots without an example go past it, and are dropped.
+            places = jnp.where(slots < 0, column.shape[0], slots)
+            return column.at[places].set(losses, mode="drop"), None
+
+        return jax.lax.scan(microbatch, column, (rows, slots))[0]
+
+    compiled = jax.jit(scan_block, donate_argnums=1, out_shardings=replicated(mesh))
+
+    def sweep(params: Params) -> jax.Array:
+        column = jax.device_put(jnp.zeros(len(tracked), jnp.float32), replicated(mesh))
+        for rows, slots in tracked.blocks():
+            column = compiled(params, column, rows, slots)
+        return column
+
+    return sweep
+
+
+def example_losses(
+    model: Decoder,
+    tokenizer: Any,
+    rows: Sequence[PoolRow | dict[str, Any]],
+    *,
+    prompt: str = "alpaca",
+    max_length: int = 512,
+    boundary: str = "separate",
+    dtype: Any = jnp.float32,
+    batch_tokens: int = 16_384,
+    mesh: Mesh | None = None,
+) -> Float32[np.ndarray, "n"]:
+    """The loss of each row under a model: mean cross-entropy over its response tokens, in nats.
+
+    Args:
+      model: from `load_model`.
+      tokenizer: a transformers tokeniser.
+      rows: pool rows, or mappings with instruction, output and, where there is one, input.
+      prompt: name of the template.
+      max_length: tokens kept of each example; 0 is the loss of one whose response is cut away.
+      boundary: see `data.tokens.tokenize`.
+      dtype: of matrix products and activations.
+      batch_tokens: tokens worked on at a time, per device.
+      mesh: where the model lies; all devices on the `data` axis if absent.
+    """
+    texts = [render(prompt, row if isinstance(row, PoolRow) else _as_row(row)) for row in rows]
+    examples = TokenizedList(tokenize(tokenizer, texts, max_length=max_length, boundary=boundary))
+    mesh = mesh or make_mesh()
+    tracked = PinnedSlice(
+        examples,
+        np.arange(len(texts)),
+        mesh,
+        max_length=max_length,
+        batch_tokens=batch_tokens,
+        pinned_bytes=2**32,
+    )
+    return np.asarray(make_sweep(model.config, tracked, mesh, dtype=dtype)(model_params(model)))
+
+
+def _as_row(row: dict[str, Any]) -> PoolRow:
+    return PoolRow(
+        id=0,
+        instruction=row["instruction"],
+        input=row.get("input", ""),
+        output=row["output"],
+        source=row.get("source", ""),
+        original=row,
+        place="",
+    )

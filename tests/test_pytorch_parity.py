@@ -1,0 +1,245 @@
+"""Losses and training steps equal PyTorch's on a checkpoint that transformers wrote."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2l_jax.data.batching import Batches
+from s2l_jax.data.pool import read_rows
+from s2l_jax.data.prompts import render
+from s2l_jax.data.tokens import TokenizedList, tokenize
+from s2l_jax.models import hf
+from s2l_jax.models.decoder import bind, flatten_params, model_params, nest_params
+from s2l_jax.parallel.placement import load_model
+from s2l_jax.parallel.sharding import put_rows
+from s2l_jax.training.optimizer import OptimizerSettings, make_optimizer
+from s2l_jax.training.step import init_state, make_train_step, state_shardings
+from s2l_jax.trajectories.sweep import example_losses
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+LENGTH = 256  # tokens
+STEPS, BATCH = 20, 16
+SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_fraction=0.0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data_dir, tmp_path_factory):
+    """A small GPT-NeoX with noise on every tensor, so that no part of it can be lost unseen."""
+    torch.manual_seed(0)
+    model = transformers.GPTNeoXForCausalLM(
+        transformers.GPTNeoXConfig(
+            vocab_size=50304,
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=128,
+            rotary_pct=0.25,
+            max_position_embeddings=512,
+        )
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp("neox")
+    model.save_pretrained(path)
+    hf.load_tokenizer(data_dir / "pythia").save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows(data_dir):
+    reader = read_rows(str(data_dir / "pool" / "mathmix.jsonl"), limit=4000)
+    return list(reader)[::20]
+
+
+@pytest.fixture(scope="module")
+def examples(checkpoint, rows):
+    tokenizer = hf.load_tokenizer(checkpoint)
+    return tokenize(tokenizer, [render("alpaca", row) for row in rows], max_length=LENGTH)
+
+
+@pytest.fixture(scope="module")
+def torch_losses(checkpoint, examples):
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)
+    return np.array([float(torch_loss(model, [example])) for example in examples])
+
+
+def torch_loss(model, batch):
+    """Mean cross-entropy over the response tokens of a padded batch, as the HF Trainer has it."""
+    longest = max(len(e.tokens) for e in batch)
+    ids = torch.zeros(len(batch), longest, dtype=torch.long)
+    labels = torch.full((len(batch), longest), -100)
+    attention = torch.zeros(len(batch), longest, dtype=torch.long)
+    for i, example in enumerate(batch):
+        n = len(example.tokens)
+        ids[i, :n] = torch.tensor(example.tokens)
+        labels[i, example.prompt_length : n] = ids[i, example.prompt_length : n]
+        attention[i, :n] = 1
+    with torch.set_grad_enabled(model.training):
+        return model(input_ids=ids, attention_mask=attention, labels=labels).loss
+
+
+def our_losses(checkpoint, rows, model=None):
+    model = model or load_model(str(checkpoint))
+    return example_losses(
+        model, hf.load_tokenizer(checkpoint), rows, max_length=LENGTH, batch_tokens=2048
+    )
+
+
+def test_example_losses_of_real_rows_equal_pytorch(checkpoint, rows, torch_losses):
+    assert len(rows) == 200
+    ours = our_losses(checkpoint, rows)
+    np.testing.assert_allclose(ours, torch_losses, atol=1e-4)
+    assert torch_losses.std() > 0.1
+
+
+def _without(path):
+    def mutate(config, params):
+        flat = flatten_params(params)
+        return config, nest_params(flat | {path: jnp.zeros_like(flat[path])})
+
+    return mutate
+
+
+def _swapped_norms(config, params):
+    layers = params["layers"]
+    swapped = {"attention_norm": layers["mlp_norm"], "mlp_norm": layers["attention_norm"]}
+    return config, params | {"layers": layers | swapped}
+
+
+def _setting(**changes):
+    return lambda config, params: (dataclasses.replace(config, **changes), params)
+
+
+BIASES = [
+    "layers/attention/query/bias",
+    "layers/attention/key/bias",
+    "layers/attention/value/bias",
+    "layers/attention/out/bias",
+    "layers/mlp/up/bias",
+    "layers/mlp/down/bias",
+    "layers/attention_norm/bias",
+    "layers/mlp_norm/bias",
+    "final_norm/bias",
+]
+MUTATIONS = {f"without {path}": _without(path) for path in BIASES} | {
+    "swapped norms": _swapped_norms,
+    "tanh gelu": _setting(activation="gelu_new"),
+    "all dimensions rotated": _setting(rotary_dim=16),
+    "no dimension pair fewer rotated": _setting(rotary_dim=2),
+    "sequential residual": _setting(parallel_residual=False),
+    "other rotary base": _setting(rope_theta=500.0),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_mutated_model_is_caught_by_the_losses(name, checkpoint, rows, torch_losses):
+    model = load_model(str(checkpoint))
+    mutated = bind(*MUTATIONS[name](model.config, model_params(model)))
+    some = slice(0, 40)
+    difference = np.abs(our_losses(checkpoint, rows[some], mutated) - torch_losses[some])
+    assert difference.max() > 2e-4
+
+
+@pytest.fixture(scope="module")
+def torch_run(checkpoint, examples):
+    """Losses and final weights of 20 padded steps in PyTorch, AdamW, clipping, cosine decay."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).train()
+    adamw = torch.optim.AdamW(
+        model.parameters(), lr=SETTINGS.learning_rate, betas=(0.9, 0.999), weight_decay=0.0
+    )
+    decay = torch.optim.lr_scheduler.LambdaLR(
+        adamw, lambda step: 0.5 * (1 + np.cos(np.pi * step / STEPS))
+    )
+    losses, norms = [], []
+    batches = make_batches(examples)
+    for step in range(STEPS):
+        loss = torch_loss(model, [examples[i] for i in batches.read(step).examples])
+        adamw.zero_grad()
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
+        adamw.step()
+        decay.step()
+        losses.append(float(loss.detach()))
+    assert min(norms) > 1.0, "clipping must have something to do"
+    return np.array(losses), {k: v.detach().numpy() for k, v in model.state_dict().items()}
+
+
+def make_batches(examples, **options):
+    subset = np.arange(len(examples))
+    return Batches(
+        TokenizedList(examples),
+        subset,
+        np.ones(len(subset), np.float32),
+        batch_size=BATCH,
+        num_steps=STEPS,
+        seed=3,
+        max_length=LENGTH,
+        **options,
+    )
+
+
+def our_run(checkpoint, examples, mesh, settings=SETTINGS, loss="token", steps=STEPS):
+    model = load_model(str(checkpoint), mesh)
+    config, params = model.config, model_params(model)
+    optimizer = make_optimizer(settings, STEPS)
+    shardings = state_shardings(mesh, config, optimizer, params)
+    state = init_state(optimizer, params, shardings)
+    step_fn = make_train_step(config, optimizer, mesh, shardings, loss=loss)
+    batches, losses = make_batches(examples), []
+    for step in range(steps):
+        state, metrics = step_fn(state, put_rows(mesh, batches.read(step).rows, axis=1))
+        losses.append(float(metrics.loss))
+    return np.array(losses), state.params, config
+
+
+def test_twenty_packed_steps_equal_padded_pytorch(
+    checkpoint, examples, torch_run, one_device_mesh, tmp_path
+):
+    losses, params, config = our_run(checkpoint, examples, one_device_mesh)
+    np.testing.assert_allclose(losses, torch_run[0], atol=1e-4)
+    assert losses[0] - losses[-1] > 0.3, "twenty steps at this rate must move the loss"
+    hf_config = json.loads((checkpoint / "config.json").read_text())
+    hf.save_model(tmp_path / "ours", params, config, hf_config, dtype=jnp.float32)
+    ours = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").state_dict()
+    start = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    for name, theirs in torch_run[1].items():
+        mine, moved = ours[name].numpy(), np.abs(theirs - start[name].numpy()).max()
+        if name.endswith("query_key_value.bias"):
+            # A key bias on unrotated dimensions changes no attention weight: its gradient is rounding
+            # noise, which Adam scales up to full steps. Queries and values are compared.
+            mine, theirs = (x.reshape(4, 3, 16)[:, [0, 2]] for x in (mine, theirs))
+        assert moved > 5e-3, name
+        np.testing.assert_allclose(mine, theirs, atol=5e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "loss"),
+    [
+        ("no clipping", {"clip_norm": 0.0}, "token"),
+        ("example-mean loss", {}, "example"),
+        ("warm-up", {"warmup_fraction": 0.2}, "token"),
+        ("other beta2", {"beta2": 0.95}, "token"),
+    ],
+)
+def test_a_mutated_step_is_caught_by_the_loss_curve(
+    what, changes, loss, checkpoint, examples, torch_run, one_device_mesh
+):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    losses, _, _ = our_run(checkpoint, examples, one_device_mesh, settings, loss, steps=6)
+    assert np.abs(losses - torch_run[0][:6]).max() > 2e-4, what
+
+
+def test_bfloat16_losses_are_near(checkpoint, rows, torch_losses):
+    model = load_model(str(checkpoint))
+    ours = example_losses(
+        model, hf.load_tokenizer(checkpoint), rows, max_length=LENGTH, dtype=jnp.bfloat16
+    )
+    np.testing.assert_allclose(ours, torch_losses, rtol=2e-2)
+    assert jax.tree.leaves(model_params(model))[0].dtype == jnp.float32
