@@ -30,7 +30,7 @@ def write_text(path: epath.PathLike, text: str) -> None:
 
 def write_json(path: epath.PathLike, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinity are refused, as JSON has none."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=plain) + "\n")
 
 
 def read_json(path: epath.PathLike) -> Any:
@@ -54,7 +54,8 @@ def read_npy(path: epath.PathLike, *, mmap: bool = False) -> np.ndarray:
     return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """NumPy values as JSON has them; a `default` for json.dumps."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

@@ -16,8 +16,8 @@ from s2l_jax.models import hf
 from s2l_jax.models.decoder import bind, flatten_params, model_params, nest_params
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.parallel.sharding import put_rows
-from s2l_jax.training.optimizer import OptimizerSettings, make_optimizer
-from s2l_jax.training.step import init_state, make_train_step, state_shardings
+from s2l_jax.training.optimizer import OptimizerSettings
+from s2l_jax.training.step import init_state, make_train_step
 from s2l_jax.trajectories.sweep import example_losses
 
 torch = pytest.importorskip("torch")
@@ -188,10 +188,8 @@ def make_batches(examples, **options):
 def our_run(checkpoint, examples, mesh, settings=SETTINGS, loss="token", steps=STEPS):
     model = load_model(str(checkpoint), mesh)
     config, params = model.config, model_params(model)
-    optimizer = make_optimizer(settings, STEPS)
-    shardings = state_shardings(mesh, config, optimizer, params)
-    state = init_state(optimizer, params, shardings)
-    step_fn = make_train_step(config, optimizer, mesh, shardings, loss=loss)
+    state = init_state(config, settings, STEPS, mesh, params)
+    step_fn = make_train_step(config, settings, STEPS, mesh, loss=loss)
     batches, losses = make_batches(examples), []
     for step in range(steps):
         state, metrics = step_fn(state, put_rows(mesh, batches.read(step).rows, axis=1))

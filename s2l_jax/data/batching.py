@@ -107,11 +107,16 @@ class Batches:
     ):
         self.examples, self.subset, self.weights = examples, subset, weights
         self.batch_size, self.num_steps, self.seed = batch_size, num_steps, seed
-        self.row_length = row_length(np.asarray(examples.lengths)[subset], max_length)
+        # Of the whole pool, so that runs on its subsets share compiled programs.
+        self.row_length = row_length(np.asarray(examples.lengths), max_length)
         self._microbatches, self._groups, self._local = microbatches, groups, local_groups
         self._pack = pack
         planned = range(min(num_steps, _PLANNED_STEPS))
-        self.shapes = choose_shapes([self._lay_out(self.numbers(s)).shape for s in planned])
+        self.shapes = choose_shapes(
+            [self._lay_out(self.numbers(s)).shape for s in planned],
+            # A program takes as long to compile as some hundred steps of a small model take to run.
+            most=min(3, 1 + num_steps // 500),
+        )
         if num_steps > _PLANNED_STEPS:
             per_bin = -(-batch_size // (microbatches * groups))
             # No batch outgrows one row an example; it is compiled only if ever met.

@@ -178,8 +178,8 @@ def fill(
 def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
     """At most `most` shapes that cover all of `shapes` with the least padding, smallest first.
 
-    Cost is counted in rows; the loss tokens and examples of a chosen shape are the largest that any
-    batch of at most its rows needs, rounded up a little so that near-equal runs share programs.
+    Cost is counted in rows. The loss tokens and examples of a chosen shape are the most that a batch
+    of at most its rows needs, rounded up so that runs on other subsets share compiled programs.
     """
     counts = sorted({s.rows for s in shapes})
     number = {c: sum(s.rows == c for s in shapes) for c in counts}
@@ -208,14 +208,15 @@ def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
         below = [s for s in shapes if s.rows <= rows]
         chosen.append(
             Shape(
-                rows,
-                round_up(max(s.loss_tokens for s in below), 64),
-                round_up(max(s.examples for s in below), 8),
+                roughly(rows),
+                roughly(max(s.loss_tokens for s in below), least=8),
+                roughly(max(s.examples for s in below), least=8),
             )
         )
     return chosen
 
 
-def round_up(n: int, to: int) -> int:
-    """The least positive multiple of `to` that is at least `n`."""
-    return max(to, -(-n // to) * to)
+def roughly(n: int, least: int = 1) -> int:
+    """`n` rounded up to a multiple of an eighth of the power of two above it, and of `least`."""
+    step = max(least, 1 << max(0, n.bit_length() - 3))
+    return max(step, -(-n // step) * step)

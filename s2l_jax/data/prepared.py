@@ -39,6 +39,7 @@ class PreparedPool:
     """A pool on disk: row i of the pool is record i.
 
     Attributes:
+      fingerprint: tells this data, tokeniser and settings from others.
       manifest: counts, the names of the sources, and the settings it was made with.
       lengths, prompt_lengths: int32 [N], tokens; memory-mapped.
       ids: uint64 [N]; memory-mapped.
@@ -48,6 +49,7 @@ class PreparedPool:
 
     def __init__(self, path: epath.PathLike):
         path = epath.Path(path)
+        self.fingerprint = path.name
         self.manifest = artifacts.read_json(path / "manifest.json")
         self.lengths = artifacts.read_npy(path / "lengths.npy", mmap=True)
         self.prompt_lengths = artifacts.read_npy(path / "prompt_lengths.npy", mmap=True)
@@ -75,9 +77,11 @@ class PreparedPool:
 
 def fingerprint(data: str, tokenizer: Any, settings: TokenizeSettings) -> str:
     """Sixteen hex digits that change when the data, the tokeniser or the settings do."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    vocabulary = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab())
-    parts = [data, vocabulary, str(tokenizer.eos_token_id), json.dumps(dataclasses.asdict(settings))]
+    parts = [data, json.dumps(dataclasses.asdict(settings))]
+    if tokenizer is not None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        parts.append(backend.to_str() if backend else json.dumps(tokenizer.get_vocab()))
+        parts.append(str(tokenizer.eos_token_id))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 
@@ -94,7 +98,7 @@ def prepare(
     Args:
       path: the folder to make; it holds a manifest.json only when it is complete.
       rows: gives the rows, in order.
-      tokenizer: a transformers tokeniser.
+      tokenizer: a transformers tokeniser; None stores the rows without tokens.
       settings: template, boundary rule and length limit.
       progress: called with the number of rows done so far.
 
@@ -126,7 +130,7 @@ def prepare(
     with quiet_libraries(), contextlib.redirect_stdout(io.StringIO()):
         _builder(records, data_dir=str(path / "dataset")).download_and_prepare()
     manifest = tally.manifest(settings)
-    if manifest["num_with_loss"] == 0:
+    if tokenizer is not None and manifest["num_with_loss"] == 0:
         raise InputError(
             f"No row of the pool has a response token within max_length={settings.max_length} tokens: "
             "raise tokenize.max_length."
@@ -156,6 +160,8 @@ _MEANING = {
 def _tokenize(
     tokenizer: Any, rows: Sequence[PoolRow], settings: TokenizeSettings
 ) -> list[TokenizedExample]:
+    if tokenizer is None:
+        return [TokenizedExample(np.zeros(0, np.int32), 0, False, False) for _ in rows]
     if not rows:
         return []
     texts = [render(settings.prompt, row) for row in rows]
@@ -189,7 +195,7 @@ class _Tally:
             column.append(values)
         for row, example in zip(rows, examples, strict=True):
             found = {
-                "without_loss": example.prompt_length >= len(example.tokens),
+                "without_loss": 0 < len(example.tokens) <= example.prompt_length,
                 "cut": example.cut,
                 "boundary_merged": example.boundary_merged,
             }
@@ -197,7 +203,7 @@ class _Tally:
                 self._problem_counts[what] += is_so
                 if is_so and len(self._problems[what]) < _LISTED:
                     self._problems[what].append(row.id)
-            original = json.dumps(row.original, ensure_ascii=False)
+            original = json.dumps(row.original)
             yield self.count, {"tokens": example.tokens, "original": original}
             self.count += 1
 

@@ -281,6 +281,12 @@ def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in flatten_params(nnx.to_pure_dict(state)).items()}
 
 
+def abstract_params(config: DecoderConfig) -> Params:
+    """Shapes and dtypes of the parameters, as a nested dict."""
+    shapes = parameter_shapes(config).items()
+    return nest_params({p: jax.ShapeDtypeStruct(shape, jnp.float32) for p, shape in shapes})
+
+
 def flatten_params(params: Params) -> dict[str, Any]:
     """`{"a": {"b": x}}` as `{"a/b": x}`."""
     flat = jax.tree_util.tree_flatten_with_path(params)[0]

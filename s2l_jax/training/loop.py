@@ -19,12 +19,11 @@ from s2l_jax.parallel import processes
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training.checkpoints import Checkpoints, abstract
 from s2l_jax.training.metrics import Metrics
-from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule, make_optimizer
+from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
 from s2l_jax.training.step import (
     StepMetrics,
     init_state,
     make_train_step,
-    state_shardings,
 )
 
 
@@ -78,17 +77,13 @@ def train(
       DivergedError: a loss or gradient norm that is not finite; no checkpoint is written after it.
       OSError: a checkpoint could not be written.
     """
-    optimizer = make_optimizer(settings.optimizer, batches.num_steps)
     rate = learning_rate_schedule(settings.optimizer, batches.num_steps)
-    params = initial_params()
-    shardings = state_shardings(mesh, config, optimizer, params)
-    state = init_state(optimizer, params, shardings)
-    del params
+    state = init_state(config, settings.optimizer, batches.num_steps, mesh, initial_params())
     step_fn = make_train_step(
         config,
-        optimizer,
+        settings.optimizer,
+        batches.num_steps,
         mesh,
-        shardings,
         loss=settings.loss,
         dtype=DTYPES[settings.dtype],
         remat=settings.remat,

@@ -1,6 +1,7 @@
 """One optimiser step as one compiled, sharded program."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32
 
 from s2l_jax.data.packing import PackedRows
-from s2l_jax.models.decoder import DecoderConfig, Params, nest_params
+from s2l_jax.models.decoder import DecoderConfig, Params, abstract_params, nest_params
 from s2l_jax.parallel.placement import model_shardings
 from s2l_jax.parallel.sharding import replicated, row_constraint
 from s2l_jax.training.loss import example_losses
+from s2l_jax.training.optimizer import OptimizerSettings, make_optimizer
 
 
 @jax.tree_util.register_dataclass
@@ -40,12 +42,12 @@ TrainStep = Callable[[TrainState, PackedRows], tuple[TrainState, StepMetrics]]
 
 
 def state_shardings(
-    mesh: Mesh, config: DecoderConfig, optimizer: optax.GradientTransformation, params: Params
+    mesh: Mesh, config: DecoderConfig, optimizer: optax.GradientTransformation
 ) -> TrainState:
     """The sharding of every leaf of the state: optimiser moments lie as their parameters do."""
     by_param = nest_params(model_shardings(mesh, config))
     whole = replicated(mesh)
-    opt_shapes = jax.eval_shape(optimizer.init, params)
+    opt_shapes = jax.eval_shape(optimizer.init, abstract_params(config))
     opt = optax.tree_utils.tree_map_params(
         optimizer, lambda _, sharding: sharding, opt_shapes, by_param,
         transform_non_params=lambda _: whole,
@@ -54,18 +56,21 @@ def state_shardings(
 
 
 def init_state(
-    optimizer: optax.GradientTransformation, params: Params, shardings: TrainState
+    config: DecoderConfig, settings: OptimizerSettings, num_steps: int, mesh: Mesh, params: Params
 ) -> TrainState:
     """The state before the first step; `params` are used as they are, not copied."""
+    optimizer = make_optimizer(settings, num_steps)
+    shardings = state_shardings(mesh, config, optimizer)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
     return TrainState(jax.device_put(jnp.int32(0), shardings.step), params, opt_state)
 
 
+@functools.lru_cache(maxsize=8)
 def make_train_step(
     config: DecoderConfig,
-    optimizer: optax.GradientTransformation,
+    settings: OptimizerSettings,
+    num_steps: int,
     mesh: Mesh,
-    shardings: TrainState,
     *,
     loss: str = "token",
     dtype: Any = jnp.float32,
@@ -75,9 +80,9 @@ def make_train_step(
 
     Args:
       config: settings of the decoder.
-      optimizer: from `training.optimizer`.
+      settings: of the optimiser.
+      num_steps: length of the run, which the schedule depends on.
       mesh: the device mesh.
-      shardings: from `state_shardings`.
       loss: "token" is the summed cross-entropy of the step's response tokens over their number;
         "example" is the weighted mean of example losses. Both are normalised over the whole step,
         so accumulation, packing and the mesh leave them as they are.
@@ -85,6 +90,8 @@ def make_train_step(
       remat: recompute layers in the backward pass.
     """
     constrain = row_constraint(mesh)
+    optimizer = make_optimizer(settings, num_steps)
+    shardings = state_shardings(mesh, config, optimizer)
 
     def microbatch_loss(params: Params, rows: PackedRows, total: jax.Array) -> jax.Array:
         per_example, per_token = example_losses(
@@ -112,7 +119,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), StepMetrics(
-            value, optax.global_norm(grads)
+            value, optax.tree.norm(grads)
         )
 
     return jax.jit(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int32, Int64
 
 from s2l_jax.data.batching import Examples, loss_token_counts, row_length
 from s2l_jax.data.order import visit_order
-from s2l_jax.data.packing import Layout, PackedRows, Shape, best_fit, deal, fill, round_up
+from s2l_jax.data.packing import Layout, PackedRows, Shape, best_fit, deal, fill, roughly
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups, put_rows
 
@@ -69,8 +69,8 @@ class PinnedSlice:
             )
         self._shape = Shape(
             per_group,
-            round_up(max(layout.shape.loss_tokens for layout in self._layouts), 64),
-            round_up(max(layout.shape.examples for layout in self._layouts), 8),
+            roughly(max(layout.shape.loss_tokens for layout in self._layouts), least=8),
+            roughly(max(layout.shape.examples for layout in self._layouts), least=8),
         )
         self._pinned = self._build(self._layouts[0]) if len(self._layouts) == 1 else None
 

@@ -1,0 +1,45 @@
+# Makes .venv for this machine (.ci/setup), then runs the demo, the tests and the checks in it.
+#   make demo PYTHON=/path/to/python3.12   with another interpreter (3.11 or newer)
+#   make demo JAX_FLAVOUR=cpu              with another jax than the one picked: cpu, cuda12 or tpu
+#   make test ARGS="-k selection"          with more arguments for what is run
+
+PY := .venv/bin/python
+# Several test processes cannot share one accelerator, so the tests run on the CPU unless told otherwise.
+JAX_PLATFORMS ?= cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format types clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup:  ## make or update .venv and nothing else
+	@.ci/setup
+
+demo: setup  ## the whole pipeline on the embedded data, into runs/quickstart
+	@echo "demo: launch.py --config=configs/quickstart.py --workdir=runs/quickstart"
+	@$(PY) launch.py --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
+
+# The tests of one file stay in one process, where they share compiled functions.
+test: setup  ## the test suite
+	@echo "test: pytest on $(JAX_PLATFORMS), up to 4 processes"
+	@JAX_PLATFORMS=$(JAX_PLATFORMS) $(PY) -m pytest -q -n logical --maxprocesses=4 --dist=loadfile $(ARGS)
+
+lint: setup  ## ruff: faults and formatting
+	@echo "lint: ruff check, ruff format --check"
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --quiet --check . || { echo "lint: 'make format' mends these" >&2; exit 1; }
+
+format: setup  ## ruff: reformat, sort imports and mend what has a safe fix
+	@echo "format: ruff check --fix, ruff format"
+	@$(PY) -m ruff check --quiet --fix . || true
+	@$(PY) -m ruff format .
+
+types: setup  ## mypy
+	@echo "types: mypy"
+	@$(PY) -m mypy
+
+clean:  ## remove .venv and caches; runs/ stays
+	@echo "clean: removing .venv and caches; runs/ stays"
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

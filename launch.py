@@ -1,0 +1,84 @@
+"""Select training data with a small model's loss trajectories, and train a large one on it.
+
+    python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+Runs the stages pool, proxy, trajectories, selection, target, evaluation and report, and goes on from
+what the workdir already holds. Any field of the config can be set on the command line:
+
+    python launch.py --config=configs/math_pythia70m.py --config.pool.path=pool.jsonl \\
+        --config.selection.budget=30000 --config.mesh.fsdp=4
+
+--stages runs some of the stages only: --stages=proxy,select. Several machines: start the same command
+on each (TPU pods and Slurm are recognised; otherwise set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
+and JAX_PROCESS_ID).
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from s2l_jax.config import describe, nearest_field
+from s2l_jax.errors import DivergedError, InputError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, a file of configs/")
+_WORKDIR = flags.DEFINE_string("workdir", "", "the experiment's folder; default runs/<config name>")
+_STAGES = flags.DEFINE_list("stages", [], "stages to run, by name or its beginning; default all")
+
+
+def main(argv: list[str]) -> None:
+    """Run the experiment that the flags name."""
+    if len(argv) > 1:
+        raise InputError(f"unexpected arguments {argv[1:]}: flags begin with --.")
+    if _CONFIG.value is None:
+        raise InputError("--config is missing: name an experiment, such as configs/quickstart.py.")
+    logging.set_verbosity(logging.WARNING)
+    from s2l_jax.parallel import processes
+
+    processes.start()
+    from s2l_jax.pipeline import STAGES, run_pipeline
+
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    name = _CONFIG.value.name or pathlib.Path(file).stem
+    workdir = _WORKDIR.value or f"runs/{name}"
+    run_pipeline(_CONFIG.value, workdir, stages=_STAGES.value or STAGES, name=name)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parse the flags; an override of a field that is not there names the nearest one."""
+    try:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, flags.Error, OSError) as error:
+        message = " ".join(str(error).split())
+        fields = [a.lstrip("-").partition("=")[0] for a in argv[1:] if "config." in a]
+        for field in (f.removeprefix("config.") for f in fields):
+            if (hint := nearest_field(field)) is not None:
+                raise InputError(f"--config.{field}: no such field{hint}") from error
+        raise InputError(message) from error
+
+
+def _guarded(argv: list[str]) -> int:
+    """`main`, with an exit status and one line for what a person can put right."""
+    try:
+        main(argv)
+    except InputError as error:
+        return _say(f"error: {error}", 2)
+    except DivergedError as error:
+        return _say(f"stopped: {error}", 3)
+    except OSError as error:
+        return _say(f"error: {error}. What was finished before is intact; run it again.", 4)
+    return 0
+
+
+def _say(message: str, status: int) -> int:
+    print(message, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    __doc__ = f"{__doc__}\nFields of the config:\n{describe()}\n"
+    try:
+        app.run(_guarded, flags_parser=_parse)
+    except InputError as error:
+        sys.exit(_say(f"error: {error}", 2))

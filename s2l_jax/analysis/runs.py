@@ -1,0 +1,197 @@
+"""Group the runs in a results dictionary so that repeats under other seeds are read as one."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from s2l_jax.selection import METHODS
+
+UNTUNED = "untuned"
+FULL = "full"
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+    """Mean and extremes of one number over the runs of a group."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[Any]) -> "Statistic | None":
+        """Summarise the finite numbers in `values`; None when there are none."""
+        finite = [number for value in values if (number := finite_number(value)) is not None]
+        if not finite:
+            return None
+        return cls(math.fsum(finite) / len(finite), min(finite), max(finite), len(finite))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One named entry of the results: a selection, the target trained on it, and its scores."""
+
+    name: str
+    selection: Mapping[str, Any]
+    target: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    selection_seconds: float | None
+    target_seconds: float | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Exact-match accuracy over all evaluation examples, as a fraction."""
+        return finite_number((self.evaluation.get("overall") or {}).get("accuracy"))
+
+    @property
+    def heldout_loss(self) -> float | None:
+        """Mean loss per example of the evaluation set, in nats per token."""
+        return finite_number((self.evaluation.get("overall") or {}).get("heldout_loss"))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunGroup:
+    """Runs that differ in nothing but their seed."""
+
+    label: str  # short and unique within the results, without the budget
+    method: str
+    options: Mapping[str, Any]
+    budget: int | None
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the runs, in order, where known."""
+        return [run.selection["seed"] for run in self.runs if "seed" in run.selection]
+
+    @property
+    def full_label(self) -> str:
+        """The label with the budget, for axes that mix budgets."""
+        if self.budget is None or self.method == FULL:
+            return self.label
+        return f"{self.label} · {self.budget:,}"
+
+    def statistic(self, value: Callable[[Run], Any]) -> Statistic | None:
+        """Summarise `value` of each run."""
+        return Statistic.of(value(run) for run in self.runs)
+
+
+def finite_number(value: Any) -> float | None:
+    """`value` as a float, or None when it is missing, no number, NaN or infinite."""
+    if value is None or isinstance(value, str):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def charged_stages(method: str) -> tuple[str, ...]:
+    """The stages before the choice itself without which `method` has nothing to choose by."""
+    needs = METHODS[method].needs if method in METHODS else frozenset()
+    if "trajectories" in needs:
+        return ("proxy", "trajectories")
+    return ("proxy",) if "hidden_states" in needs else ()
+
+
+def selection_seconds(results: Mapping[str, Any], name: str, method: str) -> float | None:
+    """Wall time of choosing a subset: the proxy and its sweeps where used, and the choice itself.
+
+    None when no part of it was measured. The proxy is shared by the selections of a workdir, and
+    each that used it is charged all of it, as it would have to pay for it alone.
+    """
+    timing = results.get("timing", {})
+    parts = [*charged_stages(method), f"selection/{name}"]
+    seconds = [s for part in parts if (s := finite_number(timing.get(part))) is not None]
+    return math.fsum(seconds) if seconds else None
+
+
+def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
+    """One group per (method, options, budget): untuned first, then by budget, the full pool last.
+
+    Within a budget the most accurate comes first; groups without an accuracy follow, by held-out
+    loss. Names that only trained or were only evaluated (no selection) are groups of their own.
+    """
+    members: dict[tuple[str, str, int], list[Run]] = {}
+    for name in _names(results):
+        run = _run(results, name)
+        method = _method(run)
+        key = (method, _canonical(_options(run)), _budget(run, method, results) or 0)
+        members.setdefault(key, []).append(run)
+
+    labels = _labels(list(members))
+    groups = []
+    for key, runs in members.items():
+        runs.sort(key=lambda run: (run.selection.get("seed", 0), run.name))
+        groups.append(RunGroup(labels[key], key[0], _options(runs[0]), key[2] or None, tuple(runs)))
+    return sorted(groups, key=_order)
+
+
+def _names(results: Mapping[str, Any]) -> list[str]:
+    names: dict[str, None] = {}
+    for part in ("selections", "targets", "evaluations"):
+        names.update(dict.fromkeys(results.get(part) or {}))
+    return list(names)
+
+
+def _run(results: Mapping[str, Any], name: str) -> Run:
+    selection = (results.get("selections") or {}).get(name, {})
+    run = Run(
+        name=name,
+        selection=selection,
+        target=(results.get("targets") or {}).get(name, {}),
+        evaluation=(results.get("evaluations") or {}).get(name, {}),
+        selection_seconds=None,
+        target_seconds=finite_number(results.get("timing", {}).get(f"target/{name}")),
+    )
+    seconds = selection_seconds(results, name, _method(run)) if selection else None
+    return dataclasses.replace(run, selection_seconds=seconds)
+
+
+def _method(run: Run) -> str:
+    return run.selection.get("method", run.name)
+
+
+def _options(run: Run) -> dict[str, Any]:
+    return {k: v for k, v in (run.selection.get("options") or {}).items() if k != "seed"}
+
+
+def _budget(run: Run, method: str, results: Mapping[str, Any]) -> int | None:
+    if method == FULL:
+        return run.selection.get("size") or results.get("pool", {}).get("num_examples")
+    return run.selection.get("budget") or run.selection.get("size")
+
+
+def _canonical(options: Mapping[str, Any]) -> str:
+    return json.dumps(options, sort_keys=True, default=str)
+
+
+def _labels(keys: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], str]:
+    """Name each group by its method and the options in which groups of that method differ."""
+    labels = {}
+    for key in keys:
+        method, own = key[0], json.loads(key[1])
+        others = [json.loads(other[1]) for other in keys if other[0] == method]
+        names = sorted({name for options in others for name in options})
+        varied = [n for n in names if len({_canonical({n: o.get(n)}) for o in others}) > 1]
+        text = ", ".join(f"{name}={_plain(own[name])}" for name in varied if name in own)
+        labels[key] = f"{method} ({text})" if text else method
+    return labels
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _order(group: RunGroup) -> tuple:
+    rank = {UNTUNED: 0, FULL: 2}.get(group.method, 1)
+    accuracy = group.statistic(lambda run: run.accuracy)
+    loss = group.statistic(lambda run: run.heldout_loss)
+    return (
+        rank,
+        group.budget or 0,
+        -accuracy.mean if accuracy else math.inf,
+        loss.mean if loss else math.inf,
+        group.label,
+    )

@@ -1,0 +1,275 @@
+"""Lloyd's algorithm as one pure compiled function, in chunks of rows."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+# Accelerators would otherwise multiply in 16 or 19 bits, which moves many labels.
+_PRECISION = jax.lax.Precision.HIGHEST
+
+
+class LloydResult(NamedTuple):
+    """What `lloyd` returns; rows and centroids beyond the real ones carry no meaning."""
+
+    centroids: Float[Array, "k t"]
+    labels: Int[Array, " n"]
+    inertia_parts: Float[Array, " parts"]  # to be summed in float64
+    num_iterations: Int[Array, ""]
+    num_empty: Int[Array, ""]  # clusters the rule for empty ones could not fill
+
+
+class _Sums(NamedTuple):
+    counts: Float[Array, " k"]
+    sums: Float[Array, "k t"]
+
+
+class _Assignment(NamedTuple):
+    counts: Float[Array, " k"]
+    labels: Int[Array, " n"]
+    distances: Float[Array, " n"]
+    inertia_parts: Float[Array, " parts"]
+
+
+class _Problem(NamedTuple):
+    """The rows cut as [shard, row of the shard]: a chunk takes a piece of every shard."""
+
+    points: Float[Array, "p r t"]
+    weights: Float[Array, "p r"]
+    offset: Float[Array, " t"]
+    active: Bool[Array, " k"]
+    rows_per_shard: int
+    chunk_rows: int
+    exact: bool
+
+
+@functools.partial(jax.jit, static_argnames=("shards", "chunk_rows", "exact"))
+def lloyd(
+    points: Float[Array, "n t"],
+    weights: Float[Array, " n"],
+    centroids: Float[Array, "k t"],
+    offset: Float[Array, " t"],
+    num_clusters: Int[Array, ""] | int,
+    max_iterations: Int[Array, ""] | int,
+    tolerance: Float[Array, ""] | float,
+    *,
+    shards: int = 1,
+    chunk_rows: int = 8192,
+    exact: bool = False,
+) -> LloydResult:
+    """k-means by Lloyd's algorithm, squared Euclidean distance, from given centroids.
+
+    An iteration assigns every row to its nearest centroid (ties to the lowest index) and moves each
+    centroid to the weighted mean of its rows; after the last one the rows are assigned once more.
+
+    No cluster stays empty: whenever one has no row, the empty cluster of the lowest index moves to
+    the row farthest from its own centroid (the first such row), and the rows are assigned again,
+    until none is empty. Where `exact` and there are `num_clusters` distinct rows, that ends: a
+    centroid on a row keeps that row.
+
+    At most `chunk_rows` x K distances exist per shard at any time. Rows may be sharded over the
+    devices of a mesh: with `shards` set to the number of row shards, every device works on its own
+    rows, and an iteration has one all-reduce of the [K, T] sums and the [K] counts.
+
+    Args:
+      points: rows; those of weight 0 count for nothing, but are labelled too.
+      weights: weight of each row, at least 0.
+      centroids: where to start; those beyond `num_clusters` are ignored.
+      offset: a point near the rows' mean. Distances come from one matrix product,
+        |c|^2 - 2 x.c, which is only precise near the origin.
+      num_clusters: how many of the K centroids are in use (so that K, which is compiled in, can be
+        shared by problems of different size).
+      max_iterations: most iterations; fewer only where the centroids stop moving.
+      tolerance: stop once the centroids' summed squared movement is at most this.
+      shards: into how many equal runs of rows the devices divide `points`.
+      chunk_rows: rows of each shard handled at a time.
+      exact: take distances from the differences themselves: slower, but tells any two rows apart.
+    """
+    problem = _cut(points, weights, offset, num_clusters, centroids.shape[0], shards, chunk_rows)
+    problem = problem._replace(exact=exact)
+    if exact:
+        problem = problem._replace(offset=jnp.zeros_like(offset))
+    start = jnp.where(problem.active[:, None], centroids - problem.offset, 0.0)
+    most_moves = centroids.shape[0]  # of centroids without rows, in one iteration
+
+    def going_on(state):
+        iteration, now, before, moves = state
+        # Not in `step`: fused with the division there, it is not 0 for means that stay.
+        shift = jnp.square(now - before).sum()
+        return (iteration < max_iterations) & (shift > tolerance) & (moves <= most_moves)
+
+    def step(state):
+        iteration, now, _, moves = state
+        totals = _sum_clusters(problem, now)
+        empty = problem.active & (totals.counts == 0)
+
+        def fill():
+            farthest = _assign(problem, now).distances
+            return iteration, _move_empty(problem, now, empty, farthest), nowhere, moves + 1
+
+        def update():
+            counts = jnp.where(problem.active, totals.counts, 1.0)
+            return iteration + 1, totals.sums / counts[:, None], now, jnp.int32(0)
+
+        return jax.lax.cond(empty.any(), fill, update)
+
+    nowhere = jnp.full_like(start, jnp.inf)  # nothing to compare with: go on
+    first = (jnp.int32(0), start, nowhere, jnp.int32(0))
+    num_iterations, means, _, _ = jax.lax.while_loop(going_on, step, first)
+    settled, assignment = _assign_all(problem, means, most_moves)
+    return LloydResult(
+        centroids=settled + problem.offset,
+        labels=assignment.labels,
+        inertia_parts=assignment.inertia_parts,
+        num_iterations=num_iterations,
+        num_empty=jnp.sum((assignment.counts == 0) & problem.active),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("shards", "chunk_rows", "exact"))
+def nearest_centroids(
+    points: Float[Array, "n t"],
+    centroids: Float[Array, "k t"],
+    offset: Float[Array, " t"],
+    num_clusters: Int[Array, ""] | int,
+    *,
+    shards: int = 1,
+    chunk_rows: int = 8192,
+    exact: bool = False,
+) -> Int[Array, " n"]:
+    """The label of each row: its nearest centroid, by the same arithmetic as `lloyd`."""
+    weights = jnp.ones(points.shape[0], jnp.float32)
+    problem = _cut(points, weights, offset, num_clusters, centroids.shape[0], shards, chunk_rows)
+    problem = problem._replace(exact=exact)
+    if exact:
+        problem = problem._replace(offset=jnp.zeros_like(offset))
+    return _assign(problem, centroids - problem.offset).labels
+
+
+def _cut(points, weights, offset, num_clusters, max_clusters, shards, chunk_rows) -> _Problem:
+    rows_per_shard = points.shape[0] // shards
+    chunk_rows = min(chunk_rows, rows_per_shard)
+    extra = -rows_per_shard % chunk_rows
+    return _Problem(
+        points=jnp.pad(points.reshape(shards, rows_per_shard, -1), ((0, 0), (0, extra), (0, 0))),
+        weights=jnp.pad(weights.reshape(shards, rows_per_shard), ((0, 0), (0, extra))),
+        offset=offset,
+        active=jnp.arange(max_clusters) < num_clusters,
+        rows_per_shard=rows_per_shard,
+        chunk_rows=chunk_rows,
+        exact=False,
+    )
+
+
+def _num_chunks(problem: _Problem) -> int:
+    return problem.points.shape[1] // problem.chunk_rows
+
+
+def _chunk(
+    problem: _Problem, index: Int[Array, ""]
+) -> tuple[Float[Array, "p c t"], Float[Array, "p c"]]:
+    start, size = index * problem.chunk_rows, problem.chunk_rows
+    points = jax.lax.dynamic_slice_in_dim(problem.points, start, size, axis=1)
+    return points - problem.offset, jax.lax.dynamic_slice_in_dim(problem.weights, start, size, 1)
+
+
+def _nearest(
+    problem: _Problem, points: Float[Array, "p c t"], centroids: Float[Array, "k t"]
+) -> tuple[Int[Array, "p c 1"], Int[Array, "p c k"]]:
+    """The nearest centroid of each row, and the centroid numbers it was found among."""
+    if problem.exact:
+        scores = jnp.square(points[:, :, None, :] - centroids).sum(-1)
+    else:
+        products = jnp.einsum("pct,kt->pck", points, centroids, precision=_PRECISION)
+        scores = jnp.square(centroids).sum(-1) - 2 * products
+    scores = jnp.where(problem.active, scores, jnp.inf)
+    numbers = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
+    # Two minima instead of argmin, which XLA runs as a scalar loop on the CPU.
+    lowest = scores.min(-1, keepdims=True)
+    return jnp.where(scores <= lowest, numbers, scores.shape[-1]).min(-1, keepdims=True), numbers
+
+
+def _sum_clusters(problem: _Problem, centroids: Float[Array, "k t"]) -> _Sums:
+    """The weighted count and sum of the rows nearest to each centroid."""
+    shards, (clusters, columns) = problem.points.shape[0], centroids.shape
+
+    def add(index, totals):
+        points, weights = _chunk(problem, index)
+        label, numbers = _nearest(problem, points, centroids)
+        belongs = jnp.where(numbers == label, weights[..., None], 0.0)
+        sums = jnp.einsum("pck,pct->pkt", belongs, points, precision=_PRECISION)
+        return _Sums(totals.counts + belongs.sum(1), totals.sums + sums)
+
+    # One total per shard, so that devices meet once per pass and not once per chunk.
+    zeros = _Sums(jnp.zeros((shards, clusters)), jnp.zeros((shards, clusters, columns)))
+    totals = jax.lax.fori_loop(0, _num_chunks(problem), add, zeros)
+    return _Sums(totals.counts.sum(0), totals.sums.sum(0))
+
+
+def _assign(problem: _Problem, centroids: Float[Array, "k t"]) -> _Assignment:
+    """Label each row, with its squared distance from its centroid (0 for rows of weight 0)."""
+
+    def label_chunk(index):
+        points, weights = _chunk(problem, index)
+        label, numbers = _nearest(problem, points, centroids)
+        counts = jnp.where(numbers == label, weights[..., None], 0.0).sum(1)
+        distances = jnp.square(points - centroids[label[..., 0]]).sum(-1)
+        return counts, label[..., 0], jnp.where(weights > 0, distances, 0.0), distances * weights
+
+    counts, labels, distances, costs = jax.lax.map(label_chunk, jnp.arange(_num_chunks(problem)))
+
+    def in_row_order(chunks):
+        rows = chunks.transpose(1, 0, 2).reshape(problem.points.shape[:2])
+        return rows[:, : problem.rows_per_shard].reshape(-1)
+
+    return _Assignment(
+        counts=counts.sum((0, 1)),
+        labels=in_row_order(labels),
+        distances=in_row_order(distances),
+        inertia_parts=costs.sum(2).reshape(-1),
+    )
+
+
+def _assign_all(
+    problem: _Problem, centroids: Float[Array, "k t"], most_moves: int
+) -> tuple[Float[Array, "k t"], _Assignment]:
+    """The last assignment, repeated with centroids without rows moved until all have some."""
+
+    def unsettled(state):
+        passes, _, assignment = state
+        empty = problem.active & (assignment.counts == 0)
+        return (passes == 0) | (empty.any() & (passes <= most_moves))
+
+    def assign(state):
+        passes, centroids, last = state
+        empty = problem.active & (last.counts == 0)
+        moved = _move_empty(problem, centroids, empty, last.distances)
+        centroids = jnp.where(passes == 0, centroids, moved)
+        return passes + 1, centroids, _assign(problem, centroids)
+
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(functools.partial(_assign, problem), centroids),
+    )
+    _, centroids, assignment = jax.lax.while_loop(
+        unsettled, assign, (jnp.int32(0), centroids, nothing)
+    )
+    return centroids, assignment
+
+
+def _move_empty(
+    problem: _Problem,
+    centroids: Float[Array, "k t"],
+    empty: Bool[Array, " k"],
+    distances: Float[Array, " n"],
+) -> Float[Array, "k t"]:
+    """Move the first empty cluster's centroid to the row farthest from its own centroid."""
+    row = jnp.argmax(distances)
+    shard, place = row // problem.rows_per_shard, row % problem.rows_per_shard
+    here = jnp.arange(problem.points.shape[0])[:, None] == shard
+    here &= jnp.arange(problem.points.shape[1]) == place
+    # A masked sum rather than an index, which would gather the shards of all devices.
+    point = jnp.where(here[..., None], problem.points, 0.0).sum((0, 1)) - problem.offset
+    return centroids.at[jnp.argmax(empty)].set(point)

@@ -1,0 +1,144 @@
+"""Rows made ready for the compiled k-means: checked, padded to few sizes, with their sharding."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+from numpy.typing import ArrayLike
+
+from s2l_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Points [M, T] on the devices: the first `num_rows` are given, the rest is padding."""
+
+    points: Float[Array, "m t"]
+    weights: Float[Array, " m"]  # 0 for padding
+    num_rows: int
+    shards: int = 1
+
+
+def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_least: int = 1) -> Rows:
+    """Rows for the compiled functions, at least `at_least` of them after padding.
+
+    Arrays of the host or of one device are padded to one of few sizes, so that pools of many sizes
+    share few compiled programs. An array sharded over the rows stays where it is; rows that only
+    make it divide over the devices should be finite and have weight 0.
+
+    Raises:
+      InputError: not [N, T] with N and T at least 1, rows with NaN or infinity (their number and
+        the first), or weights that are not N numbers of at least 0 with a positive one among them.
+    """
+    array = points if isinstance(points, jax.Array) else np.asarray(points)
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(
+            f"k-means needs rows as an [N, T] array with N and T at least 1, got shape "
+            f"{tuple(array.shape)}; one column is array[:, None]"
+        )
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise InputError(f"k-means needs rows of numbers, got dtype {array.dtype}")
+    num_rows = array.shape[0]
+    given = _check_weights(weights, num_rows)
+    sharding = row_sharding(array)
+    if sharding is not None:
+        device_points = jnp.asarray(array, jnp.float32)
+        spread = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+        device_weights = jax.make_array_from_callback((num_rows,), spread, lambda rows: given[rows])
+        rows = Rows(device_points, device_weights, num_rows, _row_shards(sharding))
+    else:
+        extra = bucket(max(num_rows, at_least)) - num_rows
+        if isinstance(array, jax.Array):
+            device_points = jnp.pad(array.astype(jnp.float32), ((0, extra), (0, 0)))
+        else:
+            with np.errstate(over="ignore"):  # too large for float32: reported as infinite below
+                array = array.astype(np.float32, copy=False)
+            device_points = jnp.asarray(np.pad(array, ((0, extra), (0, 0))) if extra else array)
+        rows = Rows(device_points, jnp.asarray(np.pad(given, (0, extra))), num_rows)
+    count, first = jax.device_get(_bad_rows(rows.points))
+    if count:
+        raise InputError(
+            f"{count} of {num_rows} rows have NaN or infinite values, the first is row {first}; "
+            f"drop them or set them to a number before clustering"
+        )
+    return rows
+
+
+def bucket(num_rows: int) -> int:
+    """The padded size: powers of two from 256 to 16,384, then eight steps to each doubling."""
+    if num_rows <= 16_384:
+        return max(256, 1 << (num_rows - 1).bit_length())
+    step = 1 << ((num_rows - 1).bit_length() - 4)
+    return -(-num_rows // step) * step
+
+
+def default_chunk_rows(num_clusters: int) -> int:
+    """Rows per chunk for a block of distances that a CPU's cache holds, or an accelerator fills."""
+    elements = 2**20 if jax.default_backend() == "cpu" else 2**26
+    return max(256, 1 << (max(1, elements // num_clusters).bit_length() - 1))
+
+
+def row_sharding(array: ArrayLike) -> NamedSharding | None:
+    """The sharding of an array whose first axis is divided over several devices, else None."""
+    if not isinstance(array, jax.Array) or not isinstance(array.sharding, NamedSharding):
+        return None
+    return array.sharding if _row_shards(array.sharding) > 1 else None
+
+
+def to_host(array: Array) -> np.ndarray:
+    """The whole array on this host, also where its shards lie on several processes."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def count_distinct(
+    points: ArrayLike, *, at_least: int, keep: Bool[np.ndarray, " n"] | None = None
+) -> int:
+    """The number of distinct rows of [N, T] in float32, counted no further than `at_least`."""
+    array = points if isinstance(points, jax.Array) else np.asarray(points)
+    step = max(4096, 4 * at_least)
+    distinct = np.zeros((0, array.shape[1]), np.float32)
+    for start in range(0, array.shape[0], step):
+        piece = array[start : start + step]
+        piece = to_host(piece) if isinstance(piece, jax.Array) else piece
+        piece = piece.astype(np.float32) + np.float32(0)  # makes -0.0 the same as 0.0
+        if keep is not None:
+            piece = piece[keep[start : start + step]]
+        distinct = np.unique(np.concatenate([distinct, piece]), axis=0)
+        if len(distinct) >= at_least:
+            return at_least
+    return len(distinct)
+
+
+def _check_weights(weights: ArrayLike | None, num_rows: int) -> Float[np.ndarray, " n"]:
+    if weights is None:
+        return np.ones(num_rows, np.float32)
+    given = np.asarray(weights, np.float32)
+    if given.shape != (num_rows,):
+        raise InputError(f"sample_weight has shape {given.shape}, the rows need ({num_rows},)")
+    bad = np.flatnonzero(~(np.isfinite(given) & (given >= 0)))
+    if len(bad):
+        raise InputError(
+            f"sample_weight has {len(bad)} values that are not finite and at least 0; the first is "
+            f"{given[bad[0]]} at row {bad[0]}"
+        )
+    if not given.any():
+        raise InputError("sample_weight is 0 for every row: nothing is left to cluster")
+    return given
+
+
+def _row_shards(sharding: NamedSharding) -> int:
+    axes = sharding.spec[0] if len(sharding.spec) else None
+    names = axes if isinstance(axes, tuple) else (axes,)
+    return int(np.prod([sharding.mesh.shape[name] for name in names if name is not None]))
+
+
+@jax.jit
+def _bad_rows(points: Float[Array, "n t"]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    bad = ~jnp.isfinite(points).all(1)
+    return bad.sum(), jnp.where(bad, jnp.arange(points.shape[0]), points.shape[0]).min()

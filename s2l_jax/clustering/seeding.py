@@ -1,0 +1,100 @@
+"""First centroids for k-means: k-means++ and random rows, from a seeded sample of the rows."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from s2l_jax.clustering.rows import Rows, row_sharding
+
+
+def sample_rows(
+    key: PRNGKeyArray, rows: Rows, num_clusters: int
+) -> tuple[Float[Array, "m t"], Float[Array, " m"]]:
+    """A sample of the rows, with their weights, for choosing first centroids.
+
+    All rows, or as many drawn with replacement as the larger of 32,768 and 64 per cluster. It is
+    whole on every device, so first centroids do not depend on how the rows are chunked or sharded.
+    """
+    size = max(32_768, 1 << (64 * num_clusters - 1).bit_length())
+    sample = (rows.points, rows.weights)
+    if size < rows.points.shape[0]:
+        sample = _draw(key, *sample, rows.num_rows, size=size)
+    sharding = row_sharding(rows.points)
+    if sharding is None:
+        return sample
+    return jax.device_put(sample, NamedSharding(sharding.mesh, PartitionSpec()))
+
+
+@functools.partial(jax.jit, static_argnames=("max_clusters",))
+def random_rows(
+    key: PRNGKeyArray,
+    sample: Float[Array, "m t"],
+    weights: Float[Array, " m"],
+    *,
+    max_clusters: int,
+) -> Float[Array, "k t"]:
+    """Rows of positive weight drawn at random without replacement."""
+    draws = jnp.where(weights > 0, jax.random.uniform(key, weights.shape), -1.0)
+    return sample[jax.lax.top_k(draws, max_clusters)[1]]
+
+
+@functools.partial(jax.jit, static_argnames=("max_clusters",))
+def kmeans_plus_plus(
+    key: PRNGKeyArray,
+    sample: Float[Array, "m t"],
+    weights: Float[Array, " m"],
+    num_clusters: Int[Array, ""] | int,
+    *,
+    max_clusters: int,
+) -> Float[Array, "k t"]:
+    """Greedy k-means++ (Arthur and Vassilvitskii, 2007): the first `num_clusters` rows are filled.
+
+    Each centroid is a row drawn with probability proportional to its weighted squared distance from
+    the centroids so far (the first by weight alone): of 2 + log(K) such draws, the one that lowers
+    the inertia most.
+    """
+    candidates = 2 + int(math.log(max_clusters))
+    last = jnp.max(jnp.where(weights > 0, jnp.arange(len(weights)), 0))
+
+    def add(number, state):
+        centroids, nearest = state
+        cumulative = jnp.cumsum(jnp.where(number == 0, 1.0, nearest) * weights)
+        draws = jax.random.uniform(jax.random.fold_in(key, number), (candidates,))
+        rows = jnp.searchsorted(cumulative, draws * cumulative[-1], side="right")
+        drawn = sample[jnp.minimum(rows, last)]
+        distances = jnp.square(sample[:, None, :] - drawn).sum(-1)
+        lowered = jnp.minimum(nearest[:, None], distances)
+        best = jnp.argmin((lowered * weights[:, None]).sum(0))
+        return centroids.at[number].set(drawn[best]), lowered[:, best]
+
+    centroids = jnp.zeros((max_clusters, sample.shape[1]), sample.dtype)
+    nearest = jnp.full(len(sample), jnp.inf, sample.dtype)
+    return jax.lax.fori_loop(0, num_clusters, add, (centroids, nearest))[0]
+
+
+@jax.jit
+def mean_and_variance(
+    sample: Float[Array, "m t"], weights: Float[Array, " m"]
+) -> tuple[Float[Array, " t"], Float[Array, ""]]:
+    """The weighted mean row, and the mean over the columns of their variance."""
+    total = weights.sum()
+    mean = (sample * weights[:, None]).sum(0) / total
+    variance = (jnp.square(sample - mean) * weights[:, None]).sum(0) / total
+    return mean, variance.mean()
+
+
+@functools.partial(jax.jit, static_argnames=("size",))
+def _draw(
+    key: PRNGKeyArray,
+    points: Float[Array, "n t"],
+    weights: Float[Array, " n"],
+    num_rows: Int[Array, ""] | int,
+    *,
+    size: int,
+) -> tuple[Float[Array, "m t"], Float[Array, " m"]]:
+    chosen = jax.random.randint(key, (size,), 0, num_rows)
+    return points[chosen], weights[chosen]

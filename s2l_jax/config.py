@@ -1,0 +1,322 @@
+"""Every field of a run: default, type, unit, meaning and check, in this one place."""
+
+import dataclasses
+import difflib
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from s2l_jax.errors import InputError
+
+Value = bool | int | float | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field: its default (which fixes its type), what it means, and what it may be."""
+
+    default: Value
+    doc: str
+    check: Callable[[Any], bool] = lambda value: True
+    allowed: str = ""  # what `check` asks for, in words
+    choices: tuple[str, ...] = ()
+
+
+def _positive(default: Value, doc: str) -> Field:
+    return Field(default, doc, lambda v: v > 0, "above 0")
+
+
+def _natural(default: Value, doc: str) -> Field:
+    return Field(default, doc, lambda v: v >= 0, "0 or above")
+
+
+def _fraction(default: float, doc: str) -> Field:
+    return Field(default, doc, lambda v: 0 <= v < 1, "at least 0 and below 1")
+
+
+def _choice(default: str, choices: tuple[str, ...], doc: str) -> Field:
+    return Field(default, doc, lambda v: v in choices, f"one of {', '.join(choices)}", choices)
+
+
+def _axis(default: int, doc: str) -> Field:
+    return Field(default, doc, lambda v: v > 0 or v == -1, "above 0, or -1 for what remains")
+
+
+DTYPES = ("float32", "bfloat16")
+
+_MODEL = {
+    "checkpoint": Field("", "directory in Hugging Face layout, or a hub id"),
+    "init": _choice("pretrained", ("pretrained", "random"), "start from the weights, or at random"),
+    "model_config": Field(
+        "", "config.json for init='random'; empty: the one in `checkpoint`"
+    ),
+    "tokenizer": Field("", "directory of the tokeniser; empty: that of `checkpoint`"),
+}
+
+_TRAIN = {
+    "epochs": _positive(3.0, "passes over the rows trained on; not used when `steps` is set"),
+    "steps": _natural(0, "optimiser steps; 0: by `epochs`"),
+    "batch_size": _positive(128, "examples of an optimiser step"),
+    "accumulation": _positive(1, "microbatches that a step's examples are split into"),
+    "learning_rate": _positive(2e-5, "peak learning rate"),
+    "schedule": _choice("cosine", ("cosine", "linear", "constant"), "decay after the warm-up"),
+    "warmup_fraction": _fraction(0.03, "share of the steps with linear warm-up"),
+    "weight_decay": _natural(0.0, "AdamW's, on matrices and embeddings"),
+    "beta1": _fraction(0.9, "AdamW's"),
+    "beta2": _fraction(0.999, "AdamW's"),
+    "epsilon": _positive(1e-8, "AdamW's"),
+    "clip_norm": _natural(1.0, "global norm that gradients are clipped to; 0: no clipping"),
+    "loss": _choice(
+        "token", ("token", "example"), "mean over a step's response tokens, or over its examples"
+    ),
+    "pack": Field(True, "several examples to a row; the step's gradient is the same either way"),
+    "dtype": _choice("bfloat16", DTYPES, "of matrix products; parameters and sums are float32"),
+    "remat": Field(False, "recompute layers in the backward pass, for memory"),
+    "checkpoint_every": _positive(500, "steps between checkpoints"),
+    "keep_checkpoints": _positive(2, "newest checkpoints kept"),
+    "log_every": _positive(10, "steps between TensorBoard points"),
+}
+
+SCHEMA: dict[str, Any] = {
+    "name": Field("", "names the experiment in the report"),
+    "seed": _natural(0, "of initialisation, order, clustering and sampling"),
+    "pool": {
+        "path": Field(
+            "synthetic",
+            "file, glob, comma-separated files, hub dataset id, tfds:NAME, or 'synthetic'; "
+            "empty: none, for imported trajectories",
+        ),
+        "format": _choice(
+            "auto",
+            ("auto", "jsonl", "json", "parquet", "hub", "tfds", "synthetic"),
+            "of `path`; auto looks at prefix, suffix and disk",
+        ),
+        "split": Field("train", "of a hub dataset or a TFDS name"),
+        "limit": _natural(0, "rows read; 0: all"),
+        "on_bad_row": _choice("error", ("error", "skip"), "stop at a bad row, or skip and count"),
+        "fields": {
+            "instruction": Field("instruction", "field that holds the instruction"),
+            "input": Field("input", "field that holds the input, where there is one"),
+            "output": Field("output", "field that holds the response"),
+            "source": Field("source", "field that names the row's source, where there is one"),
+            "id": Field("", "field that holds a unique id; empty: ids are made from the content"),
+        },
+    },
+    "tokenize": {
+        "prompt": Field("alpaca", "prompt template (s2l_jax/data/prompts.py)"),
+        "boundary": _choice(
+            "separate",
+            ("separate", "official"),
+            "tokenise prompt and response apart, or joined as the official code does",
+        ),
+        "max_length": Field(512, "tokens kept of an example", lambda v: v >= 2, "2 or above"),
+    },
+    "mesh": {
+        "data": _axis(-1, "devices that rows are spread over; -1: what remains"),
+        "fsdp": _axis(1, "devices that rows and weights are spread over"),
+        "tensor": _axis(1, "devices that heads, MLP and vocabulary are spread over"),
+    },
+    "proxy": {**_MODEL, "train": _TRAIN},
+    "trajectories": {
+        "path": Field("", "trajectories made elsewhere (.zarr, .npy, .npz); no proxy is trained"),
+        "every": _positive(500, "cadence: proxy steps between loss sweeps"),
+        "step_zero": Field(False, "also sweep before the first step"),
+        "dtype": _choice("float32", DTYPES, "of matrix products in sweeps"),
+        "batch_tokens": _positive(16384, "tokens a device works on at a time in a sweep"),
+        "pinned_mb": _positive(4096, "MB of device memory the packed pool may keep; above, streamed"),
+    },
+    "clustering": {
+        "num_clusters": _positive(100, "K; of each source under stratify_by='source'"),
+    },
+    "selection": {
+        "path": Field("", "a subset made elsewhere (.npy of pool rows), for method='given'"),
+        "budget": _positive(50_000, "examples to select; above the pool's size: all, and said so"),
+        "stratify_by": _choice(
+            "source",
+            ("source", "none"),
+            "split the budget over sources first (official code), or not (paper)",
+        ),
+        "min_cluster_size": _natural(2, "clusters of at most this size come last (source only)"),
+    },
+    "target": {
+        **_MODEL,
+        "train": _TRAIN,
+        "match": _choice(
+            "steps",
+            ("steps", "epochs"),
+            "each subset gets the steps the full pool would, or the same number of epochs",
+        ),
+        "use_weights": Field(False, "weight examples by |C_k| / R_k; needs train.loss='example'"),
+        "export_dtype": _choice("float32", DTYPES, "of the weights in target/<name>/hf"),
+    },
+    "evaluation": {
+        "path": Field("synthetic", "held-out file in the pool's schema, or 'synthetic'; empty: none"),
+        "limit": _natural(0, "rows evaluated; 0: all"),
+        "max_new_tokens": _positive(256, "longest answer"),
+        "batch_size": _positive(64, "prompts answered together"),
+        "dtype": _choice("float32", DTYPES, "of matrix products"),
+    },
+}
+
+# One entry of selection.runs; what is left at its default comes from the fields named.
+RUN_SCHEMA: dict[str, Field] = {
+    "method": Field("s2l", "selection method: s2l, random, full, or given (the rows in selection.path)"),
+    "budget": _natural(0, "examples to select; 0: selection.budget"),
+    "seed": Field(-1, "of clustering and sampling; -1: seed", lambda v: v >= -1, "-1 or above"),
+    "num_clusters": _natural(0, "K; 0: clustering.num_clusters"),
+    "every": _positive(1, "thins the cadence: uses every n-th checkpoint"),
+    "stratify_by": _choice(
+        "inherit", ("inherit", "source", "none"), "inherit: selection.stratify_by"
+    ),
+    "train_target": Field(True, "train and evaluate a target on this subset"),
+}
+
+
+def default() -> ConfigDict:
+    """A config with every field at its default and no selection runs; configs/*.py change it."""
+    config = ConfigDict(_defaults(SCHEMA))
+    config.selection.runs = ConfigDict()
+    return config
+
+
+def run(**fields: Value) -> ConfigDict:
+    """One entry of `selection.runs`, as in `config.selection.runs.s2l = run(method="s2l")`.
+
+    Raises:
+      InputError: an unknown field.
+    """
+    entry = ConfigDict(_defaults(RUN_SCHEMA))
+    for name, value in fields.items():
+        if name not in RUN_SCHEMA:
+            raise InputError(f"selection run: no field {name!r}{_nearest(name, RUN_SCHEMA)}")
+        entry[name] = value
+    return entry
+
+
+def validate(config: ConfigDict) -> None:
+    """Check names, types and values of every field, and that they agree with each other.
+
+    What depends on the pool's size or the devices is checked when those are known.
+
+    Raises:
+      InputError: names the first bad field, its value and what it may be.
+    """
+    values = config.to_dict()
+    runs = values["selection"].pop("runs", {}) if isinstance(values.get("selection"), dict) else {}
+    _check_fields(values, SCHEMA, "")
+    for name, entry in runs.items():
+        if not name or set(name) - set(_NAME_CHARACTERS):
+            raise InputError(
+                f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'."
+            )
+        _check_fields(entry, RUN_SCHEMA, f"selection.runs.{name}.")
+    _check_together(values)
+
+
+def resolved_run(config: ConfigDict, name: str) -> dict[str, Value]:
+    """One selection run with what it inherits filled in."""
+    entry = dict(config.selection.runs[name])
+    entry["budget"] = entry["budget"] or config.selection.budget
+    entry["seed"] = config.seed if entry["seed"] < 0 else entry["seed"]
+    entry["num_clusters"] = entry["num_clusters"] or config.clustering.num_clusters
+    if entry["stratify_by"] == "inherit":
+        entry["stratify_by"] = config.selection.stratify_by
+    return entry
+
+
+def describe() -> str:
+    """All fields with defaults and meanings, for `--help`."""
+    lines = []
+    for path, field in _walk(SCHEMA):
+        lines.append(_describe_field(path, field))
+    lines.append("\nEach entry selection.runs.<name> has:")
+    lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in RUN_SCHEMA.items()]
+    return "\n".join(lines)
+
+
+def nearest_field(path: str) -> str | None:
+    """`; did you mean ...?` (or `.`) for a dotted path that is no field; None for one that is."""
+    known = {known for known, _ in _walk(SCHEMA)}
+    parts = path.split(".")
+    if path in known or (parts[:2] == ["selection", "runs"] and parts[-1] in RUN_SCHEMA):
+        return None
+    if parts[:2] == ["selection", "runs"] and len(parts) > 3:
+        return _nearest(parts[-1], RUN_SCHEMA)
+    return _nearest(path, known)
+
+
+_NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+"
+
+
+def _defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    return {k: _defaults(f) if isinstance(f, dict) else f.default for k, f in schema.items()}
+
+
+def _walk(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Field]]:
+    for name, field in schema.items():
+        if isinstance(field, dict):
+            yield from _walk(field, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def _describe_field(path: str, field: Field) -> str:
+    limits = f" ({field.allowed})" if field.allowed else ""
+    text = f"{field.doc}{limits}"
+    head = f"  {path} = {field.default!r}"
+    return f"{head}\n{textwrap.indent(textwrap.fill(text, 84), '      ')}"
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:
+    if not isinstance(values, dict):
+        raise InputError(f"{prefix.rstrip('.')}: {values!r} is not a group of fields.")
+    for name in values:
+        if name not in schema:
+            raise InputError(f"{prefix}{name}: no such field{_nearest(name, schema)}")
+    for name, field in schema.items():
+        path = prefix + name
+        if name not in values:
+            raise InputError(f"{path}: missing; start the config from s2l_jax.config.default().")
+        value = values[name]
+        if isinstance(field, dict):
+            _check_fields(value, field, f"{path}.")
+            continue
+        kind = type(field.default)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise InputError(f"{path}={value!r}: needs {_article(kind.__name__)}.")
+        if not field.check(value):
+            raise InputError(f"{path}={value!r}: must be {field.allowed}.")
+
+
+def _article(kind: str) -> str:
+    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[kind]
+
+
+def _check_together(values: dict[str, Any]) -> None:
+    for model in ("proxy", "target"):
+        train = values[model]["train"]
+        if train["batch_size"] % train["accumulation"]:
+            raise InputError(
+                f"{model}.train.batch_size={train['batch_size']} does not divide by "
+                f"{model}.train.accumulation={train['accumulation']}."
+            )
+        settings = values[model]
+        if settings["init"] == "random" and not (settings["model_config"] or settings["checkpoint"]):
+            raise InputError(f"{model}.init='random' needs {model}.model_config, a config.json.")
+    if values["target"]["use_weights"] and values["target"]["train"]["loss"] != "example":
+        raise InputError("target.use_weights=True needs target.train.loss='example'.")
+    steps, every = values["proxy"]["train"]["steps"], values["trajectories"]["every"]
+    if steps and every > steps and not values["trajectories"]["path"]:
+        raise InputError(
+            f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no loss would "
+            "ever be measured. Lower it, or raise proxy.train.steps."
+        )

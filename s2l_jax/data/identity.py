@@ -1,0 +1,37 @@
+"""Telling whether a pool's data is the data that was there before."""
+
+import glob
+import hashlib
+
+from etils import epath
+
+_CHUNK = 2**24  # bytes
+
+
+def data_identity(path: str) -> str:
+    """Names and content hashes of the files a path stands for, or the path where it names none.
+
+    Args:
+      path: a file, a folder, a glob, several with commas between, or the name of a dataset.
+    """
+    parts = [path] if epath.Path(path).exists() else [part.strip() for part in path.split(",")]
+    return ",".join(identity for part in parts for identity in _identities(part))
+
+
+def _identities(part: str) -> list[str]:
+    where = epath.Path(part)
+    if where.is_dir():
+        files = sorted(f for f in where.rglob("*") if f.is_file())
+    elif where.exists():
+        files = [where]
+    else:
+        files = [epath.Path(f) for f in sorted(glob.glob(part, recursive=True))]
+    return [f"{file.name}:{_digest(file)}" for file in files] or [part]
+
+
+def _digest(file: epath.Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

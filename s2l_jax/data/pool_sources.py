@@ -1,0 +1,144 @@
+"""From the path and format that name a pool to the sources its rows are read from."""
+
+import difflib
+import functools
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator
+
+from etils import epath
+
+from s2l_jax.data import pool_datasets, pool_files
+from s2l_jax.data.pool_files import RawRow
+from s2l_jax.errors import InputError
+
+FORMATS = ("auto", "jsonl", "json", "parquet", "hub", "tfds", "synthetic")
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
+_FILE_READERS = {
+    "jsonl": pool_files.read_jsonl,
+    "json": pool_files.read_json,
+    "parquet": pool_files.read_parquet,
+}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+_WILDCARD = re.compile(r"[*?\[]")
+
+Source = Callable[[], Iterator[RawRow]]  # each call reads from the start
+
+
+def find_sources(path: str, format: str, split: str) -> list[Source]:
+    """Resolve a pool's path to its sources, in reading order, without reading rows.
+
+    Args:
+        path: as in `s2l_jax.data.pool.read_rows`.
+        format: one of FORMATS; "auto" goes by prefix, existence and file name ending, and for a
+            .json file by its first character.
+        split: of hub, saved and TFDS datasets.
+
+    Raises:
+        InputError: unknown format, missing file, a glob without matches, a file named twice.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format={format!r} is not known; choose one of {', '.join(FORMATS)}")
+    if format == "synthetic" or (format == "auto" and path == "synthetic"):
+        return [pool_datasets.read_synthetic]
+    parts = [path]
+    if not epath.Path(path).exists():
+        parts = [os.path.expanduser(part.strip()) for part in path.split(",")]
+    sources: dict[str, Source] = {}
+    for part in parts:
+        if not part:
+            raise InputError(f"the pool's path is {path!r}; name a file, a glob or a dataset")
+        for name, source in _resolve(part, format, split):
+            if name in sources:
+                raise InputError(f"{path!r} names {name} twice; name it once")
+            sources[name] = source
+    return list(sources.values())
+
+
+def _resolve(part: str, format: str, split: str) -> Iterator[tuple[str, Source]]:
+    prefix, _, rest = part.partition(":")
+    if prefix in ("hub", "tfds") and rest and format in ("auto", prefix):
+        part, format = rest, prefix
+    elif format == "auto" and _is_hub_id(part):
+        format = "hub"
+    path = epath.Path(part)
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        yield part, functools.partial(pool_datasets.read_saved_dataset, part, split)
+    elif format == "tfds" or (path / "features.json").exists():
+        yield part, functools.partial(pool_datasets.read_tfds, part, split)
+    elif format == "hub":
+        yield part, functools.partial(pool_datasets.read_hub, part, split)
+    else:
+        for name in _files(part):
+            kind = _kind_of(name) if format == "auto" else format
+            yield name, functools.partial(_FILE_READERS[kind], name)
+
+
+def _is_hub_id(part: str) -> bool:
+    """ORG/NAME or ORG/NAME:CONFIG that cannot be a local file, as there is no folder ORG."""
+    path = epath.Path(part)
+    return (
+        _HUB_ID.fullmatch(part) is not None
+        and path.suffix not in (*_SUFFIXES, ".gz")
+        and not path.parent.exists()
+    )
+
+
+def _files(part: str) -> list[str]:
+    path = epath.Path(part)
+    if path.is_dir():
+        patterns = {f"{part.rstrip('/')}/*{_ending(file.name)}" for file in path.iterdir()}
+        known = sorted(pattern for pattern in patterns if not pattern.endswith("*"))
+        raise InputError(
+            f"{part} is a directory but not a saved dataset; "
+            f"give {' or '.join(known) or 'the path of a file'}"
+        )
+    if path.exists():
+        return [part]
+    if not _WILDCARD.search(part):
+        raise InputError(f"{part} does not exist; {_help_finding(path)}")
+    if "://" in part:
+        first = next(i for i, piece in enumerate(path.parts) if _WILDCARD.search(piece))
+        found = epath.Path(*path.parts[:first]).glob("/".join(path.parts[first:]))
+        names = sorted(str(file) for file in found)
+    else:
+        names = sorted(name for name in glob.glob(part, recursive=True) if not os.path.isdir(name))
+    if not names:
+        raise InputError(f"{part} matches no file; check the pattern")
+    return names
+
+
+def _help_finding(path: epath.Path) -> str:
+    """What can be said to someone whose file is missing."""
+    if not path.parent.is_dir():
+        help = f"neither does its folder {path.parent}"
+    else:
+        names = sorted(file.name for file in path.parent.iterdir())
+        near = difflib.get_close_matches(path.name, names, n=1)
+        if near:
+            return f"did you mean {path.parent / near[0]}?"
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        help = f"its folder {path.parent} holds {shown or 'nothing'}"
+    return help if path.suffix else f"{help}; for a hub dataset write hub:{path}"
+
+
+def _ending(name: str) -> str:
+    """The known ending of a file name, with .gz where it has that; "" for none."""
+    stem, suffix = os.path.splitext(name)
+    if suffix == ".gz":
+        inner = _ending(stem)
+        return f"{inner}.gz" if inner not in ("", ".parquet") else ""
+    return suffix if suffix in _SUFFIXES else ""
+
+
+def _kind_of(name: str) -> str:
+    kind = _SUFFIXES.get(_ending(name).removesuffix(".gz"))
+    if kind is None:
+        raise InputError(
+            f"{name} has none of the endings {', '.join(_SUFFIXES)}; "
+            f"set format to one of {', '.join(_FILE_READERS)}"
+        )
+    if kind == "json" and not pool_files.starts_as_array(name):
+        return "jsonl"
+    return kind

@@ -1,0 +1,61 @@
+"""Prompt templates: what a model reads before the response, and the response it learns."""
+
+from collections.abc import Callable
+
+from s2l_jax.data.pool import PoolRow
+from s2l_jax.errors import InputError
+
+Template = Callable[[PoolRow], tuple[str, str]]
+
+# The wording of Stanford Alpaca (tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT). MAmmoTH trains
+# with it (utils.py, PROMPT_TEMPLATE_SINGLE) and the official S2L code takes it over (utils.py,
+# PROMPT_DICT). Nothing follows the last colon, not even a space.
+_REQUEST = "Write a response that appropriately completes the request.\n\n"
+_ALPACA = (
+    f"Below is an instruction that describes a task. {_REQUEST}"
+    "### Instruction:\n{instruction}\n\n### Response:"
+)
+_ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, "
+    f"paired with an input that provides further context. {_REQUEST}"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+
+_RADIOLOGY_TASK = "Write the impression of a radiology report with these findings."
+
+
+def render(template: str, row: PoolRow) -> tuple[str, str]:
+    """The prompt and the response of a row, without the end-of-sequence token.
+
+    Args:
+        template: a name in TEMPLATES.
+
+    Raises:
+        InputError: there is no such template.
+    """
+    if template not in TEMPLATES:
+        raise InputError(
+            f"prompt template {template!r} is not known; choose one of {', '.join(TEMPLATES)}"
+        )
+    return TEMPLATES[template](row)
+
+
+def _alpaca(row: PoolRow) -> tuple[str, str]:
+    wording = _ALPACA_WITH_INPUT if row.input else _ALPACA
+    return wording.format(instruction=row.instruction, input=row.input), row.output
+
+
+def _plain(row: PoolRow) -> tuple[str, str]:
+    lines = [row.instruction, row.input] if row.input else [row.instruction]
+    return "\n".join(lines) + "\n", row.output
+
+
+def _radiology(row: PoolRow) -> tuple[str, str]:
+    """Findings in the input and the task in the instruction, or findings in the instruction."""
+    task, findings = row.instruction, row.input
+    if not findings:
+        task, findings = _RADIOLOGY_TASK, row.instruction
+    return f"{task}\n\nFindings:\n{findings}\n\nImpression:", row.output
+
+
+TEMPLATES: dict[str, Template] = {"alpaca": _alpaca, "plain": _plain, "radiology": _radiology}

@@ -1,0 +1,1 @@
+"""Evaluation: held-out loss, generated answers, and whether they are right."""

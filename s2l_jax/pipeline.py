@@ -1,0 +1,178 @@
+"""The stages in order, what a workdir says of them, and the table and report at the end."""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from s2l_jax import artifacts
+from s2l_jax.config import validate
+from s2l_jax.console import duration, say
+from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.errors import InputError
+from s2l_jax.parallel import processes
+from s2l_jax.parallel.mesh import make_mesh
+from s2l_jax.records import stored_results
+from s2l_jax.selection import Selection
+from s2l_jax.stages import evaluation, pool, proxy, selection, target
+from s2l_jax.stages.run import Run
+from s2l_jax.trajectories.load import Trajectories
+
+STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "report")
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy")
+
+
+def run_pipeline(
+    config: ConfigDict, workdir: epath.PathLike, *, stages: Sequence[str] = STAGES, name: str = ""
+) -> dict[str, Any]:
+    """Run the stages of an experiment, going on from what the workdir holds.
+
+    Args:
+      config: from `s2l_jax.config.default()`, changed.
+      workdir: one experiment's folder; made if need be.
+      stages: which to run, by name or an unambiguous beginning of it.
+      name: of the config, for the report.
+
+    Returns:
+      The content of results.json.
+
+    Raises:
+      InputError: bad config, bad input, or a workdir that holds another experiment.
+      DivergedError: training met a loss that is not finite.
+    """
+    validate(config)
+    wanted = find_stages(stages)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    run = Run(config, epath.Path(workdir), mesh)
+    device = jax.devices()[0]
+    say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
+    if processes.is_writer():
+        artifacts.write_json(run.workdir / "config.json", _described(config, name))
+    pools = pool.prepare_pool(run, models=_models(run, wanted))
+    if "proxy" in wanted and not config.trajectories.path and _needs_trajectories(run):
+        proxy.train_proxy(run, _pool_of(pools, "proxy"))
+    trajectories: Trajectories | None = None
+    if set(wanted) & {"trajectories", "selection", "report"}:
+        ids = np.asarray(pools["rows"].ids) if pools else None
+        trajectories = proxy.collect_trajectories(run, ids)
+    if "selection" in wanted:
+        selection.select_all(run, pools.get("rows"), trajectories)
+    if "target" in wanted:
+        target.train_targets(run, _pool_of(pools, "target"))
+    if "evaluation" in wanted:
+        evaluation.evaluate_all(run)
+    results = gather_results(run, trajectories, name)
+    if processes.is_writer():
+        artifacts.write_json(run.workdir / "results.json", results)
+    if "report" in wanted and processes.is_writer():
+        _report(run, results, trajectories)
+    return results
+
+
+def find_stages(names: Sequence[str]) -> list[str]:
+    """Full names of stages, in order, from names or unambiguous beginnings.
+
+    Raises:
+      InputError: a name that fits no stage or several.
+    """
+    found = set()
+    for name in names:
+        fitting = [stage for stage in STAGES if name and stage.startswith(name)]
+        if len(fitting) != 1:
+            raise InputError(
+                f"--stages: {name!r} names {'no stage' if not fitting else ' and '.join(fitting)}; "
+                f"stages are {', '.join(STAGES)}."
+            )
+        found.add(fitting[0])
+    return [stage for stage in STAGES if stage in found]
+
+
+def gather_results(run: Run, trajectories: Trajectories | None, name: str) -> dict[str, Any]:
+    """Every number of the workdir's finished parts; wall times are under `timing`."""
+    timing: dict[str, float] = {}
+    results: dict[str, Any] = {"config_name": name, "seed": run.config.seed}
+
+    def take(part: str) -> Any:
+        stored = stored_results(run.workdir / part)
+        if stored is None:
+            return None
+        timing[part] = stored["seconds"]
+        return stored["results"]
+
+    for part in ("pool", "proxy"):
+        if (found := take(part)) is not None:
+            results[part] = found
+    if trajectories is not None:
+        results["trajectories"] = {
+            "steps": trajectories.steps.tolist(),
+            "num_examples": len(trajectories.losses),
+            "refreshes": results.get("proxy", {}).pop("refreshes", []),
+        }
+    for part, key in (("selection", "selections"), ("target", "targets"), ("evaluation", "evaluations")):
+        names = sorted(f.name for f in (run.workdir / part).glob("*")) if (run.workdir / part).exists() else []
+        order = [evaluation.UNTUNED, *run.config.selection.runs]
+        names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
+        found_parts = {n: take(f"{part}/{n}") for n in names}
+        results[key] = {n: found for n, found in found_parts.items() if found is not None}
+    results["timing"] = timing
+    return results
+
+
+def _models(run: Run, wanted: list[str]) -> tuple[str, ...]:
+    """The models whose tokeniser the wanted stages need."""
+    models = []
+    if "proxy" in wanted and not run.config.trajectories.path and _needs_trajectories(run):
+        models.append("proxy")
+    if "target" in wanted and target.target_names(run):
+        models.append("target")
+    if not models and run.config.proxy.checkpoint and not run.config.trajectories.path:
+        models.append("proxy")
+    return tuple(models)
+
+
+def _needs_trajectories(run: Run) -> bool:
+    runs = run.config.selection.runs.values()
+    return not runs or any(entry.method not in ("random", "full", "given") for entry in runs)
+
+
+def _pool_of(pools: dict[str, PreparedPool], model: str) -> PreparedPool:
+    if model not in pools:
+        raise InputError(f"pool.path is empty: the {model} stage needs a pool.")
+    return pools[model]
+
+
+def _report(run: Run, results: dict[str, Any], trajectories: Trajectories | None) -> None:
+    import rich.console
+
+    from s2l_jax.analysis.report import write_report
+    from s2l_jax.analysis.table import results_table
+
+    labels = {
+        name: Selection.load(selection.folder(run, name)).labels for name in results["selections"]
+    }
+    page = run.workdir / "report" / "index.html"
+    write_report(
+        page,
+        results,
+        trajectories=None if trajectories is None else trajectories.losses,
+        steps=[] if trajectories is None else trajectories.steps.tolist(),
+        labels=labels,
+    )
+    rich.console.Console().print(results_table(results))
+    say(f"report: {page}")
+
+
+def _described(config: ConfigDict, name: str) -> dict[str, Any]:
+    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {
+        "config_name": name,
+        "config": config.to_dict(),
+        "seed": config.seed,
+        "versions": versions | {"python": platform.python_version()},
+    }

@@ -1,0 +1,96 @@
+"""What each part of a workdir was made with: finished parts are kept, and never change meaning."""
+
+import json
+import time
+from typing import Any
+
+from etils import epath
+
+from s2l_jax import artifacts
+from s2l_jax.errors import InputError
+from s2l_jax.parallel import processes
+
+_FILE = "stage.json"
+
+
+class Record:
+    """The record of one part of a workdir: its settings and, once finished, its results.
+
+    Args:
+      folder: where the part's artifacts are.
+      what: names it in errors, such as "selection/s2l".
+      settings: everything that decides what the part's results are.
+
+    Raises:
+      InputError: the folder holds a part that was made with other settings; shows the difference.
+    """
+
+    def __init__(self, folder: epath.Path, what: str, settings: dict[str, Any]):
+        self.folder, self.what = folder, what
+        self._settings = json.loads(json.dumps(settings))
+        self._start = time.monotonic()
+        self._stored: dict[str, Any] = {}
+        if (folder / _FILE).exists():
+            self._stored = artifacts.read_json(folder / _FILE)
+            _check_same(self._stored["settings"], self._settings, what, folder)
+        elif processes.is_writer():
+            artifacts.write_json(folder / _FILE, {"settings": self._settings})
+
+    @property
+    def done(self) -> bool:
+        """Whether the part is finished."""
+        return "results" in self._stored
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What the part adds to results.json."""
+        return self._stored["results"]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the sitting that finished the part."""
+        return self._stored["seconds"]
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Mark the part finished; call it after its artifacts are written."""
+        processes.barrier(self.what)
+        self._stored = {
+            "settings": self._settings,
+            "results": json.loads(json.dumps(results, default=artifacts.plain)),
+            "seconds": round(time.monotonic() - self._start, 3),
+        }
+        if processes.is_writer():
+            artifacts.write_json(self.folder / _FILE, self._stored)
+        processes.barrier(f"{self.what} recorded")
+
+
+def stored_results(folder: epath.Path) -> dict[str, Any] | None:
+    """Results and seconds of a finished part, whatever its settings; None for an unfinished one."""
+    if not (folder / _FILE).exists():
+        return None
+    stored = artifacts.read_json(folder / _FILE)
+    return stored if "results" in stored else None
+
+
+def _check_same(before: Any, now: Any, what: str, folder: epath.Path) -> None:
+    lines = [
+        f"  {path}: {old!r} before, {new!r} now" for path, old, new in _differences(before, now, "")
+    ]
+    if lines:
+        named = "another name, " if "/" in what else ""
+        raise InputError(
+            f"{folder} was made with other settings:\n"
+            + "\n".join(lines)
+            + f"\nWhat is in a workdir keeps its meaning. Use {named}another --workdir, or start from this "
+            "one's results with --config.trajectories.path= or --config.selection.path=."
+        )
+
+
+def _differences(before: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in sorted(before | now):
+            inner = f"{path}.{key}" if path else key
+            found += _differences(before.get(key, "absent"), now.get(key, "absent"), inner)
+        return found
+    return [] if before == now else [(path, before, now)]

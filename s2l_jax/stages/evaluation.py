@@ -1,0 +1,99 @@
+"""Stage `evaluation`: held-out loss and exact match of the untuned target and of every tuned one."""
+
+import dataclasses
+import json
+
+from etils import epath
+
+from s2l_jax import artifacts
+from s2l_jax.console import Progress, say
+from s2l_jax.data.identity import data_identity
+from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
+from s2l_jax.evaluation.evaluate import evaluate, summarise
+from s2l_jax.models import hf
+from s2l_jax.models.decoder import Decoder
+from s2l_jax.parallel import processes
+from s2l_jax.parallel.placement import load_model
+from s2l_jax.records import Record
+from s2l_jax.stages.models import bound, open_model
+from s2l_jax.stages.pool import tokenizer_of
+from s2l_jax.stages.run import Run, what_decides
+from s2l_jax.stages.target import EXPORT, target_names
+from s2l_jax.stages.target import folder as target_folder
+
+UNTUNED = "untuned"
+
+
+def evaluate_all(run: Run) -> None:
+    """Evaluate what is not evaluated yet; nothing when `evaluation.path` is empty."""
+    if not run.config.evaluation.path:
+        return
+    rows = _heldout(run)
+    identity = data_identity(run.config.evaluation.path)
+    for name in (UNTUNED, *target_names(run)):
+        _evaluate_one(run, name, rows, identity)
+
+
+def folder(run: Run, name: str) -> epath.Path:
+    """Where a model's predictions are."""
+    return run.workdir / "evaluation" / name
+
+
+def _evaluate_one(run: Run, name: str, rows: list[PoolRow], identity: str) -> None:
+    config = run.config
+    options = config.evaluation.to_dict()
+    batch_size = options.pop("batch_size")
+    settings = {
+        "evaluation": options | {"content": identity},
+        "tokenize": config.tokenize.to_dict(),
+        "target": what_decides(config.target),
+        "seed": config.seed,
+    }
+    record = Record(folder(run, name), f"evaluation/{name}", settings)
+    if record.done:
+        return
+    model: Decoder
+    if name == UNTUNED:
+        model, tokenizer = bound(open_model(run, "target")), tokenizer_of(config.target)
+    else:
+        path = target_folder(run, name) / EXPORT
+        model, tokenizer = load_model(str(path), run.mesh), hf.load_tokenizer(path)
+    progress = Progress(f"evaluating {name}", len(rows), "answers")
+    predictions = evaluate(
+        model,
+        tokenizer,
+        rows,
+        prompt=config.tokenize.prompt,
+        boundary=config.tokenize.boundary,
+        max_length=config.tokenize.max_length,
+        max_new_tokens=config.evaluation.max_new_tokens,
+        batch_size=batch_size,
+        dtype=hf.DTYPES[config.evaluation.dtype],
+        mesh=run.mesh,
+        progress=progress.update,
+    )
+    results = summarise(predictions)
+    overall = results["overall"]
+    progress.close(
+        f"exact match {overall['accuracy']:.1%}, held-out loss {overall['heldout_loss']:.3f}"
+    )
+    if processes.is_writer():
+        lines = (json.dumps(dataclasses.asdict(p)) for p in predictions)
+        artifacts.write_text(record.folder / "predictions.jsonl", "\n".join(lines) + "\n")
+    record.finish(results)
+
+
+def _heldout(run: Run) -> list[PoolRow]:
+    config = run.config.evaluation
+    if config.path == "synthetic":
+        from s2l_jax.data.synthetic import heldout_rows
+
+        rows = [
+            PoolRow(i, r["instruction"], r.get("input", ""), r["output"], r["source"], r, f"row {i}")
+            for i, r in enumerate(heldout_rows())
+        ]
+        return rows[: config.limit or None]
+    fields = FieldMap(**run.config.pool.fields.to_dict())
+    rows = list(read_rows(config.path, limit=config.limit, fields=fields))
+    say(f"held-out rows: {len(rows)} from {config.path}")
+    return rows

@@ -1,0 +1,92 @@
+"""Stage `pool`: rows to tokens, once for each tokeniser that the run uses."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from s2l_jax.console import Progress
+from s2l_jax.data.identity import data_identity
+from s2l_jax.data.pool import FieldMap, PoolRow, RowReader, read_rows
+from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, prepare
+from s2l_jax.models import hf
+from s2l_jax.parallel import processes
+from s2l_jax.records import Record
+from s2l_jax.stages.run import Run
+
+
+def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool]:
+    """The prepared pool for each of `models` ("proxy", "target"), and under "rows" any of them.
+
+    With no model the rows are stored without tokens. Empty when the config names no pool.
+    """
+    config = run.config
+    if not config.pool.path:
+        return {}
+    settings = {
+        "pool": config.pool.to_dict() | {"content": data_identity(config.pool.path)},
+        "tokenize": config.tokenize.to_dict(),
+    }
+    record = Record(run.workdir / "pool", "pool", settings)
+    tokenizers: dict[str, Any] = {name: tokenizer_of(config[name]) for name in models}
+    pools, prepared = {}, {}
+    for name, tokenizer in (tokenizers or {"rows": None}).items():
+        options = TokenizeSettings(**config.tokenize.to_dict())
+        mark = fingerprint(json.dumps(settings["pool"], sort_keys=True), tokenizer, options)
+        if mark not in prepared:
+            path = record.folder / mark
+            if processes.is_writer() and not (path / "manifest.json").exists():
+                _prepare(run, path, tokenizer, options)
+            processes.barrier(f"pool {mark}")
+            prepared[mark] = PreparedPool(path)
+        pools[name] = prepared[mark]
+    pools["rows"] = next(iter(pools.values()))
+    if not record.done:
+        manifest = pools["rows"].manifest
+        record.finish(
+            {
+                "num_examples": manifest["num_examples"],
+                "num_without_loss": manifest["num_without_loss"],
+                "num_cut": manifest["num_cut"],
+                "num_boundary_merged": manifest["num_boundary_merged"],
+                "num_tokens": manifest["num_tokens"],
+                "num_response_tokens": manifest["num_response_tokens"],
+                "sources": dict(
+                    zip(manifest["source_names"], manifest["source_counts"], strict=True)
+                ),
+            }
+        )
+    return pools
+
+
+def tokenizer_of(model: ConfigDict) -> Any:
+    """The tokeniser of a `proxy` or `target` group."""
+    return hf.load_tokenizer(hf.resolve(model.tokenizer or model.checkpoint))
+
+
+def open_rows(config: ConfigDict) -> RowReader:
+    """The pool's rows as they are read from their source."""
+    return read_rows(
+        config.pool.path,
+        format=config.pool.format,
+        split=config.pool.split,
+        limit=config.pool.limit,
+        fields=FieldMap(**config.pool.fields.to_dict()),
+        on_bad_row=config.pool.on_bad_row,
+    )
+
+
+def _prepare(run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings) -> None:
+    reader = open_rows(run.config)
+    progress = Progress("tokenising the pool", run.config.pool.limit, "rows")
+
+    def rows() -> Iterator[PoolRow]:
+        yield from reader
+
+    prepare(path, rows, tokenizer, settings, progress=progress.update)
+    progress.close()
+    if reader.num_skipped:
+        shown = "; ".join(f"{place}: {reason}" for place, reason in reader.skipped[:5])
+        logging.warning("%d bad rows were skipped; the first: %s", reader.num_skipped, shown)

@@ -1,0 +1,89 @@
+"""What all stages share: the config, the workdir, the mesh, and settings made from them."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from s2l_jax.data.batching import Batches
+from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.errors import InputError
+from s2l_jax.parallel.mesh import row_groups
+from s2l_jax.parallel.sharding import local_groups
+from s2l_jax.training.loop import TrainSettings
+from s2l_jax.training.optimizer import OptimizerSettings
+
+# Fields that decide how fast or how safely, not what comes out.
+_HOW = {"checkpoint_every", "keep_checkpoints", "log_every", "remat"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One sitting of an experiment."""
+
+    config: ConfigDict
+    workdir: epath.Path
+    mesh: Mesh
+
+
+def train_settings(train: ConfigDict) -> TrainSettings:
+    """The loop's settings from a `train` group of the config."""
+    optimizer = {f.name: train[f.name] for f in dataclasses.fields(OptimizerSettings)}
+    names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer"}
+    return TrainSettings(OptimizerSettings(**optimizer), **{name: train[name] for name in names})
+
+
+def what_decides(model: ConfigDict) -> dict[str, Any]:
+    """The fields of a `proxy` or `target` group that its result depends on."""
+    settings = model.to_dict()
+    settings["train"] = {k: v for k, v in settings["train"].items() if k not in _HOW}
+    return settings
+
+
+def num_steps(train: ConfigDict, num_examples: int) -> int:
+    """Optimiser steps: as set, or epochs x examples / batch rounded up."""
+    return train.steps or math.ceil(train.epochs * num_examples / train.batch_size)
+
+
+def trainable(pool: PreparedPool) -> np.ndarray:
+    """Pool rows that have a response token to learn from, int64."""
+    return np.flatnonzero(np.asarray(pool.lengths) > np.maximum(pool.prompt_lengths, 1))
+
+
+def make_batches(
+    run: Run,
+    pool: PreparedPool,
+    subset: np.ndarray,
+    weights: np.ndarray,
+    train: ConfigDict,
+    steps: int,
+    what: str,
+) -> Batches:
+    """The batches of a proxy or target run.
+
+    Raises:
+      InputError: the batch does not divide over accumulation and mesh.
+    """
+    groups = row_groups(run.mesh)
+    if train.batch_size % (groups * train.accumulation):
+        raise InputError(
+            f"{what}.train.batch_size={train.batch_size} does not divide by mesh.data x mesh.fsdp x "
+            f"{what}.train.accumulation = {groups} x {train.accumulation}."
+        )
+    return Batches(
+        pool,
+        subset,
+        weights,
+        batch_size=train.batch_size,
+        num_steps=steps,
+        seed=run.config.seed,
+        max_length=run.config.tokenize.max_length,
+        microbatches=train.accumulation,
+        groups=groups,
+        local_groups=local_groups(run.mesh),
+        pack=train.pack,
+    )

@@ -1,0 +1,132 @@
+"""Stage `selection`: one subset for every entry of `selection.runs`."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from s2l_jax import artifacts
+from s2l_jax.config import resolved_run
+from s2l_jax.console import say
+from s2l_jax.data.identity import data_identity
+from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.errors import InputError
+from s2l_jax.parallel import processes
+from s2l_jax.records import Record
+from s2l_jax.selection import Selection, SelectionInputs, select, write_subset
+from s2l_jax.stages.run import Run
+from s2l_jax.trajectories.load import Trajectories
+
+_INDICES = "indices.npy"
+
+
+def select_all(run: Run, pool: PreparedPool | None, trajectories: Trajectories | None) -> None:
+    """Make every subset that is not there yet."""
+    for name in run.config.selection.runs:
+        _select_one(run, name, pool, trajectories)
+
+
+def folder(run: Run, name: str) -> epath.Path:
+    """Where a selection's artifacts are."""
+    return run.workdir / "selection" / name
+
+
+def _select_one(
+    run: Run, name: str, pool: PreparedPool | None, trajectories: Trajectories | None
+) -> None:
+    settings: dict[str, Any] = resolved_run(run.config, name)
+    settings.pop("train_target")
+    method = settings["method"]
+    if method == "s2l":
+        settings["min_cluster_size"] = run.config.selection.min_cluster_size
+    else:
+        for unused in ("num_clusters", "every", "stratify_by"):
+            settings.pop(unused)
+    if method == "given":
+        settings["subset"] = data_identity(run.config.selection.path)
+    record = Record(folder(run, name), f"selection/{name}", settings)
+    if record.done:
+        return
+    if pool is None and trajectories is None:
+        raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
+    selection = (
+        _given(run, pool) if method == "given" else _chosen(settings, pool, trajectories)
+    )
+    if processes.is_writer():
+        selection.save(record.folder)
+        if pool is not None:
+            write_subset(record.folder / "subset.jsonl", pool.originals(selection.indices))
+    sizes = selection.cluster_sizes
+    record.finish(
+        {
+            "method": selection.method,
+            "budget": selection.budget,
+            "size": len(selection.indices),
+            "seed": selection.seed,
+            "options": selection.options,
+            "num_clusters": len(sizes),
+            "cluster_sizes": sizes,
+            "picked_per_cluster": selection.picked_per_cluster,
+            "sources": {name: picked for name, (_, picked) in selection.source_counts.items()},
+            "indices_sha256": hashlib.sha256(selection.indices.tobytes()).hexdigest(),
+        }
+    )
+    clusters = f", {len(sizes)} clusters" if len(sizes) else ""
+    say(
+        f"selection {name}: {len(selection.indices)} of {len(selection.labels)} examples{clusters}"
+    )
+
+
+def _chosen(
+    settings: dict[str, Any], pool: PreparedPool | None, trajectories: Trajectories | None
+) -> Selection:
+    sources = ids = None
+    if pool is not None:
+        ids = np.asarray(pool.ids)
+        sources = _sources(pool)
+    elif trajectories is not None:
+        ids = trajectories.ids
+    inputs = SelectionInputs(
+        trajectories=None if trajectories is None else trajectories.losses,
+        ids=ids,
+        sources=sources,
+    )
+    return select(inputs, **settings)
+
+
+def _given(run: Run, pool: PreparedPool | None) -> Selection:
+    path = epath.Path(run.config.selection.path)
+    if not run.config.selection.path or pool is None:
+        raise InputError("method='given' needs selection.path, a .npy of pool rows, and pool.path.")
+    if path.is_dir():
+        path = path / _INDICES
+    if not path.exists():
+        raise InputError(f"selection.path: {path} does not exist.")
+    indices = artifacts.read_npy(path)
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        raise InputError(f"{path}: needs a list of whole numbers, holds {indices.dtype}{indices.shape}.")
+    indices = np.asarray(indices, np.int64)
+    if len(np.unique(indices)) != len(indices) or not len(indices):
+        raise InputError(f"{path}: {len(indices)} rows, {len(np.unique(indices))} of them distinct.")
+    if indices.min() < 0 or indices.max() >= len(pool):
+        raise InputError(
+            f"{path}: rows {indices.min()} to {indices.max()}, but the pool has {len(pool)} rows."
+        )
+    return Selection(
+        indices=np.sort(indices),
+        labels=np.zeros(len(pool), np.int32),
+        centroids=np.zeros((0, 0), np.float32),
+        cluster_sources=None,
+        weights=np.ones(len(indices), np.float32),
+        ids=np.asarray(pool.ids),
+        sources=_sources(pool),
+        method="given",
+        budget=len(indices),
+        seed=run.config.seed,
+        options={},
+    )
+
+
+def _sources(pool: PreparedPool) -> np.ndarray:
+    return np.asarray(pool.source_names)[np.asarray(pool.source_codes)]

@@ -1,0 +1,86 @@
+"""Stage `target`: fine-tune the target on each subset, all by the same steps and schedule or epochs."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.errors import InputError
+from s2l_jax.parallel import processes
+from s2l_jax.records import Record
+from s2l_jax.selection import Selection
+from s2l_jax.stages import selection as selections
+from s2l_jax.stages.models import export, open_model
+from s2l_jax.stages.proxy import curve
+from s2l_jax.stages.run import Run, make_batches, num_steps, train_settings, trainable, what_decides
+from s2l_jax.training.flops import training_flops
+from s2l_jax.training.loop import train
+
+EXPORT = "hf"
+
+
+def target_names(run: Run) -> list[str]:
+    """The selections that a target is trained on."""
+    return [name for name, entry in run.config.selection.runs.items() if entry.train_target]
+
+
+def folder(run: Run, name: str) -> epath.Path:
+    """Where a target's artifacts are."""
+    return run.workdir / "target" / name
+
+
+def train_targets(run: Run, pool: PreparedPool) -> None:
+    """Train every target that is not finished."""
+    for name in target_names(run):
+        _train_one(run, name, pool)
+
+
+def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
+    config = run.config
+    chosen = Selection.load(selections.folder(run, name))
+    has_loss = np.isin(chosen.indices, trainable(pool))
+    subset, weights = chosen.indices[has_loss], chosen.weights[has_loss]
+    if not len(subset):
+        raise InputError(f"selection/{name}: none of its rows has a response within max_length.")
+    matched = len(trainable(pool)) if config.target.match == "steps" else len(subset)
+    steps = num_steps(config.target.train, matched)
+    settings: dict[str, Any] = {
+        "target": what_decides(config.target),
+        "seed": config.seed,
+        "pool": pool.fingerprint,
+        "subset_sha256": hashlib.sha256(chosen.indices.tobytes()).hexdigest(),
+    }
+    record = Record(folder(run, name), f"target/{name}", settings)
+    if record.done:
+        return
+    model = open_model(run, "target")
+    if not config.target.use_weights:
+        weights = np.ones_like(weights)
+    batches = make_batches(run, pool, subset, weights, config.target.train, steps, "target")
+    result = train(
+        model.config,
+        model.initial_params,
+        batches,
+        train_settings(config.target.train),
+        run.mesh,
+        record.folder,
+        label=f"target on {name}, {model.num_parameters / 1e6:.3g}M parameters",
+    )
+    export(model, result.params, record.folder / EXPORT, config.target.export_dtype)
+    processes.barrier(f"export {name}")
+    size = batches.size()
+    examples = steps * config.target.train.batch_size
+    record.finish(
+        {
+            "steps": steps,
+            "epochs": examples / len(subset),
+            "examples_seen": examples,
+            "tokens_seen": size.tokens,
+            "training_flops": training_flops(model.config, size),
+            "parameters": model.num_parameters,
+            "final_loss": float(result.losses[-1]),
+            "curve": curve(result.losses),
+        }
+    )

@@ -1,0 +1,249 @@
+"""k-means: the same as scikit-learn's, and what it does with awkward rows."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from s2l_jax.clustering import KMeans, adjusted_rand_index, count_distinct
+from s2l_jax.clustering import kmeans as kmeans_module
+from s2l_jax.clustering.rows import bucket
+from s2l_jax.errors import InputError
+
+
+def decaying_curves(num_rows, columns=12, seed=0):
+    """Loss-like rows: heavy-tailed starts, decays of every speed, noise."""
+    rng = np.random.default_rng(seed)
+    start, rate = rng.gamma(2, 1, (num_rows, 1)), rng.uniform(0.05, 1, (num_rows, 1))
+    curves = start * np.exp(-rate * np.arange(columns)) + 0.1 * rng.gamma(1, 1, (num_rows, 1))
+    return (curves + 0.05 * rng.standard_normal((num_rows, columns))).astype(np.float32)
+
+
+def separated(num_rows, num_clusters, columns=4, seed=0):
+    """Rows close to one of a few far-apart points, and which."""
+    rng = np.random.default_rng(seed)
+    centres = rng.permutation(num_clusters)[:, None] * 10.0 + rng.uniform(0, 1, (1, columns))
+    which = rng.integers(num_clusters, size=num_rows)
+    rows = centres[which] + 0.1 * rng.standard_normal((num_rows, columns))
+    return rows.astype(np.float32), which
+
+
+@pytest.fixture
+def matrix_products(monkeypatch):
+    """Distances from matrix products, which otherwise only larger inputs take."""
+    monkeypatch.setattr(kmeans_module, "_EXACT_PAIRS", 0)
+
+
+def sharded(rows, devices=8):
+    if len(jax.devices()) < devices:
+        pytest.skip("needs XLA_FLAGS=--xla_force_host_platform_device_count=8")
+    mesh = jax.make_mesh((4, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+
+
+@pytest.mark.parametrize("max_iter", [1, 20])
+@pytest.mark.parametrize("pairs", [0, 2**40], ids=["products", "differences"])
+def test_same_as_scikit_learn_from_the_same_centroids(monkeypatch, max_iter, pairs):
+    sklearn = pytest.importorskip("sklearn.cluster")
+    monkeypatch.setattr(kmeans_module, "_EXACT_PAIRS", pairs)
+    rows = decaying_curves(6000)
+    init = rows[np.random.default_rng(1).choice(len(rows), 30, replace=False)]
+    ours = KMeans(30, init=init, max_iter=max_iter).fit(rows)
+    # In float64: scikit-learn's float32 sums alone move some labels within 20 iterations.
+    theirs = sklearn.KMeans(
+        30, init=init.astype(float), n_init=1, max_iter=max_iter, tol=0, algorithm="lloyd"
+    ).fit(rows.astype(float))
+    assert np.array_equal(ours.labels_, theirs.labels_)
+    assert math.isclose(ours.inertia_, theirs.inertia_, rel_tol=1e-5)
+    assert ours.n_iter_ == theirs.n_iter_
+    np.testing.assert_allclose(ours.cluster_centers_, theirs.cluster_centers_, atol=1e-5)
+
+
+def test_same_seed_same_labels_and_seeds_differ():
+    rows = decaying_curves(3000)
+    first, again, other = (KMeans(20, seed=seed).fit(rows) for seed in (3, 3, 4))
+    assert first.labels_.tobytes() == again.labels_.tobytes()
+    assert first.cluster_centers_.tobytes() == again.cluster_centers_.tobytes()
+    assert not np.array_equal(first.labels_, other.labels_)
+
+
+def test_plus_plus_beats_random_rows_on_heavy_tails():
+    rows = decaying_curves(3000)
+    assert KMeans(20).fit(rows).inertia_ < KMeans(20, init="random").fit(rows).inertia_
+
+
+@pytest.mark.usefixtures("matrix_products")
+@pytest.mark.parametrize("chunk_rows", [100, 1024])
+def test_any_chunk_size_gives_the_same_clustering(chunk_rows):
+    rows = decaying_curves(5000)
+    whole, cut = KMeans(40).fit(rows), KMeans(40, chunk_rows=chunk_rows).fit(rows)
+    assert adjusted_rand_index(whole.labels_, cut.labels_) >= 0.999
+    rows, which = separated(3000, 7)
+    whole, cut = KMeans(7).fit(rows), KMeans(7, chunk_rows=chunk_rows).fit(rows)
+    assert np.array_equal(whole.labels_, cut.labels_)
+    assert adjusted_rand_index(whole.labels_, which) == 1.0
+
+
+@pytest.mark.parametrize("pairs", [0, 2**40], ids=["products", "differences"])
+def test_eight_devices_give_the_same_clustering(monkeypatch, pairs):
+    monkeypatch.setattr(kmeans_module, "_EXACT_PAIRS", pairs)
+    rows = decaying_curves(32_768)
+    one, eight = KMeans(40).fit(rows), KMeans(40, chunk_rows=300).fit(sharded(rows))
+    assert adjusted_rand_index(one.labels_, eight.labels_) >= 0.999
+    assert math.isclose(one.inertia_, eight.inertia_, rel_tol=1e-4)
+    rows, which = separated(4096, 7)
+    one, eight = KMeans(7).fit(rows), KMeans(7).fit(sharded(rows))
+    assert np.array_equal(one.labels_, eight.labels_)
+    assert adjusted_rand_index(eight.labels_, which) == 1.0
+
+
+def test_rows_of_weight_zero_count_for_nothing_on_a_mesh():
+    rows, which = separated(4000, 5)
+    padded = np.concatenate([rows, np.full((96, 4), 1000, np.float32)])
+    weight = np.arange(4096) < 4000
+    fitted = KMeans(5).fit(sharded(padded), sample_weight=weight)
+    assert adjusted_rand_index(fitted.labels_[:4000], which) == 1.0
+    assert abs(fitted.cluster_centers_).max() < 100
+
+
+def test_weights_are_repetitions():
+    rows = decaying_curves(300)
+    times = np.random.default_rng(0).integers(0, 4, len(rows))
+    init = rows[times > 0][:6]
+    weighted = KMeans(6, init=init).fit(rows, sample_weight=times)
+    repeated = KMeans(6, init=init).fit(np.repeat(rows, times, axis=0))
+    assert np.array_equal(np.repeat(weighted.labels_, times), repeated.labels_)
+    assert math.isclose(weighted.inertia_, repeated.inertia_, rel_tol=1e-5)
+
+
+def test_predict_gives_the_fitted_labels_and_ties_go_to_the_lowest():
+    rows = decaying_curves(2000)
+    fitted = KMeans(15).fit(rows)
+    assert np.array_equal(fitted.predict(rows), fitted.labels_)
+    assert np.array_equal(KMeans(15).fit_predict(rows), fitted.labels_)
+    between = KMeans(3, init=[[0.0], [4.0], [2.0]], max_iter=1).fit([[0.0], [4.0], [2.0]])
+    assert between.predict([[1.0], [3.0], [-1.0]]).tolist() == [0, 1, 0]
+
+
+def test_equal_first_centroids_are_pulled_apart():
+    rows, which = separated(1000, 5)
+    fitted = KMeans(5, init=np.repeat(rows[:1], 5, axis=0)).fit(rows)
+    assert adjusted_rand_index(fitted.labels_, which) == 1.0
+
+
+@pytest.mark.usefixtures("matrix_products")
+def test_rows_closer_than_matrix_products_can_tell_fill_all_clusters():
+    rows = np.concatenate([np.arange(40)[:, None] * 1e-6, np.full((300, 1), 8.0)])
+    fitted = KMeans(41).fit(rows)
+    assert np.bincount(fitted.labels_, minlength=41).tolist().count(1) == 40
+    assert fitted.inertia_ == 0.0
+
+
+def test_fits_of_fewer_clusters_share_the_program():
+    rows = decaying_curves(500)
+    assert np.array_equal(
+        KMeans(9, init=rows[:9], max_clusters=32).fit(rows).labels_,
+        KMeans(9, init=rows[:9]).fit(rows).labels_,
+    )
+
+
+small_rows = st.integers(1, 3).flatmap(
+    lambda columns: st.lists(
+        st.tuples(*[st.integers(-2, 2).map(float)] * columns), min_size=1, max_size=12
+    )
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(small_rows, st.integers(1, 6), st.sampled_from(["k-means++", "random"]))
+def test_no_cluster_is_empty_or_the_error_counts_distinct_rows(rows, num_clusters, init):
+    distinct = len(set(rows))
+    assert count_distinct(rows, at_least=100) == distinct
+    kmeans = KMeans(num_clusters, init=init, max_clusters=6)
+    if distinct < num_clusters:
+        with pytest.raises(InputError, match=f"only {distinct} among {len(rows)}"):
+            kmeans.fit(rows)
+        return
+    labels = kmeans.fit(rows).labels_
+    assert (np.bincount(labels, minlength=num_clusters) > 0).all()
+    assert len({(row, label) for row, label in zip(rows, labels, strict=True)}) == distinct
+    if distinct == num_clusters:
+        assert kmeans.inertia_ == 0.0
+    expected = ((np.array(rows) - kmeans.cluster_centers_[labels]) ** 2).sum()
+    assert math.isclose(kmeans.inertia_, expected, rel_tol=1e-4, abs_tol=1e-6)
+
+
+def test_constant_columns_change_nothing():
+    rows, _ = separated(800, 6)
+    wider = np.concatenate([rows, np.full((800, 2), 3.0, np.float32)], axis=1)
+    assert np.array_equal(KMeans(6).fit(rows).labels_, KMeans(6).fit(wider).labels_)
+
+
+def test_tolerance_stops_early():
+    rows = decaying_curves(2000)
+    assert KMeans(20, tol=1.0).fit(rows).n_iter_ < KMeans(20).fit(rows).n_iter_ <= 20
+    few, _ = separated(500, 3)
+    assert KMeans(3, max_iter=100).fit(few).n_iter_ < 5
+
+
+@pytest.mark.parametrize(
+    ("rows", "weight", "message"),
+    [
+        ([[1.0], [np.nan], [2.0], [np.inf]], None, "2 of 4 rows .* first is row 1"),
+        ([1.0, 2.0, 3.0], None, r"got shape \(3,\)"),
+        (np.zeros((0, 3)), None, r"got shape \(0, 3\)"),
+        ([["a"], ["b"]], None, "needs rows of numbers"),
+        ([[1e300], [2.0]], None, "1 of 2 rows"),
+        ([[1.0], [2.0]], [1.0], "sample_weight has shape"),
+        ([[1.0], [2.0]], [1.0, -1.0], "-1.0 at row 1"),
+        ([[1.0], [2.0]], [0.0, 0.0], "0 for every row"),
+    ],
+)
+def test_bad_rows_are_named(rows, weight, message):
+    with pytest.raises(InputError, match=message):
+        KMeans(1).fit(rows, weight)
+
+
+def test_bad_settings_are_named():
+    for wrong in ({"num_clusters": 0}, {"num_clusters": 2, "max_iter": 0}):
+        with pytest.raises(InputError, match="must be at least 1"):
+            KMeans(**wrong)
+    with pytest.raises(InputError, match="init must be"):
+        KMeans(2, init="kmeans")
+    with pytest.raises(InputError, match=r"shape \(3, 1\)"):
+        KMeans(2, init=[[0.0], [1.0], [2.0]]).fit([[0.0], [1.0]])
+    with pytest.raises(InputError, match="call fit first"):
+        KMeans(2).predict([[0.0]])
+    with pytest.raises(InputError, match="fitted on 1 columns"):
+        KMeans(1).fit([[0.0]]).predict([[0.0, 1.0]])
+
+
+def test_buckets_are_few_and_tight():
+    sizes = np.arange(1, 200_000, 37)
+    padded = np.array([bucket(int(size)) for size in sizes])
+    assert (padded >= sizes).all()
+    assert (padded[sizes > 16_384] <= 1.13 * sizes[sizes > 16_384]).all()
+    assert len(np.unique(padded)) <= 40
+    assert bucket(262_144) == 262_144
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40))
+def test_adjusted_rand_index_counts_pairs(pairs):
+    a, b = map(np.array, zip(*pairs, strict=True))
+    same_a, same_b = a[:, None] == a, b[:, None] == b
+    upper = np.triu_indices(len(a), 1)
+    both = int((same_a & same_b)[upper].sum())
+    in_a, in_b, total = int(same_a[upper].sum()), int(same_b[upper].sum()), len(upper[0])
+    chance, most = in_a * in_b / total, (in_a + in_b) / 2
+    expected = 1.0 if most == chance else (both - chance) / (most - chance)
+    assert math.isclose(adjusted_rand_index(a, b), expected, abs_tol=1e-12)
+
+
+def test_adjusted_rand_index_refuses_other_lengths():
+    with pytest.raises(InputError, match="one length"):
+        adjusted_rand_index([0, 1], [0, 1, 2])

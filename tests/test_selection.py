@@ -1,0 +1,281 @@
+"""`select` as a library call: methods, both variants of S2L, files, and bad input."""
+
+import itertools
+import json
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2l_jax.clustering import KMeans
+from s2l_jax.errors import InputError
+from s2l_jax.selection import (
+    METHODS,
+    Selection,
+    SelectionInputs,
+    jaccard,
+    priorities,
+    select,
+    write_subset,
+)
+from s2l_jax.selection.balanced import balanced_sample, balanced_sample_of_source
+
+
+def pool(num_rows=600, seed=0):
+    """Trajectories with some duplicates, and sources of very different size."""
+    rng = np.random.default_rng(seed)
+    start, rate = rng.gamma(2, 1, (num_rows, 1)), rng.uniform(0.05, 1, (num_rows, 1))
+    rows = (start * np.exp(-rate * np.arange(5))).astype(np.float32)
+    rows[::7] = rows[0]
+    names = np.array(["big", "middle", "small", "one"])
+    sources = names[np.minimum(rng.geometric(0.6, num_rows) - 1, 2)]
+    sources[17] = "one"
+    return rows, sources.tolist()
+
+
+def slow_official(rows, sources, budget, num_clusters, seed):
+    """The official selection, source by source; clusters and picks as in the library."""
+    names, counts = np.unique(sources, return_counts=True)
+    by_size = sorted(zip(counts.tolist(), names.tolist(), strict=True))
+    priority, chosen = priorities(np.arange(len(rows)), seed), []
+    for position, (count, name) in enumerate(by_size):
+        share = budget // (len(by_size) - position)
+        own = np.flatnonzero(np.array(sources) == name)
+        if count > share:
+            distinct = len(np.unique(rows[own], axis=0))
+            kmeans = KMeans(min(num_clusters, distinct), seed=seed, max_clusters=num_clusters)
+            own = own[
+                balanced_sample_of_source(kmeans.fit_predict(rows[own]), share, priority[own])
+            ]
+        chosen += own.tolist()
+        budget -= len(own)
+    return sorted(chosen)
+
+
+@pytest.mark.parametrize("budget", [3, 40, 200, 599, 600])
+def test_by_source_equals_the_official_rule(budget):
+    rows, sources = pool()
+    result = select(rows, budget, num_clusters=8, sources=sources, seed=5)
+    assert result.indices.tolist() == slow_official(rows, sources, budget, 8, 5)
+    assert result.indices.dtype == np.int64
+    assert len(result.cluster_sources) == len(result.centroids) == len(result.cluster_sizes)
+    for cluster, source in enumerate(result.cluster_sources):
+        members = np.flatnonzero(result.labels == cluster)
+        assert len(members)
+        assert {sources[row] for row in members} == {source}
+
+
+def test_without_strata_is_one_clustering_and_algorithm_1():
+    rows, sources = pool()
+    result = select(rows, 90, num_clusters=8, sources=sources, seed=2, stratify_by="none")
+    labels = KMeans(8, seed=2).fit_predict(rows)
+    assert np.array_equal(result.labels, labels)
+    expected = balanced_sample(labels, 90, priorities(np.arange(len(rows)), 2))
+    assert np.array_equal(result.indices, np.flatnonzero(expected))
+    assert result.cluster_sources is None
+    assert result.centroids.shape == (8, 5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 60),
+    st.integers(1, 70),
+    st.sampled_from(["source", "none"]),
+    st.sampled_from(["s2l", "random"]),
+    st.integers(0, 1000),
+)
+def test_always_exactly_the_budget(num_rows, budget, stratify_by, method, seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 4, (num_rows, 2)).astype(np.float32)  # many duplicates
+    sources = rng.integers(0, 5, num_rows)
+    result = select(
+        rows,
+        budget,
+        method=method,
+        num_clusters=4,
+        sources=sources,
+        seed=seed,
+        stratify_by=stratify_by,
+    )
+    assert len(result.indices) == min(budget, num_rows)
+    assert (np.diff(result.indices) > 0).all()
+    assert len(result.labels) == num_rows
+    if method == "s2l":
+        own = result.labels[result.indices]
+        expected = result.cluster_sizes[own] / result.picked_per_cluster[own]
+        np.testing.assert_allclose(result.weights, expected, rtol=1e-6)
+    else:
+        assert (result.weights == 1).all()
+
+
+def test_picks_follow_the_ids_and_not_the_row_order():
+    rows, sources = pool()
+    ids = np.random.default_rng(1).permutation(10_000)[: len(rows)].astype(np.uint64)
+    inputs = SelectionInputs(trajectories=rows, ids=ids, sources=sources)
+    turned = SelectionInputs(trajectories=rows[::-1], ids=ids[::-1], sources=sources[::-1])
+    first, second = (select(each, 60, method="random") for each in (inputs, turned))
+    assert set(first.ids[first.indices]) == set(second.ids[second.indices])
+    other_seed = select(inputs, 60, method="random", seed=1)
+    assert jaccard(first.indices, other_seed.indices) < 0.2
+
+
+def test_random_over_sources_and_full():
+    rows, sources = pool()
+    inputs = SelectionInputs(sources=sources)
+    even = select(inputs, 9, method="random", stratify_by="source")
+    assert {name: picked for name, (_, picked) in even.source_counts.items()} == {
+        "big": 3,
+        "middle": 3,
+        "one": 1,
+        "small": 2,
+    }
+    assert select(inputs, 9, method="full").indices.tolist() == list(range(len(rows)))
+
+
+def test_thinned_trajectories():
+    rows, _ = pool()
+    thinned, direct = (
+        select(rows, 50, num_clusters=6, every=2),
+        select(rows[:, [1, 3]], 50, num_clusters=6),
+    )
+    assert np.array_equal(thinned.indices, direct.indices)
+    assert thinned.centroids.shape == (6, 2)
+
+
+def test_larger_budgets_contain_smaller_ones():
+    rows, sources = pool()
+    budgets = [20, 60, 200, 400]
+    for options in ({"stratify_by": "source"}, {"stratify_by": "none"}):
+        chosen = [
+            set(select(rows, budget, num_clusters=8, sources=sources, **options).indices)
+            for budget in budgets
+        ]
+        assert all(small <= large for small, large in itertools.pairwise(chosen))
+
+
+def test_fewer_distinct_trajectories_than_clusters_is_logged(caplog):
+    rows = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
+    with caplog.at_level(logging.INFO, "s2l_jax"):
+        result = select(rows, 6, num_clusters=10, sources=["only"] * 12)
+    assert "source 'only' has 3 distinct trajectories: 3 clusters instead of 10" in caplog.text
+    assert result.picked_per_cluster.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("method", ["s2l", "random"])
+@pytest.mark.parametrize("kind", ["names", "numbers", "none"])
+def test_save_and_load(tmp_path, method, kind):
+    pq = pytest.importorskip("pyarrow.parquet")
+    rows, names = pool()
+    sources = {"names": names, "numbers": [len(name) for name in names], "none": None}[kind]
+    ids = np.arange(len(rows), dtype=np.uint64) + np.uint64(2**63)
+    inputs = SelectionInputs(trajectories=rows, ids=ids, sources=sources)
+    saved = select(inputs, 50, method=method, num_clusters=6)
+    saved.save(tmp_path / "s2l")
+    loaded = Selection.load(tmp_path / "s2l")
+    for name in ("indices", "labels", "centroids", "weights", "ids", "sources"):
+        before, after = getattr(saved, name), getattr(loaded, name)
+        assert np.array_equal(before, after), name
+    for name in ("cluster_sources", "method", "budget", "seed", "options", "source_counts"):
+        assert getattr(saved, name) == getattr(loaded, name), name
+    table = pq.read_table(tmp_path / "s2l" / "clusters.parquet")
+    assert table.column_names == ["row", "id", "source", "cluster", "selected", "weight"]
+    assert np.flatnonzero(table["selected"].to_numpy()).tolist() == saved.indices.tolist()
+    summary = json.loads((tmp_path / "s2l" / "summary.json").read_text())
+    assert summary["size"] == 50
+    assert summary["versions"]["numpy"] == np.__version__
+    if method == "s2l":
+        assert sum(cluster["selected"] for cluster in summary["clusters"]) == 50
+        assert summary["options"]["num_clusters"] == 6
+    if kind == "names":
+        assert sum(source["selected"] for source in summary["sources"].values()) == 50
+
+
+def test_same_bytes_for_the_same_seed(tmp_path):
+    rows, sources = pool()
+    for name in ("first", "second"):
+        select(rows, 50, num_clusters=6, sources=sources).save(tmp_path / name)
+    for file in sorted((tmp_path / "first").iterdir()):
+        assert file.read_bytes() == (tmp_path / "second" / file.name).read_bytes(), file.name
+
+
+def test_a_folder_without_a_summary_is_not_a_selection(tmp_path):
+    select(pool()[0], 5, method="random").save(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    with pytest.raises(InputError, match="no complete selection"):
+        Selection.load(tmp_path)
+
+
+def test_write_subset_streams_and_leaves_no_part(tmp_path):
+    path = tmp_path / "deep" / "subset.jsonl"
+    originals = [{"q": "é\n", "n": 1}, {"other": [None, True]}]
+    assert write_subset(path, iter(originals)) == 2
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == originals
+
+    def breaks():
+        yield originals[0]
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_subset(path, breaks())
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
+    assert [file.name for file in path.parent.iterdir()] == ["subset.jsonl"]
+
+
+def test_jaccard():
+    assert jaccard([1, 2, 3], [2, 3, 4]) == 0.5
+    assert jaccard([1], [2]) == 0.0
+    assert jaccard([], []) == 1.0
+
+
+def test_every_method_declares_known_needs():
+    fields = set(SelectionInputs.__dataclass_fields__)
+    assert all(method.needs <= fields for method in METHODS.values())
+    assert METHODS["s2l"].needs == {"trajectories"}
+    assert METHODS["s2l"].options["stratify_by"] == "source"
+
+
+def test_more_than_there_are_takes_all_and_warns(caplog):
+    rows, _ = pool(num_rows=20)
+    result = select(rows, 21, num_clusters=3)
+    assert result.indices.tolist() == list(range(20))
+    assert "budget 21 is above the 20 examples" in caplog.text
+
+
+def bad_rows():
+    rows = np.ones((10, 3), np.float32)
+    rows[4, 1], rows[7, 0] = np.nan, np.inf
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("inputs", "arguments", "message"),
+    [
+        (np.ones((4, 2)), {"budget": 0}, "budget must be a whole number of at least 1, got 0"),
+        (np.ones((4, 2)), {"budget": -3}, "got -3"),
+        (np.ones((4, 2)), {"budget": 0.5}, "got 0.5"),
+        (np.ones((4, 2)), {"sources": ["a", "b"]}, "sources has 2 entries for 4 examples"),
+        (bad_rows(), {}, "2 of 10 rows have NaN or infinite values, the first is row 4"),
+        (np.ones(4), {}, "trajectories must be a number array"),
+        (np.ones((0, 3)), {}, "no examples"),
+        (SelectionInputs(), {"method": "random"}, "SelectionInputs is empty"),
+        (SelectionInputs(sources=["a"]), {}, "needs trajectories.*run the trajectories stage"),
+        (
+            SelectionInputs(ids=np.arange(3)),
+            {"method": "random", "stratify_by": "source"},
+            "needs sources",
+        ),
+        (SelectionInputs(ids=np.array([0.5])), {"method": "random"}, "ids must be whole numbers"),
+        (SelectionInputs(ids=np.array([3, -1])), {"method": "random"}, "-1 at row 1"),
+        (SelectionInputs(sources=["a", None]), {"method": "random"}, "all of one kind"),
+        (np.ones((4, 2)), {"method": "s2"}, "unknown method: 's2'; did you mean 's2l'"),
+        (np.ones((4, 2)), {"stratify": "none"}, "did you mean 'stratify_by'"),
+        (np.ones((4, 2)), {"stratify_by": "topic"}, "got 'topic'"),
+        (np.ones((4, 2)), {"every": 3}, "use at most 2"),
+        (np.ones((4, 2)), {"num_clusters": 0}, "at least 1"),
+    ],
+)
+def test_bad_input_is_named(inputs, arguments, message):
+    with pytest.raises(InputError, match=message):
+        select(inputs, **({"budget": 2} | arguments))
