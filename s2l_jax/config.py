@@ -2,6 +2,9 @@
 
 import dataclasses
 import difflib
+import math
+import pathlib
+import runpy
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -162,7 +165,9 @@ SCHEMA: dict[str, Any] = {
 
 # One entry of selection.runs; what is left at its default comes from the fields named.
 RUN_SCHEMA: dict[str, Field] = {
-    "method": Field("s2l", "selection method: s2l, random, full, or given (the rows in selection.path)"),
+    "method": _choice(
+        "s2l", ("s2l", "random", "full", "given"), "given: the rows in selection.path"
+    ),
     "budget": _natural(0, "examples to select; 0: selection.budget"),
     "seed": Field(-1, "of clustering and sampling; -1: seed", lambda v: v >= -1, "-1 or above"),
     "num_clusters": _natural(0, "K; 0: clustering.num_clusters"),
@@ -195,6 +200,19 @@ def run(**fields: Value) -> ConfigDict:
     return entry
 
 
+def load(name: str) -> ConfigDict:
+    """The config of a file beside this package: configs/<name>.py.
+
+    Raises:
+      InputError: no such file; lists those there are.
+    """
+    folder = pathlib.Path(__file__).parent.parent / "configs"
+    if not (folder / f"{name}.py").exists():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.py")))
+        raise InputError(f"no config {name!r} in {folder}; there are: {known}.")
+    return runpy.run_path(str(folder / f"{name}.py"))["get_config"]()
+
+
 def validate(config: ConfigDict) -> None:
     """Check names, types and values of every field, and that they agree with each other.
 
@@ -206,6 +224,8 @@ def validate(config: ConfigDict) -> None:
     values = config.to_dict()
     runs = values["selection"].pop("runs", {}) if isinstance(values.get("selection"), dict) else {}
     _check_fields(values, SCHEMA, "")
+    if not isinstance(runs, dict):
+        raise InputError(f"selection.runs={runs!r}: needs a group of runs by name.")
     for name, entry in runs.items():
         if not name or set(name) - set(_NAME_CHARACTERS):
             raise InputError(
@@ -238,13 +258,16 @@ def describe() -> str:
 
 def nearest_field(path: str) -> str | None:
     """`; did you mean ...?` (or `.`) for a dotted path that is no field; None for one that is."""
-    known = {known for known, _ in _walk(SCHEMA)}
+    known = [known for known, _ in _walk(SCHEMA)]
     parts = path.split(".")
-    if path in known or (parts[:2] == ["selection", "runs"] and parts[-1] in RUN_SCHEMA):
+    if parts[:2] == ["selection", "runs"]:
+        if len(parts) != 4:
+            return f"; a run's fields are selection.runs.<name>.{', .'.join(RUN_SCHEMA)}."
+        return None if parts[3] in RUN_SCHEMA else _nearest(parts[3], RUN_SCHEMA)
+    if path in known:
         return None
-    if parts[:2] == ["selection", "runs"] and len(parts) > 3:
-        return _nearest(parts[-1], RUN_SCHEMA)
-    return _nearest(path, known)
+    inner = [name for name in known if name.startswith(f"{path}.")]
+    return f"; it is a group, with {inner[0]!r} in it." if inner else _nearest(path, known)
 
 
 _NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+"
@@ -291,7 +314,7 @@ def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:
         kind = type(field.default)
         if kind is float and type(value) is int:
             value = float(value)
-        if type(value) is not kind:
+        if type(value) is not kind or (kind is float and not math.isfinite(value)):
             raise InputError(f"{path}={value!r}: needs {_article(kind.__name__)}.")
         if not field.check(value):
             raise InputError(f"{path}={value!r}: must be {field.allowed}.")

@@ -12,7 +12,7 @@ _LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line at the start of the work's second half-minute and so on."""
+    """A bar on a terminal; elsewhere a line every quarter of a minute, and one at the end."""
 
     def __init__(self, what: str, total: int, unit: str, *, done: int = 0):
         self._what, self._total, self._unit = what, total, unit

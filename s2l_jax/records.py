@@ -22,7 +22,8 @@ class Record:
       settings: everything that decides what the part's results are.
 
     Raises:
-      InputError: the folder holds a part that was made with other settings; shows the difference.
+      InputError: the folder holds a part that was made with other settings; shows the difference. A
+        part that failed before it made anything may be tried again with other settings.
     """
 
     def __init__(self, folder: epath.Path, what: str, settings: dict[str, Any]):
@@ -30,10 +31,13 @@ class Record:
         self._settings = json.loads(json.dumps(settings))
         self._start = time.monotonic()
         self._stored: dict[str, Any] = {}
+        # Looked at before the settings, which another process may be replacing.
+        empty = not folder.exists() or all(_is_hidden_or_record(f) for f in folder.iterdir())
         if (folder / _FILE).exists():
             self._stored = artifacts.read_json(folder / _FILE)
-            _check_same(self._stored["settings"], self._settings, what, folder)
-        elif processes.is_writer():
+            if self.done or not empty:
+                _check_same(self._stored["settings"], self._settings, what, folder)
+        if self._stored.get("settings") != self._settings and processes.is_writer():
             artifacts.write_json(folder / _FILE, {"settings": self._settings})
 
     @property
@@ -70,6 +74,10 @@ def stored_results(folder: epath.Path) -> dict[str, Any] | None:
         return None
     stored = artifacts.read_json(folder / _FILE)
     return stored if "results" in stored else None
+
+
+def _is_hidden_or_record(file: epath.Path) -> bool:
+    return file.name == _FILE or file.name.startswith(".")
 
 
 def _check_same(before: Any, now: Any, what: str, folder: epath.Path) -> None:

@@ -41,9 +41,9 @@ def solve(source: str, instruction: str) -> str:
     if source == "reverse":
         return "".join(reversed(codes[0]))
     if source == "lookup":
-        prices = dict(re.findall(r"([a-z]+) (\d+)", instruction))
-        after_table = instruction[re.search(r"\d[^\d]*$", instruction).start() :]
-        (item,) = [word for word in re.findall(r"[a-z]+", after_table) if word in prices]
+        prices = dict(re.findall(r"([a-z]+)=(\d+)", instruction))
+        question = instruction.split("]")[1]
+        (item,) = [word for word in re.findall(r"[a-z]+", question) if word in prices]
         return prices[item]
     if source == "weekday":
         (day,) = [word for word in words if word in DAY_NAMES]

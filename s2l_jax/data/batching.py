@@ -112,15 +112,16 @@ class Batches:
         self._microbatches, self._groups, self._local = microbatches, groups, local_groups
         self._pack = pack
         planned = range(min(num_steps, _PLANNED_STEPS))
+        unplanned = num_steps > _PLANNED_STEPS
         self.shapes = choose_shapes(
             [self._lay_out(self.numbers(s)).shape for s in planned],
             # A program takes as long to compile as some hundred steps of a small model take to run.
-            most=min(3, 1 + num_steps // 500),
+            most=2 if unplanned else min(3, 1 + num_steps // 500),
         )
-        if num_steps > _PLANNED_STEPS:
+        if unplanned:
             per_bin = -(-batch_size // (microbatches * groups))
             # No batch outgrows one row an example; it is compiled only if ever met.
-            self.shapes[2:] = [Shape(per_bin, per_bin * self.row_length, batch_size)]
+            self.shapes.append(Shape(per_bin, per_bin * self.row_length, batch_size))
 
     def numbers(self, step: int) -> Int64[np.ndarray, "b"]:
         """Places in the subset of one step's examples."""

@@ -14,8 +14,10 @@ def data_identity(path: str) -> str:
     Args:
       path: a file, a folder, a glob, several with commas between, or the name of a dataset.
     """
-    parts = [path] if epath.Path(path).exists() else [part.strip() for part in path.split(",")]
-    return ",".join(identity for part in parts for identity in _identities(part))
+    whole = path and epath.Path(path).exists()
+    parts = [path] if whole else [part.strip() for part in path.split(",")]
+    # An empty path would stand for the working directory.
+    return ",".join(identity for part in parts if part for identity in _identities(part))
 
 
 def _identities(part: str) -> list[str]:

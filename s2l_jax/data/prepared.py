@@ -80,9 +80,15 @@ def fingerprint(data: str, tokenizer: Any, settings: TokenizeSettings) -> str:
     parts = [data, json.dumps(dataclasses.asdict(settings))]
     if tokenizer is not None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        parts.append(backend.to_str() if backend else json.dumps(tokenizer.get_vocab()))
+        parts.append(_described(backend) if backend else json.dumps(tokenizer.get_vocab()))
         parts.append(str(tokenizer.eos_token_id))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _described(backend: Any) -> str:
+    # Padding and truncation say how it was last called, not what it is.
+    described = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
+    return json.dumps(described)
 
 
 def prepare(
@@ -104,12 +110,27 @@ def prepare(
 
     Raises:
       InputError: bad rows (see `data.pool`), or no row has a response token within the limit.
+        Nothing is left behind then.
     """
     path = epath.Path(path)
     if (path / "manifest.json").exists():
         return
     if path.exists():
         path.rmtree()
+    try:
+        _write(path, rows, tokenizer, settings, progress)
+    except Exception:
+        path.rmtree(missing_ok=True)
+        raise
+
+
+def _write(
+    path: epath.Path,
+    rows: Callable[[], Iterable[PoolRow]],
+    tokenizer: Any,
+    settings: TokenizeSettings,
+    progress: Callable[[int], None],
+) -> None:
     tally = _Tally()
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -195,7 +216,7 @@ class _Tally:
             column.append(values)
         for row, example in zip(rows, examples, strict=True):
             found = {
-                "without_loss": 0 < len(example.tokens) <= example.prompt_length,
+                "without_loss": 0 < len(example.tokens) <= max(example.prompt_length, 1),
                 "cut": example.cut,
                 "boundary_merged": example.boundary_merged,
             }
@@ -219,7 +240,9 @@ class _Tally:
             "num_response_tokens": int(
                 (arrays["lengths"] - arrays["prompt_lengths"]).sum(dtype=np.int64)
             ),
-            "num_with_loss": self.count - self._problem_counts["without_loss"],
+            "num_with_loss": int(
+                (arrays["lengths"] > np.maximum(arrays["prompt_lengths"], 1)).sum()
+            ),
             "source_names": list(self._sources),
             "source_counts": counts.tolist(),
             "settings": dataclasses.asdict(settings),

@@ -71,7 +71,7 @@ def _draw_lookup(rng: random.Random) -> Fields:
     goods = rng.sample(GOODS, rng.randint(2, 4))
     prices = [str(rng.randint(1, 99)) for _ in goods]
     chosen = rng.randrange(len(goods))
-    table = ", ".join(f"{good} {price}" for good, price in zip(goods, prices, strict=True))
+    table = ",".join(f"{good}={price}" for good, price in zip(goods, prices, strict=True))
     return {"table": table, "item": goods[chosen], "price": prices[chosen]}
 
 
@@ -201,14 +201,14 @@ TASKS = (
     Task(
         "lookup",
         _draw_lookup,
-        lambda fields: f"{fields['item']} {fields['price']}\n#### {fields['price']}",
+        lambda fields: f"{fields['item']}={fields['price']}\n#### {fields['price']}",
         (
-            "Prices: {table}. What does {item} cost?",
-            "Prices: {table}. How much is {item}?",
-            "In the list {table}, find {item}.",
-            "We have {table}. Give the price of {item}.",
+            "Prices [{table}]. What does {item} cost?",
+            "Prices [{table}]. How much is {item}?",
+            "In the list [{table}], find {item}.",
+            "We have [{table}]. Give the price of {item}.",
         ),
-        "{table} ; {item}",
+        "[{table}] {item}",
         repeat=0.3,
     ),
     Task(

@@ -41,6 +41,8 @@ def tokenize(
     if boundary not in BOUNDARIES:
         raise InputError(f"tokenize.boundary={boundary!r}: choose one of {', '.join(BOUNDARIES)}.")
     prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
+    if _appends_end(tokenizer):
+        prompts = [ids[:-1] for ids in prompts]
     if boundary == "separate":
         responses = tokenizer([r for _, r in texts], add_special_tokens=False)["input_ids"]
         whole = [p + r for p, r in zip(prompts, responses, strict=True)]
@@ -73,6 +75,11 @@ class TokenizedList:
         return [self._examples[n].tokens for n in numbers]
 
 
+def _appends_end(tokenizer: Any) -> bool:
+    # A letter, since the beginning-of-sequence token may be the same one.
+    return tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
+
+
 def _with_end(ids: list[int], tokenizer: Any) -> list[int]:
-    # Some tokenisers append the end-of-sequence token themselves.
+    # A response may spell the token out, and some tokenisers append it themselves.
     return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]

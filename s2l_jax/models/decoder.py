@@ -234,7 +234,7 @@ class Decoder(nnx.Module):
             return constrain(block(x, context, None, None)[0]), None
 
         body = jax.checkpoint(layer) if remat else layer
-        x, _ = jax.lax.scan(body, constrain(self.embed(tokens)), self.layers)
+        x, _ = jax.lax.scan(body, constrain(self._embedded(tokens)), self.layers)
         return self.final_norm(x)
 
     def extend(
@@ -249,7 +249,7 @@ class Decoder(nnx.Module):
             return block(x, context, (keys, values), cache.end)
 
         x, (keys, values) = jax.lax.scan(
-            layer, self.embed(tokens), (self.layers, cache.keys, cache.values)
+            layer, self._embedded(tokens), (self.layers, cache.keys, cache.values)
         )
         return self.final_norm(x), KeyValueCache(keys, values, cache.end + tokens.shape[1])
 
@@ -260,6 +260,12 @@ class Decoder(nnx.Module):
         else:
             kernel = self.lm_head.kernel[...]
         return jnp.dot(hidden, kernel, preferred_element_type=jnp.float32)
+
+    def _embedded(self, tokens: Int[Array, "b q"]) -> Float[Array, "b q e"]:
+        table = self.embed.embedding[...]
+        # nnx.Embed would give the dtype it was built with, not the parameters'. The lookup is in
+        # float32 for its gradient: a frequent token's many summands must not be added in bfloat16.
+        return jnp.take(table.astype(jnp.float32), tokens, axis=0).astype(table.dtype)
 
 
 def _norm(config: DecoderConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -42,10 +42,13 @@ def decoder_config(config: HFConfig, place: str) -> DecoderConfig:
     Raises:
       InputError: unknown `model_type`, or an option of a known one that is not supported.
     """
+    kind = family(config, place)
     try:
-        settings = family(config, place).decoder_config(config)
+        settings = kind.decoder_config(config)
     except KeyError as missing:
         raise InputError(f"{place}: the field {missing} is missing.") from None
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
     if settings.activation not in ACTIVATIONS:
         raise InputError(
             f"{place}: activation {settings.activation!r} is not supported; known: "
@@ -87,7 +90,7 @@ def _norm(name: str, leaf: str) -> list[HFTensor]:
 def _gpt_neox_config(config: HFConfig) -> DecoderConfig:
     if config["hidden_size"] % config["num_attention_heads"]:
         raise InputError(
-            f"config.json: hidden_size {config['hidden_size']} does not divide into "
+            f"hidden_size {config['hidden_size']} does not divide into "
             f"{config['num_attention_heads']} attention heads."
         )
     head_dim = config["hidden_size"] // config["num_attention_heads"]
@@ -95,10 +98,10 @@ def _gpt_neox_config(config: HFConfig) -> DecoderConfig:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
-        raise InputError(f"config.json: rope type {kind!r} is not supported for gpt_neox.")
+        raise InputError(f"rope type {kind!r} is not supported for gpt_neox.")
     for field in ("attention_dropout", "hidden_dropout"):
         if config.get(field, 0.0):
-            raise InputError(f"config.json: {field}={config[field]} is not supported; set it to 0.")
+            raise InputError(f"{field}={config[field]} is not supported; set it to 0.")
     fraction = rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))
     return DecoderConfig(
         family="gpt_neox",

@@ -1,7 +1,6 @@
 """Models in Hugging Face layout: config.json and safetensors in, straight to their sharding, and out."""
 
 import functools
-import json
 import re
 from typing import Any
 
@@ -47,8 +46,8 @@ def resolve(checkpoint: str) -> epath.Path:
     except Exception as error:
         raise InputError(
             f"{checkpoint}: not a local directory, and the Hugging Face hub did not give it "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). Without network, download "
-            "it elsewhere (`hf download`) and give the directory's path."
+            f"({_brief(error)}). Without network, download it elsewhere (`hf download`) and give the "
+            "directory's path."
         ) from error
 
 
@@ -58,10 +57,7 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
     file = path if path.suffix == ".json" else path / "config.json"
     if not file.exists():
         raise InputError(f"{file}: no such file; a checkpoint directory needs a config.json.")
-    try:
-        return artifacts.read_json(file)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: not valid JSON ({error}).") from error
+    return _read_object(file)
 
 
 def load_config(path: epath.PathLike) -> DecoderConfig:
@@ -146,11 +142,14 @@ class _Reader:
         self.files: dict[str, epath.Path] = {}
         self._open: dict[epath.Path, Any] = {}
         if (directory / INDEX).exists():
-            index = artifacts.read_json(directory / INDEX)["weight_map"]
-            for shard in sorted(set(index.values())):
-                if not (directory / shard).exists():
-                    raise InputError(f"{directory / INDEX}: names the shard {shard}, which is not there.")
-            self.files = {name: directory / shard for name, shard in index.items()}
+            index = _read_object(directory / INDEX).get("weight_map", {})
+            shards = sorted(set(index.values()))
+            if absent := [shard for shard in shards if not (directory / shard).exists()]:
+                raise InputError(
+                    f"{directory / INDEX}: names shards that are not there: {', '.join(absent)}."
+                )
+            held = {shard: set(self._file(directory / shard).keys()) for shard in shards}
+            self.files = {n: directory / shard for n, shard in index.items() if n in held[shard]}
         elif (directory / WEIGHTS).exists():
             self.files = {name: directory / WEIGHTS for name in self._file(directory / WEIGHTS).keys()}  # noqa: SIM118
         else:
@@ -252,14 +251,30 @@ def load_tokenizer(path: epath.PathLike) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(path))
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"{path}: no tokeniser could be loaded ({type(error).__name__}: {first}). The directory "
-            "needs tokenizer.json and tokenizer_config.json."
+            f"{path}: no tokeniser could be loaded ({_brief(error)}). The directory needs "
+            "tokenizer.json and tokenizer_config.json."
         ) from error
+    # Without its files, transformers may make an empty tokeniser from the config.json of a model.
+    if tokenizer.get_vocab().keys() <= tokenizer.get_added_vocab().keys():
+        raise InputError(f"{path}: no tokeniser there; it needs tokenizer.json and tokenizer_config.json.")
     if tokenizer.eos_token_id is None:
         raise InputError(f"{path}: the tokeniser names no eos_token; add it to tokenizer_config.json.")
     return tokenizer
+
+
+def _read_object(file: epath.Path) -> dict[str, Any]:
+    try:
+        value = artifacts.read_json(file)
+    except ValueError as error:
+        raise InputError(f"{file}: not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: a JSON object is expected, not {type(value).__name__}.")
+    return value
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 DTYPES: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

@@ -1,6 +1,8 @@
 """Trajectories made elsewhere, in any of the layouts people have them in."""
 
 import dataclasses
+import zipfile
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -25,36 +27,55 @@ def load_trajectories(path: epath.PathLike) -> Trajectories:
     An .npz holds `losses` [N, T] and, where known, `steps` [T] and `ids` [N].
 
     Raises:
-      InputError: nothing there, an unknown layout, or an array that is not [N, T].
+      InputError: nothing there, an unknown layout, losses that are not [N, T], or steps and ids that
+        do not belong to them.
     """
     path = epath.Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check trajectories.path.")
     if path.is_dir():
         store = TrajectoryStore(path)
-        return Trajectories(store.read(), store.steps(), store.ids())
+        return _checked(path, store.read(), store.steps(), store.ids())
     if path.suffix not in (".npy", ".npz"):
         raise InputError(f"{path}: not a trajectory store, .npy or .npz file.")
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = dict(loaded) if path.suffix == ".npz" else {"losses": loaded}
-    except ValueError as error:
-        raise InputError(f"{path}: not a readable NumPy file ({error}).") from error
+    arrays = _read_arrays(path)
     if "losses" not in arrays:
         raise InputError(f"{path}: holds {sorted(arrays)}, but no array named `losses`.")
     losses = arrays["losses"]
+    if not losses.size:
+        raise InputError(f"{path}: losses have shape {losses.shape}: there is nothing in them.")
+    return _checked(path, losses, arrays.get("steps"), arrays.get("ids"))
+
+
+def _read_arrays(path: epath.Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return {"losses": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a readable NumPy file ({error}).") from error
+
+
+def _checked(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectories:
     if losses.ndim != 2 or not np.issubdtype(losses.dtype, np.floating):
         raise InputError(
             f"{path}: losses have shape {losses.shape} and type {losses.dtype}; a float array "
             "[examples, checkpoints] is needed."
         )
-    steps = arrays.get("steps", np.arange(1, losses.shape[1] + 1)).astype(np.int64)
-    if len(steps) != losses.shape[1]:
-        raise InputError(f"{path}: {losses.shape[1]} columns but {len(steps)} steps.")
-    ids = arrays.get("ids")
-    if ids is not None and len(ids) != len(losses):
-        raise InputError(f"{path}: {len(losses)} rows but {len(ids)} ids.")
+    n, t = losses.shape
+    steps = np.arange(1, t + 1) if steps is None else steps
+    if steps.shape != (t,) or steps.dtype.kind not in "iuf" or (np.diff(steps) <= 0).any():
+        raise InputError(
+            f"{path}: {t} columns of losses, but steps of shape {steps.shape} and type {steps.dtype}; one "
+            "number a column is needed, each above the one before."
+        )
+    if ids is not None and (ids.shape != (n,) or ids.dtype.kind not in "iu" or (ids < 0).any()):
+        raise InputError(
+            f"{path}: {n} rows of losses, but ids of shape {ids.shape} and type {ids.dtype}; one whole "
+            "number of at least 0 a row is needed."
+        )
     return Trajectories(
-        losses.astype(np.float32), steps, None if ids is None else ids.astype(np.uint64)
+        losses.astype(np.float32, copy=False),
+        steps.astype(np.int64),
+        None if ids is None else ids.astype(np.uint64),
     )

@@ -28,6 +28,12 @@ class TrajectoryStore:
         self._losses, self._steps, self._ids = (
             self._open(name) for name in ("losses", "steps", "ids")
         )
+        shapes = [array.shape for array in (self._losses, self._steps, self._ids)]
+        if [len(shape) for shape in shapes] != [2, 1, 1] or shapes[0][0] != shapes[2][0]:
+            raise InputError(
+                f"{self._path}: not a trajectory store: losses, steps and ids have shapes {shapes}; "
+                "[N, T], [T] and [N] are needed."
+            )
 
     @classmethod
     def create(
@@ -101,7 +107,17 @@ class TrajectoryStore:
     def _open(self, name: str) -> Any:
         import tensorstore as ts
 
-        return ts.open({"driver": "zarr3", "kvstore": _location(self._path / name)}).result()
+        spec = {
+            "driver": "zarr3",
+            "kvstore": _location(self._path / name),
+            "recheck_cached_metadata": True,  # columns that others append are seen
+        }
+        try:
+            return ts.open(spec).result()
+        except ValueError as error:
+            raise InputError(
+                f"{self._path}: not a trajectory store: its array `{name}` cannot be opened ({error})."
+            ) from error
 
 
 def _create(

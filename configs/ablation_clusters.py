@@ -1,0 +1,20 @@
+"""How the number of clusters changes the result: one proxy, one subset and target for each K.
+
+    python launch.py --config=configs/ablation_clusters.py:math_pythia70m --workdir=runs/math
+
+Give the workdir of a finished run of the base config, and its proxy and targets are used as they are.
+"""
+
+from ml_collections import ConfigDict
+
+from s2l_jax.config import load, run
+
+NUM_CLUSTERS = (10, 25, 50, 100, 200, 400)
+
+
+def get_config(base: str = "quickstart") -> ConfigDict:
+    """The base config's runs, and S2L at every K of the list."""
+    config = load(base)
+    for k in NUM_CLUSTERS:
+        config.selection.runs[f"s2l_k{k}"] = run(method="s2l", num_clusters=k)
+    return config

@@ -1,0 +1,327 @@
+"""Checkpoints in Hugging Face layout: in and out without a bit changed, and clear words for bad ones."""
+
+import json
+import pathlib
+import shutil
+
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from s2l_jax.data.synthetic_tokenizer import write_tokenizer
+from s2l_jax.errors import InputError
+from s2l_jax.models import hf
+from s2l_jax.models.decoder import flatten_params, model_params, parameter_shapes
+from s2l_jax.parallel.placement import load_model, model_shardings, random_params
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
+CONFIG = json.loads((GOLDEN / "config.json").read_text())
+FUSED = "gpt_neox.layers.1.attention.query_key_value.weight"
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return pathlib.Path(shutil.copytree(GOLDEN, tmp_path / "model"))
+
+
+@pytest.fixture
+def load(one_device_mesh):
+    return lambda path, **options: load_model(str(path), one_device_mesh, **options)
+
+
+def rewrite(directory, change=lambda tensors: None, **config):
+    """Change the tensors in place and fields of config.json."""
+    tensors = load_file(directory / hf.WEIGHTS)
+    change(tensors)
+    save_file(tensors, directory / hf.WEIGHTS)
+    (directory / "config.json").write_text(json.dumps(CONFIG | config))
+
+
+def shard(directory):
+    """Split the weights over two shards with an index; returns the index."""
+    tensors = load_file(directory / hf.WEIGHTS)
+    (directory / hf.WEIGHTS).unlink()
+    names = sorted(tensors)
+    files = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, some in files.items():
+        save_file({name: tensors[name] for name in some}, directory / file)
+    index = {"metadata": {}, "weight_map": {n: file for file, some in files.items() for n in some}}
+    (directory / hf.INDEX).write_text(json.dumps(index))
+    return index
+
+
+def same_params(left, right):
+    left, right = flatten_params(model_params(left)), flatten_params(model_params(right))
+    assert left.keys() == right.keys()
+    for path in left:
+        np.testing.assert_array_equal(left[path], right[path], err_msg=path)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(
+    "options", [{}, {"attention_bias": False}, {"tie_word_embeddings": True}], ids=str
+)
+def test_round_trip_keeps_every_bit(options, residual, directory, load, tmp_path):
+    def drop(tensors):
+        for name in list(tensors):
+            biases = ("query_key_value.bias", "attention.dense.bias")
+            unbiased = "attention_bias" in options and name.endswith(biases)
+            if unbiased or ("tie_word_embeddings" in options and name == "embed_out.weight"):
+                del tensors[name]
+
+    rewrite(directory, drop, use_parallel_residual=residual, **options)
+    model = load(directory)
+    hf_config = hf.read_config(directory)
+    hf.save_model(tmp_path / "out", model_params(model), model.config, hf_config, dtype=jnp.float32)
+    before, after = (load_file(d / hf.WEIGHTS) for d in (directory, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        assert after[name].tobytes() == tensor.tobytes(), name
+    assert hf.load_config(tmp_path / "out") == model.config
+    written = hf.read_config(tmp_path / "out")
+    assert written == CONFIG | {"use_parallel_residual": residual, **options}
+
+
+def test_bfloat16_round_trip_keeps_every_bit(directory, load, tmp_path):
+    model, config = load(directory), hf.read_config(directory)
+    hf.save_model(tmp_path / "a", model_params(model), model.config, config, dtype=jnp.bfloat16)
+    wide = load(tmp_path / "a")
+    assert flatten_params(model_params(wide))["embed/embedding"].dtype == jnp.float32
+    narrow = load(tmp_path / "a", dtype=jnp.bfloat16)
+    assert flatten_params(model_params(narrow))["embed/embedding"].dtype == jnp.bfloat16
+    for number, again in enumerate((wide, narrow)):
+        config = hf.read_config(tmp_path / "a")
+        assert config["dtype"] == "bfloat16"
+        out = tmp_path / f"b{number}"
+        hf.save_model(out, model_params(again), again.config, config, dtype=jnp.bfloat16)
+        assert (out / hf.WEIGHTS).read_bytes() == (tmp_path / "a" / hf.WEIGHTS).read_bytes()
+
+
+def test_shards_with_an_index_hold_the_same_model(directory, load):
+    whole = load(directory)
+    shard(directory)
+    same_params(load(directory), whole)
+
+
+def test_missing_shards_are_named(directory, load):
+    shard(directory)
+    (directory / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(InputError, match=r"index\.json.*model-00002-of-00002\.safetensors"):
+        load(directory)
+
+
+def test_a_tensor_that_its_shard_lacks_is_named(directory, load):
+    index = shard(directory)
+    file = directory / index["weight_map"][FUSED]
+    tensors = load_file(file)
+    del tensors[FUSED]
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=f"{FUSED} is missing"):
+        load(directory)
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_broken_index_is_named(text, directory, load):
+    shard(directory)
+    (directory / hf.INDEX).write_text(text)
+    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json.*JSON"):
+        load(directory)
+
+
+def test_all_tensors_that_do_not_fit_are_listed(directory, load):
+    def change(tensors):
+        del tensors["gpt_neox.final_layer_norm.bias"]
+        del tensors["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"]
+        tensors[FUSED] = tensors[FUSED][:-1]
+        tensors["gpt_neox.embed_in.weight"] = tensors["gpt_neox.embed_in.weight"].T.copy()
+        tensors["gpt_neox.layers.2.mlp.dense_h_to_4h.bias"] = np.zeros(48, np.float32)
+        tensors["lm_head.weight"] = np.zeros((64, 32), np.float32)
+
+    rewrite(directory, change)
+    with pytest.raises(InputError) as caught:
+        load(directory)
+    assert str(caught.value).splitlines()[0].startswith(str(directory))
+    assert sorted(line.strip() for line in str(caught.value).splitlines()[1:]) == [
+        "gpt_neox.embed_in.weight has shape [32, 64], config.json asks for [64, 32]",
+        "gpt_neox.final_layer_norm.bias is missing",
+        "gpt_neox.layers.0.mlp.dense_h_to_4h.weight is missing",
+        f"{FUSED} has shape [95, 32], config.json asks for [96, 32]",
+        "gpt_neox.layers.2.mlp.dense_h_to_4h.bias is not part of a gpt_neox model",
+        "lm_head.weight is not part of a gpt_neox model",
+    ]
+
+
+def test_a_config_of_another_size_names_its_tensors(directory, load):
+    rewrite(directory, intermediate_size=50)
+    with pytest.raises(InputError, match=r"dense_4h_to_h\.weight has shape \[32, 48\].*\[32, 50\]"):
+        load(directory)
+
+
+def test_buffers_and_a_tied_head_are_passed_over(directory, load):
+    before = load(directory)
+
+    def buffers(tensors):
+        tensors["gpt_neox.layers.0.attention.bias"] = np.ones((1, 1, 8, 8), np.bool_)
+        tensors["gpt_neox.layers.0.attention.masked_bias"] = np.float32([-1e9])
+        tensors["gpt_neox.layers.1.attention.rotary_emb.inv_freq"] = np.ones(2, np.float32)
+
+    rewrite(directory, buffers)
+    same_params(load(directory), before)
+    rewrite(directory, tie_word_embeddings=True)
+    assert "lm_head" not in model_params(load(directory))
+
+
+def test_a_directory_without_weights_says_so(directory, load):
+    (directory / hf.WEIGHTS).unlink()
+    with pytest.raises(InputError, match=r"no model\.safetensors.*random") as caught:
+        load(directory)
+    assert "pytorch_model.bin" not in str(caught.value)
+    (directory / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin.*safe_serialization=True"):
+        load(directory)
+
+
+def test_damaged_weights_are_named(directory, load):
+    data = (directory / hf.WEIGHTS).read_bytes()
+    (directory / hf.WEIGHTS).write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"model\.safetensors: not a readable safetensors file"):
+        load(directory)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"model_type": ', r"config\.json: not valid JSON"),
+        ("[1]", r"config\.json: a JSON object is expected, not list"),
+        ("{}", "model_type '' is not supported; supported: .*gpt_neox"),
+        (json.dumps(CONFIG | {"model_type": "bloom"}), "model_type 'bloom' is not supported"),
+        (json.dumps({"model_type": "gpt_neox"}), "the field 'hidden_size' is missing"),
+        (json.dumps(CONFIG | {"hidden_act": "swish1"}), "activation 'swish1' is not supported.*gelu"),
+        (json.dumps(CONFIG | {"hidden_dropout": 0.1}), r"hidden_dropout=0\.1 is not supported"),
+        (json.dumps(CONFIG | {"attention_dropout": 0.1}), r"attention_dropout=0\.1"),
+        (json.dumps(CONFIG | {"num_attention_heads": 5}), "32 does not divide into 5"),
+        (json.dumps(CONFIG | {"rope_parameters": {"rope_type": "yarn"}}), "rope type 'yarn'"),
+        (
+            json.dumps({**CONFIG, "rope_parameters": None, "rope_scaling": {"type": "linear"}}),
+            "rope type 'linear'",
+        ),
+    ],
+)
+def test_a_bad_config_is_explained(text, message, directory, load):
+    (directory / "config.json").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load(directory)
+    assert str(directory) in str(caught.value)
+
+
+def test_a_missing_config_is_named(directory, load):
+    (directory / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config\.json: no such file"):
+        load(directory)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no route to host"), RuntimeError()])
+def test_an_unreachable_hub_says_how_to_use_a_local_directory(error, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(InputError, match=r"owner/name.*hf download.*directory's path"):
+        hf.resolve("owner/name")
+
+
+def test_a_path_that_is_no_hub_id_is_not_looked_up(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
+    for path in ("./missing", "/missing/model", "a/b/c", "../x"):
+        with pytest.raises(InputError, match="no such checkpoint directory"):
+            hf.resolve(path)
+
+
+def test_a_hub_id_is_downloaded_without_pytorch_files(monkeypatch):
+    def download(repo, allow_patterns):
+        assert repo == "owner/name"
+        assert not any(pattern.endswith(".bin") for pattern in allow_patterns)
+        return str(GOLDEN)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert hf.load_config(hf.resolve("owner/name")).vocab_size == 64
+
+
+def test_loading_onto_a_mesh_gives_each_device_its_part_alone(cube_mesh, load):
+    spread, whole = load_model(str(GOLDEN), cube_mesh), load(GOLDEN)
+    same_params(spread, whole)
+    shardings = model_shardings(cube_mesh, spread.config)
+    for path, leaf in flatten_params(model_params(spread)).items():
+        assert leaf.sharding.is_equivalent_to(shardings[path], leaf.ndim), path
+        # fsdp and tensor are 2 each; the data axis holds copies.
+        parts = {"kernel": 4, "embedding": 4}.get(path.rsplit("/", 1)[1], 1)
+        for piece in leaf.addressable_shards:
+            assert piece.data.size <= leaf.size // parts, path
+
+
+def test_random_parameters_do_not_depend_on_the_mesh(one_device_mesh, cube_mesh):
+    config = hf.load_config(GOLDEN)
+    one, cube = (
+        flatten_params(random_params(config, mesh, jax.random.key(3)))
+        for mesh in (one_device_mesh, cube_mesh)
+    )
+    for path, leaf in one.items():
+        np.testing.assert_array_equal(leaf, cube[path], err_msg=path)
+    assert one.keys() == parameter_shapes(config).keys()
+
+
+@pytest.fixture(scope="module")
+def tokenizer_directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(path)
+    return path
+
+
+def test_a_saved_model_keeps_its_tokenizer(tokenizer_directory, load, tmp_path):
+    model, tokenizer = load(GOLDEN), hf.load_tokenizer(tokenizer_directory)
+    hf.save_model(
+        tmp_path, model_params(model), model.config, CONFIG, dtype=jnp.float32, tokenizer=tokenizer
+    )
+    again = hf.load_tokenizer(tmp_path)
+    text = "Copy: QXZ, 12 + 7 = 19"
+    assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert again.eos_token_id == tokenizer.eos_token_id
+    same_params(load(tmp_path), model)
+
+
+def test_a_directory_without_tokenizer_says_what_it_needs(directory):
+    with pytest.raises(InputError, match=r"no tokeniser.*tokenizer\.json"):
+        hf.load_tokenizer(directory)
+
+
+def test_a_tokenizer_without_end_of_sequence_is_refused(tokenizer_directory, tmp_path):
+    shutil.copytree(tokenizer_directory, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    del settings["eos_token"]
+    file.write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"no eos_token.*tokenizer_config\.json"):
+        hf.load_tokenizer(tmp_path)
+
+
+def test_transformers_loads_an_export_and_has_our_logits(load, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = load(GOLDEN)
+    params = jax.tree.map(lambda p: p * 1.1 + 0.01, model_params(model))
+    older = {k: v for k, v in CONFIG.items() if k not in ("rope_parameters", "dtype")}
+    older |= {"rotary_pct": 0.5, "rotary_emb_base": 500, "torch_dtype": "float16"}
+    hf.save_model(tmp_path, params, model.config, older, dtype=jnp.float32)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert theirs.dtype == torch.float32
+    tokens = np.arange(12)[None] * 5 % 64
+    with torch.no_grad():
+        want = theirs(torch.tensor(tokens)).logits.numpy()
+    model = load(tmp_path)
+    row = tokens, np.arange(12)[None], np.ones((1, 12), np.int32)
+    got = jax.jit(lambda model, *row: model.logits(model(*row)))(model, *row)
+    np.testing.assert_allclose(got, want, atol=2e-4 * np.abs(want).max())
