@@ -13,13 +13,14 @@ on each (TPU pods and Slurm are recognised; otherwise set JAX_COORDINATOR_ADDRES
 and JAX_PROCESS_ID).
 """
 
+import itertools
 import pathlib
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from s2l_jax.config import describe, nearest_field
+from s2l_jax.config import describe, nearest_field, validate
 from s2l_jax.errors import DivergedError, InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, a file of configs/")
@@ -31,31 +32,52 @@ def main(argv: list[str]) -> None:
     """Run the experiment that the flags name."""
     if len(argv) > 1:
         raise InputError(f"unexpected arguments {argv[1:]}: flags begin with --.")
-    if _CONFIG.value is None:
+    config = _CONFIG.value
+    if config is None:
         raise InputError("--config is missing: name an experiment, such as configs/quickstart.py.")
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"{file}: get_config() gives {config!r}; it must return a ConfigDict.")
+    validate(config)
     logging.set_verbosity(logging.WARNING)
     from s2l_jax.parallel import processes
 
     processes.start()
     from s2l_jax.pipeline import STAGES, run_pipeline
 
-    file = config_flags.get_config_filename(flags.FLAGS["config"])
-    name = _CONFIG.value.name or pathlib.Path(file).stem
+    name = config.name or pathlib.Path(file).stem
     workdir = _WORKDIR.value or f"runs/{name}"
-    run_pipeline(_CONFIG.value, workdir, stages=_STAGES.value or STAGES, name=name)
+    run_pipeline(config, workdir, stages=_STAGES.value or STAGES, name=name)
 
 
 def _parse(argv: list[str]) -> list[str]:
     """Parse the flags; an override of a field that is not there names the nearest one."""
+    _check_config_file(argv)
     try:
         return flags.FLAGS(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, flags.Error, OSError) as error:
-        message = " ".join(str(error).split())
-        fields = [a.lstrip("-").partition("=")[0] for a in argv[1:] if "config." in a]
-        for field in (f.removeprefix("config.") for f in fields):
+    except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
+        cause: BaseException | None = error
+        while cause is not None:  # a fault that the config file itself found, freed of its wrapping
+            if isinstance(cause, InputError) and "Traceback" not in str(cause):
+                raise cause from error
+            cause = cause.__context__
+        names = [a.lstrip("-").partition("=")[0] for a in argv[1:]]
+        for field in (n.removeprefix("config.") for n in names if n.startswith("config.")):
             if (hint := nearest_field(field)) is not None:
                 raise InputError(f"--config.{field}: no such field{hint}") from error
-        raise InputError(message) from error
+        if isinstance(error, KeyError):
+            raise InputError(f"the config file has no {error.args[0]} to override.") from error
+        raise InputError(str(error)) from error
+
+
+def _check_config_file(argv: list[str]) -> None:
+    for argument, following in itertools.pairwise([*argv, ""]):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if name == "config":
+            file = pathlib.Path((value if equals else following).partition(":")[0])
+            if not file.is_file():
+                near = ", ".join(sorted(str(f) for f in pathlib.Path("configs").glob("*.py")))
+                raise InputError(f"--config={file}: no such file; there are {near or 'none here'}.")
 
 
 def _guarded(argv: list[str]) -> int:

@@ -52,9 +52,7 @@ DTYPES = ("float32", "bfloat16")
 _MODEL = {
     "checkpoint": Field("", "directory in Hugging Face layout, or a hub id"),
     "init": _choice("pretrained", ("pretrained", "random"), "start from the weights, or at random"),
-    "model_config": Field(
-        "", "config.json for init='random'; empty: the one in `checkpoint`"
-    ),
+    "model_config": Field("", "config.json for init='random'; empty: the one in `checkpoint`"),
     "tokenizer": Field("", "directory of the tokeniser; empty: that of `checkpoint`"),
 }
 
@@ -128,7 +126,9 @@ SCHEMA: dict[str, Any] = {
         "step_zero": Field(False, "also sweep before the first step"),
         "dtype": _choice("float32", DTYPES, "of matrix products in sweeps"),
         "batch_tokens": _positive(16384, "tokens a device works on at a time in a sweep"),
-        "pinned_mb": _positive(4096, "MB of device memory the packed pool may keep; above, streamed"),
+        "pinned_mb": _positive(
+            4096, "MB of device memory the packed pool may keep; above, streamed"
+        ),
     },
     "clustering": {
         "num_clusters": _positive(100, "K; of each source under stratify_by='source'"),
@@ -155,7 +155,9 @@ SCHEMA: dict[str, Any] = {
         "export_dtype": _choice("float32", DTYPES, "of the weights in target/<name>/hf"),
     },
     "evaluation": {
-        "path": Field("synthetic", "held-out file in the pool's schema, or 'synthetic'; empty: none"),
+        "path": Field(
+            "synthetic", "held-out file in the pool's schema, or 'synthetic'; empty: none"
+        ),
         "limit": _natural(0, "rows evaluated; 0: all"),
         "max_new_tokens": _positive(256, "longest answer"),
         "batch_size": _positive(64, "prompts answered together"),
@@ -321,7 +323,9 @@ def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:
 
 
 def _article(kind: str) -> str:
-    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[kind]
+    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[
+        kind
+    ]
 
 
 def _check_together(values: dict[str, Any]) -> None:
@@ -333,7 +337,9 @@ def _check_together(values: dict[str, Any]) -> None:
                 f"{model}.train.accumulation={train['accumulation']}."
             )
         settings = values[model]
-        if settings["init"] == "random" and not (settings["model_config"] or settings["checkpoint"]):
+        if settings["init"] == "random" and not (
+            settings["model_config"] or settings["checkpoint"]
+        ):
             raise InputError(f"{model}.init='random' needs {model}.model_config, a config.json.")
     if values["target"]["use_weights"] and values["target"]["train"]["loss"] != "example":
         raise InputError("target.use_weights=True needs target.train.loss='example'.")

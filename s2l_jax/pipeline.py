@@ -51,7 +51,9 @@ def run_pipeline(
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     run = Run(config, epath.Path(workdir), mesh)
     device = jax.devices()[0]
-    say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
+    say(
+        f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}"
+    )
     if processes.is_writer():
         artifacts.write_json(run.workdir / "config.json", _described(config, name))
     pools = pool.prepare_pool(run, models=_models(run, wanted))
@@ -114,8 +116,16 @@ def gather_results(run: Run, trajectories: Trajectories | None, name: str) -> di
             "num_examples": len(trajectories.losses),
             "refreshes": results.get("proxy", {}).pop("refreshes", []),
         }
-    for part, key in (("selection", "selections"), ("target", "targets"), ("evaluation", "evaluations")):
-        names = sorted(f.name for f in (run.workdir / part).glob("*")) if (run.workdir / part).exists() else []
+    for part, key in (
+        ("selection", "selections"),
+        ("target", "targets"),
+        ("evaluation", "evaluations"),
+    ):
+        names = (
+            sorted(f.name for f in (run.workdir / part).glob("*"))
+            if (run.workdir / part).exists()
+            else []
+        )
         order = [evaluation.UNTUNED, *run.config.selection.runs]
         names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
         found_parts = {n: take(f"{part}/{n}") for n in names}

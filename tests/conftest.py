@@ -36,3 +36,32 @@ def one_device_mesh() -> jax.sharding.Mesh:
 def cube_mesh() -> jax.sharding.Mesh:
     """Two devices on each axis."""
     return make_mesh(2, 2, 2)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> pathlib.Path:
+    """A GPT-NeoX of 0.1M random parameters with the embedded data's tokeniser, in HF layout."""
+    import jax.numpy as jnp
+
+    from s2l_jax.data.synthetic_tokenizer import write_tokenizer
+    from s2l_jax.models import hf
+    from s2l_jax.models.decoder import init_params
+    from s2l_jax.models.families import decoder_config
+
+    path = tmp_path_factory.mktemp("tiny")
+    write_tokenizer(path)
+    hf_config = {
+        "model_type": "gpt_neox",
+        "vocab_size": 448,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "rotary_pct": 0.25,
+        "max_position_embeddings": 128,
+        "use_parallel_residual": True,
+    }
+    config = decoder_config(hf_config, "tiny")
+    params = init_params(config, jax.random.key(0))
+    hf.save_model(path, params, config, hf_config, dtype=jnp.float32)
+    return path

@@ -41,10 +41,9 @@ def solve(source: str, instruction: str) -> str:
     if source == "reverse":
         return "".join(reversed(codes[0]))
     if source == "lookup":
-        prices = dict(re.findall(r"([a-z]+)=(\d+)", instruction))
-        question = instruction.split("]")[1]
-        (item,) = [word for word in re.findall(r"[a-z]+", question) if word in prices]
-        return prices[item]
+        table, question = re.fullmatch(r".*\[(.*)\](.*)", instruction).groups()
+        ages = {entry[0]: entry[1:] for entry in table.split(",")}
+        return ages[re.search(r"\b[A-Z]\b", question).group()]
     if source == "weekday":
         (day,) = [word for word in words if word in DAY_NAMES]
         step = 1 if "after" in words else -1

@@ -23,7 +23,7 @@ def data_identity(path: str) -> str:
 def _identities(part: str) -> list[str]:
     where = epath.Path(part)
     if where.is_dir():
-        files = sorted(f for f in where.rglob("*") if f.is_file())
+        files = sorted(folder / name for folder, _, names in where.walk() for name in names)
     elif where.exists():
         files = [where]
     else:

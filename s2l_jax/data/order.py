@@ -6,9 +6,7 @@ from jaxtyping import Int, Int64, UInt64
 _ROUNDS = 6
 
 
-def visit_order(
-    positions: Int[np.ndarray, "n"], size: int, seed: int
-) -> Int64[np.ndarray, "n"]:
+def visit_order(positions: Int[np.ndarray, "n"], size: int, seed: int) -> Int64[np.ndarray, "n"]:
     """Which of `size` examples stands at each position of an endless stream of shuffled epochs.
 
     Every epoch (a run of `size` positions) holds each example once. A batch that reaches past the

@@ -1,7 +1,7 @@
 """Packing: the examples of one step, or of a slice, into as few rows of fixed length as fit."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32
@@ -10,18 +10,20 @@ from jaxtyping import Bool, Float32, Int, Int32
 class PackedRows(NamedTuple):
     """Rows of packed examples in `a` microbatches of `g` groups, a group to a mesh shard of rows.
 
-    Only response tokens are predicted, so the positions whose logits are needed are listed flat
+    NumPy arrays on the host, jax arrays on devices. Only response tokens are predicted, so the positions whose logits are needed are listed flat
     per group: `loss_index` points into the group's r x l tokens, at the token *before* the target.
     """
 
-    tokens: Int32[np.ndarray, "a g r l"]
-    positions: Int32[np.ndarray, "a g r l"]  # within the example, from 0
-    segments: Int32[np.ndarray, "a g r l"]  # example number within the row, from 1; 0 is padding
-    loss_index: Int32[np.ndarray, "a g m"]
-    loss_targets: Int32[np.ndarray, "a g m"]
-    loss_slot: Int32[np.ndarray, "a g m"]  # which of the group's e examples; e itself for padding
-    loss_mask: Bool[np.ndarray, "a g m"]
-    weights: Float32[np.ndarray, "a g e"]  # of each example in an example-mean loss; 0 for no example
+    tokens: Int32[Any, "a g r l"]
+    positions: Int32[Any, "a g r l"]  # within the example, from 0
+    segments: Int32[Any, "a g r l"]  # example number within the row, from 1; 0 is padding
+    loss_index: Int32[Any, "a g m"]
+    loss_targets: Int32[Any, "a g m"]
+    loss_slot: Int32[Any, "a g m"]  # which of the group's e examples; e itself for padding
+    loss_mask: Bool[Any, "a g m"]
+    weights: Float32[
+        np.ndarray, "a g e"
+    ]  # of each example in an example-mean loss; 0 for no example
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -169,9 +171,7 @@ def fill(
                     slot_weights[i, j, used] = weights[number] if count else 0.0
                     numbers[i, j, used] = number
                     at, filled, used = at + n, filled + count, used + 1
-    packed = PackedRows(
-        tokens, positions, segments, index, targets, slot, mask, slot_weights
-    )
+    packed = PackedRows(tokens, positions, segments, index, targets, slot, mask, slot_weights)
     return packed, numbers
 
 

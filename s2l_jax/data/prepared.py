@@ -186,9 +186,7 @@ def _tokenize(
     if not rows:
         return []
     texts = [render(settings.prompt, row) for row in rows]
-    return tokenize(
-        tokenizer, texts, max_length=settings.max_length, boundary=settings.boundary
-    )
+    return tokenize(tokenizer, texts, max_length=settings.max_length, boundary=settings.boundary)
 
 
 class _Tally:
@@ -210,10 +208,9 @@ class _Tally:
         ids = np.array([row.id for row in rows], np.uint64)
         lengths = np.array([len(e.tokens) for e in examples], np.int32)
         prompts = np.array([e.prompt_length for e in examples], np.int32)
-        for column, values in zip(
-            self._columns.values(), (lengths, prompts, ids, np.array(codes, np.int32)), strict=True
-        ):
-            column.append(values)
+        columns = (lengths, prompts, ids, np.array(codes, np.int32))
+        for name, values in zip(self._columns, columns, strict=True):
+            self._columns[name].append(values)
         for row, example in zip(rows, examples, strict=True):
             found = {
                 "without_loss": 0 < len(example.tokens) <= max(example.prompt_length, 1),

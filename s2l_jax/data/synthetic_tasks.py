@@ -9,10 +9,6 @@ Fields = dict[str, str]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = "123456789"  # no zero: no number starts with one
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-GOODS = (
-    "tea", "milk", "rice", "bread", "salt", "sugar", "apples", "eggs",
-    "soap", "paper", "pens", "cups", "plates", "rope", "nails", "paint",
-)  # fmt: skip
 UNITS = (
     ("weeks", "days", 7),
     ("hours", "minutes", 60),
@@ -68,11 +64,11 @@ def _draw_code(rng: random.Random) -> Fields:
 
 
 def _draw_lookup(rng: random.Random) -> Fields:
-    goods = rng.sample(GOODS, rng.randint(2, 4))
-    prices = [str(rng.randint(1, 99)) for _ in goods]
-    chosen = rng.randrange(len(goods))
-    table = ",".join(f"{good}={price}" for good, price in zip(goods, prices, strict=True))
-    return {"table": table, "item": goods[chosen], "price": prices[chosen]}
+    names = rng.sample(LETTERS, rng.randint(3, 5))
+    ages = [str(rng.randint(1, 99)) for _ in names]
+    chosen = rng.randrange(len(names))
+    table = ",".join(f"{name}{age}" for name, age in zip(names, ages, strict=True))
+    return {"table": table, "name": names[chosen], "age": ages[chosen]}
 
 
 def _draw_compare(rng: random.Random) -> Fields:
@@ -201,14 +197,14 @@ TASKS = (
     Task(
         "lookup",
         _draw_lookup,
-        lambda fields: f"{fields['item']}={fields['price']}\n#### {fields['price']}",
+        lambda fields: f"{fields['name']}{fields['age']}\n#### {fields['age']}",
         (
-            "Prices [{table}]. What does {item} cost?",
-            "Prices [{table}]. How much is {item}?",
-            "In the list [{table}], find {item}.",
-            "We have [{table}]. Give the price of {item}.",
+            "Ages [{table}]. How old is {name}?",
+            "Ages [{table}]. Give the age of {name}.",
+            "In the list [{table}], find {name}.",
+            "We have [{table}]. What is the age of {name}?",
         ),
-        "[{table}] {item}",
+        "[{table}] {name}",
         repeat=0.3,
     ),
     Task(

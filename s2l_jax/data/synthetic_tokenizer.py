@@ -5,7 +5,7 @@ import re
 from etils import epath
 
 from s2l_jax import artifacts
-from s2l_jax.data.synthetic_tasks import CHANGE_WORDS, DAYS, FILLERS, GOODS, PLACES, TASKS, UNITS
+from s2l_jax.data.synthetic_tasks import CHANGE_WORDS, DAYS, FILLERS, PLACES, TASKS, UNITS
 
 END_OF_SEQUENCE = "<|endoftext|>"
 PADDING = "<|padding|>"
@@ -18,8 +18,8 @@ def vocabulary_words() -> list[str]:
     templates = [text for task in TASKS for text in (*task.wordings, task.terse, f" {task.terse}")]
     words = {word for text in templates for word in re.findall(WORD, re.sub(r"{\w+}", "{}", text))}
     names = {name for unit in UNITS for name in unit[:2]}
-    words |= {f" {word}" for word in (*PLACES, *DAYS, *GOODS, *CHANGE_WORDS, *FILLERS, *names)}
-    words |= {*PLACES, *DAYS, *GOODS, *FILLERS, "larger", "smaller"}
+    words |= {f" {word}" for word in (*PLACES, *DAYS, *CHANGE_WORDS, *FILLERS, *names)}
+    words |= {*PLACES, *DAYS, *FILLERS, "larger", "smaller"}
     return sorted(words)
 
 

@@ -103,9 +103,7 @@ def _compiled(
 
         answer = jnp.full((batch, max_new_tokens), end_token, jnp.int32)
         none_done = jnp.zeros(batch, jnp.bool_)
-        return jax.lax.while_loop(
-            going, step, (jnp.int32(0), first, answer, none_done, cache)
-        )[2]
+        return jax.lax.while_loop(going, step, (jnp.int32(0), first, answer, none_done, cache))[2]
 
     return jax.jit(run, out_shardings=replicated(mesh))
 

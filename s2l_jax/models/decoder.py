@@ -140,7 +140,7 @@ class Attention(nnx.Module):
         query = rotary(self.query(x), context.positions)
         key = rotary(self.key(x), context.positions)
         value = self.value(x)
-        if cache is not None:
+        if cache is not None and end is not None:
             key = jax.lax.dynamic_update_slice_in_dim(cache[0], key, end, axis=1)
             value = jax.lax.dynamic_update_slice_in_dim(cache[1], value, end, axis=1)
         visible = (context.segments[:, :, None] == context.key_segments[:, None, :]) & (
@@ -314,7 +314,9 @@ def nest_params(flat: dict[str, Any]) -> Params:
 def bind(config: DecoderConfig, params: Params) -> Decoder:
     """A module that holds `params` (a nested dict of arrays, possibly traced)."""
     graphdef, abstract = abstract_decoder(config)
-    return nnx.merge(graphdef, jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(params)))
+    return nnx.merge(
+        graphdef, jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(params))
+    )
 
 
 def init_params(config: DecoderConfig, key: jax.Array) -> Params:

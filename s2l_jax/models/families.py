@@ -72,7 +72,9 @@ def _copy(name: str, leaf: str) -> HFTensor:
     return HFTensor(name, (leaf,), lambda w: (w,), lambda w: w)
 
 
-def _matrix(name: str, leaf: str, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> HFTensor:
+def _matrix(
+    name: str, leaf: str, in_shape: tuple[int, ...], out_shape: tuple[int, ...]
+) -> HFTensor:
     """A torch Linear weight [out, in] and its [*in_shape, *out_shape] kernel."""
     rows = int(np.prod(out_shape))
     return HFTensor(
@@ -103,6 +105,7 @@ def _gpt_neox_config(config: HFConfig) -> DecoderConfig:
         if config.get(field, 0.0):
             raise InputError(f"{field}={config[field]} is not supported; set it to 0.")
     fraction = rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))
+    theta: float = rope.get("rope_theta", config.get("rotary_emb_base", 10000))
     return DecoderConfig(
         family="gpt_neox",
         vocab_size=config["vocab_size"],
@@ -113,7 +116,7 @@ def _gpt_neox_config(config: HFConfig) -> DecoderConfig:
         intermediate_size=config["intermediate_size"],
         max_positions=config.get("max_position_embeddings", 2048),
         rotary_dim=int(head_dim * fraction),
-        rope_theta=float(rope.get("rope_theta", config.get("rotary_emb_base", 10000))),
+        rope_theta=float(theta),
         norm_eps=config.get("layer_norm_eps", 1e-5),
         activation=config.get("hidden_act", "gelu"),
         parallel_residual=config.get("use_parallel_residual", True),
@@ -148,7 +151,9 @@ def _gpt_neox_tensors(config: DecoderConfig) -> list[HFTensor]:
         HFTensor(
             f"{fused}.weight", tuple(f"{p}/kernel" for p in projections), split_weight, join_weight
         ),
-        _matrix(f"{layer}.attention.dense.weight", f"{attention}/out/kernel", (heads, dim), (hidden,)),
+        _matrix(
+            f"{layer}.attention.dense.weight", f"{attention}/out/kernel", (heads, dim), (hidden,)
+        ),
         _matrix(
             f"{layer}.mlp.dense_h_to_4h.weight",
             "layers/mlp/up/kernel",
@@ -176,7 +181,9 @@ def _gpt_neox_tensors(config: DecoderConfig) -> list[HFTensor]:
             _copy(f"{layer}.attention.dense.bias", f"{attention}/out/bias"),
         ]
     if not config.tied_embeddings:
-        tensors.append(_matrix("embed_out.weight", "lm_head/kernel", (hidden,), (config.vocab_size,)))
+        tensors.append(
+            _matrix("embed_out.weight", "lm_head/kernel", (hidden,), (config.vocab_size,))
+        )
     return tensors
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from s2l_jax.models.decoder import (
 )
 from s2l_jax.models.families import HFTensor, decoder_config, family
 
-Shardings = dict[str, jax.sharding.Sharding]
+Shardings = Mapping[str, jax.sharding.Sharding]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -34,13 +35,16 @@ def resolve(checkpoint: str) -> epath.Path:
     if path.is_dir():
         return path
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint) or checkpoint.startswith("."):
-        raise InputError(f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name).")
+        raise InputError(
+            f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name)."
+        )
     import huggingface_hub
 
     try:
         return epath.Path(
             huggingface_hub.snapshot_download(
-                checkpoint, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+                checkpoint,
+                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
             )
         )
     except Exception as error:
@@ -128,7 +132,9 @@ def save_model(
     stored = dict(hf_config) | {"architectures": [kind.architecture], "dtype": np.dtype(dtype).name}
     stored.pop("torch_dtype", None)
     path.mkdir(parents=True, exist_ok=True)
-    artifacts.write_bytes(path / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+    artifacts.write_bytes(
+        path / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"})
+    )
     if tokenizer is not None:
         tokenizer.save_pretrained(str(path))
     # Written last: a directory with a config.json is a complete one.
@@ -151,7 +157,9 @@ class _Reader:
             held = {shard: set(self._file(directory / shard).keys()) for shard in shards}
             self.files = {n: directory / shard for n, shard in index.items() if n in held[shard]}
         elif (directory / WEIGHTS).exists():
-            self.files = {name: directory / WEIGHTS for name in self._file(directory / WEIGHTS).keys()}  # noqa: SIM118
+            self.files = {
+                name: directory / WEIGHTS for name in self._file(directory / WEIGHTS).keys()
+            }  # noqa: SIM118
         else:
             hint = ""
             if list(directory.glob("pytorch_model*.bin")):
@@ -208,7 +216,9 @@ def _check(
         if not name.endswith(buffers):
             problems.append(f"{name} is not part of a {config.family} model")
     if problems:
-        raise InputError(f"{directory}: the weights do not fit config.json:\n  " + "\n  ".join(problems))
+        raise InputError(
+            f"{directory}: the weights do not fit config.json:\n  " + "\n  ".join(problems)
+        )
 
 
 def _read_leaf(
@@ -257,9 +267,13 @@ def load_tokenizer(path: epath.PathLike) -> Any:
         ) from error
     # Without its files, transformers may make an empty tokeniser from the config.json of a model.
     if tokenizer.get_vocab().keys() <= tokenizer.get_added_vocab().keys():
-        raise InputError(f"{path}: no tokeniser there; it needs tokenizer.json and tokenizer_config.json.")
+        raise InputError(
+            f"{path}: no tokeniser there; it needs tokenizer.json and tokenizer_config.json."
+        )
     if tokenizer.eos_token_id is None:
-        raise InputError(f"{path}: the tokeniser names no eos_token; add it to tokenizer_config.json.")
+        raise InputError(
+            f"{path}: the tokeniser names no eos_token; add it to tokenizer_config.json."
+        )
     return tokenizer
 
 

@@ -29,9 +29,7 @@ def model_shardings(mesh: Mesh, config: DecoderConfig) -> dict[str, jax.sharding
     }
 
 
-def load_model(
-    path_or_hub_id: str, mesh: Mesh | None = None, dtype: Any = jnp.float32
-) -> Decoder:
+def load_model(path_or_hub_id: str, mesh: Mesh | None = None, dtype: Any = jnp.float32) -> Decoder:
     """A pretrained decoder from a directory in Hugging Face layout or a hub id.
 
     Args:

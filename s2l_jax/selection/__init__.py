@@ -6,7 +6,7 @@ from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.methods import METHODS, Method
 from s2l_jax.selection.overlap import jaccard
 from s2l_jax.selection.result import Selection
-from s2l_jax.selection.select import select
+from s2l_jax.selection.selector import select
 
 __all__ = [
     "METHODS",

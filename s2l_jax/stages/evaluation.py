@@ -89,7 +89,9 @@ def _heldout(run: Run) -> list[PoolRow]:
         from s2l_jax.data.synthetic import heldout_rows
 
         rows = [
-            PoolRow(i, r["instruction"], r.get("input", ""), r["output"], r["source"], r, f"row {i}")
+            PoolRow(
+                i, r["instruction"], r.get("input", ""), r["output"], r["source"], r, f"row {i}"
+            )
             for i, r in enumerate(heldout_rows())
         ]
         return rows[: config.limit or None]

@@ -187,4 +187,3 @@ def _match(loaded: Trajectories, ids: UInt64[np.ndarray, "n"], path: str) -> Non
             f"{path}: {len(other)} ids differ from the pool's; the first rows: "
             f"{', '.join(map(str, other[:5]))}. The pool must hold the same rows in the same order."
         )
-

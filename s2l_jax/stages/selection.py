@@ -50,9 +50,7 @@ def _select_one(
         return
     if pool is None and trajectories is None:
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
-    selection = (
-        _given(run, pool) if method == "given" else _chosen(settings, pool, trajectories)
-    )
+    selection = _given(run, pool) if method == "given" else _chosen(settings, pool, trajectories)
     if processes.is_writer():
         selection.save(record.folder)
         if pool is not None:
@@ -73,9 +71,7 @@ def _select_one(
         }
     )
     clusters = f", {len(sizes)} clusters" if len(sizes) else ""
-    say(
-        f"selection {name}: {len(selection.indices)} of {len(selection.labels)} examples{clusters}"
-    )
+    say(f"selection {name}: {len(selection.indices)} of {len(selection.labels)} examples{clusters}")
 
 
 def _chosen(
@@ -105,10 +101,14 @@ def _given(run: Run, pool: PreparedPool | None) -> Selection:
         raise InputError(f"selection.path: {path} does not exist.")
     indices = artifacts.read_npy(path)
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-        raise InputError(f"{path}: needs a list of whole numbers, holds {indices.dtype}{indices.shape}.")
+        raise InputError(
+            f"{path}: needs a list of whole numbers, holds {indices.dtype}{indices.shape}."
+        )
     indices = np.asarray(indices, np.int64)
     if len(np.unique(indices)) != len(indices) or not len(indices):
-        raise InputError(f"{path}: {len(indices)} rows, {len(np.unique(indices))} of them distinct.")
+        raise InputError(
+            f"{path}: {len(indices)} rows, {len(np.unique(indices))} of them distinct."
+        )
     if indices.min() < 0 or indices.max() >= len(pool):
         raise InputError(
             f"{path}: rows {indices.min()} to {indices.max()}, but the pool has {len(pool)} rows."

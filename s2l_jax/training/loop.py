@@ -141,4 +141,3 @@ def _record(
             f"{report}). The last good checkpoint is kept. Lower train.learning_rate, or look at these rows."
         )
     metrics.record(batch.step + 1, loss, norm, rate, batch.size)
-

@@ -39,13 +39,9 @@ def learning_rate_schedule(settings: OptimizerSettings, num_steps: int) -> optax
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
 
 
-def make_optimizer(
-    settings: OptimizerSettings, num_steps: int
-) -> optax.GradientTransformation:
+def make_optimizer(settings: OptimizerSettings, num_steps: int) -> optax.GradientTransformation:
     """Clip at the global norm, then AdamW; weight decay spares biases and norms."""
-    clip = (
-        optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
-    )
+    clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
     return optax.chain(
         clip,
         optax.adamw(

@@ -22,9 +22,9 @@ from s2l_jax.training.optimizer import OptimizerSettings, make_optimizer
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything a step changes; `step` counts finished steps."""
+    """Everything a step changes (or the shardings of it); `step` counts finished steps."""
 
-    step: jax.Array
+    step: Any
     params: Params  # float32
     opt_state: optax.OptState
 
@@ -122,6 +122,4 @@ def make_train_step(
             value, optax.tree.norm(grads)
         )
 
-    return jax.jit(
-        step, donate_argnums=0, out_shardings=(shardings, replicated(mesh))
-    )
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

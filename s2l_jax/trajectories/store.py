@@ -50,9 +50,7 @@ class TrajectoryStore:
             _create(path, "losses", np.float32, (n, 0), (min(n, _CHUNK_ROWS), 1), "NaN",
                     ("example", "checkpoint"))  # fmt: skip
             _create(path, "steps", np.int64, (0,), (1024,), -1, ("checkpoint",))
-            array = _create(
-                path, "ids", np.uint64, (n,), (min(n, _CHUNK_ROWS),), 0, ("example",)
-            )
+            array = _create(path, "ids", np.uint64, (n,), (min(n, _CHUNK_ROWS),), 0, ("example",))
             array[:] = np.asarray(ids, np.uint64)
             group = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
             artifacts.write_json(path / "zarr.json", group)

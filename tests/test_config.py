@@ -1,0 +1,325 @@
+"""The config: every field is described and checked, and what is wrong is named with what is right."""
+
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from s2l_jax import config as config_module
+from s2l_jax.config import (
+    RUN_SCHEMA,
+    SCHEMA,
+    default,
+    describe,
+    load,
+    nearest_field,
+    resolved_run,
+    run,
+    validate,
+)
+from s2l_jax.data.prompts import TEMPLATES
+from s2l_jax.data.tokens import BOUNDARIES
+from s2l_jax.errors import InputError
+from s2l_jax.selection.methods import METHODS
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def fields_of(schema, prefix=""):
+    for name, field in schema.items():
+        if isinstance(field, dict):
+            yield from fields_of(field, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+FIELDS = list(fields_of(SCHEMA))
+RUN_FIELDS = [(f"selection.runs.a.{name}", field) for name, field in RUN_SCHEMA.items()]
+
+
+def with_value(path, value):
+    """The default config with a run named `a`, and one field set without ConfigDict's own checks."""
+    config = default()
+    config.selection.runs.a = run()
+    *groups, name = path.split(".")
+    at = config
+    for group in groups:
+        at = at[group]
+    with at.ignore_type():
+        at[name] = value
+    return config
+
+
+def bad_values(field):
+    """Values the field must refuse, of its type and of others."""
+    kind = type(field.default)
+    if kind is bool:
+        return [1, "True", None]
+    if kind is str:
+        return [1, None, *(["no such choice", ""] if field.choices else [])]
+    out = [-2, 0, 1, 1.5, float("inf")]
+    bad = ["1", None, True, float("nan"), float("inf"), *(v for v in out if not field.check(v))]
+    return bad + ([1.5, 2.0] if kind is int else [])
+
+
+class TestFields:
+    def test_the_default_config(self):
+        config = default()
+        validate(config)
+        config.selection.runs.a = run()
+        validate(config)
+
+    @pytest.mark.parametrize(("path", "field"), FIELDS + RUN_FIELDS, ids=lambda p: str(p)[:60])
+    def test_values_it_may_not_have(self, path, field):
+        for value in bad_values(field):
+            with pytest.raises(InputError) as error:
+                validate(with_value(path, value))
+            assert str(error.value).startswith(f"{path}={value!r}: ")
+        for choice in field.choices:
+            if (path, choice) not in {("proxy.init", "random"), ("target.init", "random")}:
+                validate(with_value(path, choice))
+
+    @pytest.mark.parametrize(("path", "field"), FIELDS + RUN_FIELDS, ids=lambda p: str(p)[:60])
+    def test_is_described(self, path, field):
+        assert field.doc
+        assert field.check(field.default)
+        shown = path.replace("runs.a.", "runs.<name>.")
+        assert f"  {shown} = {field.default!r}\n" in describe()
+        assert nearest_field(path) is None
+
+    @pytest.mark.parametrize(
+        ("path", "value", "message"),
+        [
+            ("seed", -1, "must be 0 or above"),
+            ("seed", 0.5, "needs a whole number"),
+            ("seed", True, "needs a whole number"),
+            ("proxy.train.pack", 1, "needs True or False"),
+            ("proxy.train.pack", "False", "needs True or False"),
+            ("proxy.train.beta1", 1.0, "must be at least 0 and below 1"),
+            ("proxy.train.epochs", "3", "needs a number"),
+            ("tokenize.max_length", 1, "must be 2 or above"),
+            ("tokenize.boundary", "joint", "must be one of separate, official"),
+            ("mesh.fsdp", 0, "must be above 0, or -1 for what remains"),
+            ("pool.path", None, "needs text"),
+            ("selection.runs.a.method", "s3l", "must be one of s2l, random, full, given"),
+            ("selection.runs.a.seed", -2, "must be -1 or above"),
+        ],
+    )
+    def test_says_what_it_may_be(self, path, value, message):
+        with pytest.raises(InputError, match=f"{path}={value!r}: {message}"):
+            validate(with_value(path, value))
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [("proxy.train.epochs", 1), ("proxy.train.learning_rate", 1), ("mesh.tensor", -1)],
+    )
+    def test_values_it_may_have(self, path, value):
+        validate(with_value(path, value))
+
+    def test_choices_are_those_that_the_code_has(self):
+        assert set(SCHEMA["tokenize"]["boundary"].choices) == set(BOUNDARIES)
+        assert SCHEMA["tokenize"]["prompt"].default in TEMPLATES
+        assert set(RUN_SCHEMA["method"].choices) == {*METHODS, "given"}
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("path", "near"),
+        [
+            ("sed", "seed"),
+            ("pool.pth", "path"),
+            ("proxy.train.bach_size", "batch_size"),
+            ("trajectory", "trajectories"),
+            ("selection.runs.a.bugdet", "budget"),
+        ],
+    )
+    def test_a_misspelt_field_gets_the_nearest(self, path, near):
+        with pytest.raises(InputError, match=f"{path}: no such field; did you mean '{near}'"):
+            validate(with_value(path, 1))
+
+    def test_one_like_no_other(self):
+        with pytest.raises(InputError, match=r"zzzzzz: no such field\.$"):
+            validate(with_value("zzzzzz", 1))
+
+    @pytest.mark.parametrize("path", ["seed", "mesh", "pool.fields.id", "selection.runs.a.every"])
+    def test_a_missing_field(self, path):
+        config = default()
+        config.selection.runs.a = run()
+        *groups, name = path.split(".")
+        at = config
+        for group in groups:
+            at = at[group]
+        del at[name]
+        with pytest.raises(InputError, match=f"{path}: missing; start the config from"):
+            validate(config)
+
+    def test_a_value_for_a_group(self):
+        config = default()
+        config.selection.runs = ConfigDict({"a": 3})
+        with pytest.raises(InputError, match=r"selection\.runs\.a: 3 is not a group"):
+            validate(config)
+        with pytest.raises(InputError, match=r"pool: 'a\.jsonl' is not a group"):
+            validate(with_value("pool", "a.jsonl"))
+        with pytest.raises(InputError, match=r"selection\.runs=\('s2l',\): needs a group"):
+            validate(with_value("selection.runs", ("s2l",)))
+        with pytest.raises(InputError, match=r"selection: 5 is not a group"):
+            config = default()
+            with config.ignore_type():
+                config.selection = 5
+            validate(config)
+
+    @pytest.mark.parametrize("name", ["a/b", "a.b", "..", "", "ä", "a b"])
+    def test_names_of_runs_are_folder_names(self, name):
+        config = default()
+        config.selection.runs = ConfigDict({name: run()}, convert_dict=False) if name else (
+            ConfigDict({"": run()})
+        )
+        with pytest.raises(InputError, match="a run is named in letters, digits"):
+            validate(config)
+
+    def test_of_a_run_made_in_a_config_file(self):
+        entry = run(method="random", seed=3)
+        assert (entry.method, entry.seed, entry.budget) == ("random", 3, 0)
+        with pytest.raises(InputError, match="no field 'metod'; did you mean 'method'"):
+            run(metod="s2l")
+
+    @pytest.mark.parametrize(
+        ("path", "hint"),
+        [
+            ("proxy.train.bach_size", "; did you mean 'proxy.train.batch_size'?"),
+            ("selection.runs.s2l.bugdet", "; did you mean 'budget'?"),
+            ("proxy", "; it is a group, with 'proxy.checkpoint' in it."),
+            ("selection", "; it is a group, with 'selection.path' in it."),
+            ("selection.runs.s2l", "; a run's fields are selection.runs.<name>.method, .budget"),
+            ("selection.runs.s2l.budget.x", "; a run's fields are"),
+            ("qqqq", "."),
+        ],
+    )
+    def test_of_overrides(self, path, hint):
+        assert nearest_field(path).startswith(hint)
+
+
+class TestTogether:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"proxy.train.batch_size": 10, "proxy.train.accumulation": 4},
+                r"proxy\.train\.batch_size=10 does not divide by proxy\.train\.accumulation=4",
+            ),
+            (
+                {"target.train.batch_size": 9, "target.train.accumulation": 2},
+                r"target\.train\.batch_size=9",
+            ),
+            ({"proxy.init": "random"}, r"proxy\.init='random' needs proxy\.model_config"),
+            (
+                {"target.use_weights": True},
+                r"target\.use_weights=True needs target\.train\.loss='example'",
+            ),
+            (
+                {"proxy.train.steps": 40, "trajectories.every": 41},
+                r"trajectories\.every=41 is longer than the proxy's run of 40 steps",
+            ),
+        ],
+    )
+    def test_fields_that_disagree(self, changes, message):
+        config = default()
+        config.update_from_flattened_dict(changes)
+        with pytest.raises(InputError, match=message):
+            validate(config)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"proxy.train.batch_size": 12, "proxy.train.accumulation": 4},
+            {"proxy.init": "random", "proxy.model_config": "config.json"},
+            {"proxy.init": "random", "proxy.checkpoint": "folder"},
+            {"target.use_weights": True, "target.train.loss": "example"},
+            {"proxy.train.steps": 40, "trajectories.every": 40},
+            {"proxy.train.steps": 4, "trajectories.every": 40, "trajectories.path": "t.npy"},
+        ],
+    )
+    def test_fields_that_agree(self, changes):
+        config = default()
+        config.update_from_flattened_dict(changes)
+        validate(config)
+
+
+class TestRuns:
+    def test_what_is_left_out_is_inherited(self):
+        config = default()
+        config.seed = 7
+        config.selection.budget = 123
+        config.selection.stratify_by = "none"
+        config.clustering.num_clusters = 9
+        config.selection.runs.a = run()
+        assert resolved_run(config, "a") == {
+            "method": "s2l",
+            "budget": 123,
+            "seed": 7,
+            "num_clusters": 9,
+            "every": 1,
+            "stratify_by": "none",
+            "train_target": True,
+        }
+
+    def test_what_is_set_stays(self):
+        config = default()
+        config.seed = 7
+        fields = {
+            "method": "random",
+            "budget": 5,
+            "seed": 0,
+            "num_clusters": 3,
+            "every": 2,
+            "stratify_by": "source",
+            "train_target": False,
+        }
+        config.selection.runs.a = run(**fields)
+        config.selection.stratify_by = "none"
+        assert resolved_run(config, "a") == fields
+        assert config.selection.runs.a.to_dict() == fields
+
+    def test_configs_do_not_share_what_they_hold(self):
+        one, other = default(), default()
+        one.proxy.train.steps = 5
+        assert other.proxy.train.steps == one.target.train.steps == 0
+
+
+class TestFiles:
+    @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+    def test_every_config_file_is_valid(self, path):
+        config = load(path.stem)
+        validate(config)
+        assert config.name == path.stem
+        assert len(config.selection.runs) > 0
+        for name in config.selection.runs:
+            resolved_run(config, name)
+
+    def test_the_settings_of_the_paper(self):
+        """Section 5.1 and the official code; see docs/fidelity.md for what differs."""
+        config = load("math_pythia70m")
+        for model in (config.proxy, config.target):
+            assert (model.train.learning_rate, model.train.warmup_fraction) == (2e-5, 0.03)
+            assert (model.train.batch_size, model.train.epochs) == (128, 3.0)
+            assert (model.train.weight_decay, model.train.clip_norm) == (0.0, 1.0)
+            assert (model.train.beta1, model.train.beta2) == (0.9, 0.999)
+            assert (model.train.schedule, model.train.loss) == ("cosine", "token")
+        assert config.tokenize.max_length == 512
+        assert config.trajectories.every == 500
+        assert config.clustering.num_clusters == 100
+        assert config.selection.runs.s2l.method == "s2l"
+
+    def test_one_that_is_not_there(self):
+        with pytest.raises(InputError, match="no config 'nosuch' .* quickstart"):
+            load("nosuch")
+
+
+def test_the_schema_is_imported_without_jax():
+    """`launch.py --help` and a bad override answer at once."""
+    import subprocess
+    import sys
+
+    program = "import sys, s2l_jax.config; assert not {'jax', 'flax'} & set(sys.modules)"
+    folder = pathlib.Path(config_module.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", program], cwd=folder).returncode == 0
