@@ -2,15 +2,15 @@
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Runs the stages pool, proxy, trajectories, selection, target, evaluation and report, and goes on from
-what the workdir already holds. Any field of the config can be set on the command line:
+Runs the stages pool, proxy, trajectories, selection, target, evaluation and report, and goes on
+from what the workdir already holds. Any field of the config can be set on the command line:
 
     python launch.py --config=configs/math_pythia70m.py --config.pool.path=pool.jsonl \\
         --config.selection.budget=30000 --config.mesh.fsdp=4
 
---stages runs some of the stages only: --stages=proxy,select. Several machines: start the same command
-on each (TPU pods and Slurm are recognised; otherwise set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
-and JAX_PROCESS_ID).
+--stages runs some of the stages only: --stages=proxy,select. Several machines: start the same
+command on each (TPU pods and Slurm are recognised; otherwise set JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID).
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Atomic reading and writing of the files a run leaves behind, on local disks and object stores alike."""
+"""Atomic writing, and reading, of a run's files, on local disks and object stores alike."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def write_text(path: epath.PathLike, text: str) -> None:
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN and infinity are refused, as JSON has none."""
+    """Write `value` as indented JSON, atomically; refuses NaN and infinity, which JSON lacks."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, default=plain) + "\n")
 
 

@@ -346,6 +346,6 @@ def _check_together(values: dict[str, Any]) -> None:
     steps, every = values["proxy"]["train"]["steps"], values["trajectories"]["every"]
     if steps and every > steps and not values["trajectories"]["path"]:
         raise InputError(
-            f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no loss would "
-            "ever be measured. Lower it, or raise proxy.train.steps."
+            f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no "
+            "loss would ever be measured. Lower it, or raise proxy.train.steps."
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import logging
 
+_muted = False
 _LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
 
 
@@ -19,7 +20,7 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._first = self._done = done
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not _muted:
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -53,8 +54,15 @@ class Progress:
 
 
 def say(text: str) -> None:
-    """One line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    """One line for the person at the terminal; of many processes the first one speaks."""
+    if not _muted:
+        print(text, file=sys.stderr, flush=True)
+
+
+def mute() -> None:
+    """Leave all talking to another process."""
+    global _muted
+    _muted = True
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import platform
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax import artifacts
 from s2l_jax.config import validate
-from s2l_jax.console import duration, say
+from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
@@ -65,9 +64,10 @@ def run_pipeline(
         trajectories = proxy.collect_trajectories(run, ids)
     if "selection" in wanted:
         selection.select_all(run, pools.get("rows"), trajectories)
-    if "target" in wanted:
+    has_targets = bool(target.target_names(run))
+    if "target" in wanted and has_targets:
         target.train_targets(run, _pool_of(pools, "target"))
-    if "evaluation" in wanted:
+    if "evaluation" in wanted and has_targets:
         evaluation.evaluate_all(run)
     results = gather_results(run, trajectories, name)
     if processes.is_writer():

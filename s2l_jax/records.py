@@ -89,8 +89,8 @@ def _check_same(before: Any, now: Any, what: str, folder: epath.Path) -> None:
         raise InputError(
             f"{folder} was made with other settings:\n"
             + "\n".join(lines)
-            + f"\nWhat is in a workdir keeps its meaning. Use {named}another --workdir, or start from this "
-            "one's results with --config.trajectories.path= or --config.selection.path=."
+            + f"\nWhat is in a workdir keeps its meaning. Use {named}another --workdir, or start "
+            "from this one's results with --config.trajectories.path= or --config.selection.path=."
         )
 
 

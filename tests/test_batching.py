@@ -174,9 +174,7 @@ class TestShapes:
         planned = make_batches(pool, batch_size=16, num_steps=11, microbatches=2)
         later = planned.numbers(10)
         mixed = [worst[n] if n in later else pool._examples[n] for n in range(300)]
-        batches = make_batches(
-            TokenizedList(mixed), batch_size=16, num_steps=11, microbatches=2
-        )
+        batches = make_batches(TokenizedList(mixed), batch_size=16, num_steps=11, microbatches=2)
         assert batches.read(10).rows.tokens.shape[2] == 8  # a row an example
         assert max(batches.read(s).rows.tokens.shape[2] for s in range(10)) < 8
 
@@ -184,9 +182,7 @@ class TestShapes:
         """The fallback, a row an example, must not stand in for a shape that batches do need."""
         monkeypatch.setattr(batching, "_PLANNED_STEPS", 1000)
         pool = make_examples(500, longest=20)
-        short, long = (
-            make_batches(pool, batch_size=16, num_steps=n) for n in (1000, 1001)
-        )
+        short, long = (make_batches(pool, batch_size=16, num_steps=n) for n in (1000, 1001))
         assert len(short.shapes) == 3
         assert len(long.shapes) <= 3
         assert long.shapes[-1].rows == 16

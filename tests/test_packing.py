@@ -1,4 +1,4 @@
-"""Packing: rows never overflow, every example is there once, and losses point at the right tokens."""
+"""Packing: no row overflows, every example is there once, losses point at the right tokens."""
 
 import itertools
 
@@ -137,9 +137,7 @@ class TestFill:
         examples, split, pack = batch
         _, layout = laid_out(examples, split, pack)
         least = layout.shape
-        shape = (
-            Shape(least.rows + 2, least.loss_tokens + 5, least.examples + 3) if roomy else least
-        )
+        shape = Shape(least.rows + 2, least.loss_tokens + 5, least.examples + 3) if roomy else least
         weights = np.random.default_rng(1).uniform(1, 2, len(examples)).astype(np.float32)
         packed, numbers = fill(
             layout, shape, ROW, dict(enumerate(examples)), weights, range(split[1])

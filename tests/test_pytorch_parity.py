@@ -1,6 +1,7 @@
 """Losses and training steps equal PyTorch's on a checkpoint that transformers wrote."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -18,13 +19,14 @@ from s2l_jax.parallel.placement import load_model
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
-from s2l_jax.trajectories.sweep import example_losses
+from s2l_jax.trajectories.pinned import PinnedSlice
+from s2l_jax.trajectories.sweep import example_losses, make_sweep
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-LENGTH = 256  # tokens
-STEPS, BATCH = 20, 16
+LENGTH = 128  # tokens
+STEPS, BATCH = 20, 8
 SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_fraction=0.0)
 
 
@@ -35,10 +37,10 @@ def checkpoint(data_dir, tmp_path_factory):
     model = transformers.GPTNeoXForCausalLM(
         transformers.GPTNeoXConfig(
             vocab_size=50304,
-            hidden_size=64,
+            hidden_size=48,
             num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=128,
+            num_attention_heads=3,
+            intermediate_size=96,
             rotary_pct=0.25,
             max_position_embeddings=512,
         )
@@ -85,16 +87,11 @@ def torch_loss(model, batch):
         return model(input_ids=ids, attention_mask=attention, labels=labels).loss
 
 
-def our_losses(checkpoint, rows, model=None):
-    model = model or load_model(str(checkpoint))
-    return example_losses(
-        model, hf.load_tokenizer(checkpoint), rows, max_length=LENGTH, batch_tokens=2048
-    )
-
-
-def test_example_losses_of_real_rows_equal_pytorch(checkpoint, rows, torch_losses):
+def test_example_losses_of_real_rows_equal_pytorch(checkpoint, rows, torch_losses, one_device_mesh):
     assert len(rows) == 200
-    ours = our_losses(checkpoint, rows)
+    model = load_model(str(checkpoint), one_device_mesh)
+    tokenizer = hf.load_tokenizer(checkpoint)
+    ours = example_losses(model, tokenizer, rows, max_length=LENGTH, batch_tokens=4096)
     np.testing.assert_allclose(ours, torch_losses, atol=1e-4)
     assert torch_losses.std() > 0.1
 
@@ -128,23 +125,38 @@ BIASES = [
     "layers/mlp_norm/bias",
     "final_norm/bias",
 ]
-MUTATIONS = {f"without {path}": _without(path) for path in BIASES} | {
-    "swapped norms": _swapped_norms,
-    "tanh gelu": _setting(activation="gelu_new"),
-    "all dimensions rotated": _setting(rotary_dim=16),
-    "no dimension pair fewer rotated": _setting(rotary_dim=2),
+MUTATIONS = {f"{path} dropped": _without(path) for path in BIASES} | {
+    "norms swapped": _swapped_norms,
+    "tanh approximation of gelu": _setting(activation="gelu_new"),
+    "all 16 dimensions rotated, not 4": _setting(rotary_dim=16),
+    "2 dimensions rotated, not 4": _setting(rotary_dim=2),
     "sequential residual": _setting(parallel_residual=False),
-    "other rotary base": _setting(rope_theta=500.0),
+    "rotary base 500": _setting(rope_theta=500.0),
 }
 
 
+@pytest.fixture(scope="module")
+def some_losses(examples, one_device_mesh):
+    """Losses of the first 40 rows under some settings and parameters; a program per settings."""
+    tracked = PinnedSlice(
+        TokenizedList(examples),
+        np.arange(40),
+        one_device_mesh,
+        max_length=LENGTH,
+        batch_tokens=4096,
+        pinned_bytes=2**30,
+    )
+    sweep = functools.lru_cache(lambda config: make_sweep(config, tracked, one_device_mesh))
+    return lambda config, params: np.asarray(sweep(config)(params))
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_mutated_model_is_caught_by_the_losses(name, checkpoint, rows, torch_losses):
-    model = load_model(str(checkpoint))
-    mutated = bind(*MUTATIONS[name](model.config, model_params(model)))
-    some = slice(0, 40)
-    difference = np.abs(our_losses(checkpoint, rows[some], mutated) - torch_losses[some])
-    assert difference.max() > 2e-4
+def test_a_mutated_model_is_caught_by_the_losses(
+    name, checkpoint, some_losses, torch_losses, one_device_mesh
+):
+    model = load_model(str(checkpoint), one_device_mesh)
+    mutated = some_losses(*MUTATIONS[name](model.config, model_params(model)))
+    assert np.abs(mutated - torch_losses[:40]).max() > 2e-4
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +224,7 @@ def test_twenty_packed_steps_equal_padded_pytorch(
         if name.endswith("query_key_value.bias"):
             # A key bias on unrotated dimensions changes no attention weight: its gradient is rounding
             # noise, which Adam scales up to full steps. Queries and values are compared.
-            mine, theirs = (x.reshape(4, 3, 16)[:, [0, 2]] for x in (mine, theirs))
+            mine, theirs = (x.reshape(3, 3, 16)[:, [0, 2]] for x in (mine, theirs))
         assert moved > 5e-3, name
         np.testing.assert_allclose(mine, theirs, atol=5e-4, err_msg=name)
 
@@ -221,23 +233,24 @@ def test_twenty_packed_steps_equal_padded_pytorch(
     ("what", "changes", "loss"),
     [
         ("no clipping", {"clip_norm": 0.0}, "token"),
-        ("example-mean loss", {}, "example"),
+        ("mean over examples", {}, "example"),
         ("warm-up", {"warmup_fraction": 0.2}, "token"),
-        ("other beta2", {"beta2": 0.95}, "token"),
+        ("beta2 of 0.95", {"beta2": 0.95}, "token"),
     ],
 )
 def test_a_mutated_step_is_caught_by_the_loss_curve(
     what, changes, loss, checkpoint, examples, torch_run, one_device_mesh
 ):
     settings = dataclasses.replace(SETTINGS, **changes)
-    losses, _, _ = our_run(checkpoint, examples, one_device_mesh, settings, loss, steps=6)
-    assert np.abs(losses - torch_run[0][:6]).max() > 2e-4, what
+    losses, _, _ = our_run(checkpoint, examples, one_device_mesh, settings, loss, steps=4)
+    assert np.abs(losses - torch_run[0][:4]).max() > 2e-4, what
 
 
-def test_bfloat16_losses_are_near(checkpoint, rows, torch_losses):
-    model = load_model(str(checkpoint))
+def test_bfloat16_losses_are_near(checkpoint, rows, torch_losses, one_device_mesh):
+    model = load_model(str(checkpoint), one_device_mesh)
     ours = example_losses(
-        model, hf.load_tokenizer(checkpoint), rows, max_length=LENGTH, dtype=jnp.bfloat16
+        model, hf.load_tokenizer(checkpoint), rows[:40], max_length=LENGTH, dtype=jnp.bfloat16
     )
-    np.testing.assert_allclose(ours, torch_losses, rtol=2e-2)
+    np.testing.assert_allclose(ours, torch_losses[:40], rtol=2e-2)
+    assert np.abs(ours - torch_losses[:40]).max() > 1e-4, "it is another precision"
     assert jax.tree.leaves(model_params(model))[0].dtype == jnp.float32

@@ -68,6 +68,12 @@ class TestBoundary:
         (example,) = tokenize(pairs_tokenizer(), [(":", "-")], max_length=9, boundary="official")
         assert (example.prompt_length, len(example.tokens)) == (1, 2)  # the end alone is learned
 
+    def test_official_with_a_prompt_of_more_tokens_than_the_whole(self, words):
+        """` fir` is four bytes, ` first` one word: nothing of the example is left to learn."""
+        (example,) = tokenize(words, [(" fir", "st")], max_length=9, boundary="official")
+        assert len(example.tokens) == example.prompt_length == 2
+        assert example.boundary_merged
+
     def test_unknown(self):
         with pytest.raises(InputError, match=r"boundary='joint': choose one of separate, official"):
             tokenize(pairs_tokenizer(), [("a", "b")], max_length=9, boundary="joint")

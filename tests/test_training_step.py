@@ -28,6 +28,13 @@ SETTINGS = OptimizerSettings(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def make_examples():
     rng = np.random.default_rng(0)
     examples = []

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float32, Int, Int32
 class PackedRows(NamedTuple):
     """Rows of packed examples in `a` microbatches of `g` groups, a group to a mesh shard of rows.
 
-    NumPy arrays on the host, jax arrays on devices. Only response tokens are predicted, so the positions whose logits are needed are listed flat
-    per group: `loss_index` points into the group's r x l tokens, at the token *before* the target.
+    NumPy arrays on the host, jax arrays on devices. Only response tokens are predicted, so the
+    positions whose logits are needed are listed flat per group: `loss_index` points into the
+    group's r x l tokens, at the token *before* the target.
     """
 
     tokens: Int32[Any, "a g r l"]
@@ -45,7 +46,7 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where each example of a batch goes: for every microbatch and group, rows of example numbers."""
+    """Where each example of a batch goes: rows of example numbers by microbatch and group."""
 
     groups: list[list[list[list[int]]]]  # [microbatch][group][row][example]
     shape: Shape  # the least that holds it
@@ -133,7 +134,7 @@ def fill(
     weights: Float32[np.ndarray, "n"],
     groups: range,
 ) -> tuple[PackedRows, Int32[np.ndarray, "a g e"]]:
-    """The arrays of a layout for the given groups, and which example number each slot holds (-1: none).
+    """The arrays of a layout for the given groups, and the example number in each slot (-1: none).
 
     Args:
       layout: from `lay_out`.
@@ -178,8 +179,9 @@ def fill(
 def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
     """At most `most` shapes that cover all of `shapes` with the least padding, smallest first.
 
-    Cost is counted in rows. The loss tokens and examples of a chosen shape are the most that a batch
-    of at most its rows needs, rounded up so that runs on other subsets share compiled programs.
+    Cost is counted in rows. The loss tokens and examples of a chosen shape are the most that a
+    batch of at most its rows needs, rounded up so that runs on other subsets share compiled
+    programs.
     """
     counts = sorted({s.rows for s in shapes})
     number = {c: sum(s.rows == c for s in shapes) for c in counts}

@@ -7,6 +7,8 @@ from etils import epath
 from s2l_jax.data.pool_files import RawRow, plain, quoted, shortened
 from s2l_jax.errors import InputError
 
+SYNTHETIC = ("synthetic", "synthetic-base")
+
 
 def read_hub(name: str, split: str) -> Iterator[RawRow]:
     """A dataset of the Hugging Face hub, ORG/NAME or ORG/NAME:CONFIG.
@@ -80,9 +82,15 @@ def read_tfds(name: str, split: str) -> Iterator[RawRow]:
         ) from error
 
 
-def read_synthetic() -> Iterator[RawRow]:
-    """The embedded pool."""
-    from s2l_jax.data.synthetic import pool_rows
+def read_synthetic(name: str) -> Iterator[RawRow]:
+    """One of the embedded pools: "synthetic", or what the base checkpoints were trained on.
 
-    for number, row in enumerate(pool_rows(), 1):
-        yield RawRow(f"synthetic:{number}", row)
+    Raises:
+        InputError: another name.
+    """
+    from s2l_jax.data.synthetic import base_rows, pool_rows
+
+    if name not in SYNTHETIC:
+        raise InputError(f"no embedded pool {name!r}; there are {' and '.join(SYNTHETIC)}")
+    for number, row in enumerate(pool_rows() if name == "synthetic" else base_rows(), 1):
+        yield RawRow(f"{name}:{number}", row)

@@ -40,8 +40,8 @@ def find_sources(path: str, format: str, split: str) -> list[Source]:
     """
     if format not in FORMATS:
         raise InputError(f"format={format!r} is not known; choose one of {', '.join(FORMATS)}")
-    if format == "synthetic" or (format == "auto" and path == "synthetic"):
-        return [pool_datasets.read_synthetic]
+    if format == "synthetic" or (format == "auto" and path in pool_datasets.SYNTHETIC):
+        return [functools.partial(pool_datasets.read_synthetic, path or "synthetic")]
     parts = [path]
     if not epath.Path(path).exists():
         parts = [os.path.expanduser(part.strip()) for part in path.split(",")]

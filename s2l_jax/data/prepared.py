@@ -153,8 +153,8 @@ def _write(
     manifest = tally.manifest(settings)
     if tokenizer is not None and manifest["num_with_loss"] == 0:
         raise InputError(
-            f"No row of the pool has a response token within max_length={settings.max_length} tokens: "
-            "raise tokenize.max_length."
+            f"No row of the pool has a response token within max_length={settings.max_length} "
+            "tokens: raise tokenize.max_length."
         )
     for name, array in tally.arrays().items():
         artifacts.write_npy(path / f"{name}.npy", array)
@@ -208,7 +208,7 @@ class _Tally:
         ids = np.array([row.id for row in rows], np.uint64)
         lengths = np.array([len(e.tokens) for e in examples], np.int32)
         prompts = np.array([e.prompt_length for e in examples], np.int32)
-        columns = (lengths, prompts, ids, np.array(codes, np.int32))
+        columns: list[np.ndarray] = [lengths, prompts, ids, np.array(codes, np.int32)]
         for name, values in zip(self._columns, columns, strict=True):
             self._columns[name].append(values)
         for row, example in zip(rows, examples, strict=True):

@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 from s2l_jax.data.synthetic_tasks import (
+    BASE_TASKS,
     DAYS,
     DIGITS,
     FILLERS,
@@ -103,7 +104,7 @@ def base_rows(num_rows: int = 60_000, seed: int = 0) -> list[dict[str, Any]]:
     rng = random.Random(f"base/{seed}")
     rows = []
     for _ in range(num_rows):
-        task = rng.choice(TASKS)
+        task = rng.choice(BASE_TASKS)
         fields = task.draw(rng)
         words = [task.terse.format(**fields), *rng.choices(FILLERS, k=rng.randint(0, 4))]
         before = rng.randint(0, len(words) - 1)

@@ -71,6 +71,14 @@ def _draw_lookup(rng: random.Random) -> Fields:
     return {"table": table, "name": names[chosen], "age": ages[chosen]}
 
 
+def _draw_lookups(rng: random.Random) -> Fields:
+    """Every name of a table in another order, each with its age."""
+    entries = _draw_lookup(rng)["table"].split(",")
+    asked = rng.sample(entries, len(entries))
+    names = "".join(entry[0] for entry in asked)
+    return {"table": ",".join(entries), "names": names, "found": ",".join(asked)}
+
+
 def _draw_compare(rng: random.Random) -> Fields:
     a, b = rng.sample(range(10, 100), 2)
     return {"a": str(a), "b": str(b), "which": rng.choice(("larger", "smaller"))}
@@ -339,4 +347,10 @@ TASKS = (
         "{n}*{factor}",
         repeat=0.1,
     ),
+)
+
+# Only in the base mixture: lookups are learned far sooner from rows that have several.
+BASE_TASKS = (
+    *TASKS,
+    Task("lookups", _draw_lookups, lambda fields: fields["found"], (), "[{table}] {names}", 0.0),
 )

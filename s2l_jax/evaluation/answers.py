@@ -22,4 +22,4 @@ def exact_match(response: str, reference: str) -> bool:
 
 def _normalise(answer: str) -> str:
     answer = re.sub(r"(?<=\d),(?=\d{3}\b)", "", " ".join(answer.split()))
-    return answer.removesuffix(".")
+    return answer.removesuffix(".").rstrip()

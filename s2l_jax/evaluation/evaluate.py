@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from s2l_jax.data.batching import loss_token_counts
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
+from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.answers import exact_match, extract_answer
 from s2l_jax.evaluation.generate import generate
 from s2l_jax.models.decoder import Decoder
-from s2l_jax.trajectories.sweep import example_losses
+from s2l_jax.trajectories.sweep import tokenized_losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Prediction:
     answer: str  # extracted from the response
     reference: str
     correct: bool
-    loss: float  # of the reference response, nats a token
+    loss: float | None  # of the reference response, nats a token; None if max_length cuts it away
 
 
 def evaluate(
@@ -47,24 +49,24 @@ def evaluate(
     """Answer every row greedily and measure the loss of its reference response.
 
     Raises:
-      InputError: the tokeniser has more tokens than the model's embedding.
+      InputError: the tokeniser has more tokens than the model's embedding, or max_length leaves no
+        reference a token.
     """
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(
             f"the tokeniser has {len(tokenizer)} tokens, the model's vocabulary {model.config.vocab_size}: "
             "they do not belong together."
         )
-    losses = example_losses(
-        model,
-        tokenizer,
-        rows,
-        prompt=prompt,
-        max_length=max_length,
-        boundary=boundary,
-        dtype=dtype,
-        mesh=mesh,
-    )
-    prompts = [render(prompt, row)[0] for row in rows]
+    texts = [render(prompt, row) for row in rows]
+    examples = TokenizedList(tokenize(tokenizer, texts, max_length=max_length, boundary=boundary))
+    has_loss = loss_token_counts(examples, np.arange(len(rows))) > 0
+    if not has_loss.any():
+        raise InputError(
+            f"no held-out row has a response token within max_length={max_length} tokens: raise "
+            "tokenize.max_length."
+        )
+    losses = tokenized_losses(model, examples, max_length=max_length, dtype=dtype, mesh=mesh)
+    prompts = [text for text, _ in texts]
     answers = generate(
         model,
         tokenizer(prompts)["input_ids"],
@@ -85,14 +87,19 @@ def evaluate(
             answer=extract_answer(response),
             reference=row.output,
             correct=exact_match(response, row.output),
-            loss=float(loss),
+            loss=float(loss) if has else None,
         )
-        for row, text, response, loss in zip(rows, prompts, responses, losses, strict=True)
+        for row, text, response, loss, has in zip(
+            rows, prompts, responses, losses, has_loss, strict=True
+        )
     ]
 
 
 def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Accuracy and mean held-out loss over all rows and per source."""
+    """Accuracy and mean held-out loss over all rows and per source.
+
+    A row whose reference is cut away counts for accuracy alone; a source of such rows has no loss.
+    """
     sources: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         sources.setdefault(prediction.source, []).append(prediction)
@@ -103,8 +110,10 @@ def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def _summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    return {
+    losses = [p.loss for p in predictions if p.loss is not None]
+    summary = {
         "accuracy": float(np.mean([p.correct for p in predictions])),
-        "heldout_loss": float(np.mean([p.loss for p in predictions])),
         "num_examples": len(predictions),
+        "num_without_loss": len(predictions) - len(losses),
     }
+    return summary | ({"heldout_loss": float(np.mean(losses))} if losses else {})

@@ -10,8 +10,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Int32
 
-from s2l_jax.models.decoder import Context, Decoder, KeyValueCache, Params, bind, model_params
-from s2l_jax.models.decoder import DecoderConfig
+from s2l_jax.models.decoder import (
+    Context,
+    Decoder,
+    DecoderConfig,
+    KeyValueCache,
+    Params,
+    bind,
+    model_params,
+)
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import replicated, rows
 
@@ -41,6 +48,8 @@ def generate(
       dtype: of matrix products and of the cache.
       progress: called with the number of prompts answered so far.
     """
+    if not prompts:
+        return []
     groups = row_groups(mesh)
     batch_size = -(-min(batch_size, len(prompts)) // groups) * groups
     run = _compiled(model.config, max_new_tokens, end_token, dtype, mesh)
@@ -51,8 +60,8 @@ def generate(
         batch = by_length[start : start + batch_size]
         longest = len(prompts[batch[-1]])
         width = -(-longest // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE
-        tokens = np.full((batch_size, width), end_token, np.int32)
-        lengths = np.ones(batch_size, np.int32)
+        tokens = np.zeros((batch_size, width), np.int32)
+        lengths = np.zeros(batch_size, np.int32)  # 0 for a row that only fills the batch
         for row, number in enumerate(batch):
             lengths[row] = len(prompts[number])
             tokens[row, width - lengths[row] :] = prompts[number]
@@ -102,8 +111,8 @@ def _compiled(
             return number + 1, token, answer, done, cache
 
         answer = jnp.full((batch, max_new_tokens), end_token, jnp.int32)
-        none_done = jnp.zeros(batch, jnp.bool_)
-        return jax.lax.while_loop(going, step, (jnp.int32(0), first, answer, none_done, cache))[2]
+        start = (jnp.int32(0), first, answer, lengths == 0, cache)
+        return jax.lax.while_loop(going, step, start)[2]
 
     return jax.jit(run, out_shardings=replicated(mesh))
 

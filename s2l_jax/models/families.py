@@ -105,7 +105,7 @@ def _gpt_neox_config(config: HFConfig) -> DecoderConfig:
         if config.get(field, 0.0):
             raise InputError(f"{field}={config[field]} is not supported; set it to 0.")
     fraction = rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))
-    theta: float = rope.get("rope_theta", config.get("rotary_emb_base", 10000))
+    theta: Any = rope.get("rope_theta", config.get("rotary_emb_base", 10000))
     return DecoderConfig(
         family="gpt_neox",
         vocab_size=config["vocab_size"],

@@ -157,9 +157,7 @@ class _Reader:
             held = {shard: set(self._file(directory / shard).keys()) for shard in shards}
             self.files = {n: directory / shard for n, shard in index.items() if n in held[shard]}
         elif (directory / WEIGHTS).exists():
-            self.files = {
-                name: directory / WEIGHTS for name in self._file(directory / WEIGHTS).keys()
-            }  # noqa: SIM118
+            self.files = dict.fromkeys(self._file(directory / WEIGHTS).keys(), directory / WEIGHTS)
         else:
             hint = ""
             if list(directory.glob("pytorch_model*.bin")):

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from s2l_jax.models import hf
 from s2l_jax.models.decoder import (
@@ -14,6 +14,7 @@ from s2l_jax.models.decoder import (
     Params,
     bind,
     init_params,
+    model_params,
     nest_params,
     parameter_shapes,
 )
@@ -21,7 +22,7 @@ from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.parallel.sharding import parameter_sharding
 
 
-def model_shardings(mesh: Mesh, config: DecoderConfig) -> dict[str, jax.sharding.NamedSharding]:
+def model_shardings(mesh: Mesh, config: DecoderConfig) -> dict[str, NamedSharding]:
     """The sharding of every parameter of a decoder, by path."""
     return {
         path: parameter_sharding(mesh, LOGICAL_AXES[path], shape)
@@ -45,6 +46,14 @@ def load_model(path_or_hub_id: str, mesh: Mesh | None = None, dtype: Any = jnp.f
     mesh = mesh or make_mesh()
     params = hf.load_params(directory, config, dtype=dtype, shardings=model_shardings(mesh, config))
     return bind(config, params)
+
+
+def mesh_of(model: Decoder) -> Mesh:
+    """The mesh that a model's parameters lie on."""
+    sharding = jax.tree.leaves(model_params(model))[0].sharding
+    if isinstance(sharding, NamedSharding):
+        return sharding.mesh
+    return make_mesh(devices=list(sharding.device_set))
 
 
 def random_params(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Params:

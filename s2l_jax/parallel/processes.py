@@ -3,8 +3,9 @@
 import os
 
 import jax
-from absl import logging
 from jax.experimental import multihost_utils
+
+from s2l_jax import console
 
 
 def start() -> None:
@@ -24,7 +25,8 @@ def start() -> None:
         jax.distributed.initialize()
     else:
         return
-    logging.info("process %d of %d", jax.process_index(), jax.process_count())
+    if not is_writer():
+        console.mute()
 
 
 def is_writer() -> bool:

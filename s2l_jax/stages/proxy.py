@@ -1,6 +1,7 @@
 """Stages `proxy` and `trajectories`: train the proxy and sweep it, or take trajectories made elsewhere."""
 
 import time
+
 import numpy as np
 from jaxtyping import Float32, UInt64
 

@@ -1,12 +1,17 @@
 """Orbax checkpoints: written while training goes on, verified, and passed over when broken."""
 
 import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
+from jaxtyping import Array, UInt32
 
 from s2l_jax.console import quiet_libraries
 from s2l_jax.training.step import TrainState
@@ -29,10 +34,16 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._manager.close)
-            self.wait()
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            try:
+                self.wait()
+            finally:
+                self._manager.close()
+        except Exception as error:
+            if kind is None:
+                raise
+            logging.error("%s", error)  # what already stops the run is the one to be seen
 
     def save(self, step: int, state: TrainState) -> None:
         """Start writing the state after `step` steps; the write before it is waited for and checked.
@@ -43,7 +54,7 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
-        with quiet_libraries():
+        with quiet_libraries(), self._failing_as_oserror(step):
             self._manager.save(step, args=ocp.args.StandardSave(_tree(state)))
         self._pending = step
 
@@ -56,10 +67,20 @@ class Checkpoints:
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        self._manager.wait_until_finished()
+        with self._failing_as_oserror(pending):
+            self._manager.wait_until_finished()
         self._manager.reload()
         if pending not in self._manager.all_steps():
             raise OSError(f"{self._path}: the checkpoint of step {pending} was not committed.")
+
+    @contextlib.contextmanager
+    def _failing_as_oserror(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # tensorstore reports a full disk as a ValueError
+            raise OSError(
+                f"{self._path}: the checkpoint of step {step} could not be written ({_brief(error)})"
+            ) from error
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest checkpoint that can be read, or None; broken ones are removed.
@@ -70,18 +91,21 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 with quiet_libraries():
-                    tree = self._manager.restore(step, args=ocp.args.StandardRestore(_tree(like)))
+                    args = ocp.args.StandardRestore(_abstract_tree(like))
+                    tree = self._manager.restore(step, args=args)
+                state = TrainState(tree["step"], tree["params"], tree["opt_state"])
+                if not np.array_equal(tree["checksums"], _checksums(state)):
+                    raise ValueError("its arrays are not those that were written")
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 logging.warning(
-                    "%s: checkpoint %d cannot be read (%s: %s); trying the one before it.",
+                    "%s: checkpoint %d cannot be read (%s); trying the one before it.",
                     self._path,
                     step,
-                    type(error).__name__,
-                    (str(error).splitlines() or [""])[0][:200],
+                    _brief(error),
                 )
                 self._manager.delete(step)
                 continue
-            return TrainState(tree["step"], tree["params"], tree["opt_state"])
+            return state
         return None
 
 
@@ -93,4 +117,40 @@ def abstract(state: TrainState) -> TrainState:
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+    return {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "checksums": _checksums(state),
+    }
+
+
+def _abstract_tree(like: TrainState) -> dict[str, Any]:
+    leaves = len(jax.tree.leaves(like))
+    checksums = jax.ShapeDtypeStruct((leaves,), jnp.uint32, sharding=like.step.sharding)
+    return {
+        "step": like.step,
+        "params": like.params,
+        "opt_state": like.opt_state,
+        "checksums": checksums,
+    }
+
+
+def _checksums(state: TrainState) -> UInt32[Array, "k"]:
+    """The sum of each leaf's 32-bit words: Orbax does not notice bytes that changed in an array."""
+    return _summing(state.step.sharding)(state)
+
+
+@functools.lru_cache
+def _summing(sharding: jax.sharding.Sharding) -> Callable[[TrainState], jax.Array]:
+    def sums(state: TrainState) -> jax.Array:
+        words = (jax.lax.bitcast_convert_type(x, jnp.uint32) for x in jax.tree.leaves(state))
+        return jnp.stack([word.sum(dtype=jnp.uint32) for word in words])
+
+    return jax.jit(sums, out_shardings=sharding)
+
+
+def _brief(error: Exception) -> str:
+    # tensorstore says the cause last, after a long path and before a dump of its settings.
+    text = (str(error).splitlines() or [""])[0].split(" [")[0]
+    return f"{type(error).__name__}: {text if len(text) < 200 else f'{text[:60]} ... {text[-120:]}'}"

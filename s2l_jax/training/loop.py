@@ -1,5 +1,6 @@
 """The training loop: from the last good checkpoint to the last step."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -88,10 +89,17 @@ def train(
         dtype=DTYPES[settings.dtype],
         remat=settings.remat,
     )
-    with Checkpoints(path / "checkpoints", settings.keep_checkpoints) as checkpoints:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(
+            Checkpoints(path / "checkpoints", settings.keep_checkpoints)
+        )
         state = checkpoints.restore(abstract(state)) or state
         start = int(state.step)
-        metrics = Metrics(path, config, label, start, batches.num_steps, settings.log_every)
+        metrics = stack.enter_context(
+            contextlib.closing(
+                Metrics(path, config, label, start, batches.num_steps, settings.log_every)
+            )
+        )
         if start == 0 and 0 in sweep_steps:
             sweep(0, state.params)
         pending: tuple[Batch, StepMetrics] | None = None
@@ -121,7 +129,6 @@ def train(
                 metrics.pause(time.monotonic() - begin)
             if done == start + 1:
                 metrics.restart_clock()  # the first step compiled
-        metrics.close()
     return TrainResult(state.params, np.array(metrics.losses, np.float32))
 
 

@@ -67,7 +67,8 @@ def _token_losses(
         constrain=constrain,
     )
     hidden = hidden.reshape(groups, per_group * length, -1)
-    needed = jnp.take_along_axis(hidden, rows.loss_index[..., None], axis=1)
+    # Gathers whole vectors; take_along_axis would gather, and scatter back, element by element.
+    needed = jax.vmap(lambda vectors, index: vectors[index])(hidden, rows.loss_index)
     return _cross_entropy(model, constrain(needed), rows.loss_targets, rows.loss_mask)
 
 
@@ -82,7 +83,9 @@ def _cross_entropy(
     @jax.checkpoint
     def chunk_losses(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
         logits = model.logits(chunk[0])
-        picked = jnp.take_along_axis(logits, chunk[1][..., None], axis=-1)[..., 0]
+        # A masked sum fuses with the softmax, forwards and backwards; a gather does not.
+        is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) == chunk[1][..., None]
+        picked = jnp.where(is_target, logits, 0.0).sum(axis=-1)
         return jax.nn.logsumexp(logits, axis=-1) - picked
 
     groups, tokens = targets.shape

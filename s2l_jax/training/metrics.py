@@ -47,8 +47,9 @@ class Metrics:
         if processes.is_writer():
             import tensorboardX
 
+            # Points that an interrupted run wrote after its last checkpoint are taken back.
             self._board = tensorboardX.SummaryWriter(
-                str(path / "tensorboard"), purge_step=start or None
+                str(path / "tensorboard"), purge_step=start + 1 if start else None
             )
 
     def record(

@@ -27,8 +27,8 @@ def load_trajectories(path: epath.PathLike) -> Trajectories:
     An .npz holds `losses` [N, T] and, where known, `steps` [T] and `ids` [N].
 
     Raises:
-      InputError: nothing there, an unknown layout, losses that are not [N, T], or steps and ids that
-        do not belong to them.
+      InputError: nothing there, an unknown layout, losses that are not [N, T], or steps and ids
+        that do not belong to them.
     """
     path = epath.Path(path)
     if not path.exists():
@@ -66,13 +66,13 @@ def _checked(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectorie
     steps = np.arange(1, t + 1) if steps is None else steps
     if steps.shape != (t,) or steps.dtype.kind not in "iuf" or (np.diff(steps) <= 0).any():
         raise InputError(
-            f"{path}: {t} columns of losses, but steps of shape {steps.shape} and type {steps.dtype}; one "
-            "number a column is needed, each above the one before."
+            f"{path}: {t} columns of losses, but steps of shape {steps.shape} and type "
+            f"{steps.dtype}; one number a column is needed, each above the one before."
         )
     if ids is not None and (ids.shape != (n,) or ids.dtype.kind not in "iu" or (ids < 0).any()):
         raise InputError(
-            f"{path}: {n} rows of losses, but ids of shape {ids.shape} and type {ids.dtype}; one whole "
-            "number of at least 0 a row is needed."
+            f"{path}: {n} rows of losses, but ids of shape {ids.shape} and type {ids.dtype}; one "
+            "whole number of at least 0 a row is needed."
         )
     return Trajectories(
         losses.astype(np.float32, copy=False),

@@ -31,8 +31,8 @@ class TrajectoryStore:
         shapes = [array.shape for array in (self._losses, self._steps, self._ids)]
         if [len(shape) for shape in shapes] != [2, 1, 1] or shapes[0][0] != shapes[2][0]:
             raise InputError(
-                f"{self._path}: not a trajectory store: losses, steps and ids have shapes {shapes}; "
-                "[N, T], [T] and [N] are needed."
+                f"{self._path}: not a trajectory store: losses, steps and ids have shapes "
+                f"{shapes}; [N, T], [T] and [N] are needed."
             )
 
     @classmethod
@@ -114,7 +114,8 @@ class TrajectoryStore:
             return ts.open(spec).result()
         except ValueError as error:
             raise InputError(
-                f"{self._path}: not a trajectory store: its array `{name}` cannot be opened ({error})."
+                f"{self._path}: not a trajectory store: its array `{name}` cannot be "
+                f"opened ({error})."
             ) from error
 
 

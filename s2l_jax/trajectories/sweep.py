@@ -14,7 +14,7 @@ from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.models.decoder import Decoder, DecoderConfig, Params, model_params
-from s2l_jax.parallel.mesh import make_mesh
+from s2l_jax.parallel.placement import mesh_of
 from s2l_jax.parallel.sharding import replicated, row_constraint
 from s2l_jax.training.loss import example_losses as packed_losses
 from s2l_jax.trajectories.pinned import PinnedSlice
@@ -79,14 +79,35 @@ def example_losses(
       boundary: see `data.tokens.tokenize`.
       dtype: of matrix products and activations.
       batch_tokens: tokens worked on at a time, per device.
-      mesh: where the model lies; all devices on the `data` axis if absent.
+      mesh: where the model lies; read off its parameters if absent.
     """
+    if not rows:
+        return np.zeros(0, np.float32)
     texts = [render(prompt, row if isinstance(row, PoolRow) else _as_row(row)) for row in rows]
     examples = TokenizedList(tokenize(tokenizer, texts, max_length=max_length, boundary=boundary))
-    mesh = mesh or make_mesh()
+    return tokenized_losses(
+        model,
+        examples,
+        max_length=max_length,
+        dtype=dtype,
+        batch_tokens=batch_tokens,
+        mesh=mesh or mesh_of(model),
+    )
+
+
+def tokenized_losses(
+    model: Decoder,
+    examples: TokenizedList,
+    *,
+    max_length: int,
+    dtype: Any,
+    mesh: Mesh,
+    batch_tokens: int = 16_384,
+) -> Float32[np.ndarray, "n"]:
+    """`example_losses` of examples that are tokenised already."""
     tracked = PinnedSlice(
         examples,
-        np.arange(len(texts)),
+        np.arange(len(examples.lengths)),
         mesh,
         max_length=max_length,
         batch_tokens=batch_tokens,

@@ -1,0 +1,297 @@
+"""Greedy generation equals asking for one token at a time, and answers are judged as people would."""
+
+import collections
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2l_jax.data.pool import PoolRow
+from s2l_jax.errors import InputError
+from s2l_jax.evaluation import evaluate as evaluate_module
+from s2l_jax.evaluation.answers import exact_match, extract_answer
+from s2l_jax.evaluation.evaluate import Prediction, evaluate, summarise
+from s2l_jax.evaluation.generate import generate
+from s2l_jax.models import hf
+from s2l_jax.parallel.placement import load_model
+from s2l_jax.trajectories.sweep import example_losses
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
+NEW = 10  # tokens
+RNG = np.random.default_rng(5)
+PROMPTS = [RNG.integers(1, 64, length).tolist() for length in (33, 1, 8, 40, 2, 31, 32)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def model(one_device_mesh):
+    return load_model(str(GOLDEN), one_device_mesh)
+
+
+@jax.jit
+def _logits(model, tokens):
+    positions = jnp.arange(tokens.shape[1])[None]
+    return model.logits(model(tokens, positions, jnp.ones_like(tokens)))[0]
+
+
+@pytest.fixture(scope="module")
+def endless(model):
+    """Ten greedy tokens of each prompt, each from a forward pass over all before it."""
+    answers = []
+    for prompt in PROMPTS:
+        tokens = list(prompt)
+        for _ in range(NEW):
+            row = np.array([tokens + [0] * (64 - len(tokens))])
+            tokens.append(int(_logits(model, row)[len(tokens) - 1].argmax()))
+        answers.append(tokens[len(prompt) :])
+    return answers
+
+
+@pytest.fixture(scope="module")
+def end(endless):
+    """A token that ends some answers in the middle, and not all at one place."""
+    first = collections.defaultdict(set)
+    for answer in endless:
+        for token in set(answer):
+            first[token].add(answer.index(token))
+    return max(first, key=lambda token: (len(first[token]), token))
+
+
+@pytest.fixture(scope="module")
+def expected(endless, end):
+    cut = [answer[: answer.index(end)] if end in answer else answer for answer in endless]
+    assert len(set(map(len, cut))) > 2, "answers of different length"
+    return cut
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_greedy_equals_a_loop_without_cache(batch_size, model, one_device_mesh, expected, end):
+    seen = []
+    answers = generate(
+        model,
+        PROMPTS,
+        max_new_tokens=NEW,
+        end_token=end,
+        mesh=one_device_mesh,
+        batch_size=batch_size,
+        progress=seen.append,
+    )
+    assert answers == expected
+    assert seen == ([3, 6, 7] if batch_size == 3 else [7])
+
+
+def test_a_cube_of_devices_gives_the_same_answers(cube_mesh, expected, end):
+    model = load_model(str(GOLDEN), cube_mesh)
+    answers = generate(model, PROMPTS, max_new_tokens=NEW, end_token=end, mesh=cube_mesh)
+    assert answers == expected
+
+
+def test_answers_end_at_the_limit(model, one_device_mesh, endless):
+    short = [answer[:2] for answer in endless[:2]]
+    options = {"max_new_tokens": 2, "end_token": 64, "mesh": one_device_mesh}
+    assert generate(model, PROMPTS[:2], **options) == short
+    assert generate(model, [], **options) == []
+
+
+def test_bfloat16_generates_alike(model, one_device_mesh, endless):
+    answers = generate(
+        model,
+        PROMPTS,
+        max_new_tokens=3,
+        end_token=64,
+        mesh=one_device_mesh,
+        dtype=jnp.bfloat16,
+    )
+    same = [ours[0] == theirs[0] for ours, theirs in zip(answers, endless, strict=True)]
+    assert sum(same) >= 5
+
+
+def test_transformers_generates_the_same(expected, end):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(GOLDEN)
+    for prompt, answer in zip(PROMPTS, expected, strict=True):
+        out = theirs.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=NEW,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=0,
+        )
+        generated = out[0, len(prompt) :].tolist()
+        assert (generated[:-1] if generated[-1] == end else generated) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("2 + 2 = 4\n#### 4", "4"),
+        ("####4", "4"),
+        ("#### 1\nno\n#### 2", "2"),
+        ("#### 7\nand then some", "7"),
+        ("  Paris \n", "Paris"),
+        ("#### ", ""),
+        ("", ""),
+        ("the answer\nin two lines", "the answer\nin two lines"),
+    ],
+)
+def test_the_answer_follows_the_last_mark(response, answer):
+    assert extract_answer(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "reference"),
+    [
+        ("so 12 #### 12", "3 * 4 = 12\n#### 12"),
+        ("12", "#### 12"),
+        ("#### 1,234,567", "#### 1234567"),
+        ("#### 12.", "#### 12"),
+        ("#### 12 .", "12"),
+        ("a   b\tc", "a b c"),
+        ("#### -3", "#### -3"),
+        ("x = 1, 2", "x = 1, 2"),
+    ],
+)
+def test_equal_answers(response, reference):
+    assert exact_match(response, reference)
+    assert exact_match(reference, response)
+
+
+@pytest.mark.parametrize(
+    ("response", "reference"),
+    [
+        ("#### 12", "#### 13"),
+        ("#### 1,23", "#### 123"),
+        ("#### 1.2", "#### 12"),
+        ("#### ", "#### 1"),
+        ("", "#### 0"),
+        ("12 apples", "12"),
+        ("#### 3", "#### -3"),
+        ("Paris", "paris"),
+        ("0.5", "5"),
+    ],
+)
+def test_different_answers(response, reference):
+    assert not exact_match(response, reference)
+
+
+def make_row(number, source, instruction, output):
+    return PoolRow(number, instruction, "", output, source, {}, "")
+
+
+ROWS = [
+    make_row(11, "copy", "Copy: QXZ", "QXZ"),
+    make_row(12, "add", "Add 1 and 2.", "1 + 2 = 3 #### 3"),
+    make_row(13, "add", "Add 2 and 2.", "2 + 2 = 4 #### 4"),
+    make_row(14, "long", "Say nothing. " * 60, "nothing"),
+]
+OPTIONS = {"prompt": "plain", "boundary": "separate", "max_length": 64, "dtype": jnp.float32}
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_checkpoint, one_device_mesh):
+    return load_model(str(tiny_checkpoint), one_device_mesh), hf.load_tokenizer(tiny_checkpoint)
+
+
+def test_evaluate_answers_and_measures_every_row(tiny, one_device_mesh, monkeypatch):
+    model, tokenizer = tiny
+    answers = ["QXZ", "so 3. #### 3", "#### 5", "nothing"]
+
+    def answer(model, prompts, *, end_token, **options):
+        assert tokenizer.batch_decode(prompts) == [f"{row.instruction}\n" for row in ROWS]
+        assert end_token == tokenizer.eos_token_id
+        return tokenizer(answers)["input_ids"]
+
+    monkeypatch.setattr(evaluate_module, "generate", answer)
+    predictions = evaluate(
+        model, tokenizer, ROWS, max_new_tokens=4, batch_size=2, mesh=one_device_mesh, **OPTIONS
+    )
+    losses = example_losses(model, tokenizer, ROWS, prompt="plain", max_length=64)
+    want = [
+        (11, "copy", "QXZ", "QXZ", True, losses[0]),
+        (12, "add", "so 3. #### 3", "3", True, losses[1]),
+        (13, "add", "#### 5", "5", False, losses[2]),
+        (14, "long", "nothing", "nothing", True, None),
+    ]
+    got = [(p.id, p.source, p.response, p.answer, p.correct, p.loss) for p in predictions]
+    assert got == want
+    assert all(p.reference == row.output for p, row in zip(predictions, ROWS, strict=True))
+    summary = summarise(predictions)
+    assert summary["overall"] == {
+        "accuracy": 0.75,
+        "num_examples": 4,
+        "num_without_loss": 1,
+        "heldout_loss": pytest.approx(float(losses[:3].mean())),
+    }
+    assert list(summary["sources"]) == ["add", "copy", "long"]
+    assert summary["sources"]["add"]["accuracy"] == 0.5
+    assert summary["sources"]["add"]["heldout_loss"] == pytest.approx(float(losses[1:3].mean()))
+    assert "heldout_loss" not in summary["sources"]["long"]
+
+
+def test_evaluate_generates_with_the_tokenizer(tiny, one_device_mesh):
+    model, tokenizer = tiny
+    seen = []
+    predictions = evaluate(
+        model,
+        tokenizer,
+        ROWS[:3],
+        max_new_tokens=4,
+        batch_size=2,
+        mesh=one_device_mesh,
+        progress=seen.append,
+        **OPTIONS,
+    )
+    assert seen == [2, 3]
+    prompts = tokenizer([f"{row.instruction}\n" for row in ROWS[:3]])["input_ids"]
+    raw = generate(
+        model,
+        prompts,
+        max_new_tokens=4,
+        end_token=tokenizer.eos_token_id,
+        mesh=one_device_mesh,
+        batch_size=2,
+    )
+    assert [p.response for p in predictions] == tokenizer.batch_decode(raw, skip_special_tokens=True)
+
+
+def test_evaluate_refuses_a_tokenizer_of_another_model(tiny, model, one_device_mesh):
+    with pytest.raises(InputError, match=r"tokeniser has \d+ tokens, .* vocabulary 64"):
+        evaluate(
+            model, tiny[1], ROWS, max_new_tokens=4, batch_size=2, mesh=one_device_mesh, **OPTIONS
+        )
+
+
+def test_evaluate_refuses_rows_that_are_all_cut(tiny, one_device_mesh):
+    with pytest.raises(InputError, match=r"within max_length=64 .* tokenize\.max_length"):
+        evaluate(*tiny, ROWS[3:], max_new_tokens=4, batch_size=2, mesh=one_device_mesh, **OPTIONS)
+
+
+def test_a_source_mean_weighs_each_row_once():
+    predictions = [
+        Prediction(i, source, "", "", "", "", correct, loss)
+        for i, (source, correct, loss) in enumerate(
+            [("b", True, 1.0), ("a", False, 2.0), ("b", False, 6.0)]
+        )
+    ]
+    assert summarise(predictions) == {
+        "overall": {
+            "accuracy": pytest.approx(1 / 3),
+            "num_examples": 3,
+            "num_without_loss": 0,
+            "heldout_loss": 3.0,
+        },
+        "sources": {
+            "a": {"accuracy": 0.0, "num_examples": 1, "num_without_loss": 0, "heldout_loss": 2.0},
+            "b": {"accuracy": 0.5, "num_examples": 2, "num_without_loss": 0, "heldout_loss": 3.5},
+        },
+    }

@@ -1,0 +1,200 @@
+"""The command line: a fault is said in a line, with status 2, and nothing finished is lost."""
+
+import errno
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import launch
+from s2l_jax.config import load
+from s2l_jax.data.synthetic_tokenizer import write_tokenizer
+from s2l_jax.errors import DivergedError, InputError
+from s2l_jax.pipeline import STAGES, find_stages, run_pipeline
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+QUICKSTART = "--config=configs/quickstart.py"
+
+
+def start(*arguments):
+    """Status, standard output and standard error of launch.py."""
+    done = subprocess.run(
+        [sys.executable, "launch.py", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=dict(os.environ) | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def refused(*arguments):
+    """The error of a command that must end with status 2 and without a traceback."""
+    status, _, error = start(*arguments)
+    assert status == 2, error
+    assert "Traceback" not in error
+    line = error.splitlines()[-1] if error else ""
+    assert "error: " in error, line
+    return error[error.index("error: ") :]
+
+
+def test_help_explains_every_stage_and_field():
+    status, out, _ = start("--help")
+    assert status in (0, 1)  # absl ends with 1
+    for stage in STAGES:
+        assert stage in out
+    for field in ("tokenize.max_length = 512", "selection.runs.<name>.method = 's2l'", "--workdir"):
+        assert field in out
+    assert "did not match" not in out
+
+
+class TestFlags:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                [QUICKSTART, "--config.proxy.train.bach_size=3"],
+                r"--config.proxy.train.bach_size: no such field; did you mean "
+                "'proxy.train.batch_size'?",
+            ),
+            (
+                [QUICKSTART, "--config.selection.runs.s2l.bugdet=3"],
+                "--config.selection.runs.s2l.bugdet: no such field; did you mean 'budget'?",
+            ),
+            ([QUICKSTART, "--config.selection.runs.other.budget=3"], "has no 'other' to override"),
+            ([QUICKSTART, "--config.seed=0.5"], "--config.seed=0.5: invalid literal"),
+            ([QUICKSTART, "--config.seed=-3"], "seed=-3: must be 0 or above."),
+            (
+                [QUICKSTART, "--workdir=/tmp/config.d", "--config.proxy.train.pack=perhaps"],
+                "--config.proxy.train.pack=perhaps",
+            ),
+            (["--config=configs/quick.py"], "--config=configs/quick.py: no such file; there are "),
+            (["--config", "no.py", "--config.seed=1"], "--config=no.py: no such file"),
+            ([], "--config is missing: name an experiment"),
+            ([QUICKSTART, "pool"], "unexpected arguments ['pool']"),
+            ([QUICKSTART, "--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean"),
+        ],
+    )
+    def test_refused(self, arguments, message):
+        error = refused(*arguments)
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+    def test_bad_stages_and_no_workdir_made(self, tmp_path):
+        error = refused(QUICKSTART, f"--workdir={tmp_path / 'run'}", "--stages=pool,p")
+        assert "--stages: 'p' names pool and proxy; stages are pool, proxy, trajectories" in error
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "from s2l_jax.config import default, run\n"
+                "def get_config():\n    return run(metod='s2l')\n",
+                "selection run: no field 'metod'; did you mean 'method'?",
+            ),
+            ("def get_config():\n    return 3\n", "get_config() gives 3; it must return"),
+            ("config = 3\n", "has no attribute 'get_config'"),
+        ],
+    )
+    def test_config_files_with_faults(self, tmp_path, text, message):
+        (tmp_path / "mine.py").write_text(text)
+        assert message in refused(f"--config={tmp_path / 'mine.py'}")
+
+
+class TestStages:
+    def test_names_and_beginnings_in_any_order(self):
+        assert find_stages(["sel", "proxy"]) == ["proxy", "selection"]
+        assert find_stages(STAGES) == list(STAGES)
+        assert find_stages(["e", "e", "evaluation"]) == ["evaluation"]
+
+    @pytest.mark.parametrize("name", ["", "p", "t", "nothing", "Pool", "pooling"])
+    def test_others(self, name):
+        with pytest.raises(InputError, match="stages are pool, proxy"):
+            find_stages([name])
+
+
+class TestStatus:
+    @pytest.mark.parametrize(
+        ("error", "status", "said"),
+        [
+            (InputError("row 3 is bad"), 2, "error: row 3 is bad"),
+            (DivergedError("step 3"), 3, "stopped: step 3"),
+            (OSError(errno.ENOSPC, "No space left on device"), 4, "No space left on device. What"),
+        ],
+    )
+    def test_of_errors(self, monkeypatch, capsys, error, status, said):
+        def fails(argv):
+            raise error
+
+        monkeypatch.setattr(launch, "main", fails)
+        assert launch._guarded(["launch.py"]) == status
+        assert said in capsys.readouterr().err
+
+    def test_of_a_bug_is_a_traceback(self, monkeypatch):
+        def fails(argv):
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(launch, "main", fails)
+        with pytest.raises(RuntimeError):
+            launch._guarded(["launch.py"])
+
+
+class TestBadInput:
+    """One workdir, put right step by step; `run_pipeline` raises what the command prints."""
+
+    @pytest.fixture
+    def config(self, tmp_path):
+        model = tmp_path / "model"
+        write_tokenizer(model)
+        hf_config = REPOSITORY / "s2l_jax" / "data" / "base" / "proxy" / "config.json"
+        (model / "config.json").write_text(hf_config.read_text())
+        config = load("quickstart")
+        config.proxy.checkpoint = str(model)
+        config.pool.path = str(tmp_path / "pool.jsonl")
+        config.trajectories.every = 5
+        return config
+
+    def test_earlier_artifacts_stay(self, config, tmp_path):
+        workdir, pool = tmp_path / "run", tmp_path / "pool.jsonl"
+        with pytest.raises(InputError, match=r"pool\.jsonl does not exist"):
+            run_pipeline(config, workdir, stages=["pool"])
+
+        rows = [{"instruction": f"copy {n}", "output": str(n)} for n in range(40)]
+        lines = [json.dumps(row) for row in rows]
+        pool.write_text("\n".join([*lines[:6], '{"instruction": "cop', *lines[6:]]))
+        with pytest.raises(InputError, match=r"pool\.jsonl:7: .*Correct the row"):
+            run_pipeline(config, workdir, stages=["pool"])
+
+        # Put right, the same command goes on in the same workdir.
+        pool.write_text("\n".join(lines))
+        results = run_pipeline(config, workdir, stages=["pool"])
+        assert results["pool"]["num_examples"] == 40
+        before = contents(workdir / "pool")
+        assert any(name.endswith("manifest.json") for name in before)
+
+        with pytest.raises(InputError, match=r"model.*safetensors"):
+            run_pipeline(config, workdir, stages=["proxy"])
+        assert contents(workdir / "pool") == before
+        assert json.loads((workdir / "results.json").read_text()) == results
+
+        # What a finished part was made of may not change any more.
+        pool.write_text("\n".join(lines[:-1]))
+        with pytest.raises(InputError, match=r"other settings:\n  pool\.content: 'pool\.jsonl:"):
+            run_pipeline(config, workdir, stages=["pool"])
+        assert contents(workdir / "pool") == before
+
+    def test_on_the_command_line(self, tmp_path):
+        pool = tmp_path / "pool.jsonl"
+        pool.write_text('{"instruction": "copy a", "output": "a"}\n{"instruction": "copy b"}\n')
+        run = [QUICKSTART, f"--workdir={tmp_path / 'run'}", f"--config.pool.path={pool}"]
+        error = refused(*run, "--stages=pool")
+        assert f'{pool}:2: has no field "output"' in error
+
+
+def contents(folder):
+    return {str(f): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
