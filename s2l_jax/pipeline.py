@@ -20,6 +20,7 @@ from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.records import stored_results
 from s2l_jax.selection import Selection
 from s2l_jax.stages import evaluation, pool, proxy, selection, target
+from s2l_jax.stages.models import check_model
 from s2l_jax.stages.run import Run
 from s2l_jax.trajectories.load import Trajectories
 
@@ -55,7 +56,12 @@ def run_pipeline(
     )
     if processes.is_writer():
         artifacts.write_json(run.workdir / "config.json", _described(config, name))
-    pools = pool.prepare_pool(run, models=_models(run, wanted))
+    models = _models(run, wanted)
+    for model in models:
+        check_model(run, model)
+    if "evaluation" in wanted and config.evaluation.path:
+        evaluation.heldout_rows(run)
+    pools = pool.prepare_pool(run, models=models)
     if "proxy" in wanted and not config.trajectories.path and _needs_trajectories(run):
         proxy.train_proxy(run, _pool_of(pools, "proxy"))
     trajectories: Trajectories | None = None

@@ -219,6 +219,6 @@ def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
 
 
 def roughly(n: int, least: int = 1) -> int:
-    """`n` rounded up to a multiple of an eighth of the power of two above it, and of `least`."""
-    step = max(least, 1 << max(0, n.bit_length() - 3))
+    """`n` rounded up to a multiple of a sixteenth of the power of two above it, and of `least`."""
+    step = max(least, 1 << max(0, n.bit_length() - 4))
     return max(step, -(-n // step) * step)

@@ -40,9 +40,7 @@ def tokenize(
     """
     if boundary not in BOUNDARIES:
         raise InputError(f"tokenize.boundary={boundary!r}: choose one of {', '.join(BOUNDARIES)}.")
-    prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
-    if _appends_end(tokenizer):
-        prompts = [ids[:-1] for ids in prompts]
+    prompts = tokenize_prompts(tokenizer, [prompt for prompt, _ in texts])
     if boundary == "separate":
         responses = tokenizer([r for _, r in texts], add_special_tokens=False)["input_ids"]
         whole = [p + r for p, r in zip(prompts, responses, strict=True)]
@@ -62,6 +60,14 @@ def tokenize(
     return examples
 
 
+def tokenize_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of prompts alone, as a response may follow them: no end-of-sequence token."""
+    ids = tokenizer(list(prompts))["input_ids"]
+    # A letter tells, since the beginning-of-sequence token may be the same one.
+    appends_end = tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
+    return [each[:-1] for each in ids] if appends_end else ids
+
+
 class TokenizedList:
     """Tokenised examples held in memory, as `data.batching` and the loss sweep read them."""
 
@@ -73,11 +79,6 @@ class TokenizedList:
     def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
         """Token ids of some examples."""
         return [self._examples[n].tokens for n in numbers]
-
-
-def _appends_end(tokenizer: Any) -> bool:
-    # A letter, since the beginning-of-sequence token may be the same one.
-    return tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
 
 
 def _with_end(ids: list[int], tokenizer: Any) -> list[int]:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from s2l_jax.data.batching import loss_token_counts
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
+from s2l_jax.data.tokens import tokenize_prompts
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.answers import exact_match, extract_answer
@@ -69,7 +70,7 @@ def evaluate(
     prompts = [text for text, _ in texts]
     answers = generate(
         model,
-        tokenizer(prompts)["input_ids"],
+        tokenize_prompts(tokenizer, prompts),
         max_new_tokens=max_new_tokens,
         end_token=tokenizer.eos_token_id,
         mesh=mesh,

@@ -96,6 +96,16 @@ def load_params(
     return nest_params(leaves)
 
 
+def check_weights(directory: epath.Path, config: DecoderConfig) -> None:
+    """Check names and shapes of a checkpoint's tensors without reading them.
+
+    Raises:
+      InputError: as `load_params`.
+    """
+    table = family(read_config(directory), str(directory)).tensors(config)
+    _check(_Reader(directory), table, config, directory)
+
+
 def save_model(
     path: epath.PathLike,
     params: Params,

@@ -21,7 +21,7 @@ def write_subset(path: epath.PathLike, originals: Iterable[dict[str, Any]]) -> i
     try:
         with temporary.open("w", encoding="utf-8") as file:
             for original in originals:
-                file.write(json.dumps(original, ensure_ascii=False) + "\n")
+                file.write(json.dumps(original) + "\n")
                 count += 1
         temporary.replace(path)
     except BaseException:

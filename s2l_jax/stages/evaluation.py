@@ -6,7 +6,7 @@ import json
 from etils import epath
 
 from s2l_jax import artifacts
-from s2l_jax.console import Progress, say
+from s2l_jax.console import Progress
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.evaluation.evaluate import evaluate, summarise
@@ -28,7 +28,7 @@ def evaluate_all(run: Run) -> None:
     """Evaluate what is not evaluated yet; nothing when `evaluation.path` is empty."""
     if not run.config.evaluation.path:
         return
-    rows = _heldout(run)
+    rows = heldout_rows(run)
     identity = data_identity(run.config.evaluation.path)
     for name in (UNTUNED, *target_names(run)):
         _evaluate_one(run, name, rows, identity)
@@ -83,19 +83,22 @@ def _evaluate_one(run: Run, name: str, rows: list[PoolRow], identity: str) -> No
     record.finish(results)
 
 
-def _heldout(run: Run) -> list[PoolRow]:
+def heldout_rows(run: Run) -> list[PoolRow]:
+    """The rows that models are evaluated on.
+
+    Raises:
+      InputError: a missing file or a bad row.
+    """
     config = run.config.evaluation
     if config.path == "synthetic":
-        from s2l_jax.data.synthetic import heldout_rows
+        from s2l_jax.data import synthetic
 
         rows = [
             PoolRow(
                 i, r["instruction"], r.get("input", ""), r["output"], r["source"], r, f"row {i}"
             )
-            for i, r in enumerate(heldout_rows())
+            for i, r in enumerate(synthetic.heldout_rows())
         ]
         return rows[: config.limit or None]
     fields = FieldMap(**run.config.pool.fields.to_dict())
-    rows = list(read_rows(config.path, limit=config.limit, fields=fields))
-    say(f"held-out rows: {len(rows)} from {config.path}")
-    return rows
+    return list(read_rows(config.path, limit=config.limit, fields=fields))

@@ -14,7 +14,7 @@ from s2l_jax.models import hf
 from s2l_jax.models.decoder import DecoderConfig, Params, bind, model_params, parameter_shapes
 from s2l_jax.parallel.placement import load_model, random_params
 from s2l_jax.stages.pool import tokenizer_of
-from s2l_jax.stages.run import Run
+from s2l_jax.stages.run import Run, check_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,19 @@ def open_model(run: Run, what: str) -> Model:
 
     count = sum(int(jnp.prod(jnp.array(s))) for s in parameter_shapes(config).values())
     return Model(config, hf_config, initial, tokenizer, count)
+
+
+def check_model(run: Run, what: str) -> None:
+    """Find now what would stop the proxy or target later: its files, and how its batch divides.
+
+    Raises:
+      InputError: see `open_model` and `run.check_batch`.
+    """
+    settings: ConfigDict = run.config[what]
+    check_batch(run, settings.train, what)
+    model = open_model(run, what)
+    if settings.init == "pretrained":
+        hf.check_weights(hf.resolve(settings.checkpoint), model.config)
 
 
 def bound(model: Model) -> Any:

@@ -1,6 +1,9 @@
 """Stages `proxy` and `trajectories`: train the proxy and sweep it, or take trajectories made elsewhere."""
 
+import hashlib
+import json
 import time
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt64
@@ -54,9 +57,9 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
         return
     model = open_model(run, "proxy")
     batches = make_batches(
-        run, pool, subset, np.ones(len(subset), np.float32), config.proxy.train, steps, "proxy"
+        run, pool, subset, np.ones(len(subset), np.float32), config.proxy.train, steps
     )
-    sweeps = _Sweeps(run, pool, model)
+    sweeps = _Sweeps(run, pool, model, settings)
     sweep_steps = range(0 if config.trajectories.step_zero else cadence, steps + 1, cadence)
     result = train(
         model.config,
@@ -89,10 +92,14 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
 class _Sweeps:
     """Measures a column at each checkpoint, stores it, and hands it to the running clustering."""
 
-    def __init__(self, run: Run, pool: PreparedPool, model: Model):
+    def __init__(self, run: Run, pool: PreparedPool, model: Model, settings: dict[str, Any]):
         config = run.config
         if processes.is_writer():
-            origin = {"proxy": config.proxy.checkpoint, "cadence": config.trajectories.every}
+            text = json.dumps(settings, sort_keys=True)
+            origin = {
+                "proxy": config.proxy.checkpoint,
+                "settings": hashlib.sha256(text.encode()).hexdigest(),
+            }
             TrajectoryStore.create(run.workdir / STORE, np.asarray(pool.ids), origin)
         processes.barrier("trajectory store")
         self._store = TrajectoryStore(run.workdir / STORE)

@@ -54,19 +54,11 @@ def trainable(pool: PreparedPool) -> np.ndarray:
     return np.flatnonzero(np.asarray(pool.lengths) > np.maximum(pool.prompt_lengths, 1))
 
 
-def make_batches(
-    run: Run,
-    pool: PreparedPool,
-    subset: np.ndarray,
-    weights: np.ndarray,
-    train: ConfigDict,
-    steps: int,
-    what: str,
-) -> Batches:
-    """The batches of a proxy or target run.
+def check_batch(run: Run, train: ConfigDict, what: str) -> None:
+    """Check that a step's examples divide over accumulation and mesh.
 
     Raises:
-      InputError: the batch does not divide over accumulation and mesh.
+      InputError: they do not.
     """
     groups = row_groups(run.mesh)
     if train.batch_size % (groups * train.accumulation):
@@ -74,6 +66,17 @@ def make_batches(
             f"{what}.train.batch_size={train.batch_size} does not divide by mesh.data x mesh.fsdp x "
             f"{what}.train.accumulation = {groups} x {train.accumulation}."
         )
+
+
+def make_batches(
+    run: Run,
+    pool: PreparedPool,
+    subset: np.ndarray,
+    weights: np.ndarray,
+    train: ConfigDict,
+    steps: int,
+) -> Batches:
+    """The batches of a proxy or target run."""
     return Batches(
         pool,
         subset,
@@ -83,7 +86,7 @@ def make_batches(
         seed=run.config.seed,
         max_length=run.config.tokenize.max_length,
         microbatches=train.accumulation,
-        groups=groups,
+        groups=row_groups(run.mesh),
         local_groups=local_groups(run.mesh),
         pack=train.pack,
     )

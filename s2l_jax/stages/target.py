@@ -58,7 +58,7 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
     model = open_model(run, "target")
     if not config.target.use_weights:
         weights = np.ones_like(weights)
-    batches = make_batches(run, pool, subset, weights, config.target.train, steps, "target")
+    batches = make_batches(run, pool, subset, weights, config.target.train, steps)
     result = train(
         model.config,
         model.initial_params,

@@ -42,7 +42,7 @@ class TrajectoryStore:
         """A store without columns; one that is there already is opened.
 
         Raises:
-          InputError: the store there is of other examples.
+          InputError: the store there is of other examples, or has other attributes.
         """
         path = epath.Path(path)
         if not (path / "zarr.json").exists():
@@ -59,6 +59,12 @@ class TrajectoryStore:
             raise InputError(
                 f"{path}: holds {store.num_examples} examples with other ids than this pool's "
                 f"{len(ids)}; use another workdir."
+            )
+        before = artifacts.read_json(path / "zarr.json")["attributes"]
+        if before != attributes:
+            raise InputError(
+                f"{path}: holds trajectories of another proxy ({before} before, {dict(attributes)} "
+                "now); use another workdir."
             )
         return store
 
