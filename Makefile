@@ -8,7 +8,7 @@ PY := .venv/bin/python
 JAX_PLATFORMS ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types clean
+.PHONY: help setup demo base test lint format types clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +19,14 @@ setup:  ## make or update .venv and nothing else
 demo: setup  ## the whole pipeline on the embedded data, into runs/quickstart
 	@echo "demo: launch.py --config=configs/quickstart.py --workdir=runs/quickstart"
 	@$(PY) launch.py --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
+
+# Takes some ten minutes; the quickstart starts from what it makes.
+base: setup  ## train the embedded base checkpoints anew
+	@for model in proxy target; do \
+	  echo "base: launch.py --config=configs/quickstart_base.py:$$model --workdir=runs/base_$$model"; \
+	  $(PY) launch.py --config=configs/quickstart_base.py:$$model --workdir=runs/base_$$model $(ARGS) && \
+	  cp runs/base_$$model/target/full/hf/model.safetensors s2l_jax/data/base/$$model/ || exit 1; \
+	done
 
 # The tests of one file stay in one process, where they share compiled functions.
 test: setup  ## the test suite

@@ -19,10 +19,11 @@ def get_config(model: str = "target") -> ConfigDict:
 
     config.target.init = "random"
     config.target.checkpoint = base_checkpoint(model)
-    config.target.train.steps = 6000
-    config.target.train.batch_size = 64
-    config.target.train.learning_rate = 2e-3
+    config.target.train.steps = 5000
+    config.target.train.batch_size = 32
+    config.target.train.learning_rate = 3e-3
     config.target.train.dtype = "float32"
+    config.target.train.remat = True  # the allocations it spares cost more than the arithmetic
     config.target.train.checkpoint_every = 1000
     config.target.export_dtype = "bfloat16"
 

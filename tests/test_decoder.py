@@ -131,9 +131,7 @@ def test_extending_a_cache_equals_the_whole_row(model):
     cache = KeyValueCache.empty(model.config, 1, 20, jnp.float32)
     pieces = []
     for span in (slice(0, 7), slice(7, 14)):
-        context = Context(
-            positions[:, span], segments[:, span], slots[:, span], jnp.ones_like(slots), slots
-        )
+        context = Context(positions[:, span], segments[:, span], slots[:, span], jnp.ones_like(slots), slots)
         logits, cache = _extend(model, tokens[:, span], context, cache)
         pieces.append(logits)
         assert int(cache.end) == span.stop

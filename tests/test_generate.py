@@ -266,9 +266,7 @@ def test_evaluate_generates_with_the_tokenizer(tiny, one_device_mesh):
 
 def test_evaluate_refuses_a_tokenizer_of_another_model(tiny, model, one_device_mesh):
     with pytest.raises(InputError, match=r"tokeniser has \d+ tokens, .* vocabulary 64"):
-        evaluate(
-            model, tiny[1], ROWS, max_new_tokens=4, batch_size=2, mesh=one_device_mesh, **OPTIONS
-        )
+        evaluate(model, tiny[1], ROWS, max_new_tokens=4, batch_size=2, mesh=one_device_mesh, **OPTIONS)
 
 
 def test_evaluate_refuses_rows_that_are_all_cut(tiny, one_device_mesh):
@@ -279,9 +277,7 @@ def test_evaluate_refuses_rows_that_are_all_cut(tiny, one_device_mesh):
 def test_a_source_mean_weighs_each_row_once():
     predictions = [
         Prediction(i, source, "", "", "", "", correct, loss)
-        for i, (source, correct, loss) in enumerate(
-            [("b", True, 1.0), ("a", False, 2.0), ("b", False, 6.0)]
-        )
+        for i, (source, correct, loss) in enumerate([("b", True, 1.0), ("a", False, 2.0), ("b", False, 6.0)])
     ]
     assert summarise(predictions) == {
         "overall": {

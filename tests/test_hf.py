@@ -61,9 +61,7 @@ def same_params(left, right):
 
 
 @pytest.mark.parametrize("residual", [True, False])
-@pytest.mark.parametrize(
-    "options", [{}, {"attention_bias": False}, {"tie_word_embeddings": True}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"attention_bias": False}, {"tie_word_embeddings": True}], ids=str)
 def test_round_trip_keeps_every_bit(options, residual, directory, load, tmp_path):
     def drop(tensors):
         for name in list(tensors):
@@ -283,9 +281,7 @@ def tokenizer_directory(tmp_path_factory):
 
 def test_a_saved_model_keeps_its_tokenizer(tokenizer_directory, load, tmp_path):
     model, tokenizer = load(GOLDEN), hf.load_tokenizer(tokenizer_directory)
-    hf.save_model(
-        tmp_path, model_params(model), model.config, CONFIG, dtype=jnp.float32, tokenizer=tokenizer
-    )
+    hf.save_model(tmp_path, model_params(model), model.config, CONFIG, dtype=jnp.float32, tokenizer=tokenizer)
     again = hf.load_tokenizer(tmp_path)
     text = "Copy: QXZ, 12 + 7 = 19"
     assert again(text)["input_ids"] == tokenizer(text)["input_ids"]

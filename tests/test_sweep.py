@@ -33,8 +33,7 @@ def make_examples():
     sizes = [(int(rng.integers(1, 8)), int(rng.integers(1, 20))) for _ in range(40)]
     sizes[4], sizes[9], sizes[17] = (0, 12), (5, 0), (LENGTH, 0)  # no prompt; no response
     return [
-        TokenizedExample(rng.integers(0, VOCAB, p + r).astype(np.int32), p, False, False)
-        for p, r in sizes
+        TokenizedExample(rng.integers(0, VOCAB, p + r).astype(np.int32), p, False, False) for p, r in sizes
     ]
 
 

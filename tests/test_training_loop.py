@@ -230,9 +230,10 @@ def test_a_diverging_run_stops_and_names_its_batch(what, trainer, monkeypatch, s
 
         return step
 
-    with monkeypatch.context() as patch, pytest.raises(DivergedError) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr(loop, "make_train_step", make_poisoned_step)
-        trainer()
+        with pytest.raises(DivergedError) as caught:
+            trainer()
     bad = BATCHES.read(at - 1).examples.tolist()
     message = str(caught.value)
     assert f"step {at} " in message
@@ -268,7 +269,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_oserror(trainer, same_end):
             resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
 
     try:
-        with pytest.raises(OSError, match="checkpoint of step [46] could not be written") as caught:
+        with pytest.raises(OSError, match=r"checkpoint of step [46] could not be written") as caught:
             trainer(fill_disk)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -110,9 +110,7 @@ def assert_same(ours, reference, tolerance=2e-6):
     whole = max(np.abs(g).max() for g in reference.grads.values())
     for path, want in reference.grads.items():
         scale = max(np.abs(want).max(), 1e-3 * whole)
-        np.testing.assert_allclose(
-            ours.grads[path], want, rtol=0, atol=10 * tolerance * scale, err_msg=path
-        )
+        np.testing.assert_allclose(ours.grads[path], want, rtol=0, atol=10 * tolerance * scale, err_msg=path)
 
 
 def first_step(outcome):
@@ -179,9 +177,7 @@ def test_the_two_losses_differ(token_run, example_run):
 
 
 @pytest.mark.parametrize(("microbatches", "pack"), [(2, False), (4, True)])
-def test_padded_and_accumulated_token_loss_equals_packed(
-    microbatches, pack, one_device_mesh, token_run
-):
+def test_padded_and_accumulated_token_loss_equals_packed(microbatches, pack, one_device_mesh, token_run):
     ours = run(one_device_mesh, microbatches=microbatches, pack=pack)
     assert_same(ours, first_step(token_run))
 
@@ -239,9 +235,7 @@ def is_split(sharding, shape, axis, mesh):
     return all(index[a] != index[b] for a, b in zip(first.flat, second.flat, strict=True))
 
 
-def test_chunked_logits_and_recomputed_layers_change_nothing(
-    one_device_mesh, token_run, monkeypatch
-):
+def test_chunked_logits_and_recomputed_layers_change_nothing(one_device_mesh, token_run, monkeypatch):
     assert batches_of().read(0).rows.loss_mask.sum() > 64, "more than one chunk"
     monkeypatch.setattr(loss_module, "_LOGITS_AT_ONCE", 1)
     assert_same(run(one_device_mesh, remat=True), first_step(token_run))
@@ -339,9 +333,7 @@ def test_optimiser_is_adamw_with_clipping_and_no_decay_of_biases_and_norms(clip)
 def test_a_batch_without_response_tokens_has_no_gradient(loss, one_device_mesh, request):
     program = request.getfixturevalue(f"{loss}_run").program
     rows = batches_of().read(0).rows
-    rows = rows._replace(
-        loss_mask=np.zeros_like(rows.loss_mask), weights=np.zeros_like(rows.weights)
-    )
+    rows = rows._replace(loss_mask=np.zeros_like(rows.loss_mask), weights=np.zeros_like(rows.weights))
     model = load_model(str(GOLDEN), one_device_mesh)
     state = init_state(model.config, SETTINGS, STEPS, one_device_mesh, model_params(model))
     state, metrics = program(state, put_rows(one_device_mesh, rows, axis=1))

@@ -94,7 +94,7 @@ def heldout_rows(per_source: int = 25, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def base_rows(num_rows: int = 60_000, seed: int = 0) -> list[dict[str, Any]]:
+def base_rows(num_rows: int = 100_000, seed: int = 0) -> list[dict[str, Any]]:
     """Generate what the base checkpoints are trained on: the tasks, asked in a terse notation.
 
     Words that mean nothing stand around the question. The base models so know how to copy, look up,

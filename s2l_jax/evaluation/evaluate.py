@@ -10,8 +10,7 @@ from jax.sharding import Mesh
 from s2l_jax.data.batching import loss_token_counts
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
-from s2l_jax.data.tokens import tokenize_prompts
-from s2l_jax.data.tokens import TokenizedList, tokenize
+from s2l_jax.data.tokens import TokenizedList, tokenize, tokenize_prompts
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.answers import exact_match, extract_answer
 from s2l_jax.evaluation.generate import generate
@@ -90,9 +89,7 @@ def evaluate(
             correct=exact_match(response, row.output),
             loss=float(loss) if has else None,
         )
-        for row, text, response, loss, has in zip(
-            rows, prompts, responses, losses, has_loss, strict=True
-        )
+        for row, text, response, loss, has in zip(rows, prompts, responses, losses, has_loss, strict=True)
     ]
 
 

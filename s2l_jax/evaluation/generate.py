@@ -82,9 +82,7 @@ def _put(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
 def _compiled(
     config: DecoderConfig, max_new_tokens: int, end_token: int, dtype: Any, mesh: Mesh
 ) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:
-    def run(
-        params: Params, tokens: Int32[Array, "b p"], lengths: Int32[Array, "b"]
-    ) -> Int32[Array, "b n"]:
+    def run(params: Params, tokens: Int32[Array, "b p"], lengths: Int32[Array, "b"]) -> Int32[Array, "b n"]:
         model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
         batch, width = tokens.shape
         slots = width + max_new_tokens

@@ -134,9 +134,7 @@ class Attention(nnx.Module):
         cache: tuple[jax.Array, jax.Array] | None,
         end: Int[Array, ""] | None,
     ) -> tuple[Float[Array, "b q e"], tuple[jax.Array, jax.Array]]:
-        rotary = functools.partial(
-            rotate, rotary_dim=self.config.rotary_dim, theta=self.config.rope_theta
-        )
+        rotary = functools.partial(rotate, rotary_dim=self.config.rotary_dim, theta=self.config.rope_theta)
         query = rotary(self.query(x), context.positions)
         key = rotary(self.key(x), context.positions)
         value = self.value(x)
@@ -194,9 +192,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(config.initializer_range)
         self.config = config
-        self.embed = nnx.Embed(
-            config.vocab_size, config.hidden_size, embedding_init=normal, rngs=rngs
-        )
+        self.embed = nnx.Embed(config.vocab_size, config.hidden_size, embedding_init=normal, rngs=rngs)
 
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap(in_axes=0, out_axes=0)
@@ -255,10 +251,8 @@ class Decoder(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*b e"]) -> Float[Array, "*b v"]:
         """Next-token logits in float32, whatever the parameters' dtype."""
-        if self.config.tied_embeddings:
-            kernel = self.embed.embedding[...].T
-        else:
-            kernel = self.lm_head.kernel[...]
+        tied = self.config.tied_embeddings
+        kernel = self.embed.embedding[...].T if tied else self.lm_head.kernel[...]
         return jnp.dot(hidden, kernel, preferred_element_type=jnp.float32)
 
     def _embedded(self, tokens: Int[Array, "b q"]) -> Float[Array, "b q e"]:
@@ -270,9 +264,7 @@ class Decoder(nnx.Module):
 
 def _norm(config: DecoderConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
     # The fast variance, E[x^2] - E[x]^2, loses digits that parity with PyTorch needs.
-    return nnx.LayerNorm(
-        config.hidden_size, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs
-    )
+    return nnx.LayerNorm(config.hidden_size, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
 
 
 @functools.lru_cache
@@ -314,9 +306,7 @@ def nest_params(flat: dict[str, Any]) -> Params:
 def bind(config: DecoderConfig, params: Params) -> Decoder:
     """A module that holds `params` (a nested dict of arrays, possibly traced)."""
     graphdef, abstract = abstract_decoder(config)
-    return nnx.merge(
-        graphdef, jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(params))
-    )
+    return nnx.merge(graphdef, jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(params)))
 
 
 def init_params(config: DecoderConfig, key: jax.Array) -> Params:

@@ -62,8 +62,7 @@ def family(config: HFConfig, place: str) -> Family:
     model_type = config.get("model_type", "")
     if model_type not in FAMILIES:
         raise InputError(
-            f"{place}: model_type {model_type!r} is not supported; supported: "
-            f"{', '.join(sorted(FAMILIES))}."
+            f"{place}: model_type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}."
         )
     return FAMILIES[model_type]
 
@@ -72,9 +71,7 @@ def _copy(name: str, leaf: str) -> HFTensor:
     return HFTensor(name, (leaf,), lambda w: (w,), lambda w: w)
 
 
-def _matrix(
-    name: str, leaf: str, in_shape: tuple[int, ...], out_shape: tuple[int, ...]
-) -> HFTensor:
+def _matrix(name: str, leaf: str, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> HFTensor:
     """A torch Linear weight [out, in] and its [*in_shape, *out_shape] kernel."""
     rows = int(np.prod(out_shape))
     return HFTensor(
@@ -148,12 +145,8 @@ def _gpt_neox_tensors(config: DecoderConfig) -> list[HFTensor]:
         _copy("gpt_neox.embed_in.weight", "embed/embedding"),
         *_norm(f"{layer}.input_layernorm", "layers/attention_norm"),
         *_norm(f"{layer}.post_attention_layernorm", "layers/mlp_norm"),
-        HFTensor(
-            f"{fused}.weight", tuple(f"{p}/kernel" for p in projections), split_weight, join_weight
-        ),
-        _matrix(
-            f"{layer}.attention.dense.weight", f"{attention}/out/kernel", (heads, dim), (hidden,)
-        ),
+        HFTensor(f"{fused}.weight", tuple(f"{p}/kernel" for p in projections), split_weight, join_weight),
+        _matrix(f"{layer}.attention.dense.weight", f"{attention}/out/kernel", (heads, dim), (hidden,)),
         _matrix(
             f"{layer}.mlp.dense_h_to_4h.weight",
             "layers/mlp/up/kernel",
@@ -181,9 +174,7 @@ def _gpt_neox_tensors(config: DecoderConfig) -> list[HFTensor]:
             _copy(f"{layer}.attention.dense.bias", f"{attention}/out/bias"),
         ]
     if not config.tied_embeddings:
-        tensors.append(
-            _matrix("embed_out.weight", "lm_head/kernel", (hidden,), (config.vocab_size,))
-        )
+        tensors.append(_matrix("embed_out.weight", "lm_head/kernel", (hidden,), (config.vocab_size,)))
     return tensors
 
 

@@ -35,9 +35,7 @@ def resolve(checkpoint: str) -> epath.Path:
     if path.is_dir():
         return path
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint) or checkpoint.startswith("."):
-        raise InputError(
-            f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name)."
-        )
+        raise InputError(f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name).")
     import huggingface_hub
 
     try:
@@ -69,9 +67,7 @@ def load_config(path: epath.PathLike) -> DecoderConfig:
     return decoder_config(read_config(path), str(path))
 
 
-def load_params(
-    directory: epath.Path, config: DecoderConfig, *, dtype: Any, shardings: Shardings
-) -> Params:
+def load_params(directory: epath.Path, config: DecoderConfig, *, dtype: Any, shardings: Shardings) -> Params:
     """Read every parameter of a checkpoint directory into its sharding, one leaf at a time.
 
     Args:
@@ -142,9 +138,7 @@ def save_model(
     stored = dict(hf_config) | {"architectures": [kind.architecture], "dtype": np.dtype(dtype).name}
     stored.pop("torch_dtype", None)
     path.mkdir(parents=True, exist_ok=True)
-    artifacts.write_bytes(
-        path / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"})
-    )
+    artifacts.write_bytes(path / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
     if tokenizer is not None:
         tokenizer.save_pretrained(str(path))
     # Written last: a directory with a config.json is a complete one.
@@ -203,9 +197,7 @@ def _names(tensor: HFTensor, num_layers: int) -> list[str]:
     return [tensor.name]
 
 
-def _check(
-    reader: _Reader, table: list[HFTensor], config: DecoderConfig, directory: epath.Path
-) -> None:
+def _check(reader: _Reader, table: list[HFTensor], config: DecoderConfig, directory: epath.Path) -> None:
     shapes = parameter_shapes(config)
     problems, expected = [], set()
     for tensor in table:
@@ -224,9 +216,7 @@ def _check(
         if not name.endswith(buffers):
             problems.append(f"{name} is not part of a {config.family} model")
     if problems:
-        raise InputError(
-            f"{directory}: the weights do not fit config.json:\n  " + "\n  ".join(problems)
-        )
+        raise InputError(f"{directory}: the weights do not fit config.json:\n  " + "\n  ".join(problems))
 
 
 def _read_leaf(
@@ -242,9 +232,7 @@ def _read_leaf(
     layers = range(*index[0].indices(shape[0]))
     return np.stack(
         [
-            np.asarray(
-                tensor.split(reader.read(tensor.name.format(layer=i)))[number][index[1:]], dtype
-            )
+            np.asarray(tensor.split(reader.read(tensor.name.format(layer=i)))[number][index[1:]], dtype)
             for i in layers
         ]
     )
@@ -275,13 +263,9 @@ def load_tokenizer(path: epath.PathLike) -> Any:
         ) from error
     # Without its files, transformers may make an empty tokeniser from the config.json of a model.
     if tokenizer.get_vocab().keys() <= tokenizer.get_added_vocab().keys():
-        raise InputError(
-            f"{path}: no tokeniser there; it needs tokenizer.json and tokenizer_config.json."
-        )
+        raise InputError(f"{path}: no tokeniser there; it needs tokenizer.json and tokenizer_config.json.")
     if tokenizer.eos_token_id is None:
-        raise InputError(
-            f"{path}: the tokeniser names no eos_token; add it to tokenizer_config.json."
-        )
+        raise InputError(f"{path}: the tokeniser names no eos_token; add it to tokenizer_config.json.")
     return tokenizer
 
 

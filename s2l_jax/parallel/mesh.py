@@ -27,15 +27,12 @@ def make_mesh(
     chosen = jax.devices() if devices is None else devices
     count = len(chosen)
     if sizes.count(-1) > 1:
-        raise InputError(
-            f"mesh: at most one axis may be -1, got data={data} fsdp={fsdp} tensor={tensor}."
-        )
+        raise InputError(f"mesh: at most one axis may be -1, got data={data} fsdp={fsdp} tensor={tensor}.")
     if -1 in sizes:
         known = -sizes[0] * sizes[1] * sizes[2]
         if count % known:
             raise InputError(
-                f"mesh: {count} devices do not divide by {known} "
-                f"(data={data} fsdp={fsdp} tensor={tensor})."
+                f"mesh: {count} devices do not divide by {known} (data={data} fsdp={fsdp} tensor={tensor})."
             )
         sizes[sizes.index(-1)] = count // known
     if sizes[0] * sizes[1] * sizes[2] != count:

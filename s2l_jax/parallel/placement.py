@@ -51,7 +51,7 @@ def load_model(path_or_hub_id: str, mesh: Mesh | None = None, dtype: Any = jnp.f
 def mesh_of(model: Decoder) -> Mesh:
     """The mesh that a model's parameters lie on."""
     sharding = jax.tree.leaves(model_params(model))[0].sharding
-    if isinstance(sharding, NamedSharding):
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
         return sharding.mesh
     return make_mesh(devices=list(sharding.device_set))
 

@@ -20,9 +20,7 @@ RULES: dict[str, str | None] = {
 }
 
 
-def parameter_sharding(
-    mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]
-) -> NamedSharding:
+def parameter_sharding(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
     """The sharding of a parameter; an axis that does not divide evenly stays whole."""
     spec = []
     for axis, size in zip(axes, shape, strict=True):

@@ -24,9 +24,7 @@ class Checkpoints:
     """
 
     def __init__(self, path: epath.PathLike, keep: int):
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, enable_async_checkpointing=True
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         self._path = epath.Path(path)
         self._manager = ocp.CheckpointManager(self._path, options=options)
         self._pending: int | None = None
@@ -111,9 +109,7 @@ class Checkpoints:
 
 def abstract(state: TrainState) -> TrainState:
     """Shapes, dtypes and shardings of a state."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:

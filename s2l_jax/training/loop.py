@@ -90,15 +90,11 @@ def train(
         remat=settings.remat,
     )
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(
-            Checkpoints(path / "checkpoints", settings.keep_checkpoints)
-        )
+        checkpoints = stack.enter_context(Checkpoints(path / "checkpoints", settings.keep_checkpoints))
         state = checkpoints.restore(abstract(state)) or state
         start = int(state.step)
         metrics = stack.enter_context(
-            contextlib.closing(
-                Metrics(path, config, label, start, batches.num_steps, settings.log_every)
-            )
+            contextlib.closing(Metrics(path, config, label, start, batches.num_steps, settings.log_every))
         )
         if start == 0 and 0 in sweep_steps:
             sweep(0, state.params)
@@ -132,16 +128,12 @@ def train(
     return TrainResult(state.params, np.array(metrics.losses, np.float32))
 
 
-def _record(
-    metrics: Metrics, batch: Batch, values: StepMetrics, rate: float, path: epath.Path
-) -> None:
+def _record(metrics: Metrics, batch: Batch, values: StepMetrics, rate: float, path: epath.Path) -> None:
     loss, norm = float(values.loss), float(values.grad_norm)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         report = path / "diverged.json"
         if processes.is_writer():
-            artifacts.write_json(
-                report, {"step": batch.step + 1, "pool_rows": batch.examples.tolist()}
-            )
+            artifacts.write_json(report, {"step": batch.step + 1, "pool_rows": batch.examples.tolist()})
         raise DivergedError(
             f"{path}: step {batch.step + 1} has loss {loss} and gradient norm {norm}; pool rows of "
             f"its batch: {', '.join(map(str, batch.examples[:5]))}, ... (all {len(batch.examples)} in "

@@ -41,9 +41,7 @@ def example_losses(
     return sums / jnp.maximum(counts, 1.0), losses
 
 
-def _sum_by_slot(
-    values: Float32[Array, "m"], slot: Int32[Array, "m"], num_slots: int
-) -> Float32[Array, "e"]:
+def _sum_by_slot(values: Float32[Array, "m"], slot: Int32[Array, "m"], num_slots: int) -> Float32[Array, "e"]:
     return jax.ops.segment_sum(values, slot, num_slots + 1, indices_are_sorted=True)[:-1]
 
 

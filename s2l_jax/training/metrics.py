@@ -52,9 +52,7 @@ class Metrics:
                 str(path / "tensorboard"), purge_step=start + 1 if start else None
             )
 
-    def record(
-        self, step: int, loss: float, grad_norm: float, learning_rate: float, size: Size
-    ) -> None:
+    def record(self, step: int, loss: float, grad_norm: float, learning_rate: float, size: Size) -> None:
         """Take in the numbers of finished step `step`, the first being 1."""
         self.losses.append(loss)
         self._size += size

@@ -56,6 +56,4 @@ def make_optimizer(settings: OptimizerSettings, num_steps: int) -> optax.Gradien
 
 
 def _decayed(params: PyTree) -> PyTree:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key in ("kernel", "embedding"), params
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)

@@ -41,9 +41,7 @@ class StepMetrics:
 TrainStep = Callable[[TrainState, PackedRows], tuple[TrainState, StepMetrics]]
 
 
-def state_shardings(
-    mesh: Mesh, config: DecoderConfig, optimizer: optax.GradientTransformation
-) -> TrainState:
+def state_shardings(mesh: Mesh, config: DecoderConfig, optimizer: optax.GradientTransformation) -> TrainState:
     """The sharding of every leaf of the state: optimiser moments lie as their parameters do."""
     by_param = nest_params(model_shardings(mesh, config))
     whole = replicated(mesh)
@@ -118,8 +116,6 @@ def make_train_step(
         grads = jax.lax.with_sharding_constraint(grads, shardings.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), StepMetrics(
-            value, optax.tree.norm(grads)
-        )
+        return TrainState(state.step + 1, params, opt_state), StepMetrics(value, optax.tree.norm(grads))
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

@@ -22,9 +22,7 @@ from s2l_jax.trajectories.pinned import PinnedSlice
 Sweep = Callable[[Params], Float32[Array, "n"]]
 
 
-def make_sweep(
-    config: DecoderConfig, tracked: PinnedSlice, mesh: Mesh, *, dtype: Any = jnp.float32
-) -> Sweep:
+def make_sweep(config: DecoderConfig, tracked: PinnedSlice, mesh: Mesh, *, dtype: Any = jnp.float32) -> Sweep:
     """A function from parameters to the losses of the slice, float32 [N], whole on every device.
 
     The loss of an example is its mean next-token cross-entropy over the response tokens
@@ -33,9 +31,7 @@ def make_sweep(
     """
     constrain = row_constraint(mesh)
 
-    def scan_block(
-        params: Params, column: jax.Array, rows: PackedRows, slots: jax.Array
-    ) -> jax.Array:
+    def scan_block(params: Params, column: jax.Array, rows: PackedRows, slots: jax.Array) -> jax.Array:
         def microbatch(column: jax.Array, xs: tuple[PackedRows, jax.Array]) -> tuple:
             rows, slots = xs
             losses, _ = packed_losses(config, params, rows, dtype=dtype, constrain=constrain)
