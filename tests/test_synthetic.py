@@ -128,7 +128,7 @@ def test_rows_are_a_function_of_the_seed(make):
 def test_the_pool_does_not_drift():
     """The base checkpoints and the numbers in the documentation belong to exactly these rows."""
     text = "\n".join(json.dumps(row, sort_keys=True) for row in POOL)
-    assert zlib.crc32(text.encode()) == 0
+    assert zlib.crc32(text.encode()) == 2331962059
 
 
 def test_source_sizes_follow_zipfs_law():
@@ -172,9 +172,7 @@ def test_a_few_per_cent_are_mislabelled_in_pools_and_none_elsewhere():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_heldout_is_balanced_distinct_and_in_no_pool(seed):
     rows = synthetic.heldout_rows(20, seed=seed)
-    assert collections.Counter(row["source"] for row in rows) == dict.fromkeys(
-        synthetic.source_sizes(12), 20
-    )
+    assert collections.Counter(row["source"] for row in rows) == dict.fromkeys(synthetic.source_sizes(12), 20)
     asked = {row["instruction"] for row in rows}
     assert len(asked) == len(rows)
     for pool in (POOL, synthetic.pool_rows(2000, seed=seed + 1), synthetic.base_rows(2000, seed)):
@@ -222,9 +220,7 @@ def test_every_word_of_the_rows_is_one_token_and_every_token_is_used(tokenizer):
     assert all(len(ids_of(tokenizer, word)) == 1 for word in found)
 
 
-@pytest.mark.parametrize(
-    "text", ["", " ", "  a\t\n b ", "Grüße, 東京 🎉", "QZ sort", "x" * 50, "Ab aB"]
-)
+@pytest.mark.parametrize("text", ["", " ", "  a\t\n b ", "Grüße, 東京 🎉", "QZ sort", "x" * 50, "Ab aB"])
 def test_the_tokenizer_gives_back_any_text(tokenizer, text):
     assert tokenizer.decode(ids_of(tokenizer, text)) == text
 

@@ -49,7 +49,9 @@ class Metrics:
 
             # Points that an interrupted run wrote after its last checkpoint are taken back.
             self._board = tensorboardX.SummaryWriter(
-                str(path / "tensorboard"), purge_step=start + 1 if start else None
+                str(path / "tensorboard"),
+                purge_step=start + 1 if start else None,
+                filename_suffix=f".{start}",  # names have whole seconds: a quick restart would overwrite
             )
 
     def record(self, step: int, loss: float, grad_norm: float, learning_rate: float, size: Size) -> None:
