@@ -88,6 +88,8 @@ def _guarded(argv: list[str]) -> int:
         return _say(f"error: {error}", 2)
     except DivergedError as error:
         return _say(f"stopped: {error}", 3)
+    except KeyboardInterrupt:
+        return _say("interrupted; the same command goes on from here", 130)
     except OSError as error:
         return _say(f"error: {error}. What was finished before is intact; run it again.", 4)
     return 0

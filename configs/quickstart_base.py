@@ -1,6 +1,6 @@
 """How the embedded base checkpoints were trained, from random weights: `make base` runs this for both.
 
-    python launch.py --config=configs/quickstart_base.py:target --workdir=runs/base_target
+python launch.py --config=configs/quickstart_base.py:target --workdir=runs/base_target
 """
 
 from ml_collections import ConfigDict

@@ -126,9 +126,7 @@ SCHEMA: dict[str, Any] = {
         "step_zero": Field(False, "also sweep before the first step"),
         "dtype": _choice("float32", DTYPES, "of matrix products in sweeps"),
         "batch_tokens": _positive(16384, "tokens a device works on at a time in a sweep"),
-        "pinned_mb": _positive(
-            4096, "MB of device memory the packed pool may keep; above, streamed"
-        ),
+        "pinned_mb": _positive(4096, "MB of device memory the packed pool may keep; above, streamed"),
     },
     "clustering": {
         "num_clusters": _positive(100, "K; of each source under stratify_by='source'"),
@@ -155,10 +153,8 @@ SCHEMA: dict[str, Any] = {
         "export_dtype": _choice("float32", DTYPES, "of the weights in target/<name>/hf"),
     },
     "evaluation": {
-        "path": Field(
-            "synthetic", "held-out file in the pool's schema, or 'synthetic'; empty: none"
-        ),
-        "limit": _natural(0, "rows evaluated; 0: all"),
+        "path": Field("", "held-out file in the pool's schema, or 'synthetic'; empty: no evaluation"),
+        "limit": _natural(0, "rows evaluated, drawn at random; 0: all"),
         "max_new_tokens": _positive(256, "longest answer"),
         "batch_size": _positive(64, "prompts answered together"),
         "dtype": _choice("float32", DTYPES, "of matrix products"),
@@ -167,16 +163,12 @@ SCHEMA: dict[str, Any] = {
 
 # One entry of selection.runs; what is left at its default comes from the fields named.
 RUN_SCHEMA: dict[str, Field] = {
-    "method": _choice(
-        "s2l", ("s2l", "random", "full", "given"), "given: the rows in selection.path"
-    ),
+    "method": _choice("s2l", ("s2l", "random", "full", "given"), "given: the rows in selection.path"),
     "budget": _natural(0, "examples to select; 0: selection.budget"),
     "seed": Field(-1, "of clustering and sampling; -1: seed", lambda v: v >= -1, "-1 or above"),
     "num_clusters": _natural(0, "K; 0: clustering.num_clusters"),
     "every": _positive(1, "thins the cadence: uses every n-th checkpoint"),
-    "stratify_by": _choice(
-        "inherit", ("inherit", "source", "none"), "inherit: selection.stratify_by"
-    ),
+    "stratify_by": _choice("inherit", ("inherit", "source", "none"), "inherit: selection.stratify_by"),
     "train_target": Field(True, "train and evaluate a target on this subset"),
 }
 
@@ -230,9 +222,7 @@ def validate(config: ConfigDict) -> None:
         raise InputError(f"selection.runs={runs!r}: needs a group of runs by name.")
     for name, entry in runs.items():
         if not name or set(name) - set(_NAME_CHARACTERS):
-            raise InputError(
-                f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'."
-            )
+            raise InputError(f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'.")
         _check_fields(entry, RUN_SCHEMA, f"selection.runs.{name}.")
     _check_together(values)
 
@@ -323,9 +313,7 @@ def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:
 
 
 def _article(kind: str) -> str:
-    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[
-        kind
-    ]
+    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[kind]
 
 
 def _check_together(values: dict[str, Any]) -> None:
@@ -337,9 +325,7 @@ def _check_together(values: dict[str, Any]) -> None:
                 f"{model}.train.accumulation={train['accumulation']}."
             )
         settings = values[model]
-        if settings["init"] == "random" and not (
-            settings["model_config"] or settings["checkpoint"]
-        ):
+        if settings["init"] == "random" and not (settings["model_config"] or settings["checkpoint"]):
             raise InputError(f"{model}.init='random' needs {model}.model_config, a config.json.")
     if values["target"]["use_weights"] and values["target"]["train"]["loss"] != "example":
         raise InputError("target.use_weights=True needs target.train.loss='example'.")

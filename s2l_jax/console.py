@@ -23,9 +23,7 @@ class Progress:
         if sys.stderr.isatty() and not _muted:
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                desc=what, total=total or None, unit=f" {unit}", initial=done, leave=False
-            )
+            self._bar = tqdm(desc=what, total=total or None, unit=f" {unit}", initial=done, leave=False)
 
     def update(self, done: int, detail: str = "") -> None:
         """Say how much is done in all, and whatever else is worth seeing."""

@@ -1,6 +1,7 @@
 """The stages in order, what a workdir says of them, and the table and report at the end."""
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from s2l_jax import artifacts
 from s2l_jax.config import validate
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.mesh import make_mesh
@@ -49,25 +51,22 @@ def run_pipeline(
     validate(config)
     wanted = find_stages(stages)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    run = Run(config, epath.Path(workdir), mesh)
+    run = Run(config, _absolute(workdir), mesh)
     device = jax.devices()[0]
-    say(
-        f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}"
-    )
-    if processes.is_writer():
-        artifacts.write_json(run.workdir / "config.json", _described(config, name))
+    say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
     models = _models(run, wanted)
     for model in models:
         check_model(run, model)
     if "evaluation" in wanted and config.evaluation.path:
         evaluation.heldout_rows(run)
+    _check_paths(run)
     pools = pool.prepare_pool(run, models=models)
+    if processes.is_writer() and not (run.workdir / "config.json").exists():
+        artifacts.write_json(run.workdir / "config.json", _described(config, name))
     if "proxy" in wanted and not config.trajectories.path and _needs_trajectories(run):
         proxy.train_proxy(run, _pool_of(pools, "proxy"))
-    trajectories: Trajectories | None = None
-    if set(wanted) & {"trajectories", "selection", "report"}:
-        ids = np.asarray(pools["rows"].ids) if pools else None
-        trajectories = proxy.collect_trajectories(run, ids)
+    ids = np.asarray(pools["rows"].ids) if pools else None
+    trajectories = proxy.collect_trajectories(run, ids)
     if "selection" in wanted:
         selection.select_all(run, pools.get("rows"), trajectories)
     has_targets = bool(target.target_names(run))
@@ -77,6 +76,8 @@ def run_pipeline(
         evaluation.evaluate_all(run)
     results = gather_results(run, trajectories, name)
     if processes.is_writer():
+        # Now that no part has refused it, this sitting's config is the workdir's.
+        artifacts.write_json(run.workdir / "config.json", _described(config, name))
         artifacts.write_json(run.workdir / "results.json", results)
     if "report" in wanted and processes.is_writer():
         _report(run, results, trajectories)
@@ -128,9 +129,7 @@ def gather_results(run: Run, trajectories: Trajectories | None, name: str) -> di
         ("evaluation", "evaluations"),
     ):
         names = (
-            sorted(f.name for f in (run.workdir / part).glob("*"))
-            if (run.workdir / part).exists()
-            else []
+            sorted(f.name for f in (run.workdir / part).glob("*")) if (run.workdir / part).exists() else []
         )
         order = [evaluation.UNTUNED, *run.config.selection.runs]
         names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
@@ -138,6 +137,29 @@ def gather_results(run: Run, trajectories: Trajectories | None, name: str) -> di
         results[key] = {n: found for n, found in found_parts.items() if found is not None}
     results["timing"] = timing
     return results
+
+
+def _absolute(workdir: epath.PathLike) -> epath.Path:
+    text = os.fspath(workdir)
+    return epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+
+
+def _check_paths(run: Run) -> None:
+    """Find now what is misspelt and would be met only after long work."""
+    config = run.config
+    if config.tokenize.prompt not in TEMPLATES:
+        raise InputError(
+            f"tokenize.prompt={config.tokenize.prompt!r}: choose one of {', '.join(sorted(TEMPLATES))}."
+        )
+    given = any(entry.method == "given" for entry in config.selection.runs.values())
+    for field, path, used in (
+        ("trajectories.path", config.trajectories.path, True),
+        ("selection.path", config.selection.path, given),
+    ):
+        if used and path and not epath.Path(path).exists():
+            raise InputError(f"{field}={path!r} does not exist.")
+    if given and not config.selection.path:
+        raise InputError("method='given' needs selection.path, a .npy of pool rows.")
 
 
 def _models(run: Run, wanted: list[str]) -> tuple[str, ...]:
@@ -169,9 +191,7 @@ def _report(run: Run, results: dict[str, Any], trajectories: Trajectories | None
     from s2l_jax.analysis.report import write_report
     from s2l_jax.analysis.table import results_table
 
-    labels = {
-        name: Selection.load(selection.folder(run, name)).labels for name in results["selections"]
-    }
+    labels = {name: Selection.load(selection.folder(run, name)).labels for name in results["selections"]}
     page = run.workdir / "report" / "index.html"
     write_report(
         page,

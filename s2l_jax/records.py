@@ -81,9 +81,7 @@ def _is_hidden_or_record(file: epath.Path) -> bool:
 
 
 def _check_same(before: Any, now: Any, what: str, folder: epath.Path) -> None:
-    lines = [
-        f"  {path}: {old!r} before, {new!r} now" for path, old, new in _differences(before, now, "")
-    ]
+    lines = [f"  {path}: {old!r} before, {new!r} now" for path, old, new in _differences(before, now, "")]
     if lines:
         named = "another name, " if "/" in what else ""
         raise InputError(

@@ -26,12 +26,11 @@ def small_config(checkpoint):
     config.trajectories.every = 3
     config.clustering.num_clusters = 3
     config.selection.budget = 60
+    config.evaluation.path = "synthetic"
     config.evaluation.limit = 12
     config.evaluation.max_new_tokens = 4
     for model, steps in ((config.proxy, 9), (config.target, 6)):
-        model.train.update(
-            steps=steps, batch_size=8, learning_rate=1e-3, dtype="float32", checkpoint_every=2
-        )
+        model.train.update(steps=steps, batch_size=8, learning_rate=1e-3, dtype="float32", checkpoint_every=2)
     config.selection.runs.s2l = run(method="s2l")
     config.selection.runs.random = run(method="random")
     return config

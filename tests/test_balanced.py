@@ -60,9 +60,7 @@ def test_counts_equal_algorithm_1(labels, budget, seed):
     assert counted(labels, taken) == expected
     for cluster in expected:  # of each cluster those of smallest priority
         rows = np.flatnonzero(np.array(labels) == cluster)
-        assert priority[rows[taken[rows]]].max() <= priority[rows[~taken[rows]]].min(
-            initial=2**64 - 1
-        )
+        assert priority[rows[taken[rows]]].max() <= priority[rows[~taken[rows]]].min(initial=2**64 - 1)
 
 
 @settings(max_examples=150, deadline=None)

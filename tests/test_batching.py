@@ -186,9 +186,7 @@ class TestShapes:
         assert len(short.shapes) == 3
         assert len(long.shapes) <= 3
         assert long.shapes[-1].rows == 16
-        assert max(long.read(s).rows.tokens.shape[2] for s in range(0, 1000, 25)) == (
-            short.shapes[-1].rows
-        )
+        assert max(long.read(s).rows.tokens.shape[2] for s in range(0, 1000, 25)) == (short.shapes[-1].rows)
 
 
 class TestSizes:

@@ -152,9 +152,7 @@ def test_fits_of_fewer_clusters_share_the_program():
 
 
 small_rows = st.integers(1, 3).flatmap(
-    lambda columns: st.lists(
-        st.tuples(*[st.integers(-2, 2).map(float)] * columns), min_size=1, max_size=12
-    )
+    lambda columns: st.lists(st.tuples(*[st.integers(-2, 2).map(float)] * columns), min_size=1, max_size=12)
 )
 
 

@@ -93,8 +93,7 @@ class TestFlags:
         ("text", "message"),
         [
             (
-                "from s2l_jax.config import default, run\n"
-                "def get_config():\n    return run(metod='s2l')\n",
+                "from s2l_jax.config import default, run\ndef get_config():\n    return run(metod='s2l')\n",
                 "selection run: no field 'metod'; did you mean 'method'?",
             ),
             ("def get_config():\n    return 3\n", "get_config() gives 3; it must return"),

@@ -93,9 +93,7 @@ ROW = 16
 def laid_out(examples, split, pack):
     lengths = np.array([len(ids) for ids, _ in examples])
     loss_tokens = np.array([max(len(ids) - max(p, 1), 0) for ids, p in examples])
-    return loss_tokens, lay_out(
-        lengths, loss_tokens, ROW, microbatches=split[0], groups=split[1], pack=pack
-    )
+    return loss_tokens, lay_out(lengths, loss_tokens, ROW, microbatches=split[0], groups=split[1], pack=pack)
 
 
 class TestLayOut:
@@ -139,9 +137,7 @@ class TestFill:
         least = layout.shape
         shape = Shape(least.rows + 2, least.loss_tokens + 5, least.examples + 3) if roomy else least
         weights = np.random.default_rng(1).uniform(1, 2, len(examples)).astype(np.float32)
-        packed, numbers = fill(
-            layout, shape, ROW, dict(enumerate(examples)), weights, range(split[1])
-        )
+        packed, numbers = fill(layout, shape, ROW, dict(enumerate(examples)), weights, range(split[1]))
         assert packed.tokens.shape == (*split, shape.rows, ROW)
         assert packed.loss_index.shape == (*split, shape.loss_tokens)
         assert packed.weights.shape == numbers.shape == (*split, shape.examples)
@@ -154,9 +150,7 @@ class TestFill:
     def check_group(self, rows, numbers, examples, weights):
         """Read one group's arrays back; returns the examples found."""
         texts = []
-        for tokens, positions, segments in zip(
-            rows.tokens, rows.positions, rows.segments, strict=True
-        ):
+        for tokens, positions, segments in zip(rows.tokens, rows.positions, rows.segments, strict=True):
             used = segments > 0
             # Segments are 1, 2, ... side by side from the left; padding is zero in all three.
             assert not used[used.argmin() :].any() or used.all()
@@ -189,9 +183,7 @@ class TestFill:
                 assert np.array_equal(flat[0][where + 1], ids[first:])
                 assert np.array_equal(flat[1][where], flat[1][where + 1])
         assert (rows.loss_slot[~rows.loss_mask] == len(numbers)).all()
-        assert rows.loss_mask.sum() == sum(
-            max(len(examples[n][0]) - max(examples[n][1], 1), 0) for n in held
-        )
+        assert rows.loss_mask.sum() == sum(max(len(examples[n][0]) - max(examples[n][1], 1), 0) for n in held)
         return held
 
     def test_groups_of_this_process_alone(self):
@@ -201,9 +193,7 @@ class TestFill:
         texts = dict(enumerate(examples))
         whole, numbers = fill(layout, layout.shape, ROW, texts, weights, range(4))
         mine = [n for m in layout.groups for g in (1, 2) for row in m[g] for n in row]
-        some, few = fill(
-            layout, layout.shape, ROW, {n: texts[n] for n in mine}, weights, range(1, 3)
-        )
+        some, few = fill(layout, layout.shape, ROW, {n: texts[n] for n in mine}, weights, range(1, 3))
         for a, b in zip((*whole, numbers), (*some, few), strict=True):
             assert np.array_equal(a[:, 1:3], b)
 

@@ -136,9 +136,7 @@ class TestFormats:
         assert contents(read_rows(tmp_path / "saved")) == expected
         if with_splits:
             assert len(list(read_rows(tmp_path / "saved", split="other"))) == 1
-            with pytest.raises(
-                InputError, match='no split "test"; its splits are "train", "other"'
-            ):
+            with pytest.raises(InputError, match='no split "test"; its splits are "train", "other"'):
                 list(read_rows(tmp_path / "saved", split="test"))
 
     def test_hub(self, expected, monkeypatch):
@@ -163,9 +161,7 @@ class TestFormats:
 
     def test_tfds(self, tmp_path, expected, monkeypatch):
         tfds = pytest.importorskip("tensorflow_datasets")
-        features = {
-            field: tfds.features.Text() for field in ("source", "instruction", "input", "output")
-        }
+        features = {field: tfds.features.Text() for field in ("source", "instruction", "input", "output")}
 
         class Sums(tfds.core.GeneratorBasedBuilder):
             VERSION = tfds.core.Version("1.0.0")
@@ -236,9 +232,7 @@ class TestPaths:
 
     def test_missing_file(self, tmp_path):
         write_jsonl(tmp_path / "train.jsonl", ROWS)
-        with pytest.raises(
-            InputError, match=r"tran.jsonl does not exist; did you mean .*/train.js"
-        ):
+        with pytest.raises(InputError, match=r"tran.jsonl does not exist; did you mean .*/train.js"):
             read_rows(tmp_path / "tran.jsonl")
         with pytest.raises(InputError, match=r"zzz.parquet does not exist; .* holds train.jsonl"):
             read_rows(tmp_path / "zzz.parquet")
@@ -260,9 +254,7 @@ class TestPaths:
     def test_directory_of_files(self, tmp_path):
         write_jsonl(tmp_path / "a.jsonl", ROWS)
         write_jsonl(tmp_path / "b.jsonl.gz", ROWS)
-        with pytest.raises(
-            InputError, match=r"is a directory .*give .*/\*.jsonl or .*/\*.jsonl.gz"
-        ):
+        with pytest.raises(InputError, match=r"is a directory .*give .*/\*.jsonl or .*/\*.jsonl.gz"):
             read_rows(tmp_path)
 
     def test_a_file_named_twice(self, tmp_path):
@@ -480,9 +472,7 @@ class TestBadRows:
 
     def test_list_of_skipped_rows_is_bounded(self, tmp_path, monkeypatch):
         monkeypatch.setattr(pool, "MAX_LISTED", 2)
-        reader = read_rows(
-            write_jsonl(tmp_path / "a.jsonl", [{}] * 5 + ROWS[:1]), on_bad_row="skip"
-        )
+        reader = read_rows(write_jsonl(tmp_path / "a.jsonl", [{}] * 5 + ROWS[:1]), on_bad_row="skip")
         assert len(list(reader)) == 1
         assert (reader.num_skipped, len(reader.skipped)) == (5, 2)
 

@@ -151,9 +151,7 @@ class TestPreparingOnce:
         for count in (1, 4, 8):
             path = tmp_path / str(count)
             prepare(path, lambda count=count: make_rows(count), tokenizer, SETTINGS)
-            assert [o["number"] for o in PreparedPool(path).originals(range(count))] == list(
-                range(count)
-            )
+            assert [o["number"] for o in PreparedPool(path).originals(range(count))] == list(range(count))
 
     @pytest.mark.parametrize(
         "error",
@@ -219,11 +217,7 @@ class TestProblems:
         prepare(path, lambda: rows, tokenizer, settings)
         manifest = PreparedPool(path).manifest
         texts = [render("plain", row) for row in rows]
-        cut = [
-            row.id
-            for row, e in zip(rows, tokenize(tokenizer, texts, max_length=8), strict=True)
-            if e.cut
-        ]
+        cut = [row.id for row, e in zip(rows, tokenize(tokenizer, texts, max_length=8), strict=True) if e.cut]
         assert manifest["num_cut"] == len(cut) > 20
         assert manifest["ids_cut"] == cut[:20]
 
@@ -334,8 +328,6 @@ assert len(PreparedPool({str(tmp_path / "pool")!r})) == 1
 loaded = {{name.split(".")[0] for name, module in sys.modules.items() if module}}
 assert not loaded & {{"tensorflow", "torch"}}, loaded
 """
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""

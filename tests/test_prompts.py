@@ -10,9 +10,7 @@ from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import TEMPLATES, render
 from s2l_jax.errors import InputError
 
-ROW = PoolRow(
-    id=1, instruction="Add 2 and 3.", input="", output="5", source="all", original={}, place="a:1"
-)
+ROW = PoolRow(id=1, instruction="Add 2 and 3.", input="", output="5", source="all", original={}, place="a:1")
 
 
 def test_alpaca_without_input():
@@ -35,9 +33,7 @@ def test_alpaca_with_input():
 
 def test_plain():
     assert render("plain", ROW) == ("Add 2 and 3.\n", "5")
-    assert (
-        render("plain", dataclasses.replace(ROW, input="quickly"))[0] == "Add 2 and 3.\nquickly\n"
-    )
+    assert render("plain", dataclasses.replace(ROW, input="quickly"))[0] == "Add 2 and 3.\nquickly\n"
 
 
 def test_radiology_finds_the_findings_with_and_without_a_task():
@@ -46,9 +42,7 @@ def test_radiology_finds_the_findings_with_and_without_a_task():
     assert prompt.endswith("\n\nFindings:\nLungs are clear.\n\nImpression:")
     assert response == "Normal."
     tasked = dataclasses.replace(bare, instruction="Summarise.", input="Lungs are clear.")
-    assert render("radiology", tasked)[0] == (
-        "Summarise.\n\nFindings:\nLungs are clear.\n\nImpression:"
-    )
+    assert render("radiology", tasked)[0] == ("Summarise.\n\nFindings:\nLungs are clear.\n\nImpression:")
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

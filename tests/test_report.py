@@ -506,9 +506,7 @@ def test_thin_curve_keeps_the_mean_and_the_order(length, limit):
 
 
 def test_thin_curve_skips_what_is_not_finite():
-    step, thin = figures.thin_curve(
-        {"step": [1, 2, 3, 4], "loss": [1.0, math.nan, None, math.inf]}, 2
-    )
+    step, thin = figures.thin_curve({"step": [1, 2, 3, 4], "loss": [1.0, math.nan, None, math.inf]}, 2)
     assert step.tolist() == [1.5, 3.5]
     assert thin[0] == 1.0
     assert math.isnan(thin[1])
@@ -527,9 +525,7 @@ def test_a_large_pool_is_sampled_with_a_seed(tmp_path):
     assert first.rows.shape == (300, 3)
     assert np.array_equal(first.rows, again.rows)
     assert first.sizes.tolist() == np.bincount(labels).tolist()  # of all, not of the sample
-    assert not np.array_equal(
-        first.rows, sample_trajectories(mapped, labels, limit=300, seed=1).rows
-    )
+    assert not np.array_equal(first.rows, sample_trajectories(mapped, labels, limit=300, seed=1).rows)
 
 
 def test_examples_without_a_loss_or_a_cluster_are_not_drawn():

@@ -46,9 +46,7 @@ def slow_official(rows, sources, budget, num_clusters, seed):
         if count > share:
             distinct = len(np.unique(rows[own], axis=0))
             kmeans = KMeans(min(num_clusters, distinct), seed=seed, max_clusters=num_clusters)
-            own = own[
-                balanced_sample_of_source(kmeans.fit_predict(rows[own]), share, priority[own])
-            ]
+            own = own[balanced_sample_of_source(kmeans.fit_predict(rows[own]), share, priority[own])]
         chosen += own.tolist()
         budget -= len(own)
     return sorted(chosen)

@@ -34,9 +34,7 @@ def pairs_tokenizer(*, wrapped=False):
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
         )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
-    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
 def tokens_of(tokenizer, example):
@@ -54,9 +52,7 @@ class TestBoundary:
     def test_official_masks_a_token_across_the_boundary(self):
         """The minus sign is in the last masked token, as in the authors' code."""
         tokenizer = pairs_tokenizer()
-        merged, apart = tokenize(
-            tokenizer, [("x:", "-ab"), ("x:", "ab")], max_length=20, boundary="official"
-        )
+        merged, apart = tokenize(tokenizer, [("x:", "-ab"), ("x:", "ab")], max_length=20, boundary="official")
         assert tokens_of(tokenizer, merged) == ["x", ":-", "ab", "</s>"]
         assert merged.prompt_length == 2
         assert merged.boundary_merged
@@ -115,9 +111,7 @@ class TestLimit:
     @pytest.mark.parametrize("boundary", ["separate", "official"])
     @pytest.mark.parametrize("length", [4, 5, 9])
     def test_a_prompt_that_fills_it_leaves_no_response(self, boundary, length):
-        (example,) = tokenize(
-            pairs_tokenizer(), [("x" * length, "d")], max_length=4, boundary=boundary
-        )
+        (example,) = tokenize(pairs_tokenizer(), [("x" * length, "d")], max_length=4, boundary=boundary)
         assert len(example.tokens) == example.prompt_length == 4
         assert example.cut
 

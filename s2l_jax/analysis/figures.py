@@ -133,9 +133,7 @@ def learning_curves(
     budgets = sorted({g.budget or 0 for g, _ in runs if g.method != FULL})
     drawn = set()
     for group, run in runs:
-        x, y = thin_curve(
-            run.target["curve"], CURVE_POINTS if len(runs) <= FEW_RUNS else CROWDED_POINTS
-        )
+        x, y = thin_curve(run.target["curve"], CURVE_POINTS if len(runs) <= FEW_RUNS else CROWDED_POINTS)
         rank = 0 if group.method == FULL else budgets.index(group.budget or 0)
         dash = DASHES[rank % len(DASHES)]
         figure.add_trace(

@@ -109,9 +109,7 @@ def render_report(
     ]
     present = [section for section in sections if section.views or section.rows]
     views = {
-        f"{section.key}-{i}": figure
-        for section in present
-        for i, figure in enumerate(section.views.values())
+        f"{section.key}-{i}": figure for section in present for i, figure in enumerate(section.views.values())
     }
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -160,9 +158,7 @@ def _accuracy_by_source(results: Mapping[str, Any], groups: Sequence[RunGroup]) 
     return section.show(source_figures.accuracy_by_source(results, groups))
 
 
-def _learning_curves(
-    results: Mapping[str, Any], groups: Sequence[RunGroup], steps: list[int]
-) -> Section:
+def _learning_curves(results: Mapping[str, Any], groups: Sequence[RunGroup], steps: list[int]) -> Section:
     intro = (
         "Training loss; long curves are averaged over equal runs of steps. Grey ticks mark the "
         "proxy's checkpoints. Click a name to hide its curves."
@@ -255,10 +251,7 @@ def _timing(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Section:
         "Wall time behind each row, mean over seeds. The proxy and its sweeps are shared, and each "
         "method that used them is charged all of their time.",
         header=("stage", "number", "total time"),
-        rows=[
-            (stage, str(len(parts)), table.format_seconds(sum(parts)))
-            for stage, parts in sums.items()
-        ],
+        rows=[(stage, str(len(parts)), table.format_seconds(sum(parts))) for stage, parts in sums.items()],
     )
     return section.show(figures.time_bars(results, groups))
 

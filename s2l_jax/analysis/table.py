@@ -42,9 +42,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for i, column in enumerate(COLUMNS):
         # A narrow terminal may break cells at spaces, and never cuts a number.
-        words = [
-            word for text in (column, *(row.cells[i] for row in rows)) for word in text.split()
-        ]
+        words = [word for text in (column, *(row.cells[i] for row in rows)) for word in text.split()]
         table.add_column(
             column.replace(" ", "\n"),
             justify="right" if i else "left",

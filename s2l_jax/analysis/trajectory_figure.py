@@ -88,8 +88,7 @@ def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> "go.Fig
 
     if sample.rows.shape[1] != len(steps):
         raise InputError(
-            f"{len(steps)} steps for trajectories of {sample.rows.shape[1]} columns: pass one step "
-            "per column"
+            f"{len(steps)} steps for trajectories of {sample.rows.shape[1]} columns: pass one step per column"
         )
     if not sample.rows.size:
         return "no example has a trajectory"
@@ -118,9 +117,7 @@ def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> "go.Fig
     for k in [k for k in shown if k not in colors] + inside:
         own = colors.get(k)
         line = {"color": own or "rgba(138, 143, 152, 0.5)", "width": 2.6 if own else 1}
-        hover = (
-            f"step %{{x:,}}: %{{y:.3f}}<extra>cluster {k} · {sample.sizes[k]:,} examples</extra>"
-        )
+        hover = f"step %{{x:,}}: %{{y:.3f}}<extra>cluster {k} · {sample.sizes[k]:,} examples</extra>"
         mean = go.Scatter(x=x, y=means[k], mode=mode, line=line, hovertemplate=hover)
         figure.add_trace(mean, row=1, col=1)
     for position, k in enumerate(inside):

@@ -118,9 +118,7 @@ class KMeans:
         self.n_iter_ = int(result.num_iterations)
         return self
 
-    def fit_predict(
-        self, X: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> Int[np.ndarray, " n"]:
+    def fit_predict(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Int[np.ndarray, " n"]:
         """Fit, and the labels [N]."""
         return self.fit(X, sample_weight).labels_
 
@@ -135,9 +133,7 @@ class KMeans:
         rows = prepare_rows(X)
         columns = self.cluster_centers_.shape[1]
         if rows.points.shape[1] != columns:
-            raise InputError(
-                f"KMeans was fitted on {columns} columns, got rows of {rows.points.shape[1]}"
-            )
+            raise InputError(f"KMeans was fitted on {columns} columns, got rows of {rows.points.shape[1]}")
         labels = nearest_centroids(
             rows.points,
             _pad_clusters(self.cluster_centers_, self.max_clusters),
@@ -165,9 +161,7 @@ class KMeans:
             key = jax.random.fold_in(key, 1)
             if self.init == "random":
                 return random_rows(key, sample, weights, max_clusters=self.max_clusters)
-            return kmeans_plus_plus(
-                key, sample, weights, self.num_clusters, max_clusters=self.max_clusters
-            )
+            return kmeans_plus_plus(key, sample, weights, self.num_clusters, max_clusters=self.max_clusters)
         given = np.asarray(self.init, np.float32)
         if given.shape != (self.num_clusters, columns) or not np.isfinite(given).all():
             raise InputError(

@@ -167,9 +167,7 @@ def _num_chunks(problem: _Problem) -> int:
     return problem.points.shape[1] // problem.chunk_rows
 
 
-def _chunk(
-    problem: _Problem, index: Int[Array, ""]
-) -> tuple[Float[Array, "p c t"], Float[Array, "p c"]]:
+def _chunk(problem: _Problem, index: Int[Array, ""]) -> tuple[Float[Array, "p c t"], Float[Array, "p c"]]:
     start, size = index * problem.chunk_rows, problem.chunk_rows
     points = jax.lax.dynamic_slice_in_dim(problem.points, start, size, axis=1)
     return points - problem.offset, jax.lax.dynamic_slice_in_dim(problem.weights, start, size, 1)
@@ -253,9 +251,7 @@ def _assign_all(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
         jax.eval_shape(functools.partial(_assign, problem), centroids),
     )
-    _, centroids, assignment = jax.lax.while_loop(
-        unsettled, assign, (jnp.int32(0), centroids, nothing)
-    )
+    _, centroids, assignment = jax.lax.while_loop(unsettled, assign, (jnp.int32(0), centroids, nothing))
     return centroids, assignment
 
 

@@ -96,9 +96,7 @@ def to_host(array: Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def count_distinct(
-    points: ArrayLike, *, at_least: int, keep: Bool[np.ndarray, " n"] | None = None
-) -> int:
+def count_distinct(points: ArrayLike, *, at_least: int, keep: Bool[np.ndarray, " n"] | None = None) -> int:
     """The number of distinct rows of [N, T] in float32, counted no further than `at_least`."""
     array = points if isinstance(points, jax.Array) else np.asarray(points)
     step = max(4096, 4 * at_least)

@@ -51,9 +51,7 @@ class StreamingKMeans:
     labels_: Int[np.ndarray, " n"]
     cluster_centers_: Float[np.ndarray, "k t"]
 
-    def __init__(
-        self, num_examples: int, num_clusters: int, seed: int = 0, *, max_iter: int = 20
-    ) -> None:
+    def __init__(self, num_examples: int, num_clusters: int, seed: int = 0, *, max_iter: int = 20) -> None:
         for name, value in (("num_examples", num_examples), ("num_clusters", num_clusters)):
             if value < 1:
                 raise InputError(f"StreamingKMeans: {name} must be at least 1, got {value}")
@@ -75,9 +73,7 @@ class StreamingKMeans:
         added = self._prepare(column)
         rows = self._rows = self._extend(added)
         columns = len(self.records) + 1
-        distinct = count_distinct(
-            rows.points, at_least=self.num_clusters, keep=to_host(rows.weights) > 0
-        )
+        distinct = count_distinct(rows.points, at_least=self.num_clusters, keep=to_host(rows.weights) > 0)
         active = min(self.num_clusters, distinct)
         key = jax.random.key(self.seed)
         real = dataclasses.replace(rows, num_rows=self.num_examples)
@@ -87,9 +83,7 @@ class StreamingKMeans:
                 jax.random.fold_in(key, 1), sample, weights, active, max_clusters=self.num_clusters
             )
         else:
-            start = self._warm_start(
-                to_host(added.points)[: self.num_examples, 0], rows.points.shape[1]
-            )
+            start = self._warm_start(to_host(added.points)[: self.num_examples, 0], rows.points.shape[1])
         result, _ = fit_rows(
             rows,
             start,
@@ -130,9 +124,7 @@ class StreamingKMeans:
             points = _set_column(points, added.points[:, 0], columns)
         return dataclasses.replace(added, points=points)
 
-    def _warm_start(
-        self, column: Float[np.ndarray, " n"], capacity: int
-    ) -> Float[np.ndarray, "k c"]:
+    def _warm_start(self, column: Float[np.ndarray, " n"], capacity: int) -> Float[np.ndarray, "k c"]:
         """The last centroids and, in the new column, the mean of each cluster's rows.
 
         Clusters that are new start on the first one, so that the rule for empty ones places them.

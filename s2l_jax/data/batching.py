@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int, Int32, Int64
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.packing import Layout, PackedRows, Shape, choose_shapes, fill, lay_out
 
-_PLANNED_STEPS = 4096  # steps laid out ahead to choose shapes; about a second of work
+_PLANNED_STEPS = 32_768  # steps laid out ahead to choose shapes; seconds of work
 _ROW_MULTIPLE = 32
 
 
@@ -54,14 +54,10 @@ def size_of(examples: Examples, numbers: Int64[np.ndarray, "b"]) -> Size:
     """How much work some examples are."""
     lengths = np.asarray(examples.lengths[numbers], np.int64)
     loss_tokens = loss_token_counts(examples, numbers)
-    return Size(
-        int(lengths.sum()), int(loss_tokens.sum()), int((lengths * (lengths + 1) // 2).sum())
-    )
+    return Size(int(lengths.sum()), int(loss_tokens.sum()), int((lengths * (lengths + 1) // 2).sum()))
 
 
-def loss_token_counts(
-    examples: Examples, numbers: Int64[np.ndarray, "b"]
-) -> Int64[np.ndarray, "b"]:
+def loss_token_counts(examples: Examples, numbers: Int64[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
     """Response tokens of some examples that have a token before them to be predicted from."""
     first = np.maximum(examples.prompt_lengths[numbers], 1)
     return np.maximum(np.asarray(examples.lengths[numbers], np.int64) - first, 0)

@@ -33,9 +33,7 @@ def mix(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
         return x ^ (x >> np.uint64(31))
 
 
-def _feistel(
-    x: UInt64[np.ndarray, "n"], keys: UInt64[np.ndarray, "n"], half: int
-) -> UInt64[np.ndarray, "n"]:
+def _feistel(x: UInt64[np.ndarray, "n"], keys: UInt64[np.ndarray, "n"], half: int) -> UInt64[np.ndarray, "n"]:
     bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
     left, right = x >> bits, x & mask
     for number in range(_ROUNDS):

@@ -1,6 +1,7 @@
 """Packing: the examples of one step, or of a slice, into as few rows of fixed length as fit."""
 
 import dataclasses
+import heapq
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +23,7 @@ class PackedRows(NamedTuple):
     loss_targets: Int32[Any, "a g m"]
     loss_slot: Int32[Any, "a g m"]  # which of the group's e examples; e itself for padding
     loss_mask: Bool[Any, "a g m"]
-    weights: Float32[
-        np.ndarray, "a g e"
-    ]  # of each example in an example-mean loss; 0 for no example
+    weights: Float32[np.ndarray, "a g e"]  # of each example in an example-mean loss; 0 for no example
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -118,10 +117,13 @@ def deal(
     loads = [int(loss_tokens[row].sum()) for row in rows]
     dealt: list[list[list[int]]] = [[] for _ in range(bins)]
     totals = [0] * bins
+    lightest = [(0, b) for b in range(bins)]  # a heap of the bins with room
     for row in sorted(range(len(rows)), key=lambda r: (-loads[r], r)):
-        to = min((b for b in range(bins) if len(dealt[b]) < per_bin), key=lambda b: (totals[b], b))
+        total, to = heapq.heappop(lightest)
         dealt[to].append(rows[row])
-        totals[to] += loads[row]
+        totals[to] = total + loads[row]
+        if len(dealt[to]) < per_bin:
+            heapq.heappush(lightest, (totals[to], to))
     shape = Shape(per_bin, max(totals), max(sum(map(len, b)) for b in dealt))
     return Layout([dealt[m * groups : (m + 1) * groups] for m in range(microbatches)], shape)
 
@@ -145,9 +147,7 @@ def fill(
       groups: the row groups that this process provides.
     """
     a, g, e, m = len(layout.groups), len(groups), shape.examples, shape.loss_tokens
-    tokens, positions, segments = (
-        np.zeros((a, g, shape.rows, row_length), np.int32) for _ in range(3)
-    )
+    tokens, positions, segments = (np.zeros((a, g, shape.rows, row_length), np.int32) for _ in range(3))
     index, targets = (np.zeros((a, g, m), np.int32) for _ in range(2))
     slot, mask = np.full((a, g, m), e, np.int32), np.zeros((a, g, m), np.bool_)
     slot_weights, numbers = np.zeros((a, g, e), np.float32), np.full((a, g, e), -1, np.int32)

@@ -90,9 +90,7 @@ class RowReader:
                 f'names; the last one has {quoted(raw.value)}; correct it, or set it to "" for none'
             )
 
-    def _good_rows(
-        self, on_bad_row: Callable[[str, str], None]
-    ) -> Iterator[tuple[dict[str, str], RawRow]]:
+    def _good_rows(self, on_bad_row: Callable[[str, str], None]) -> Iterator[tuple[dict[str, str], RawRow]]:
         for source in self._sources:
             for raw in source():
                 try:
@@ -128,8 +126,7 @@ class RowReader:
             raise InputError(f"the pool {self._name} has no rows; check its path and split")
         place, reason = self.skipped[0]
         raise InputError(
-            f"all {self.num_skipped} rows of {self._name} were skipped; the first, "
-            f"{place}: {reason}"
+            f"all {self.num_skipped} rows of {self._name} were skipped; the first, {place}: {reason}"
         )
 
 
@@ -215,18 +212,14 @@ def _text(row: dict[str, Any], role: str, name: str, required: bool = True) -> s
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise _BadRow(
-                    f'its "{name}" has half of a surrogate pair: {shortened(value)}'
-                ) from None
+                raise _BadRow(f'its "{name}" has half of a surrogate pair: {shortened(value)}') from None
         return value
     if value is None:
         if not required:
             return ""
         if name in row:
             raise _BadRow(f'its "{name}" is null or NaN')
-        raise _BadRow(
-            f'has no field "{name}"; it has {quoted(row)}; {_mapping_help(row, role, name)}'
-        )
+        raise _BadRow(f'has no field "{name}"; it has {quoted(row)}; {_mapping_help(row, role, name)}')
     if isinstance(value, int | float) and not isinstance(value, bool):
         return repr(value)  # as JSON writes it
     raise _BadRow(f'its "{name}" is not text but {type(value).__name__}: {shortened(value)}')

@@ -58,9 +58,7 @@ def read_json(name: str) -> Iterator[RawRow]:
         raise InputError(f"{name} is not one JSON array ({shortened(error)}); {fix}") from error
     if not isinstance(rows, list):
         fields = f" with the fields {quoted(rows)}" if isinstance(rows, dict) else ""
-        raise InputError(
-            f"{name} is one JSON {type(rows).__name__}{fields}; it must be an array of rows"
-        )
+        raise InputError(f"{name} is one JSON {type(rows).__name__}{fields}; it must be an array of rows")
     for number, row in enumerate(rows, 1):
         yield RawRow(f"{name}:{number}", row)
 

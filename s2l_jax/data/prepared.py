@@ -98,6 +98,7 @@ def prepare(
     settings: TokenizeSettings,
     *,
     progress: Callable[[int], None] = lambda done: None,
+    notes: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Tokenise a pool into `path`, unless a finished one is there.
 
@@ -107,6 +108,7 @@ def prepare(
       tokenizer: a transformers tokeniser; None stores the rows without tokens.
       settings: template, boundary rule and length limit.
       progress: called with the number of rows done so far.
+      notes: called when all rows are read; what the manifest should say beside.
 
     Raises:
       InputError: bad rows (see `data.pool`), or no row has a response token within the limit.
@@ -118,7 +120,7 @@ def prepare(
     if path.exists():
         path.rmtree()
     try:
-        _write(path, rows, tokenizer, settings, progress)
+        _write(path, rows, tokenizer, settings, progress, notes)
     except Exception:
         path.rmtree(missing_ok=True)
         raise
@@ -130,6 +132,7 @@ def _write(
     tokenizer: Any,
     settings: TokenizeSettings,
     progress: Callable[[int], None],
+    notes: Callable[[], dict[str, Any]],
 ) -> None:
     tally = _Tally()
 
@@ -149,8 +152,11 @@ def _write(
     tfds.disable_progress_bar()
     # TFDS prints about a download that does not happen.
     with quiet_libraries(), contextlib.redirect_stdout(io.StringIO()):
-        _builder(records, data_dir=str(path / "dataset")).download_and_prepare()
-    manifest = tally.manifest(settings)
+        try:
+            _builder(records, data_dir=str(path / "dataset")).download_and_prepare()
+        except RuntimeError as error:  # what array_record raises on a full disk
+            raise OSError(f"{path}: the tokenised pool was not written ({error})") from error
+    manifest = tally.manifest(settings) | notes()
     if tokenizer is not None and manifest["num_with_loss"] == 0:
         raise InputError(
             f"No row of the pool has a response token within max_length={settings.max_length} "
@@ -158,6 +164,8 @@ def _write(
         )
     for name, array in tally.arrays().items():
         artifacts.write_npy(path / f"{name}.npy", array)
+    for what, ids in tally.problem_ids().items():
+        artifacts.write_npy(path / f"{what}.npy", ids)  # all of them; the manifest lists the first
     for what in ("without_loss", "cut", "boundary_merged"):
         if manifest[f"num_{what}"]:
             logging.warning(
@@ -178,9 +186,7 @@ _MEANING = {
 }
 
 
-def _tokenize(
-    tokenizer: Any, rows: Sequence[PoolRow], settings: TokenizeSettings
-) -> list[TokenizedExample]:
+def _tokenize(tokenizer: Any, rows: Sequence[PoolRow], settings: TokenizeSettings) -> list[TokenizedExample]:
     if tokenizer is None:
         return [TokenizedExample(np.zeros(0, np.int32), 0, False, False) for _ in rows]
     if not rows:
@@ -219,7 +225,7 @@ class _Tally:
             }
             for what, is_so in found.items():
                 self._problem_counts[what] += is_so
-                if is_so and len(self._problems[what]) < _LISTED:
+                if is_so:
                     self._problems[what].append(row.id)
             original = json.dumps(row.original)
             yield self.count, {"tokens": example.tokens, "original": original}
@@ -228,23 +234,22 @@ class _Tally:
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: np.concatenate(column) for name, column in self._columns.items()}
 
+    def problem_ids(self) -> dict[str, np.ndarray]:
+        return {what: np.array(ids, np.uint64) for what, ids in self._problems.items()}
+
     def manifest(self, settings: TokenizeSettings) -> dict[str, Any]:
         arrays = self.arrays()
         counts = np.bincount(arrays["sources"], minlength=len(self._sources))
         return {
             "num_examples": self.count,
             "num_tokens": int(arrays["lengths"].sum(dtype=np.int64)),
-            "num_response_tokens": int(
-                (arrays["lengths"] - arrays["prompt_lengths"]).sum(dtype=np.int64)
-            ),
-            "num_with_loss": int(
-                (arrays["lengths"] > np.maximum(arrays["prompt_lengths"], 1)).sum()
-            ),
+            "num_response_tokens": int((arrays["lengths"] - arrays["prompt_lengths"]).sum(dtype=np.int64)),
+            "num_with_loss": int((arrays["lengths"] > np.maximum(arrays["prompt_lengths"], 1)).sum()),
             "source_names": list(self._sources),
             "source_counts": counts.tolist(),
             "settings": dataclasses.asdict(settings),
             **{f"num_{what}": n for what, n in self._problem_counts.items()},
-            **{f"ids_{what}": ids for what, ids in self._problems.items()},
+            **{f"ids_{what}": ids[:_LISTED] for what, ids in self._problems.items()},
         }
 
 

@@ -34,9 +34,7 @@ def render(template: str, row: PoolRow) -> tuple[str, str]:
         InputError: there is no such template.
     """
     if template not in TEMPLATES:
-        raise InputError(
-            f"prompt template {template!r} is not known; choose one of {', '.join(TEMPLATES)}"
-        )
+        raise InputError(f"prompt template {template!r} is not known; choose one of {', '.join(TEMPLATES)}")
     return TEMPLATES[template](row)
 
 

@@ -31,6 +31,8 @@ def resolve(checkpoint: str) -> epath.Path:
     Raises:
       InputError: neither a directory nor a hub repository that can be reached.
     """
+    if not checkpoint:
+        raise InputError("no checkpoint or tokeniser is named: set `checkpoint`, or `tokenizer` beside it.")
     path = epath.Path(checkpoint)
     if path.is_dir():
         return path

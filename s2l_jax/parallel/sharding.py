@@ -48,6 +48,8 @@ def local_groups(mesh: Mesh) -> range:
     """The row groups whose data this process must provide."""
     devices = mesh.devices.reshape(-1, mesh.shape["tensor"])
     mine = [i for i, group in enumerate(devices) if any(_is_local(d) for d in group)]
+    if len(mine) != mine[-1] - mine[0] + 1:
+        raise NotImplementedError(f"this process owns the row groups {mine}, which do not adjoin")
     return range(mine[0], mine[-1] + 1)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+from s2l_jax.data.order import mix
 
 
 def priorities(ids: UInt64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
@@ -12,8 +12,7 @@ def priorities(ids: UInt64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, "
     A draw by priority depends on nothing but the candidates. So where a few labels change, a few
     picks change, and a larger budget on the same clusters keeps what a smaller one took.
     """
-    start = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64) + _GOLDEN)
-    return _mix(_mix(np.asarray(ids, np.uint64) + _GOLDEN) ^ start)
+    return mix(mix(np.asarray(ids, np.uint64)) ^ mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
 
 
 def shares(sizes: Int[np.ndarray, " k"], budget: int) -> Int[np.ndarray, " k"]:
@@ -73,10 +72,3 @@ def balanced_sample_of_source(
     rest = np.flatnonzero(~large[labels])
     taken[rest[np.argsort(priority[rest], kind="stable")[:left]]] = True
     return taken
-
-
-def _mix(value: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """The finaliser of the SplitMix64 generator (Steele, Lea and Flood, 2014)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))

@@ -74,8 +74,7 @@ def _check_matrix(name: str, value: Any) -> np.ndarray:
     matrix = np.asarray(value)
     if matrix.ndim != 2 or matrix.shape[1] == 0 or matrix.dtype.kind not in "fiu":
         raise InputError(
-            f"{name} must be a number array [N, columns], got {matrix.dtype} of shape "
-            f"{matrix.shape}"
+            f"{name} must be a number array [N, columns], got {matrix.dtype} of shape {matrix.shape}"
         )
     count, first = 0, -1
     for start in range(0, len(matrix), _ROWS_AT_ONCE):
@@ -94,9 +93,7 @@ def _check_matrix(name: str, value: Any) -> np.ndarray:
 def _check_integers(name: str, value: Any) -> np.ndarray:
     numbers = np.asarray(value)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} must be whole numbers [N], got {numbers.dtype} of shape {numbers.shape}"
-        )
+        raise InputError(f"{name} must be whole numbers [N], got {numbers.dtype} of shape {numbers.shape}")
     if numbers.dtype.kind == "i" and (numbers < 0).any():
         row = int(np.flatnonzero(numbers < 0)[0])
         raise InputError(f"{name} must be at least 0, got {numbers[row]} at row {row}")

@@ -114,9 +114,7 @@ def s2l(
         names, codes = None, np.zeros(len(trajectories), np.int64)
     else:
         names, codes = np.unique(inputs.sources, return_inverse=True)
-    return _s2l_by_source(
-        trajectories, names, codes, budget, priority, seed, num_clusters, min_cluster_size
-    )
+    return _s2l_by_source(trajectories, names, codes, budget, priority, seed, num_clusters, min_cluster_size)
 
 
 @method("random")

@@ -66,8 +66,7 @@ class Selection:
         pool = np.bincount(codes, minlength=len(names))
         chosen = np.bincount(codes[self.indices], minlength=len(names))
         return {
-            str(name): (int(size), int(count))
-            for name, size, count in zip(names, pool, chosen, strict=True)
+            str(name): (int(size), int(count)) for name, size, count in zip(names, pool, chosen, strict=True)
         }
 
     def summary(self) -> dict[str, Any]:
@@ -83,8 +82,7 @@ class Selection:
             "size": len(self.indices),
             "num_clusters": len(self.centroids),
             "sources": {
-                name: {"pool": size, "selected": count}
-                for name, (size, count) in self.source_counts.items()
+                name: {"pool": size, "selected": count} for name, (size, count) in self.source_counts.items()
             },
             "clusters": [
                 {"cluster": number, "source": source, "size": int(size), "selected": int(count)}

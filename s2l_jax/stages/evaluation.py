@@ -3,11 +3,13 @@
 import dataclasses
 import json
 
+import numpy as np
 from etils import epath
 
 from s2l_jax import artifacts
 from s2l_jax.console import Progress
 from s2l_jax.data.identity import data_identity
+from s2l_jax.data.order import visit_order
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.evaluation.evaluate import evaluate, summarise
 from s2l_jax.models import hf
@@ -74,9 +76,7 @@ def _evaluate_one(run: Run, name: str, rows: list[PoolRow], identity: str) -> No
     )
     results = summarise(predictions)
     overall = results["overall"]
-    progress.close(
-        f"exact match {overall['accuracy']:.1%}, held-out loss {overall['heldout_loss']:.3f}"
-    )
+    progress.close(f"exact match {overall['accuracy']:.1%}, held-out loss {overall['heldout_loss']:.3f}")
     if processes.is_writer():
         lines = (json.dumps(dataclasses.asdict(p)) for p in predictions)
         artifacts.write_text(record.folder / "predictions.jsonl", "\n".join(lines) + "\n")
@@ -94,11 +94,15 @@ def heldout_rows(run: Run) -> list[PoolRow]:
         from s2l_jax.data import synthetic
 
         rows = [
-            PoolRow(
-                i, r["instruction"], r.get("input", ""), r["output"], r["source"], r, f"row {i}"
-            )
+            PoolRow(i, r["instruction"], r.get("input", ""), r["output"], r["source"], r, f"row {i}")
             for i, r in enumerate(synthetic.heldout_rows())
         ]
-        return rows[: config.limit or None]
+        return _sample(rows, config.limit)
     fields = FieldMap(**run.config.pool.fields.to_dict())
-    return list(read_rows(config.path, limit=config.limit, fields=fields))
+    return _sample(list(read_rows(config.path, fields=fields)), config.limit)
+
+
+def _sample(rows: list[PoolRow], limit: int) -> list[PoolRow]:
+    if not limit or limit >= len(rows):
+        return rows
+    return [rows[i] for i in sorted(visit_order(np.arange(limit), len(rows), seed=0))]

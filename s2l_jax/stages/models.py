@@ -69,6 +69,11 @@ def check_model(run: Run, what: str) -> None:
     settings: ConfigDict = run.config[what]
     check_batch(run, settings.train, what)
     model = open_model(run, what)
+    if run.config.tokenize.max_length > model.config.max_positions:
+        raise InputError(
+            f"tokenize.max_length={run.config.tokenize.max_length} is above the {what}'s context of "
+            f"{model.config.max_positions} tokens."
+        )
     if settings.init == "pretrained":
         hf.check_weights(hf.resolve(settings.checkpoint), model.config)
 

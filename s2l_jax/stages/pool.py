@@ -48,14 +48,13 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
         record.finish(
             {
                 "num_examples": manifest["num_examples"],
+                "num_skipped": manifest["num_skipped"],
                 "num_without_loss": manifest["num_without_loss"],
                 "num_cut": manifest["num_cut"],
                 "num_boundary_merged": manifest["num_boundary_merged"],
                 "num_tokens": manifest["num_tokens"],
                 "num_response_tokens": manifest["num_response_tokens"],
-                "sources": dict(
-                    zip(manifest["source_names"], manifest["source_counts"], strict=True)
-                ),
+                "sources": dict(zip(manifest["source_names"], manifest["source_counts"], strict=True)),
             }
         )
     return pools
@@ -85,7 +84,10 @@ def _prepare(run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings) ->
     def rows() -> Iterator[PoolRow]:
         yield from reader
 
-    prepare(path, rows, tokenizer, settings, progress=progress.update)
+    def skipped() -> dict[str, Any]:
+        return {"num_skipped": reader.num_skipped, "skipped": reader.skipped[:100]}
+
+    prepare(path, rows, tokenizer, settings, progress=progress.update, notes=skipped)
     progress.close()
     if reader.num_skipped:
         shown = "; ".join(f"{place}: {reason}" for place, reason in reader.skipped[:5])

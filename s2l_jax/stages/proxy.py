@@ -13,11 +13,11 @@ from s2l_jax.console import duration, say
 from s2l_jax.data.batching import size_of
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.prepared import PreparedPool
-from s2l_jax.errors import InputError
+from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.models.decoder import Params
 from s2l_jax.models.hf import DTYPES
 from s2l_jax.parallel import processes
-from s2l_jax.records import Record
+from s2l_jax.records import Record, stored_results
 from s2l_jax.stages.models import Model, open_model
 from s2l_jax.stages.run import Run, make_batches, num_steps, train_settings, trainable, what_decides
 from s2l_jax.training.flops import forward_flops, training_flops
@@ -56,9 +56,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     if record.done:
         return
     model = open_model(run, "proxy")
-    batches = make_batches(
-        run, pool, subset, np.ones(len(subset), np.float32), config.proxy.train, steps
-    )
+    batches = make_batches(run, pool, subset, np.ones(len(subset), np.float32), config.proxy.train, steps)
     sweeps = _Sweeps(run, pool, model, settings)
     sweep_steps = range(0 if config.trajectories.step_zero else cadence, steps + 1, cadence)
     result = train(
@@ -115,9 +113,7 @@ class _Sweeps:
             batch_tokens=config.trajectories.batch_tokens,
             pinned_bytes=config.trajectories.pinned_mb * 2**20,
         )
-        self._sweep = make_sweep(
-            model.config, tracked, run.mesh, dtype=DTYPES[config.trajectories.dtype]
-        )
+        self._sweep = make_sweep(model.config, tracked, run.mesh, dtype=DTYPES[config.trajectories.dtype])
         for number in self._known.values():
             self.clusters.update(self._store.column(number))
 
@@ -129,7 +125,7 @@ class _Sweeps:
         column = np.asarray(self._sweep(params))
         if not np.isfinite(column).all():
             bad = np.flatnonzero(~np.isfinite(column))
-            raise InputError(
+            raise DivergedError(
                 f"the sweep at step {step} found {len(bad)} losses that are not finite; the first is pool "
                 f"row {bad[0]}. Lower proxy.train.learning_rate, or use trajectories.dtype=float32."
             )
@@ -168,13 +164,10 @@ def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Traje
     """
     path = run.config.trajectories.path
     if not path:
-        if not (run.workdir / STORE / "zarr.json").exists():
-            return None
-        loaded = load_trajectories(run.workdir / STORE)
-        return loaded if len(loaded.steps) else None
-    record = Record(
-        run.workdir / "imported", "imported trajectories", {"content": data_identity(path)}
-    )
+        # Columns of a proxy that is still training are not the trajectories that were asked for.
+        finished = stored_results(run.workdir / "proxy") is not None
+        return load_trajectories(run.workdir / STORE) if finished else None
+    record = Record(run.workdir / "imported", "imported trajectories", {"content": data_identity(path)})
     loaded = load_trajectories(path)
     if ids is not None:
         _match(loaded, ids, path)

@@ -32,24 +32,30 @@ def folder(run: Run, name: str) -> epath.Path:
     return run.workdir / "selection" / name
 
 
-def _select_one(
-    run: Run, name: str, pool: PreparedPool | None, trajectories: Trajectories | None
-) -> None:
+def _select_one(run: Run, name: str, pool: PreparedPool | None, trajectories: Trajectories | None) -> None:
     settings: dict[str, Any] = resolved_run(run.config, name)
     settings.pop("train_target")
     method = settings["method"]
     if method == "s2l":
         settings["min_cluster_size"] = run.config.selection.min_cluster_size
     else:
-        for unused in ("num_clusters", "every", "stratify_by"):
+        for unused in ("num_clusters", "every"):
             settings.pop(unused)
-    if method == "given":
-        settings["subset"] = data_identity(run.config.selection.path)
-    record = Record(folder(run, name), f"selection/{name}", settings)
-    if record.done:
-        return
+        # Only a run that asks for it by name draws its random subset source by source.
+        if method != "random" or run.config.selection.runs[name].stratify_by == "inherit":
+            settings.pop("stratify_by")
     if pool is None and trajectories is None:
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
+    made_from = {}
+    if pool is not None:
+        made_from["pool_ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
+    if method == "s2l" and trajectories is not None:
+        made_from["trajectories_sha256"] = trajectories.digest
+    if method == "given":
+        made_from["subset"] = data_identity(run.config.selection.path)
+    record = Record(folder(run, name), f"selection/{name}", settings | made_from)
+    if record.done:
+        return
     selection = _given(run, pool) if method == "given" else _chosen(settings, pool, trajectories)
     if processes.is_writer():
         selection.save(record.folder)
@@ -101,14 +107,10 @@ def _given(run: Run, pool: PreparedPool | None) -> Selection:
         raise InputError(f"selection.path: {path} does not exist.")
     indices = artifacts.read_npy(path)
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-        raise InputError(
-            f"{path}: needs a list of whole numbers, holds {indices.dtype}{indices.shape}."
-        )
+        raise InputError(f"{path}: needs a list of whole numbers, holds {indices.dtype}{indices.shape}.")
     indices = np.asarray(indices, np.int64)
     if len(np.unique(indices)) != len(indices) or not len(indices):
-        raise InputError(
-            f"{path}: {len(indices)} rows, {len(np.unique(indices))} of them distinct."
-        )
+        raise InputError(f"{path}: {len(indices)} rows, {len(np.unique(indices))} of them distinct.")
     if indices.min() < 0 or indices.max() >= len(pool):
         raise InputError(
             f"{path}: rows {indices.min()} to {indices.max()}, but the pool has {len(pool)} rows."

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from etils import epath
 from jaxtyping import Array, UInt32
 
 from s2l_jax.console import quiet_libraries
+from s2l_jax.parallel import processes
 from s2l_jax.training.step import TrainState
 
 
@@ -81,7 +83,7 @@ class Checkpoints:
             ) from error
 
     def restore(self, like: TrainState) -> TrainState | None:
-        """The newest checkpoint that can be read, or None; broken ones are removed.
+        """The newest checkpoint that can be read, or None; broken ones are put aside, not deleted.
 
         Args:
           like: shapes, dtypes and shardings of the state.
@@ -94,17 +96,30 @@ class Checkpoints:
                 state = TrainState(tree["step"], tree["params"], tree["opt_state"])
                 if not np.array_equal(tree["checksums"], _checksums(state)):
                     raise ValueError("its arrays are not those that were written")
+            except (PermissionError, ConnectionError, TimeoutError, MemoryError):
+                raise  # the machine's fault, not the checkpoint's
             except Exception as error:  # whatever a damaged file makes Orbax raise
+                if "RESOURCE_EXHAUSTED" in str(error):
+                    raise
                 logging.warning(
                     "%s: checkpoint %d cannot be read (%s); trying the one before it.",
                     self._path,
                     step,
                     _brief(error),
                 )
-                self._manager.delete(step)
+                self._put_aside(step)
                 continue
             return state
         return None
+
+    def _put_aside(self, step: int) -> None:
+        processes.barrier(f"broken checkpoint {step}")
+        if processes.is_writer():
+            aside = self._path.parent / "broken_checkpoints"
+            aside.mkdir(exist_ok=True)
+            (self._path / str(step)).rename(aside / f"{step}-{uuid.uuid4().hex[:8]}")
+        processes.barrier(f"broken checkpoint {step} put aside")
+        self._manager.reload()
 
 
 def abstract(state: TrainState) -> TrainState:

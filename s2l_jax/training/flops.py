@@ -12,7 +12,8 @@ from s2l_jax.models.decoder import DecoderConfig
 # Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets.
 _PEAKS = {
     "NVIDIA H200": 989e12,
-    "NVIDIA H100": 989e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
     "NVIDIA A100": 312e12,
     "NVIDIA L4": 121e12,
     "TPU v4": 275e12,
@@ -44,11 +45,16 @@ def training_flops(config: DecoderConfig, size: Size) -> float:
 
 @functools.lru_cache
 def peak_flops() -> float:
-    """Peak FLOP/s of all devices: the data sheet's, or a measured float32 matmul where none is known."""
+    """Peak FLOP/s of all devices by the data sheet; on a CPU that of a float32 matmul, measured.
+
+    Infinite, so that utilisation shows as 0, for an accelerator that is not in the table.
+    """
     device = jax.devices()[0]
     for name, peak in _PEAKS.items():
-        if device.device_kind.startswith(name):
+        if f"{device.device_kind} ".replace("-", " ").startswith(f"{name} "):
             return peak * jax.device_count()
+    if device.platform != "cpu":
+        return float("inf")
     n = 1024
     matmul = jax.jit(lambda x: x @ x)
     x = jnp.ones((n, n), jnp.float32)
@@ -58,4 +64,4 @@ def peak_flops() -> float:
         matmul(x).block_until_ready()
         best = min(best, time.perf_counter() - start)
     # Host devices share the cores that one of them was timed on.
-    return 2 * n**3 / best * (1 if device.platform == "cpu" else jax.device_count())
+    return 2 * n**3 / best

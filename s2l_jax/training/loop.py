@@ -18,11 +18,12 @@ from s2l_jax.models.decoder import DecoderConfig, Params
 from s2l_jax.models.hf import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.sharding import put_rows
-from s2l_jax.training.checkpoints import Checkpoints, abstract
+from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.training.metrics import Metrics
 from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
 from s2l_jax.training.step import (
     StepMetrics,
+    abstract_state,
     init_state,
     make_train_step,
 )
@@ -79,7 +80,6 @@ def train(
       OSError: a checkpoint could not be written.
     """
     rate = learning_rate_schedule(settings.optimizer, batches.num_steps)
-    state = init_state(config, settings.optimizer, batches.num_steps, mesh, initial_params())
     step_fn = make_train_step(
         config,
         settings.optimizer,
@@ -91,7 +91,10 @@ def train(
     )
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(path / "checkpoints", settings.keep_checkpoints))
-        state = checkpoints.restore(abstract(state)) or state
+        # Restored before anything is initialised, so that memory never holds two states.
+        state = checkpoints.restore(
+            abstract_state(config, settings.optimizer, batches.num_steps, mesh)
+        ) or init_state(config, settings.optimizer, batches.num_steps, mesh, initial_params())
         start = int(state.step)
         metrics = stack.enter_context(
             contextlib.closing(Metrics(path, config, label, start, batches.num_steps, settings.log_every))

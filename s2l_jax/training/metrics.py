@@ -75,7 +75,14 @@ class Metrics:
                     "model_flops_utilisation": utilisation,
                 }.items():
                     self._board.add_scalar(name, value, step)
+                self._check_board()
             self.restart_clock()
+
+    def _check_board(self) -> None:
+        # tensorboardX writes in a thread: once that has died, its queue fills and the run would hang.
+        if not self._board.file_writer.event_writer._worker.is_alive():
+            self._board = None
+            raise OSError(f"{self._path / 'tensorboard'}: its files can no longer be written")
 
     def restart_clock(self) -> None:
         """Begin a new window for speeds."""

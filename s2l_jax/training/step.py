@@ -53,6 +53,21 @@ def state_shardings(mesh: Mesh, config: DecoderConfig, optimizer: optax.Gradient
     return TrainState(whole, by_param, opt)
 
 
+def abstract_state(
+    config: DecoderConfig, settings: OptimizerSettings, num_steps: int, mesh: Mesh
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state, without allocating any of it."""
+    optimizer = make_optimizer(settings, num_steps)
+    params = abstract_params(config)
+    opt_state = jax.eval_shape(optimizer.init, params)
+    shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        shapes,
+        state_shardings(mesh, config, optimizer),
+    )
+
+
 def init_state(
     config: DecoderConfig, settings: OptimizerSettings, num_steps: int, mesh: Mesh, params: Params
 ) -> TrainState:

@@ -1,6 +1,8 @@
 """Trajectories made elsewhere, in any of the layouts people have them in."""
 
 import dataclasses
+import functools
+import hashlib
 import zipfile
 from typing import Any
 
@@ -19,6 +21,13 @@ class Trajectories:
     losses: Float32[np.ndarray, "n t"]
     steps: Int64[np.ndarray, "t"]  # training steps; 1 to T where the source does not say
     ids: UInt64[np.ndarray, "n"] | None  # None where the source has none
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A hash of losses and steps."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.steps).data)
+        digest.update(np.ascontiguousarray(self.losses).data)
+        return digest.hexdigest()
 
 
 def load_trajectories(path: epath.PathLike) -> Trajectories:

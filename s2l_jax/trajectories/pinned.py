@@ -64,9 +64,7 @@ class PinnedSlice:
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
             some += [[] for _ in range(size - len(some))]
-            self._layouts.append(
-                deal(some, self._loss_tokens, microbatches=microbatches, groups=groups)
-            )
+            self._layouts.append(deal(some, self._loss_tokens, microbatches=microbatches, groups=groups))
         self._shape = Shape(
             per_group,
             roughly(max(layout.shape.loss_tokens for layout in self._layouts), least=8),
@@ -93,9 +91,7 @@ class PinnedSlice:
         mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
         tokens = self._examples.read([int(self._numbers[n]) for n in mine])
         prompts = self._examples.prompt_lengths
-        texts = {
-            n: (ids, int(prompts[self._numbers[n]])) for n, ids in zip(mine, tokens, strict=True)
-        }
+        texts = {n: (ids, int(prompts[self._numbers[n]])) for n, ids in zip(mine, tokens, strict=True)}
         weights = np.ones(len(self._numbers), np.float32)
         packed, slots = fill(layout, self._shape, self._row_length, texts, weights, local)
         block: Block = put_rows(self._mesh, (packed, slots), axis=1)

@@ -25,9 +25,7 @@ class TrajectoryStore:
         self._path = epath.Path(path)
         if not (self._path / "zarr.json").exists():
             raise InputError(f"{self._path}: not a trajectory store: no zarr.json there.")
-        self._losses, self._steps, self._ids = (
-            self._open(name) for name in ("losses", "steps", "ids")
-        )
+        self._losses, self._steps, self._ids = (self._open(name) for name in ("losses", "steps", "ids"))
         shapes = [array.shape for array in (self._losses, self._steps, self._ids)]
         if [len(shape) for shape in shapes] != [2, 1, 1] or shapes[0][0] != shapes[2][0]:
             raise InputError(
@@ -88,15 +86,19 @@ class TrajectoryStore:
 
         Raises:
           ValueError: a step not after the last one.
+          OSError: the column could not be written (a full disk, say).
         """
         steps = self.steps()
         if len(steps) and step <= steps[-1]:
             raise ValueError(f"step {step} does not come after {steps[-1]}")
         at = len(steps)
-        self._losses = _resize(self._losses, (self.num_examples, at + 1))
-        self._losses[:, at].write(np.asarray(column, np.float32)).result()
-        self._steps = _resize(self._steps, (at + 1,))
-        self._steps[at].write(np.int64(step)).result()
+        try:
+            self._losses = _resize(self._losses, (self.num_examples, at + 1))
+            self._losses[:, at].write(np.asarray(column, np.float32)).result()
+            self._steps = _resize(self._steps, (at + 1,))
+            self._steps[at].write(np.int64(step)).result()
+        except ValueError as error:  # what tensorstore raises on a full disk
+            raise OSError(f"{self._path}: the column of step {step} was not written ({error})") from error
 
     def column(self, number: int) -> Float32[np.ndarray, "n"]:
         """One column by its place."""
@@ -120,8 +122,7 @@ class TrajectoryStore:
             return ts.open(spec).result()
         except ValueError as error:
             raise InputError(
-                f"{self._path}: not a trajectory store: its array `{name}` cannot be "
-                f"opened ({error})."
+                f"{self._path}: not a trajectory store: its array `{name}` cannot be opened ({error})."
             ) from error
 
 
