@@ -56,7 +56,8 @@ def run_pipeline(
     say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
     models = _models(run, wanted)
     for model in models:
-        check_model(run, model)
+        if model in wanted:  # otherwise its tokeniser alone is needed
+            check_model(run, model)
     if "evaluation" in wanted and config.evaluation.path:
         evaluation.heldout_rows(run)
     _check_paths(run)

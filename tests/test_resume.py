@@ -3,14 +3,17 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from s2l_jax.config import run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
+from s2l_jax.trajectories.load import load_trajectories
 
 DRIVER = pathlib.Path(__file__).parent / "pipeline_kills.py"
 KILLS = [
@@ -141,3 +144,34 @@ def test_fields_that_only_decide_how_may_change_between_sittings(runs, small_con
     config.evaluation.batch_size = 3
     run_pipeline(config, workdir, name="kills")
     assert stamps(workdir) == before
+
+
+def test_a_refused_command_leaves_config_json_as_it_was(runs, small_config):
+    workdir = runs / "unbroken"
+    before = (workdir / "config.json").read_bytes()
+    config = small_config()
+    config.selection.runs.s2l.budget = 30
+    with pytest.raises(InputError, match="made with other settings"):
+        run_pipeline(config, workdir, name="kills")
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_an_unfinished_proxys_columns_are_not_selected_from(runs, small_config, tmp_path):
+    columns = runs / "unbroken" / "trajectories.zarr"
+    shutil.copytree(columns, tmp_path / "trajectories.zarr")
+    with pytest.raises(InputError, match="needs trajectories"):
+        run_pipeline(small_config(), tmp_path, stages=["selection"])
+    assert not (tmp_path / "selection" / "s2l" / "summary.json").exists()
+
+
+def test_a_selection_is_tied_to_its_trajectories(runs, small_config, tmp_path):
+    columns = runs / "unbroken" / "trajectories.zarr"
+    losses = load_trajectories(columns).losses
+    for name, array in (("one", losses), ("two", losses[:, ::-1])):
+        np.save(tmp_path / f"{name}.npy", array)
+    config = small_config()
+    config.trajectories.path = str(tmp_path / "one.npy")
+    run_pipeline(config, tmp_path / "run", stages=["selection"])
+    config.trajectories.path = str(tmp_path / "two.npy")
+    with pytest.raises(InputError, match="made with other settings"):
+        run_pipeline(config, tmp_path / "run", stages=["selection"])

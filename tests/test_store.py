@@ -10,12 +10,13 @@ from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.store import TrajectoryStore
 
 IDS = np.array([2**64 - 1, 5, 0, 2**63, 17], np.uint64)
+ATTRIBUTES = {"proxy": "tiny", "settings": "a1"}
 COLUMNS = np.random.default_rng(0).uniform(0, 9, (5, 4)).astype(np.float32)
 STEPS = [0, 10, 20, 500]
 
 
 def new_store(path, columns=4):
-    store = TrajectoryStore.create(path, IDS, {"proxy": "tiny", "cadence": 10})
+    store = TrajectoryStore.create(path, IDS, ATTRIBUTES)
     for step, column in zip(STEPS[:columns], COLUMNS.T, strict=False):
         store.append(step, column)
     return store
@@ -37,7 +38,7 @@ class TestStore:
 
     def test_opened_again(self, tmp_path):
         new_store(tmp_path / "t.zarr", columns=2)
-        store = TrajectoryStore.create(tmp_path / "t.zarr", IDS, {})
+        store = TrajectoryStore.create(tmp_path / "t.zarr", IDS, ATTRIBUTES)
         assert np.array_equal(store.ids(), IDS)
         assert np.array_equal(store.read(), COLUMNS[:, :2])
         store.append(20, COLUMNS[:, 2])
@@ -68,7 +69,7 @@ class TestStore:
             losses[: 2 if moment == "half" else 5, 2].write(np.float32(99)).result()
         if moment == "step -1":
             steps.resize(exclusive_max=(3,)).result()
-        store = TrajectoryStore.create(path, IDS, {})
+        store = TrajectoryStore.create(path, IDS, ATTRIBUTES)
         assert store.steps().tolist() == [0, 10]
         assert np.array_equal(store.read(), COLUMNS[:, :2])
         assert np.array_equal(load_trajectories(path).losses, COLUMNS[:, :2])
@@ -97,11 +98,16 @@ class TestStore:
             store.append(20, COLUMNS[:4, 2])
         assert store.steps().tolist() == [0, 10]
 
+    def test_another_proxys_store_is_refused(self, tmp_path):
+        new_store(tmp_path / "t.zarr", columns=1)
+        with pytest.raises(InputError, match="another proxy"):
+            TrajectoryStore.create(tmp_path / "t.zarr", IDS, ATTRIBUTES | {"settings": "b2"})
+
     @pytest.mark.parametrize("other", [IDS[::-1], IDS[:4], np.append(IDS, np.uint64(3))])
     def test_other_examples(self, tmp_path, other):
         new_store(tmp_path / "t.zarr")
         with pytest.raises(InputError, match=r"5 examples with other ids .* another workdir"):
-            TrajectoryStore.create(tmp_path / "t.zarr", other, {})
+            TrajectoryStore.create(tmp_path / "t.zarr", other, ATTRIBUTES)
 
     def test_more_rows_than_a_chunk(self, tmp_path, monkeypatch):
         monkeypatch.setattr("s2l_jax.trajectories.store._CHUNK_ROWS", 2)
@@ -117,7 +123,7 @@ class TestStore:
         assert np.array_equal(group["losses"][:], COLUMNS)
         assert np.array_equal(group["ids"][:], IDS)
         assert group["steps"][:].tolist() == STEPS
-        assert dict(group.attrs) == {"proxy": "tiny", "cadence": 10}
+        assert dict(group.attrs) == ATTRIBUTES
 
     def test_read_by_xarray(self, tmp_path):
         xarray = pytest.importorskip("xarray")
@@ -129,7 +135,7 @@ class TestStore:
             assert data.steps.dims == ("checkpoint",)
             assert data.steps.values.tolist() == STEPS
             assert data.ids.dims == ("example",)
-            assert data.attrs["cadence"] == 10
+            assert data.attrs["settings"] == "a1"
 
 
 class TestLoading:

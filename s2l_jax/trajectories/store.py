@@ -85,12 +85,14 @@ class TrajectoryStore:
         """Add the losses measured after `step` training steps.
 
         Raises:
-          ValueError: a step not after the last one.
+          ValueError: a step not after the last one, or a column of another length.
           OSError: the column could not be written (a full disk, say).
         """
         steps = self.steps()
         if len(steps) and step <= steps[-1]:
             raise ValueError(f"step {step} does not come after {steps[-1]}")
+        if np.shape(column) != (self.num_examples,):
+            raise ValueError(f"a column of shape {np.shape(column)} for {self.num_examples} examples")
         at = len(steps)
         try:
             self._losses = _resize(self._losses, (self.num_examples, at + 1))
