@@ -20,7 +20,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from s2l_jax.config import describe, nearest_field, validate
+from s2l_jax.config import describe, meaning, nearest_field, validate
 from s2l_jax.errors import DivergedError, InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, a file of configs/")
@@ -61,10 +61,15 @@ def _parse(argv: list[str]) -> list[str]:
             if isinstance(cause, InputError) and "Traceback" not in str(cause):
                 raise cause from error
             cause = cause.__context__
-        names = [a.lstrip("-").partition("=")[0] for a in argv[1:]]
-        for field in (n.removeprefix("config.") for n in names if n.startswith("config.")):
+        given = [a.lstrip("-").partition("=") for a in argv[1:]]
+        overrides = [(n.removeprefix("config."), v) for n, _, v in given if n.startswith("config.")]
+        for field, _ in overrides:
             if (hint := nearest_field(field)) is not None:
                 raise InputError(f"--config.{field}: no such field{hint}") from error
+        for field, value in overrides:
+            if value and value in str(error):
+                needed = meaning(field)
+                raise InputError(f"--config.{field}={value}: needs {needed} ({error}).") from error
         if isinstance(error, KeyError):
             raise InputError(f"the config file has no {error.args[0]} to override.") from error
         raise InputError(str(error)) from error

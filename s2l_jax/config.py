@@ -262,6 +262,13 @@ def nearest_field(path: str) -> str | None:
     return f"; it is a group, with {inner[0]!r} in it." if inner else _nearest(path, known)
 
 
+def meaning(path: str) -> str:
+    """What a field may be and what it means, for a dotted path that is a field."""
+    parts = path.split(".")
+    field = RUN_SCHEMA[parts[3]] if parts[:2] == ["selection", "runs"] else dict(_walk(SCHEMA))[path]
+    return f"{_article(type(field.default).__name__)}: {field.doc}"
+
+
 _NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+"
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import launch
-from s2l_jax.config import load
+from s2l_jax.config import default, load
 from s2l_jax.data.synthetic_tokenizer import write_tokenizer
 from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.pipeline import STAGES, find_stages, run_pipeline
@@ -197,3 +197,13 @@ class TestBadInput:
 
 def contents(folder):
     return {str(f): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_a_template_that_fills_max_length_is_refused_before_any_row_is_read(tiny_checkpoint, tmp_path):
+    config = default()
+    config.proxy.checkpoint = str(tiny_checkpoint)
+    config.pool.path = "synthetic"
+    config.tokenize.max_length = 40
+    with pytest.raises(InputError, match=r"max_length=40 leaves no room .*'alpaca' alone has"):
+        run_pipeline(config, tmp_path, stages=["pool"])
+    assert not list((tmp_path / "pool").glob("*/manifest.json"))

@@ -11,6 +11,9 @@ from s2l_jax.console import Progress
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap, PoolRow, RowReader, read_rows
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, prepare
+from s2l_jax.data.prompts import render
+from s2l_jax.data.tokens import tokenize_prompts
+from s2l_jax.errors import InputError
 from s2l_jax.models import hf
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record
@@ -34,6 +37,8 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
     pools, prepared = {}, {}
     for name, tokenizer in (tokenizers or {"rows": None}).items():
         options = TokenizeSettings(**config.tokenize.to_dict())
+        if tokenizer is not None:
+            _check_room(tokenizer, options, name)
         mark = fingerprint(json.dumps(settings["pool"], sort_keys=True), tokenizer, options)
         if mark not in prepared:
             path = record.folder / mark
@@ -58,6 +63,16 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
             }
         )
     return pools
+
+
+def _check_room(tokenizer: Any, settings: TokenizeSettings, model: str) -> None:
+    empty = PoolRow(id=0, instruction="", input="", output="", source="", original={}, place="")
+    template = tokenize_prompts(tokenizer, [render(settings.prompt, empty)[0]])[0]
+    if len(template) >= settings.max_length:
+        raise InputError(
+            f"tokenize.max_length={settings.max_length} leaves no room for a response: the template "
+            f"{settings.prompt!r} alone has {len(template)} tokens with the {model}'s tokeniser."
+        )
 
 
 def tokenizer_of(model: ConfigDict) -> Any:
