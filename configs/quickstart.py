@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.target.train.learning_rate = 1e-3
     for model in (config.proxy, config.target):
         model.train.dtype = "float32"
-        model.train.remat = True  # the allocations it spares cost more than the arithmetic
+        model.train.remat = "full"  # the allocations it spares cost more than the arithmetic
         model.train.checkpoint_every = 100
 
     config.evaluation.path = "synthetic"

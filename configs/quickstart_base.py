@@ -23,7 +23,7 @@ def get_config(model: str = "target") -> ConfigDict:
     config.target.train.batch_size = 32
     config.target.train.learning_rate = 3e-3
     config.target.train.dtype = "float32"
-    config.target.train.remat = True  # the allocations it spares cost more than the arithmetic
+    config.target.train.remat = "full"  # the allocations it spares cost more than the arithmetic
     config.target.train.checkpoint_every = 1000
     config.target.export_dtype = "bfloat16"
 

@@ -1,18 +1,44 @@
 """Atomic writing, and reading, of a run's files, on local disks and object stores alike."""
 
+import atexit
+import contextlib
+import fnmatch
+import glob
 import io
 import json
 import os
+import re
+import shutil
+import tempfile
 import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import fsspec.config
 import numpy as np
 from etils import epath
+
+from s2l_jax.errors import InputError
+
+_PART = 2**24  # bytes copied at a time
+_REMOTE = ("gs://", "s3://")
+for _protocol in ("gs", "s3"):
+    # Other processes write too, and so does tensorstore: what a folder held before may be out of date.
+    fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
+_copies: dict[Any, epath.Path] = {}  # what `local_copy` made, by what it was made of
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether a path is on an object store."""
+    return os.fspath(path).startswith(_REMOTE)
 
 
 def write_bytes(path: epath.PathLike, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old content or the new one, never a part."""
     path = epath.Path(path)
+    if is_remote(path):  # an object appears when it is whole, and has no folder to be made
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -52,6 +78,124 @@ def read_npy(path: epath.PathLike, *, mmap: bool = False) -> np.ndarray:
     if os.path.exists(local):
         return np.load(local, mmap_mode="r" if mmap else None, allow_pickle=False)
     return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+
+
+def files_under(folder: epath.PathLike) -> list[epath.Path]:
+    """Every file below a folder, sorted."""
+    folder = epath.Path(folder)
+    if is_remote(folder):
+        return [file for file, _ in _remote_files(folder)]
+    return sorted(root / name for root, _, names in folder.walk() for name in names)
+
+
+def _remote_files(folder: epath.Path) -> list[tuple[epath.Path, tuple[int, int]]]:
+    """Files below a folder of an object store, sorted, each with its length and time of change."""
+    files = []
+    for entry in folder.iterdir():
+        if entry == folder:  # a store may list an empty object that stands for the folder
+            continue
+        stat = entry.stat()
+        files += _remote_files(entry) if stat.is_directory else [(entry, (stat.length, stat.mtime))]
+    return sorted(files)
+
+
+def matching_files(pattern: str) -> list[epath.Path]:
+    """The files that a glob pattern stands for, sorted; `**` for local paths only.
+
+    Raises:
+      InputError: `**` in a path on an object store.
+    """
+    if not is_remote(pattern):
+        names = sorted(glob.glob(pattern, recursive=True))
+        return [epath.Path(name) for name in names if not os.path.isdir(name)]
+    if "**" in pattern:
+        raise InputError(f"{pattern}: `**` works for local files only; write one `*` for each level.")
+    parts = epath.Path(pattern).parts
+    first = next((i for i, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
+    if first == len(parts):
+        return []
+    return sorted(epath.Path(*parts[:first]).glob("/".join(parts[first:])))
+
+
+def move_folder(source: epath.PathLike, target: epath.PathLike) -> None:
+    """Move a folder; on an object store file by file."""
+    source, target = epath.Path(source), epath.Path(target)
+    if not is_remote(source):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        return
+    publish(source, target)
+    source.rmtree()
+
+
+def publish(source: epath.PathLike, target: epath.PathLike) -> None:
+    """Copy the files below a folder to an object store, where each appears when it is whole."""
+    source, target = epath.Path(source), epath.Path(target)
+    for file in files_under(source):
+        _copy(file, target / file.relative_to(source).as_posix())
+
+
+@contextlib.contextmanager
+def writing_folder(folder: epath.PathLike) -> Iterator[epath.Path]:
+    """A local folder to write in: `folder` itself, or one that is published there at the end.
+
+    For libraries that write local files only. Nothing is published after an exception.
+    """
+    folder = epath.Path(folder)
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="s2l_jax_") as temporary:
+        yield epath.Path(temporary)
+        publish(temporary, folder)
+
+
+@contextlib.contextmanager
+def reading_folder(folder: epath.PathLike) -> Iterator[epath.Path]:
+    """A local folder to read from: `folder` itself, or a copy that is removed at the end."""
+    folder = epath.Path(folder)
+    if not is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="s2l_jax_") as temporary:
+        _download(folder, files_under(folder), epath.Path(temporary))
+        yield epath.Path(temporary)
+
+
+def local_copy(folder: epath.PathLike, patterns: Sequence[str] = ("*",)) -> epath.Path:
+    """`folder` itself when it is local, else a copy that is kept until this process ends.
+
+    A folder whose files have not changed is copied once. Copies lie in the system's temporary
+    folder, which TMPDIR moves.
+
+    Args:
+      folder: with any number of files.
+      patterns: file names to copy, as in a shell.
+    """
+    folder = epath.Path(folder)
+    if not is_remote(folder):
+        return folder
+    listed = [(f, of) for f, of in _remote_files(folder) if any(fnmatch.fnmatch(f.name, p) for p in patterns)]
+    key = (folder, tuple(listed))
+    if key not in _copies:
+        temporary = tempfile.mkdtemp(prefix="s2l_jax_")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        _copies[key] = _download(folder, [file for file, _ in listed], epath.Path(temporary))
+    return _copies[key]
+
+
+def _download(folder: epath.Path, files: Sequence[epath.Path], target: epath.Path) -> epath.Path:
+    for file in files:
+        copy = target / file.relative_to(folder).as_posix()
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        _copy(file, copy)
+    return target
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+    with source.open("rb") as read, target.open("wb") as written:
+        shutil.copyfileobj(read, written, _PART)
 
 
 def plain(value: Any) -> Any:

@@ -48,6 +48,7 @@ def _axis(default: int, doc: str) -> Field:
 
 
 DTYPES = ("float32", "bfloat16")
+PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer; some have no gate
 
 _MODEL = {
     "checkpoint": Field("", "directory in Hugging Face layout, or a hub id"),
@@ -74,7 +75,11 @@ _TRAIN = {
     ),
     "pack": Field(True, "several examples to a row; the step's gradient is the same either way"),
     "dtype": _choice("bfloat16", DTYPES, "of matrix products; parameters and sums are float32"),
-    "remat": Field(False, "recompute layers in the backward pass, for memory"),
+    "remat": _choice(
+        "none",
+        ("none", "dots", "full"),
+        "memory for time: keep all activations, only those of projections, or only each layer's input",
+    ),
     "checkpoint_every": _positive(500, "steps between checkpoints"),
     "keep_checkpoints": _positive(2, "newest checkpoints kept"),
     "log_every": _positive(10, "steps between TensorBoard points"),
@@ -101,12 +106,17 @@ SCHEMA: dict[str, Any] = {
             "instruction": Field("instruction", "field that holds the instruction"),
             "input": Field("input", "field that holds the input, where there is one"),
             "output": Field("output", "field that holds the response"),
+            "messages": Field("messages", "field that holds a conversation, in rows that have one instead"),
             "source": Field("source", "field that names the row's source, where there is one"),
             "id": Field("", "field that holds a unique id; empty: ids are made from the content"),
         },
     },
     "tokenize": {
-        "prompt": Field("alpaca", "prompt template (s2l_jax/data/prompts.py)"),
+        "prompt": _choice(
+            "alpaca",
+            ("alpaca", "plain", "radiology", "chat"),
+            "prompt template; chat: the tokeniser's own, the only one for several turns",
+        ),
         "boundary": _choice(
             "separate",
             ("separate", "official"),
@@ -149,6 +159,17 @@ SCHEMA: dict[str, Any] = {
             ("steps", "epochs"),
             "each subset gets the steps the full pool would, or the same number of epochs",
         ),
+        "lora": {
+            "rank": _natural(0, "of adapters beside frozen weights (LoRA); 0: all weights are trained"),
+            "alpha": _positive(16.0, "adapters are scaled by alpha / rank"),
+            "dropout": _fraction(0.0, "of the adapters' input while training"),
+            "projections": Field("all", f"comma-separated: {', '.join(PROJECTIONS)}; all: those there are"),
+            "export": _choice(
+                "merged",
+                ("merged", "adapter"),
+                "merged: a whole model in target/<name>/hf; adapter: for PEFT, in target/<name>/adapter",
+            ),
+        },
         "use_weights": Field(False, "weight examples by |C_k| / R_k; needs train.loss='example'"),
         "export_dtype": _choice("float32", DTYPES, "of the weights in target/<name>/hf"),
     },
@@ -336,9 +357,24 @@ def _check_together(values: dict[str, Any]) -> None:
             raise InputError(f"{model}.init='random' needs {model}.model_config, a config.json.")
     if values["target"]["use_weights"] and values["target"]["train"]["loss"] != "example":
         raise InputError("target.use_weights=True needs target.train.loss='example'.")
+    _check_lora(values["target"])
     steps, every = values["proxy"]["train"]["steps"], values["trajectories"]["every"]
     if steps and every > steps and not values["trajectories"]["path"]:
         raise InputError(
             f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no "
             "loss would ever be measured. Lower it, or raise proxy.train.steps."
+        )
+
+
+def _check_lora(target: dict[str, Any]) -> None:
+    lora = target["lora"]
+    if lora["projections"] != "all":
+        for name in lora["projections"].split(","):
+            if name.strip() not in PROJECTIONS:
+                nearest = _nearest(name.strip(), (*PROJECTIONS, "all"))
+                raise InputError(f"target.lora.projections: no projection {name.strip()!r}{nearest}")
+    if lora["rank"] and lora["export"] == "adapter" and target["init"] == "random":
+        raise InputError(
+            "target.lora.export='adapter' is of no use without its base, and target.init='random' keeps "
+            "none: use 'merged'."
         )

@@ -15,7 +15,6 @@ from s2l_jax import artifacts
 from s2l_jax.config import validate
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
-from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.mesh import make_mesh
@@ -142,16 +141,20 @@ def gather_results(run: Run, trajectories: Trajectories | None, name: str) -> di
 
 def _absolute(workdir: epath.PathLike) -> epath.Path:
     text = os.fspath(workdir)
-    return epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+    if "://" not in text:
+        return epath.Path(os.path.abspath(os.path.expanduser(text)))
+    if not artifacts.is_remote(text):
+        raise InputError(f"--workdir={text}: a local folder, gs://BUCKET/... or s3://BUCKET/... is needed.")
+    try:
+        epath.Path(text).exists()
+    except Exception as error:  # whatever the store's client raises
+        raise InputError(f"--workdir={text}: the object store cannot be reached ({error}).") from error
+    return epath.Path(text)
 
 
 def _check_paths(run: Run) -> None:
     """Find now what is misspelt and would be met only after long work."""
     config = run.config
-    if config.tokenize.prompt not in TEMPLATES:
-        raise InputError(
-            f"tokenize.prompt={config.tokenize.prompt!r}: choose one of {', '.join(sorted(TEMPLATES))}."
-        )
     given = any(entry.method == "given" for entry in config.selection.runs.values())
     for field, path, used in (
         ("trajectories.path", config.trajectories.path, True),

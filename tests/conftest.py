@@ -43,8 +43,8 @@ def tiny_checkpoint(tmp_path_factory) -> pathlib.Path:
 
     from s2l_jax.data.synthetic_tokenizer import write_tokenizer
     from s2l_jax.models import hf
-    from s2l_jax.models.decoder import init_params
     from s2l_jax.models.families import decoder_config
+    from s2l_jax.models.parameters import init_params
 
     path = tmp_path_factory.mktemp("tiny")
     write_tokenizer(path)

@@ -108,7 +108,7 @@ class TestBatches:
 
     def test_processes_provide_the_parts_of_one_batch(self):
         pool = make_examples(80)
-        options = {"batch_size": 16, "groups": 4, "microbatches": 2}
+        options = {"batch_size": 16, "groups": 4, "microbatches": 2, "name_examples": True}
         whole = make_batches(pool, local_groups=range(4), **options)
         parts = [make_batches(pool, local_groups=range(i, i + 2), **options) for i in (0, 2)]
         for step in range(12):
@@ -154,7 +154,7 @@ class TestBatches:
 class TestShapes:
     @pytest.mark.parametrize("num_steps", [20, 600, 1100])
     def test_few_programs_a_run(self, num_steps):
-        batches = make_batches(make_examples(200), batch_size=16, num_steps=num_steps)
+        batches = make_batches(make_examples(200), batch_size=16, num_steps=num_steps, name_examples=True)
         shapes = {
             tuple(leaf.shape for leaf in batches.read(step).rows)
             for step in range(0, num_steps, max(1, num_steps // 60))

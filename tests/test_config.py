@@ -17,6 +17,7 @@ from s2l_jax.config import (
     run,
     validate,
 )
+from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.errors import InputError
@@ -120,7 +121,7 @@ class TestFields:
 
     def test_choices_are_those_that_the_code_has(self):
         assert set(SCHEMA["tokenize"]["boundary"].choices) == set(BOUNDARIES)
-        assert SCHEMA["tokenize"]["prompt"].default in TEMPLATES
+        assert set(SCHEMA["tokenize"]["prompt"].choices) == {*TEMPLATES, CHAT}
         assert set(RUN_SCHEMA["method"].choices) == {*METHODS, "given"}
 
 

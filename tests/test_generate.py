@@ -79,24 +79,24 @@ def test_greedy_equals_a_loop_without_cache(batch_size, model, one_device_mesh, 
         model,
         PROMPTS,
         max_new_tokens=NEW,
-        end_token=end,
+        end_tokens=[end],
         mesh=one_device_mesh,
         batch_size=batch_size,
         progress=seen.append,
     )
     assert answers == expected
-    assert seen == ([3, 6, 7] if batch_size == 3 else [7])
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_cube_of_devices_gives_the_same_answers(cube_mesh, expected, end):
     model = load_model(str(GOLDEN), cube_mesh)
-    answers = generate(model, PROMPTS, max_new_tokens=NEW, end_token=end, mesh=cube_mesh)
+    answers = generate(model, PROMPTS, max_new_tokens=NEW, end_tokens=[end], mesh=cube_mesh)
     assert answers == expected
 
 
 def test_answers_end_at_the_limit(model, one_device_mesh, endless):
     short = [answer[:2] for answer in endless[:2]]
-    options = {"max_new_tokens": 2, "end_token": 64, "mesh": one_device_mesh}
+    options = {"max_new_tokens": 2, "end_tokens": [64], "mesh": one_device_mesh}
     assert generate(model, PROMPTS[:2], **options) == short
     assert generate(model, [], **options) == []
 
@@ -106,7 +106,7 @@ def test_bfloat16_generates_alike(model, one_device_mesh, endless):
         model,
         PROMPTS,
         max_new_tokens=3,
-        end_token=64,
+        end_tokens=[64],
         mesh=one_device_mesh,
         dtype=jnp.bfloat16,
     )
@@ -206,9 +206,9 @@ def test_evaluate_answers_and_measures_every_row(tiny, one_device_mesh, monkeypa
     model, tokenizer = tiny
     answers = ["QXZ", "so 3. #### 3", "#### 5", "nothing"]
 
-    def answer(model, prompts, *, end_token, **options):
+    def answer(model, prompts, *, end_tokens, **options):
         assert tokenizer.batch_decode(prompts) == [f"{row.instruction}\n" for row in ROWS]
-        assert end_token == tokenizer.eos_token_id
+        assert list(end_tokens) == [tokenizer.eos_token_id]
         return tokenizer(answers)["input_ids"]
 
     monkeypatch.setattr(evaluate_module, "generate", answer)
@@ -251,13 +251,13 @@ def test_evaluate_generates_with_the_tokenizer(tiny, one_device_mesh):
         progress=seen.append,
         **OPTIONS,
     )
-    assert seen == [2, 3]
+    assert seen == [1, 2, 3]
     prompts = tokenizer([f"{row.instruction}\n" for row in ROWS[:3]])["input_ids"]
     raw = generate(
         model,
         prompts,
         max_new_tokens=4,
-        end_token=tokenizer.eos_token_id,
+        end_tokens=[tokenizer.eos_token_id],
         mesh=one_device_mesh,
         batch_size=2,
     )

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from s2l_jax.data.synthetic_tokenizer import write_tokenizer
 from s2l_jax.errors import InputError
-from s2l_jax.models import hf
-from s2l_jax.models.decoder import flatten_params, model_params, parameter_shapes
+from s2l_jax.models import hf, weights
+from s2l_jax.models.parameters import flatten_params, model_params, parameter_shapes
 from s2l_jax.parallel.placement import load_model, model_shardings, random_params
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
@@ -34,22 +34,22 @@ def load(one_device_mesh):
 
 def rewrite(directory, change=lambda tensors: None, **config):
     """Change the tensors in place and fields of config.json."""
-    tensors = load_file(directory / hf.WEIGHTS)
+    tensors = load_file(directory / weights.WEIGHTS)
     change(tensors)
-    save_file(tensors, directory / hf.WEIGHTS)
+    save_file(tensors, directory / weights.WEIGHTS)
     (directory / "config.json").write_text(json.dumps(CONFIG | config))
 
 
 def shard(directory):
     """Split the weights over two shards with an index; returns the index."""
-    tensors = load_file(directory / hf.WEIGHTS)
-    (directory / hf.WEIGHTS).unlink()
+    tensors = load_file(directory / weights.WEIGHTS)
+    (directory / weights.WEIGHTS).unlink()
     names = sorted(tensors)
     files = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
     for file, some in files.items():
         save_file({name: tensors[name] for name in some}, directory / file)
     index = {"metadata": {}, "weight_map": {n: file for file, some in files.items() for n in some}}
-    (directory / hf.INDEX).write_text(json.dumps(index))
+    (directory / weights.INDEX).write_text(json.dumps(index))
     return index
 
 
@@ -74,7 +74,7 @@ def test_round_trip_keeps_every_bit(options, residual, directory, load, tmp_path
     model = load(directory)
     hf_config = hf.read_config(directory)
     hf.save_model(tmp_path / "out", model_params(model), model.config, hf_config, dtype=jnp.float32)
-    before, after = (load_file(d / hf.WEIGHTS) for d in (directory, tmp_path / "out"))
+    before, after = (load_file(d / weights.WEIGHTS) for d in (directory, tmp_path / "out"))
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         assert after[name].dtype == tensor.dtype
@@ -96,7 +96,7 @@ def test_bfloat16_round_trip_keeps_every_bit(directory, load, tmp_path):
         assert config["dtype"] == "bfloat16"
         out = tmp_path / f"b{number}"
         hf.save_model(out, model_params(again), again.config, config, dtype=jnp.bfloat16)
-        assert (out / hf.WEIGHTS).read_bytes() == (tmp_path / "a" / hf.WEIGHTS).read_bytes()
+        assert (out / weights.WEIGHTS).read_bytes() == (tmp_path / "a" / weights.WEIGHTS).read_bytes()
 
 
 def test_shards_with_an_index_hold_the_same_model(directory, load):
@@ -125,8 +125,8 @@ def test_a_tensor_that_its_shard_lacks_is_named(directory, load):
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_broken_index_is_named(text, directory, load):
     shard(directory)
-    (directory / hf.INDEX).write_text(text)
-    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json.*JSON"):
+    (directory / weights.INDEX).write_text(text)
+    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json: not an index"):
         load(directory)
 
 
@@ -148,8 +148,8 @@ def test_all_tensors_that_do_not_fit_are_listed(directory, load):
         "gpt_neox.final_layer_norm.bias is missing",
         "gpt_neox.layers.0.mlp.dense_h_to_4h.weight is missing",
         f"{FUSED} has shape [95, 32], config.json asks for [96, 32]",
-        "gpt_neox.layers.2.mlp.dense_h_to_4h.bias is not part of a gpt_neox model",
-        "lm_head.weight is not part of a gpt_neox model",
+        "gpt_neox.layers.2.mlp.dense_h_to_4h.bias is not part of a gpt_neox model with this config.json",
+        "lm_head.weight is not part of a gpt_neox model with this config.json",
     ]
 
 
@@ -169,23 +169,100 @@ def test_buffers_and_a_tied_head_are_passed_over(directory, load):
 
     rewrite(directory, buffers)
     same_params(load(directory), before)
+
+    def tie(tensors):
+        tensors["embed_out.weight"] = tensors["gpt_neox.embed_in.weight"]
+
     rewrite(directory, tie_word_embeddings=True)
+    with pytest.raises(InputError, match=r"embed_out\.weight is not the embedding.*tie_word_embeddings"):
+        load(directory)
+    rewrite(directory, tie, tie_word_embeddings=True)
     assert "lm_head" not in model_params(load(directory))
 
 
+def test_strange_dtypes_are_listed(directory, load):
+    def quantise(tensors):
+        tensors["gpt_neox.final_layer_norm.bias"] = np.zeros(32, np.int8)
+        tensors[FUSED] = tensors[FUSED].astype(np.int16)
+
+    rewrite(directory, quantise)
+    with pytest.raises(InputError, match=r"is stored as I8.*") as caught:
+        load(directory)
+    assert f"{FUSED} is stored as I16" in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8", "float8_e4m3fn"])
+def test_a_dtype_that_cannot_be_had_is_refused(dtype, directory, one_device_mesh):
+    with pytest.raises(InputError, match=f"dtype {dtype} is not supported; choose one of float32, bfloat16"):
+        load_model(str(directory), one_device_mesh, dtype=dtype)
+
+
+def test_fields_that_nobody_reads_and_dropout_are_named(directory):
+    rewrite(directory, attention_dropout=0.25, mystery=3, use_cache=True, torch_dtype="float16")
+    with pytest.warns(UserWarning) as caught:
+        hf.load_config(directory)
+    messages = sorted(str(warning.message).removeprefix(f"{directory}: ") for warning in caught)
+    assert messages == [
+        "not known and not used: mystery",
+        "training is without the dropout it names (attention_dropout=0.25)",
+    ]
+
+
+def test_a_large_model_is_written_in_shards(directory, load, tmp_path, monkeypatch):
+    model = load(directory)
+    options = (model_params(model), model.config, CONFIG)
+    hf.save_model(tmp_path / "whole", *options, dtype=jnp.float32)
+    monkeypatch.setattr(weights, "SHARD_BYTES", 20_000)
+    hf.save_model(tmp_path / "shards", *options, dtype=jnp.float32)
+    files = sorted(tmp_path.glob("shards/*.safetensors"))
+    assert len(files) > 2
+    assert [f.name for f in files] == [
+        f"model-{n:05d}-of-{len(files):05d}.safetensors" for n in range(1, len(files) + 1)
+    ]
+    assert max(f.stat().st_size for f in files) < 22_000
+    whole = load_file(tmp_path / "whole" / weights.WEIGHTS)
+    parts = {name: tensor for f in files for name, tensor in load_file(f).items()}
+    assert parts.keys() == whole.keys()
+    index = json.loads((tmp_path / "shards" / weights.INDEX).read_text())
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in whole.values())
+    same_params(load(tmp_path / "shards"), model)
+
+
+def test_the_vocabulary_is_padded_in_memory_alone(directory, load, tmp_path):
+    model = load(directory)
+    flat = flatten_params(model_params(model))
+    assert (model.config.vocab_size, model.config.padded_vocab_size) == (64, 128)
+    assert flat["embed/embedding"].shape == (128, 32)
+    assert not np.asarray(flat["embed/embedding"][64:]).any()
+    assert not np.asarray(flat["lm_head/kernel"][:, 64:]).any()
+    hidden = jnp.ones((2, 32))
+    assert model.logits(hidden).shape == (2, 64)
+    assert (np.asarray(model.padded_logits(hidden))[:, 64:] == -np.inf).all()
+    hf.save_model(tmp_path / "out", model_params(model), model.config, CONFIG, dtype=jnp.float32)
+    assert load_file(tmp_path / "out" / weights.WEIGHTS)["embed_out.weight"].shape == (64, 32)
+
+
+def test_the_generation_config_is_kept(directory, load, tmp_path):
+    model = load(directory)
+    (directory / hf.GENERATION).write_text('{"temperature": 0.5}')
+    options = (model_params(model), model.config, CONFIG)
+    hf.save_model(tmp_path / "out", *options, dtype=jnp.float32, source=directory)
+    assert json.loads((tmp_path / "out" / hf.GENERATION).read_text()) == {"temperature": 0.5}
+
+
 def test_a_directory_without_weights_says_so(directory, load):
-    (directory / hf.WEIGHTS).unlink()
+    (directory / weights.WEIGHTS).unlink()
     with pytest.raises(InputError, match=r"no model\.safetensors.*random") as caught:
         load(directory)
     assert "pytorch_model.bin" not in str(caught.value)
     (directory / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(InputError, match=r"pytorch_model\.bin.*safe_serialization=True"):
+    with pytest.raises(InputError, match=r"pytorch_model\.bin.*AutoModelForCausalLM.*save_pretrained"):
         load(directory)
 
 
 def test_damaged_weights_are_named(directory, load):
-    data = (directory / hf.WEIGHTS).read_bytes()
-    (directory / hf.WEIGHTS).write_bytes(data[: len(data) // 2])
+    data = (directory / weights.WEIGHTS).read_bytes()
+    (directory / weights.WEIGHTS).write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match=r"model\.safetensors: not a readable safetensors file"):
         load(directory)
 
@@ -199,13 +276,12 @@ def test_damaged_weights_are_named(directory, load):
         (json.dumps(CONFIG | {"model_type": "bloom"}), "model_type 'bloom' is not supported"),
         (json.dumps({"model_type": "gpt_neox"}), "the field 'hidden_size' is missing"),
         (json.dumps(CONFIG | {"hidden_act": "swish1"}), "activation 'swish1' is not supported.*gelu"),
-        (json.dumps(CONFIG | {"hidden_dropout": 0.1}), r"hidden_dropout=0\.1 is not supported"),
-        (json.dumps(CONFIG | {"attention_dropout": 0.1}), r"attention_dropout=0\.1"),
+        (json.dumps(CONFIG | {"quantization_config": {"bits": 4}}), "quantised weights are not supported"),
         (json.dumps(CONFIG | {"num_attention_heads": 5}), "32 does not divide into 5"),
         (json.dumps(CONFIG | {"rope_parameters": {"rope_type": "yarn"}}), "rope type 'yarn'"),
         (
             json.dumps({**CONFIG, "rope_parameters": None, "rope_scaling": {"type": "linear"}}),
-            "rope type 'linear'",
+            "the field 'factor' is missing",
         ),
     ],
 )

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2l_jax.data.pool import PoolRow
+from s2l_jax.data.pool_messages import Message
 from s2l_jax.data.prompts import TEMPLATES, render
 from s2l_jax.errors import InputError
 
@@ -65,6 +66,13 @@ def test_braces_in_a_row_are_not_fields():
     row = dataclasses.replace(ROW, instruction="Fill {input} and {0}", input="{instruction}")
     assert "Fill {input} and {0}" in render("alpaca", row)[0]
     assert "### Input:\n{instruction}\n" in render("alpaca", row)[0]
+
+
+def test_messages_of_one_turn_are_instruction_and_input():
+    messages = (Message("system", "Add."), Message("user", "2 and 3"), Message("assistant", "5"))
+    row = dataclasses.replace(ROW, instruction="Add.", input="2 and 3")
+    for template in TEMPLATES:
+        assert render(template, dataclasses.replace(row, messages=messages)) == render(template, row)
 
 
 def test_unknown_template_names_the_choices():

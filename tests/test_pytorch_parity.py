@@ -14,7 +14,7 @@ from s2l_jax.data.pool import read_rows
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.models import hf
-from s2l_jax.models.decoder import flatten_params, model_params, nest_params
+from s2l_jax.models.parameters import flatten_params, model_params, nest_params
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training.optimizer import OptimizerSettings

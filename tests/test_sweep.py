@@ -9,7 +9,7 @@ import pytest
 
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
-from s2l_jax.models.decoder import model_params
+from s2l_jax.models.parameters import model_params
 from s2l_jax.parallel.placement import load_model, mesh_of
 from s2l_jax.parallel.sharding import row_constraint
 from s2l_jax.training import loss as loss_module

@@ -18,7 +18,7 @@ from s2l_jax.data.batching import Batches
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 from s2l_jax.errors import DivergedError
 from s2l_jax.models import hf
-from s2l_jax.models.decoder import flatten_params, model_params
+from s2l_jax.models.parameters import flatten_params, model_params
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.training import loop
 from s2l_jax.training.checkpoints import Checkpoints, abstract
@@ -221,8 +221,8 @@ def test_a_diverging_run_stops_and_names_its_batch(what, trainer, monkeypatch, s
     def make_poisoned_step(*args, **options):
         real_step = make_train_step(*args, **options)
 
-        def step(state, rows):
-            state, metrics = real_step(state, rows)
+        def step(state, *inputs):
+            state, metrics = real_step(state, *inputs)
             if int(state.step) >= at:
                 bad = jnp.float32("nan" if what == "loss" else "inf")
                 metrics = dataclasses.replace(metrics, **{what: bad})

@@ -84,6 +84,7 @@ class Batches:
       groups: row groups of the mesh.
       local_groups: the row groups this process provides.
       pack: False gives each example a row of its own.
+      name_examples: rows say which pool row each token is of, for dropout.
     """
 
     def __init__(
@@ -100,13 +101,14 @@ class Batches:
         groups: int = 1,
         local_groups: range = range(1),
         pack: bool = True,
+        name_examples: bool = False,
     ):
         self.examples, self.subset, self.weights = examples, subset, weights
         self.batch_size, self.num_steps, self.seed = batch_size, num_steps, seed
         # Of the whole pool, so that runs on its subsets share compiled programs.
         self.row_length = row_length(np.asarray(examples.lengths), max_length)
         self._microbatches, self._groups, self._local = microbatches, groups, local_groups
-        self._pack = pack
+        self._pack, self._name_examples = pack, name_examples
         planned = range(min(num_steps, _PLANNED_STEPS))
         unplanned = num_steps > _PLANNED_STEPS
         self.shapes = choose_shapes(
@@ -135,7 +137,8 @@ class Batches:
         ids = self.examples.read([int(pool_rows[n]) for n in mine])
         prompts = self.examples.prompt_lengths[pool_rows]
         texts = {n: (t, int(prompts[n])) for n, t in zip(mine, ids, strict=True)}
-        rows, _ = fill(layout, shape, self.row_length, texts, self.weights[numbers], self._local)
+        named = pool_rows if self._name_examples else None
+        rows, _ = fill(layout, shape, self.row_length, texts, self.weights[numbers], self._local, named)
         return Batch(
             step,
             pool_rows,

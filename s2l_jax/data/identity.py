@@ -1,9 +1,11 @@
 """Telling whether a pool's data is the data that was there before."""
 
-import glob
 import hashlib
+import os
 
 from etils import epath
+
+from s2l_jax import artifacts
 
 _CHUNK = 2**24  # bytes
 
@@ -15,7 +17,7 @@ def data_identity(path: str) -> str:
       path: a file, a folder, a glob, several with commas between, or the name of a dataset.
     """
     whole = path and epath.Path(path).exists()
-    parts = [path] if whole else [part.strip() for part in path.split(",")]
+    parts = [path] if whole else [os.path.expanduser(part.strip()) for part in path.split(",")]
     # An empty path would stand for the working directory.
     return ",".join(identity for part in parts if part for identity in _identities(part))
 
@@ -23,11 +25,11 @@ def data_identity(path: str) -> str:
 def _identities(part: str) -> list[str]:
     where = epath.Path(part)
     if where.is_dir():
-        files = sorted(folder / name for folder, _, names in where.walk() for name in names)
+        files = artifacts.files_under(where)
     elif where.exists():
         files = [where]
     else:
-        files = [epath.Path(f) for f in sorted(glob.glob(part, recursive=True))]
+        files = artifacts.matching_files(part)
     return [f"{file.name}:{_digest(file)}" for file in files] or [part]
 
 

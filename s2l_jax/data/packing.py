@@ -24,6 +24,7 @@ class PackedRows(NamedTuple):
     loss_slot: Int32[Any, "a g m"]  # which of the group's e examples; e itself for padding
     loss_mask: Bool[Any, "a g m"]
     weights: Float32[np.ndarray, "a g e"]  # of each example in an example-mean loss; 0 for no example
+    examples: Int32[Any, "a g r l"] | None = None  # pool row of each token, where dropout is to follow it
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -135,6 +136,7 @@ def fill(
     examples: dict[int, tuple[Int32[np.ndarray, "_"], int]],
     weights: Float32[np.ndarray, "n"],
     groups: range,
+    pool_rows: Int[np.ndarray, "n"] | None = None,
 ) -> tuple[PackedRows, Int32[np.ndarray, "a g e"]]:
     """The arrays of a layout for the given groups, and the example number in each slot (-1: none).
 
@@ -145,11 +147,13 @@ def fill(
       examples: token ids and prompt length by example number, for the examples in `groups`.
       weights: of every example of the batch; written for examples with response tokens alone.
       groups: the row groups that this process provides.
+      pool_rows: of every example of the batch, to be written for each token; None: left out.
     """
     a, g, e, m = len(layout.groups), len(groups), shape.examples, shape.loss_tokens
     tokens, positions, segments = (np.zeros((a, g, shape.rows, row_length), np.int32) for _ in range(3))
     index, targets = (np.zeros((a, g, m), np.int32) for _ in range(2))
     slot, mask = np.full((a, g, m), e, np.int32), np.zeros((a, g, m), np.bool_)
+    named = None if pool_rows is None else np.zeros_like(tokens)
     slot_weights, numbers = np.zeros((a, g, e), np.float32), np.full((a, g, e), -1, np.int32)
     for i, microbatch in enumerate(layout.groups):
         for j, group in enumerate(groups):
@@ -162,6 +166,8 @@ def fill(
                     tokens[i, j, r, at : at + n] = ids
                     positions[i, j, r, at : at + n] = np.arange(n)
                     segments[i, j, r, at : at + n] = segment
+                    if named is not None and pool_rows is not None:
+                        named[i, j, r, at : at + n] = pool_rows[number]
                     # The first token of all has nothing before it to be predicted from.
                     first = max(prompt, 1)
                     count = max(n - first, 0)
@@ -172,7 +178,7 @@ def fill(
                     slot_weights[i, j, used] = weights[number] if count else 0.0
                     numbers[i, j, used] = number
                     at, filled, used = at + n, filled + count, used + 1
-    packed = PackedRows(tokens, positions, segments, index, targets, slot, mask, slot_weights)
+    packed = PackedRows(tokens, positions, segments, index, targets, slot, mask, slot_weights, named)
     return packed, numbers
 
 

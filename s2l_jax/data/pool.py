@@ -1,33 +1,18 @@
 """Reads a pool of instruction data into one schema and names the rows that do not fit it."""
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from s2l_jax.data.pool_fields import BadRow, FieldMap, field_text
 from s2l_jax.data.pool_files import RawRow, quoted, shortened
+from s2l_jax.data.pool_messages import Message, conversation, single_turn
 from s2l_jax.data.pool_sources import Source, find_sources
 from s2l_jax.data.row_ids import RowIds, joined
 from s2l_jax.errors import InputError
 
 MAX_LISTED = 10_000  # skipped rows that are listed one by one; all are counted
-_COMMON_NAMES = {
-    "instruction": ("question", "prompt", "query", "problem", "findings"),
-    "output": ("response", "answer", "completion", "solution", "target", "impression"),
-    "id": ("uid", "index", "idx"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class FieldMap:
-    """Which field of a row holds what; "" for none, except for instruction and output."""
-
-    instruction: str = "instruction"
-    input: str = "input"
-    output: str = "output"
-    source: str = "source"
-    id: str = ""  # none: the id comes from the content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +20,13 @@ class PoolRow:
     """One row of the pool."""
 
     id: int  # uint64, distinct within the pool
-    instruction: str
+    instruction: str  # "" where the row is a conversation of several turns
     input: str  # "" where the row has none
-    output: str
+    output: str  # the response
     source: str  # "all" where the row has none
     original: dict[str, Any]  # the row's JSON as it came
     place: str  # file and line; where there are no lines, the row's number from 1
+    messages: tuple[Message, ...] = ()  # of a row that has them; the last one is the response
 
 
 class RowReader:
@@ -50,35 +36,40 @@ class RowReader:
     for the first MAX_LISTED of them.
 
     Iterating raises InputError for a bad row under on_bad_row="error", for a pool without rows or
-    with bad ones only, for two rows with one value of `fields.id`, for an input or source field
-    that was set and that no row has, and for a source that cannot be read.
+    with bad ones only, for two rows with one value of `fields.id`, for an input, messages or source
+    field that was set and that no row has, and for a source that cannot be read.
     """
 
     def __init__(
-        self, sources: Sequence[Source], name: str, limit: int, fields: FieldMap, skip: bool
+        self,
+        sources: Sequence[Source],
+        name: str,
+        limit: int,
+        fields: FieldMap,
+        skip: bool,
+        multi_turn: bool,
     ) -> None:
         self._sources = sources
         self._name = name
         self._limit = limit
         self._fields = fields
         self._skip = skip
+        self._multi_turn = multi_turn
         self.skipped: list[tuple[str, str]] = []
         self.num_skipped = 0
 
     def __iter__(self) -> Iterator[PoolRow]:
         self.skipped, self.num_skipped = [], 0
         ids = RowIds()
-        unseen = _set_by_user(self._fields)
+        unseen = self._fields.set_by_user()
         num_rows = 0
         for texts, raw in self._good_rows(self._note_bad_row):
-            given = texts.pop("id", None)
-            content = joined(list(texts.values())) if given is None else given.encode()
+            content = texts.content() if texts.id is None else texts.id.encode()
             id_, repeated = ids.assign(content)
-            if repeated and given is not None:
-                self._refuse_repeated_id(given, raw.place)
+            if repeated and texts.id is not None:
+                self._refuse_repeated_id(texts.id, raw.place)
             unseen.difference_update(raw.value)
-            texts["source"] = texts["source"] or "all"
-            yield PoolRow(id=id_, **texts, original=raw.value, place=raw.place)
+            yield texts.as_row(id_, raw)
             num_rows += 1
             if num_rows == self._limit:
                 break
@@ -90,12 +81,12 @@ class RowReader:
                 f'names; the last one has {quoted(raw.value)}; correct it, or set it to "" for none'
             )
 
-    def _good_rows(self, on_bad_row: Callable[[str, str], None]) -> Iterator[tuple[dict[str, str], RawRow]]:
+    def _good_rows(self, on_bad_row: Callable[[str, str], None]) -> Iterator[tuple["_Texts", RawRow]]:
         for source in self._sources:
             for raw in source():
                 try:
-                    texts = _texts(raw, self._fields)
-                except _BadRow as bad:
+                    texts = _texts(raw, self._fields, self._multi_turn)
+                except BadRow as bad:
                     on_bad_row(raw.place, str(bad))
                 else:
                     yield texts, raw
@@ -115,7 +106,7 @@ class RowReader:
         for texts, raw in self._good_rows(lambda *_: None):
             if raw.place == place:
                 return  # another value with the same hash, which `RowIds` has told apart
-            if texts["id"] == given:
+            if texts.id == given:
                 raise InputError(
                     f'{place}: its "{self._fields.id}" is {shortened(given)}, and so is that of '
                     f'{raw.place}; make them distinct, or set fields.id="" for ids from the content'
@@ -138,6 +129,7 @@ def read_rows(
     limit: int = 0,
     fields: FieldMap | None = None,
     on_bad_row: str = "error",
+    multi_turn: bool = True,
 ) -> RowReader:
     """Open a pool, to be read row by row; only the ids stay in memory, 11 to 32 bytes per row.
 
@@ -152,13 +144,15 @@ def read_rows(
         fields: which field holds what; default `FieldMap()`.
         on_bad_row: "error" raises at the first bad row, "skip" leaves them out. Bad is a row that
             is not a JSON object, lacks the instruction, output or id field, holds anything but
-            text or a number in a mapped field, or whose output is null, empty or blank. Numbers
-            become their JSON text.
+            text or a number in a mapped field, or whose output is null, empty or blank; of a row
+            with messages see `pool_messages.conversation`. Numbers become their JSON text.
+        multi_turn: whether a row's messages may have several turns before the response; if not,
+            such a row is bad. Only a chat template has room for them.
 
     Returns:
         A reader to iterate over. A row's id is the 8-byte BLAKE2b hash of its instruction, input,
-        output and source, or of its `fields.id`: it stays when rows move, come or go. Rows that
-        repeat a content are numbered, see `RowIds`.
+        output and source, of its messages and source, or of its `fields.id`: it stays when rows
+        move, come or go. Rows that repeat a content are numbered, see `RowIds`.
 
     Raises:
         InputError: a value out of range or a missing file; RowReader says what iterating raises.
@@ -172,62 +166,89 @@ def read_rows(
         if not getattr(fields, role):
             raise InputError(f"fields.{role} is empty; name the field that holds the {role}")
     sources = find_sources(path, format, split)
-    return RowReader(sources, path or format, limit, fields, on_bad_row == "skip")
+    return RowReader(sources, path or format, limit, fields, on_bad_row == "skip", multi_turn)
 
 
-class _BadRow(Exception):
-    """Why a row cannot be used."""
+def row_of(value: dict[str, Any], place: str) -> PoolRow:
+    """One mapping with the default fields as a row, without an id.
+
+    Raises:
+        InputError: a bad row, as in `read_rows`; names `place`.
+    """
+    raw = RawRow(place, value)
+    try:
+        return _texts(raw, FieldMap(), multi_turn=True).as_row(0, raw)
+    except BadRow as bad:
+        raise InputError(f"{place}: {bad}") from None
 
 
-def _set_by_user(fields: FieldMap) -> set[str]:
-    """Optional fields under another name than the default, which some row must therefore have."""
-    names = {fields.input: FieldMap.input, fields.source: FieldMap.source}
-    return {name for name, default in names.items() if name not in ("", default)}
+@dataclasses.dataclass(frozen=True)
+class _Texts:
+    """What a row says."""
+
+    instruction: str
+    input: str
+    output: str
+    messages: tuple[Message, ...]
+    source: str
+    id: str | None  # where a field is mapped to it
+
+    def content(self) -> bytes:
+        if self.messages:
+            return joined([text for message in self.messages for text in message] + [self.source])
+        return joined([self.instruction, self.input, self.output, self.source])
+
+    def as_row(self, id_: int, raw: RawRow) -> PoolRow:
+        return PoolRow(
+            id=id_,
+            instruction=self.instruction,
+            input=self.input,
+            output=self.output,
+            source=self.source or "all",
+            original=raw.value,
+            place=raw.place,
+            messages=self.messages,
+        )
 
 
-def _texts(raw: RawRow, fields: FieldMap) -> dict[str, str]:
-    """Instruction, input, output and source of a row, and its id where one is mapped, as text."""
+def _texts(raw: RawRow, fields: FieldMap, multi_turn: bool) -> _Texts:
     if raw.problem:
-        raise _BadRow(raw.problem)
+        raise BadRow(raw.problem)
     row = raw.value
     if not isinstance(row, dict):
-        raise _BadRow(f"is not a JSON object but {type(row).__name__}: {shortened(row)}")
-    texts = {
-        "instruction": _text(row, "instruction", fields.instruction),
-        "input": _text(row, "input", fields.input, required=False),
-        "output": _text(row, "output", fields.output),
-        "source": _text(row, "source", fields.source, required=False),
-    }
-    if fields.id:
-        texts["id"] = _text(row, "id", fields.id)
-    if not texts["output"].strip():
-        raise _BadRow(f'its response, "{fields.output}", is empty: {shortened(texts["output"])}')
-    return texts
+        raise BadRow(f"is not a JSON object but {type(row).__name__}: {shortened(row)}")
+    messages: tuple[Message, ...] = ()
+    if fields.messages and row.get(fields.messages) is not None:
+        messages = conversation(row[fields.messages], fields.messages)
+        instruction, input_ = _single_turn(messages, fields, multi_turn)
+        output = messages[-1].content
+        _check_agreement(row, output, fields)
+    else:
+        instruction = field_text(row, "instruction", fields.instruction)
+        input_ = field_text(row, "input", fields.input, required=False)
+        output = field_text(row, "output", fields.output)
+        if not output.strip():
+            raise BadRow(f'its response, "{fields.output}", is empty: {shortened(output)}')
+    source = field_text(row, "source", fields.source, required=False)
+    given = field_text(row, "id", fields.id) if fields.id else None
+    return _Texts(instruction, input_, output, messages, source, given)
 
 
-def _text(row: dict[str, Any], role: str, name: str, required: bool = True) -> str:
-    value = row.get(name)
-    if isinstance(value, str):
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise _BadRow(f'its "{name}" has half of a surrogate pair: {shortened(value)}') from None
-        return value
-    if value is None:
-        if not required:
-            return ""
-        if name in row:
-            raise _BadRow(f'its "{name}" is null or NaN')
-        raise _BadRow(f'has no field "{name}"; it has {quoted(row)}; {_mapping_help(row, role, name)}')
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(value)  # as JSON writes it
-    raise _BadRow(f'its "{name}" is not text but {type(value).__name__}: {shortened(value)}')
+def _single_turn(messages: tuple[Message, ...], fields: FieldMap, multi_turn: bool) -> tuple[str, str]:
+    texts = single_turn(messages)
+    if texts is None and not multi_turn:
+        roles = ", ".join(message.role for message in messages[:6]) + (", ..." if len(messages) > 6 else "")
+        raise BadRow(
+            f'its "{fields.messages}" has several turns ({roles}), for which only the chat template has '
+            'room: set tokenize.prompt="chat", or keep one message of the user and the response'
+        )
+    return texts or ("", "")
 
 
-def _mapping_help(row: dict[str, Any], role: str, name: str) -> str:
-    near = difflib.get_close_matches(name, list(row), n=1)
-    near += [field for field in row if field.lower() in _COMMON_NAMES[role]]
-    if near:
-        return f'perhaps fields.{role}="{near[0]}"'
-    return f"set fields.{role} to the one that holds the {role}"
+def _check_agreement(row: dict[str, Any], response: str, fields: FieldMap) -> None:
+    output = field_text(row, "output", fields.output, required=False)
+    if output and output != response:
+        raise BadRow(
+            f'its "{fields.output}" is {shortened(output)}, but its "{fields.messages}" ends with '
+            f'{shortened(response)}: take one away, or set fields.messages="" to read the other'
+        )

@@ -15,6 +15,7 @@ from jaxtyping import Int32
 
 from s2l_jax import artifacts
 from s2l_jax.console import quiet_libraries
+from s2l_jax.data.chat import CHAT, template_identity
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedExample, tokenize
@@ -48,8 +49,8 @@ class PreparedPool:
     """
 
     def __init__(self, path: epath.PathLike):
-        path = epath.Path(path)
-        self.fingerprint = path.name
+        self.fingerprint = epath.Path(path).name
+        path = artifacts.local_copy(path)  # array_record reads local files, and NumPy maps them
         self.manifest = artifacts.read_json(path / "manifest.json")
         self.lengths = artifacts.read_npy(path / "lengths.npy", mmap=True)
         self.prompt_lengths = artifacts.read_npy(path / "prompt_lengths.npy", mmap=True)
@@ -82,6 +83,8 @@ def fingerprint(data: str, tokenizer: Any, settings: TokenizeSettings) -> str:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         parts.append(_described(backend) if backend else json.dumps(tokenizer.get_vocab()))
         parts.append(str(tokenizer.eos_token_id))
+        if settings.prompt == CHAT:
+            parts.append(template_identity(tokenizer))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 
@@ -120,7 +123,10 @@ def prepare(
     if path.exists():
         path.rmtree()
     try:
-        _write(path, rows, tokenizer, settings, progress, notes)
+        with artifacts.writing_folder(path) as folder:
+            manifest = _write(folder, rows, tokenizer, settings, progress, notes)
+        # Written last: a folder with a manifest is a complete one.
+        artifacts.write_json(path / "manifest.json", manifest)
     except Exception:
         path.rmtree(missing_ok=True)
         raise
@@ -133,7 +139,7 @@ def _write(
     settings: TokenizeSettings,
     progress: Callable[[int], None],
     notes: Callable[[], dict[str, Any]],
-) -> None:
+) -> dict[str, Any]:
     tally = _Tally()
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -175,8 +181,7 @@ def _write(
                 _MEANING[what].format(settings=settings),
                 ", ".join(map(str, manifest[f"ids_{what}"][:5])),
             )
-    # Written last: a folder with a manifest is a complete one.
-    artifacts.write_json(path / "manifest.json", manifest)
+    return manifest
 
 
 _MEANING = {
@@ -191,8 +196,14 @@ def _tokenize(tokenizer: Any, rows: Sequence[PoolRow], settings: TokenizeSetting
         return [TokenizedExample(np.zeros(0, np.int32), 0, False, False) for _ in rows]
     if not rows:
         return []
-    texts = [render(settings.prompt, row) for row in rows]
-    return tokenize(tokenizer, texts, max_length=settings.max_length, boundary=settings.boundary)
+    texts = [render(settings.prompt, row, tokenizer) for row in rows]
+    return tokenize(
+        tokenizer,
+        texts,
+        max_length=settings.max_length,
+        boundary=settings.boundary,
+        template=settings.prompt,
+    )
 
 
 class _Tally:

@@ -1,8 +1,11 @@
 """Prompt templates: what a model reads before the response, and the response it learns."""
 
 from collections.abc import Callable
+from typing import Any
 
+from s2l_jax.data.chat import CHAT, render_chat
 from s2l_jax.data.pool import PoolRow
+from s2l_jax.data.pool_messages import single_turn
 from s2l_jax.errors import InputError
 
 Template = Callable[[PoolRow], tuple[str, str]]
@@ -24,17 +27,30 @@ _ALPACA_WITH_INPUT = (
 _RADIOLOGY_TASK = "Write the impression of a radiology report with these findings."
 
 
-def render(template: str, row: PoolRow) -> tuple[str, str]:
+def render(template: str, row: PoolRow, tokenizer: Any = None) -> tuple[str, str]:
     """The prompt and the response of a row, without the end-of-sequence token.
 
     Args:
-        template: a name in TEMPLATES.
+        template: a name in TEMPLATES, or "chat" for the tokeniser's own chat template.
+        row: where it has messages, a template of TEMPLATES takes those of a single turn.
+        tokenizer: for "chat".
 
     Raises:
-        InputError: there is no such template.
+        InputError: there is no such template, or it has no room for the row's messages.
     """
+    if template == CHAT:
+        if tokenizer is None:
+            raise InputError("the prompt template 'chat' is the tokeniser's own: give the tokeniser")
+        return render_chat(tokenizer, row)
     if template not in TEMPLATES:
-        raise InputError(f"prompt template {template!r} is not known; choose one of {', '.join(TEMPLATES)}")
+        raise InputError(
+            f"prompt template {template!r} is not known; choose one of {', '.join([*TEMPLATES, CHAT])}"
+        )
+    if row.messages and single_turn(row.messages) is None:
+        raise InputError(
+            f"{row.place}: the row has several turns, for which the prompt template {template!r} has no "
+            'room: set tokenize.prompt="chat", or keep one message of the user and the response.'
+        )
     return TEMPLATES[template](row)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from s2l_jax.data.chat import CHAT, closing_tokens
 from s2l_jax.errors import InputError
 
 BOUNDARIES = ("separate", "official")
@@ -23,7 +24,12 @@ class TokenizedExample:
 
 
 def tokenize(
-    tokenizer: Any, texts: Sequence[tuple[str, str]], *, max_length: int, boundary: str = "separate"
+    tokenizer: Any,
+    texts: Sequence[tuple[str, str]],
+    *,
+    max_length: int,
+    boundary: str = "separate",
+    template: str = "",
 ) -> list[TokenizedExample]:
     """Tokenise (prompt, response) pairs and append the end-of-sequence token.
 
@@ -34,21 +40,38 @@ def tokenize(
       boundary: "separate" tokenises the two apart. "official" tokenises the joined text and masks
         as many tokens as the prompt alone has, as the authors' code does; a token that spans the
         boundary is then masked, or unmasked with part of the prompt.
+      template: what the texts were rendered with. Those of "chat" hold their special tokens, so
+        none are added but the end of sequence, and that only where the template closes the
+        response with none of `end_tokens`. Under "separate" a response is then tokenised apart
+        only where the joined text does not begin with the prompt's tokens.
 
     Raises:
-      InputError: unknown boundary rule.
+      InputError: unknown boundary rule, or a chat template that cannot be used.
     """
     if boundary not in BOUNDARIES:
         raise InputError(f"tokenize.boundary={boundary!r}: choose one of {', '.join(BOUNDARIES)}.")
-    prompts = tokenize_prompts(tokenizer, [prompt for prompt, _ in texts])
+    if not texts:
+        return []
+    chat = template == CHAT
+    ends = end_tokens(tokenizer, template)
+    prompts = tokenize_prompts(tokenizer, [prompt for prompt, _ in texts], template)
+    if boundary == "official" or chat:
+        joined = [prompt + response for prompt, response in texts]
+        whole = tokenizer(joined, add_special_tokens=not chat)["input_ids"]
     if boundary == "separate":
         responses = tokenizer([r for _, r in texts], add_special_tokens=False)["input_ids"]
-        whole = [p + r for p, r in zip(prompts, responses, strict=True)]
-    else:
-        whole = tokenizer([prompt + response for prompt, response in texts])["input_ids"]
+        apart = [p + r for p, r in zip(prompts, responses, strict=True)]
+        if chat:
+            # Some tokenisers put a space before whatever they begin with, the response too.
+            pairs = zip(prompts, whole, apart, strict=True)
+            whole = [joint if joint[: len(p)] == p else both for p, joint, both in pairs]
+        else:
+            whole = apart
     examples = []
     for prompt, ids in zip(prompts, whole, strict=True):
-        ids = _with_end(ids, tokenizer)
+        # A response may spell the token out, and some tokenisers append it themselves.
+        if not ids or ids[-1] not in ends:
+            ids = [*ids, tokenizer.eos_token_id]
         examples.append(
             TokenizedExample(
                 np.asarray(ids[:max_length], np.int32),
@@ -60,12 +83,30 @@ def tokenize(
     return examples
 
 
-def tokenize_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of prompts alone, as a response may follow them: no end-of-sequence token."""
+def tokenize_prompts(tokenizer: Any, prompts: Sequence[str], template: str = "") -> list[list[int]]:
+    """Token ids of prompts alone, as a response may follow them: no end-of-sequence token.
+
+    Args:
+      tokenizer: a transformers tokeniser.
+      prompts: texts.
+      template: what they were rendered with; those of "chat" hold their special tokens.
+    """
+    if template == CHAT:
+        return tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
     ids = tokenizer(list(prompts))["input_ids"]
     # A letter tells, since the beginning-of-sequence token may be the same one.
     appends_end = tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
     return [each[:-1] for each in ids] if appends_end else ids
+
+
+def end_tokens(tokenizer: Any, template: str = "") -> tuple[int, ...]:
+    """The tokens at which an answer ends: end-of-sequence first, then what closes a turn in "chat".
+
+    Raises:
+      InputError: a chat template that cannot be used.
+    """
+    closing = closing_tokens(tokenizer) if template == CHAT else ()
+    return tuple(dict.fromkeys((tokenizer.eos_token_id, *closing)))
 
 
 class TokenizedList:
@@ -79,8 +120,3 @@ class TokenizedList:
     def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
         """Token ids of some examples."""
         return [self._examples[n].tokens for n in numbers]
-
-
-def _with_end(ids: list[int], tokenizer: Any) -> list[int]:
-    # A response may spell the token out, and some tokenisers append it themselves.
-    return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]

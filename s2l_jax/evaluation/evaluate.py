@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from s2l_jax.data.batching import loss_token_counts
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
-from s2l_jax.data.tokens import TokenizedList, tokenize, tokenize_prompts
+from s2l_jax.data.tokens import TokenizedList, end_tokens, tokenize, tokenize_prompts
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.answers import exact_match, extract_answer
 from s2l_jax.evaluation.generate import generate
@@ -57,8 +57,10 @@ def evaluate(
             f"the tokeniser has {len(tokenizer)} tokens, the model's vocabulary {model.config.vocab_size}: "
             "they do not belong together."
         )
-    texts = [render(prompt, row) for row in rows]
-    examples = TokenizedList(tokenize(tokenizer, texts, max_length=max_length, boundary=boundary))
+    texts = [render(prompt, row, tokenizer) for row in rows]
+    examples = TokenizedList(
+        tokenize(tokenizer, texts, max_length=max_length, boundary=boundary, template=prompt)
+    )
     has_loss = loss_token_counts(examples, np.arange(len(rows))) > 0
     if not has_loss.any():
         raise InputError(
@@ -69,9 +71,9 @@ def evaluate(
     prompts = [text for text, _ in texts]
     answers = generate(
         model,
-        tokenize_prompts(tokenizer, prompts),
+        tokenize_prompts(tokenizer, prompts, prompt),
         max_new_tokens=max_new_tokens,
-        end_token=tokenizer.eos_token_id,
+        end_tokens=end_tokens(tokenizer, prompt),
         mesh=mesh,
         batch_size=batch_size,
         dtype=dtype,

@@ -1,28 +1,29 @@
-"""Greedy generation with a key-value cache, batched over prompts of different length."""
+"""Generation with a key-value cache: prompts of different length together, finished rows refilled."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Int32
 
-from s2l_jax.models.decoder import (
-    Context,
-    Decoder,
-    DecoderConfig,
-    KeyValueCache,
-    Params,
-    bind,
-    model_params,
-)
+from s2l_jax.errors import InputError
+from s2l_jax.evaluation.decoding import Limits, Programs, Rows, compile_programs
+from s2l_jax.evaluation.sampling import GREEDY, Sampling
+from s2l_jax.models.decoder import Decoder
+from s2l_jax.models.parameters import model_params
 from s2l_jax.parallel.mesh import row_groups
-from s2l_jax.parallel.sharding import replicated, rows
+from s2l_jax.parallel.sharding import replicated
+from s2l_jax.parallel.sharding import rows as row_sharding
 
-_PROMPT_MULTIPLE = 32  # prompts are padded to a multiple of this, to share compiled programs
+_MULTIPLE = 32  # prompts are padded to a multiple of this, to share compiled programs
+_REFILL_SHARE = 4  # a quarter of the batch is refilled at a time
+_HEADROOM = 32  # slots that a cache has free at least when it is made
+_STEPS_PER_LOOK = 16  # decoding steps between looks for stop strings
+
+Stops = Callable[[list[int]], bool]
 
 
 def generate(
@@ -30,99 +31,166 @@ def generate(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    end_token: int,
+    end_tokens: Sequence[int],
     mesh: Mesh,
     batch_size: int = 64,
     dtype: Any = jnp.float32,
+    sampling: Sampling = GREEDY,
+    stops: Stops | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:
-    """The most likely next tokens of each prompt, up to and without `end_token`.
+    """Answers to prompts, token by token, up to and without an end token.
+
+    A row that has finished gets the next prompt while the others go on, so one long answer does
+    not hold up a batch; what a prompt's answer is does not depend on its neighbours. Sampled
+    answers depend on the seed and the prompt's place in `prompts`.
 
     Args:
       model: on `mesh`.
       prompts: token ids, none empty.
-      max_new_tokens: longest answer.
-      end_token: end-of-sequence.
-      mesh: the device mesh; prompts are spread over its row axes.
-      batch_size: prompts answered together.
+      max_new_tokens: longest answer; an answer also ends where the model's context does.
+      end_tokens: any of them ends an answer: end-of-sequence, end of turn.
+      mesh: the device mesh; rows are spread over its row axes.
+      batch_size: prompts answered at a time.
       dtype: of matrix products and of the cache.
+      sampling: greedy, unless told otherwise.
+      stops: says of an answer so far whether to end it, for stop strings; asked every few tokens,
+        so an answer may run on past the place.
       progress: called with the number of prompts answered so far.
+
+    Raises:
+      InputError: an empty prompt, or one as long as the model's context.
     """
-    if not prompts:
-        return []
-    groups = row_groups(mesh)
-    batch_size = -(-min(batch_size, len(prompts)) // groups) * groups
-    run = _compiled(model.config, max_new_tokens, end_token, dtype, mesh)
-    params = model_params(model)
-    by_length = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    _check(prompts, model.config.max_positions)
+    limits = Limits(max_new_tokens, tuple(end_tokens), model.config.max_positions)
+    programs = compile_programs(model.config, limits, sampling, dtype, mesh)
+    params = programs.prepare(model_params(model))
     answers: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(prompts), batch_size):
-        batch = by_length[start : start + batch_size]
-        longest = len(prompts[batch[-1]])
-        width = -(-longest // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE
-        tokens = np.zeros((batch_size, width), np.int32)
-        lengths = np.zeros(batch_size, np.int32)  # 0 for a row that only fills the batch
-        for row, number in enumerate(batch):
-            lengths[row] = len(prompts[number])
-            tokens[row, width - lengths[row] :] = prompts[number]
-        put = functools.partial(_put, sharding=rows(mesh))
-        out = np.asarray(run(params, put(tokens), put(lengths)))
-        for row, number in enumerate(batch):
-            answer = out[row].tolist()
-            answers[number] = answer[: answer.index(end_token)] if end_token in answer else answer
-        progress(min(start + batch_size, len(prompts)))
+    batch = _Batch(programs, params, mesh, prompts, batch_size, max_new_tokens, stops)
+    for done, (number, answer) in enumerate(batch.run(), start=1):
+        answers[number] = answer
+        progress(done)
     return answers
 
 
-def _put(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+def _check(prompts: Sequence[Sequence[int]], context: int) -> None:
+    for number, prompt in enumerate(prompts):
+        if not 0 < len(prompt) < context:
+            raise InputError(
+                f"prompt {number} has {len(prompt)} tokens; the model's context is {context}, and an "
+                "answer needs at least one of them: shorten the prompt."
+            )
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled(
-    config: DecoderConfig, max_new_tokens: int, end_token: int, dtype: Any, mesh: Mesh
-) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:
-    def run(params: Params, tokens: Int32[Array, "b p"], lengths: Int32[Array, "b"]) -> Int32[Array, "b n"]:
-        model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
-        batch, width = tokens.shape
-        slots = width + max_new_tokens
-        # Prompts end at the same slot, so that all rows write the cache at one place.
-        started = jnp.arange(slots)[None] >= (width - lengths)[:, None]
-        context = functools.partial(
-            _context, started.astype(jnp.int32), (lengths - width)[:, None], batch, slots
+class _Batch:
+    """The rows on the devices and which prompt each of them answers."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        params: Any,
+        mesh: Mesh,
+        prompts: Sequence[Sequence[int]],
+        batch_size: int,
+        max_new_tokens: int,
+        stops: Stops | None,
+    ):
+        self._programs, self._params, self._mesh, self._prompts = programs, params, mesh, prompts
+        self._max_new, self._stops = max_new_tokens, stops
+        self._groups = row_groups(mesh)
+        self._per_group = -(-min(batch_size, max(1, len(prompts))) // self._groups)
+        self._at_once = -(-self._per_group // _REFILL_SHARE)
+        self._waiting = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), n), reverse=True)
+        batch = self._groups * self._per_group
+        self._owner = np.full(batch, -1)  # prompt that each row answers; -1: none
+        self._lengths = np.zeros(batch, np.int64)  # tokens each row has in the cache
+        self._end = self._slots = 0
+        self._rows: Rows | None = None
+
+    def run(self) -> Iterator[tuple[int, list[int]]]:
+        """Prompt numbers and answers as they get ready."""
+        while self._waiting or (self._owner >= 0).any():
+            while self._waiting and (free := self._free_rows()):
+                self._take_in(free)
+            yield from self._decode()
+
+    def _free_rows(self) -> list[list[int]]:
+        """Rows without a prompt, group by group; few enough to be refilled at once, or none."""
+        free = [
+            [r for r in range(self._per_group) if self._owner[g * self._per_group + r] < 0][: self._at_once]
+            for g in range(self._groups)
+        ]
+        return free if any(free) else []
+
+    def _take_in(self, free: list[list[int]]) -> None:
+        shape = (self._groups, self._at_once)
+        places = np.full(shape, self._per_group, np.int32)
+        numbers = np.full(shape, -1, np.int32)
+        for slot in range(self._at_once):  # the groups take turns, so that they stay equally full
+            for group in range(self._groups):
+                if slot < len(free[group]) and self._waiting:
+                    places[group, slot], numbers[group, slot] = free[group][slot], self._waiting.pop()
+        lengths = np.array(
+            [[len(self._prompts[n]) if n >= 0 else 0 for n in row] for row in numbers], np.int32
         )
-        cache = KeyValueCache.empty(config, batch, slots, dtype)
-        hidden, cache = model.extend(tokens, context(jnp.arange(width)), cache)
-        first = jnp.argmax(model.logits(hidden[:, -1]), axis=-1).astype(jnp.int32)
+        width = -(-int(lengths.max()) // _MULTIPLE) * _MULTIPLE
+        tokens = np.zeros((*shape, width), np.int32)
+        for at, number in np.ndenumerate(numbers):
+            if number >= 0:
+                tokens[at][width - lengths[at] :] = self._prompts[int(number)]
+                self._owner[at[0] * self._per_group + places[at]] = number
+                self._lengths[at[0] * self._per_group + places[at]] = lengths[at]
+        self._make_room(width)
+        put = functools.partial(_put, sharding=row_sharding(self._mesh))
+        self._rows = self._programs.take_in(
+            self._params, self._rows, put(tokens), put(lengths), put(places), put(numbers)
+        )
 
-        def going(state: tuple) -> jax.Array:
-            number, _, _, done, _ = state
-            return (number < max_new_tokens) & ~done.all()
+    def _make_room(self, width: int) -> None:
+        """See that `width` slots lie before the next one, and some after it."""
+        live = max(width, int(self._lengths.max()))
+        if self._rows is not None and self._end >= width and self._end < self._slots:
+            return
+        slots = _bucket(live + min(_HEADROOM, self._max_new))
+        if self._rows is None:
+            self._rows = self._programs.empty(self._owner.size, slots)
+        shift = _put(np.int32(live - self._end), replicated(self._mesh))
+        self._rows = self._programs.move(self._rows, slots, shift)
+        self._end, self._slots = live, slots
 
-        def step(state: tuple) -> tuple:
-            number, token, answer, done, cache = state
-            answer = answer.at[:, number].set(jnp.where(done, end_token, token))
-            done |= token == end_token
-            slot = width + number
-            hidden, cache = model.extend(token[:, None], context(slot[None]), cache)
-            token = jnp.argmax(model.logits(hidden[:, 0]), axis=-1).astype(jnp.int32)
-            return number + 1, token, answer, done, cache
+    def _decode(self) -> Iterator[tuple[int, list[int]]]:
+        self._make_room(0)
+        assert self._rows is not None
+        whole = replicated(self._mesh)
+        idle = int((self._owner < 0).sum())
+        batch = self._owner.size
+        stop_at = min(batch, idle + self._groups * self._at_once) if self._waiting else batch
+        steps = _STEPS_PER_LOOK if self._stops else self._max_new
+        self._rows = self._programs.decode(
+            self._params, self._rows, _put(np.int32(stop_at), whole), _put(np.int32(steps), whole)
+        )
+        going, counts, positions, answers = map(np.array, self._programs.gather(self._rows))
+        self._end = int(self._rows.cache.end)
+        self._lengths = np.where(going, positions, 0)
+        for row in np.flatnonzero(self._owner >= 0):
+            answer = answers[row, : counts[row]].tolist()
+            if going[row] and self._stops is not None and self._stops(answer):
+                going[row] = False
+            if not going[row]:
+                yield int(self._owner[row]), answer
+                self._owner[row] = -1
+        if self._stops is not None:
+            self._rows = self._programs.keep(self._rows, _put(going, row_sharding(self._mesh)))
 
-        answer = jnp.full((batch, max_new_tokens), end_token, jnp.int32)
-        start = (jnp.int32(0), first, answer, lengths == 0, cache)
-        return jax.lax.while_loop(going, step, start)[2]
 
-    return jax.jit(run, out_shardings=replicated(mesh))
+def _bucket(slots: int) -> int:
+    """The next of 64, 96, 128, 192, 256, ...: few shapes to compile, at most half of one unused."""
+    size = 64
+    while size < slots:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size
 
 
-def _context(
-    key_segments: Int[Array, "b s"],
-    offset: Int[Array, "b 1"],
-    batch: int,
-    num_slots: int,
-    slots: Int[Array, "q"],
-) -> Context:
-    here = jnp.broadcast_to(slots[None], (batch, len(slots)))
-    keys = jnp.broadcast_to(jnp.arange(num_slots)[None], (batch, num_slots))
-    segments = jnp.take_along_axis(key_segments, here, axis=1)
-    return Context(jnp.maximum(here + offset, 0), segments, here, key_segments, keys)
+def _put(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    array = np.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -1,38 +1,87 @@
 """Rotary positions and attention: the one place that decides how attention is computed."""
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from s2l_jax.models.architecture import DecoderConfig
 
 
 def rotate(
-    x: Float[Array, "b q h d"], positions: Int[Array, "b q"], *, rotary_dim: int, theta: float
+    x: Float[Array, "b q h d"], positions: Int[Array, "b q"], config: DecoderConfig
 ) -> Float[Array, "b q h d"]:
     """Rotary position embedding on the first `rotary_dim` dimensions of each head (arXiv 2104.09864).
 
     Halves are paired as GPT-NeoX and Llama pair them: dimension i with i + rotary_dim / 2.
     """
-    rotated, kept = x[..., :rotary_dim], x[..., rotary_dim:]
-    frequencies = theta ** (-jnp.arange(0, rotary_dim, 2, dtype=jnp.float32) / rotary_dim)
-    angles = positions[..., None].astype(jnp.float32) * frequencies
+    rotated, kept = x[..., : config.rotary_dim], x[..., config.rotary_dim :]
+    angles = positions[..., None].astype(jnp.float32) * rotary_frequencies(config)
     cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
     first, second = jnp.split(rotated.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return jnp.concatenate([turned.astype(x.dtype), kept], axis=-1)
 
 
+def rotary_frequencies(config: DecoderConfig) -> Float32[np.ndarray, "f"]:
+    """Radians per position of each pair of rotated dimensions, scaled as `rope_scaling` says."""
+    exponents = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / config.rotary_dim
+    frequencies = 1.0 / np.float32(config.rope_theta) ** exponents
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    slow = frequencies / scaling.factor
+    if scaling.kind == "linear":
+        return slow.astype(np.float32)
+    turns = scaling.original_positions * frequencies / (2 * math.pi)  # over the original context
+    share = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    share = np.clip(share, 0.0, 1.0)
+    return ((1.0 - share) * slow + share * frequencies).astype(np.float32)
+
+
+def visible_keys(segments: Int[Array, "b l"], window: Int[Array, ""] | None) -> Bool[Array, "b l l"]:
+    """Which tokens of its row each token sees: earlier ones of its segment, those within the window.
+
+    Args:
+      segments: example number within the row; 0 marks padding.
+      window: tokens seen, the token itself included; 0 or None: all.
+    """
+    places = jnp.arange(segments.shape[1])
+    distance = places[:, None] - places[None, :]
+    near = distance >= 0
+    if window is not None:
+        near &= (distance < window) | (window == 0)
+    return near[None] & (segments[:, :, None] == segments[:, None, :])
+
+
 def attend(
+    query: Float[Array, "b l h d"],
+    key: Float[Array, "b l n d"],
+    value: Float[Array, "b l n d"],
+    *,
+    segments: Int[Array, "b l"],
+    window: Int[Array, ""] | None,
+) -> Float[Array, "b l h d"]:
+    """Causal attention within the segments of packed rows; query head i reads head i // (h / n).
+
+    Every token sees itself, padding too, so no softmax is empty.
+    """
+    visible = visible_keys(segments, window)
+    return softmax_attention(query, key.swapaxes(1, 2), value.swapaxes(1, 2), visible)
+
+
+def softmax_attention(
     query: Float[Array, "b q h d"],
-    key: Float[Array, "b k h d"],
-    value: Float[Array, "b k h d"],
+    key: Float[Array, "b n k d"],
+    value: Float[Array, "b n k d"],
     visible: Bool[Array, "b q k"],
 ) -> Float[Array, "b q h d"]:
-    """Softmax attention over the visible keys, scores and softmax in float32.
-
-    A query must see at least one key; padding sees padding, so no row is empty.
-    """
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    scores = scores * query.shape[-1] ** -0.5
-    scores = jnp.where(visible[:, None], scores, jnp.finfo(jnp.float32).min)
+    """Softmax attention over the visible keys in plain XLA, scores and softmax in float32."""
+    batch, length, _, dim = query.shape
+    grouped = query.reshape(batch, length, key.shape[1], -1, dim)
+    scores = jnp.einsum("bqngd,bnkd->bngqk", grouped, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(visible[:, None, None], scores * dim**-0.5, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    return jnp.einsum("bngqk,bnkd->bqngd", weights, value).reshape(query.shape)

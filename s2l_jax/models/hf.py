@@ -1,32 +1,28 @@
-"""Models in Hugging Face layout: config.json and safetensors in, straight to their sharding, and out."""
+"""Models in Hugging Face layout: config.json, safetensors and tokeniser, in and out."""
 
-import functools
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
-from s2l_jax.models.decoder import (
-    DecoderConfig,
-    Params,
-    flatten_params,
-    nest_params,
-    parameter_shapes,
-)
-from s2l_jax.models.families import HFTensor, decoder_config, family
+from s2l_jax.models import weights
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.families import Family, decoder_config, family
+from s2l_jax.models.parameters import Params
+from s2l_jax.models.weights import Shardings
 
-Shardings = Mapping[str, jax.sharding.Sharding]
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # what a model is loaded from
 
 
 def resolve(checkpoint: str) -> epath.Path:
-    """The local directory of a checkpoint; a hub id is downloaded (config, tokeniser, safetensors).
+    """The local directory of a checkpoint: config, tokeniser and safetensors.
+
+    A hub id is downloaded; a directory on an object store is copied until this process ends.
 
     Raises:
       InputError: neither a directory nor a hub repository that can be reached.
@@ -35,7 +31,7 @@ def resolve(checkpoint: str) -> epath.Path:
         raise InputError("no checkpoint or tokeniser is named: set `checkpoint`, or `tokenizer` beside it.")
     path = epath.Path(checkpoint)
     if path.is_dir():
-        return path
+        return artifacts.local_copy(path, _FILES)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint) or checkpoint.startswith("."):
         raise InputError(f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name).")
     import huggingface_hub
@@ -44,7 +40,7 @@ def resolve(checkpoint: str) -> epath.Path:
         return epath.Path(
             huggingface_hub.snapshot_download(
                 checkpoint,
-                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+                allow_patterns=_FILES,
             )
         )
     except Exception as error:
@@ -70,38 +66,13 @@ def load_config(path: epath.PathLike) -> DecoderConfig:
 
 
 def load_params(directory: epath.Path, config: DecoderConfig, *, dtype: Any, shardings: Shardings) -> Params:
-    """Read every parameter of a checkpoint directory into its sharding, one leaf at a time.
-
-    Args:
-      directory: holds config.json and model.safetensors, or shards with their index.
-      config: what `load_config` made of that directory.
-      dtype: of the parameters in memory.
-      shardings: by parameter path.
-
-    Raises:
-      InputError: weights missing, or tensors missing, unexpected or of a shape that does not fit
-        config.json; all of them are listed.
-    """
-    reader = _Reader(directory)
-    table = family(read_config(directory), str(directory)).tensors(config)
-    _check(reader, table, config, directory)
-    shapes = parameter_shapes(config)
-    leaves = {}
-    for tensor in table:
-        for number, leaf in enumerate(tensor.leaves):
-            read = functools.partial(_read_leaf, reader, tensor, number, shapes[leaf], dtype)
-            leaves[leaf] = jax.make_array_from_callback(shapes[leaf], shardings[leaf], read)
-    return nest_params(leaves)
+    """The weights of a checkpoint directory, each in its sharding; see `weights.load_params`."""
+    return weights.load_params(directory, config, _family(directory), dtype=dtype, shardings=shardings)
 
 
 def check_weights(directory: epath.Path, config: DecoderConfig) -> None:
-    """Check names and shapes of a checkpoint's tensors without reading them.
-
-    Raises:
-      InputError: as `load_params`.
-    """
-    table = family(read_config(directory), str(directory)).tensors(config)
-    _check(_Reader(directory), table, config, directory)
+    """Check the tensors of a checkpoint directory without reading them; see `weights.check_weights`."""
+    weights.check_weights(directory, config, _family(directory))
 
 
 def save_model(
@@ -112,140 +83,31 @@ def save_model(
     *,
     dtype: Any,
     tokenizer: Any = None,
+    source: epath.Path | None = None,
 ) -> None:
-    """Write config.json, model.safetensors and the tokeniser so that transformers loads them.
+    """Write a directory that transformers loads: config.json, weights, tokeniser, generation config.
 
     Args:
-      params: nested dict of arrays, gathered leaf by leaf to the host.
+      params: nested dict of arrays, gathered to the host a shard at a time.
       hf_config: the config.json the model came from; only `architectures` and `dtype` are replaced.
-      dtype: float32 or bfloat16, of the tensors on disk.
-      tokenizer: a transformers tokeniser to save beside the weights.
+      dtype: of the tensors on disk.
+      tokenizer: a transformers tokeniser to save beside the weights, with its chat template.
+      source: the directory the model came from; its generation_config.json is kept.
     """
-    import safetensors.numpy
-
     path = epath.Path(path)
     kind = family(hf_config, str(path))
-    flat = {k: _host(v, dtype) for k, v in flatten_params(params).items()}
-    tensors = {}
-    for tensor in kind.tensors(config):
-        if "{layer}" in tensor.name:
-            for layer in range(config.num_layers):
-                parts = [flat[leaf][layer] for leaf in tensor.leaves]
-                tensors[tensor.name.format(layer=layer)] = np.ascontiguousarray(tensor.join(*parts))
-        else:
-            joined = tensor.join(*(flat[leaf] for leaf in tensor.leaves))
-            tensors[tensor.name] = np.ascontiguousarray(joined)
+    weights.save_params(path, params, config, kind, dtype=dtype)
     if jax.process_index():
         return
-    stored = dict(hf_config) | {"architectures": [kind.architecture], "dtype": np.dtype(dtype).name}
+    stored = dict(hf_config) | {"architectures": [kind.architecture], "dtype": jnp.dtype(dtype).name}
     stored.pop("torch_dtype", None)
-    path.mkdir(parents=True, exist_ok=True)
-    artifacts.write_bytes(path / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+    if source is not None and (source / GENERATION).exists():
+        artifacts.write_bytes(path / GENERATION, (source / GENERATION).read_bytes())
     if tokenizer is not None:
-        tokenizer.save_pretrained(str(path))
+        with artifacts.writing_folder(path) as folder:
+            tokenizer.save_pretrained(str(folder))
     # Written last: a directory with a config.json is a complete one.
     artifacts.write_json(path / "config.json", stored)
-
-
-class _Reader:
-    """Random access to the tensors of one checkpoint directory."""
-
-    def __init__(self, directory: epath.Path):
-        self.files: dict[str, epath.Path] = {}
-        self._open: dict[epath.Path, Any] = {}
-        if (directory / INDEX).exists():
-            index = _read_object(directory / INDEX).get("weight_map", {})
-            shards = sorted(set(index.values()))
-            if absent := [shard for shard in shards if not (directory / shard).exists()]:
-                raise InputError(
-                    f"{directory / INDEX}: names shards that are not there: {', '.join(absent)}."
-                )
-            held = {shard: set(self._file(directory / shard).keys()) for shard in shards}
-            self.files = {n: directory / shard for n, shard in index.items() if n in held[shard]}
-        elif (directory / WEIGHTS).exists():
-            self.files = dict.fromkeys(self._file(directory / WEIGHTS).keys(), directory / WEIGHTS)
-        else:
-            hint = ""
-            if list(directory.glob("pytorch_model*.bin")):
-                hint = (
-                    " It has pytorch_model.bin: load it in transformers and call "
-                    "save_pretrained(..., safe_serialization=True) once."
-                )
-            raise InputError(
-                f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load.{hint} To start from "
-                "random weights set init='random'."
-            )
-
-    def _file(self, path: epath.Path) -> Any:
-        if path not in self._open:
-            import safetensors
-
-            try:
-                self._open[path] = safetensors.safe_open(str(path), framework="numpy")
-            except Exception as error:
-                raise InputError(f"{path}: not a readable safetensors file ({error}).") from error
-        return self._open[path]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._file(self.files[name]).get_slice(name).get_shape())
-
-    def read(self, name: str) -> np.ndarray:
-        return self._file(self.files[name]).get_tensor(name)
-
-
-def _names(tensor: HFTensor, num_layers: int) -> list[str]:
-    if "{layer}" in tensor.name:
-        return [tensor.name.format(layer=i) for i in range(num_layers)]
-    return [tensor.name]
-
-
-def _check(reader: _Reader, table: list[HFTensor], config: DecoderConfig, directory: epath.Path) -> None:
-    shapes = parameter_shapes(config)
-    problems, expected = [], set()
-    for tensor in table:
-        layered = "{layer}" in tensor.name
-        slices = [np.empty(shapes[leaf][layered:], np.bool_) for leaf in tensor.leaves]
-        want = tensor.join(*slices).shape
-        for name in _names(tensor, config.num_layers):
-            expected.add(name)
-            if name not in reader.files:
-                problems.append(f"{name} is missing")
-            elif (got := reader.shape(name)) != want:
-                problems.append(f"{name} has shape {list(got)}, config.json asks for {list(want)}")
-    buffers = family(read_config(directory), str(directory)).buffers
-    tied = {"embed_out.weight", "lm_head.weight"} if config.tied_embeddings else set()
-    for name in sorted(set(reader.files) - expected - tied):
-        if not name.endswith(buffers):
-            problems.append(f"{name} is not part of a {config.family} model")
-    if problems:
-        raise InputError(f"{directory}: the weights do not fit config.json:\n  " + "\n  ".join(problems))
-
-
-def _read_leaf(
-    reader: _Reader,
-    tensor: HFTensor,
-    number: int,
-    shape: tuple[int, ...],
-    dtype: Any,
-    index: tuple[slice, ...],
-) -> np.ndarray:
-    if "{layer}" not in tensor.name:
-        return np.asarray(tensor.split(reader.read(tensor.name))[number][index], dtype)
-    layers = range(*index[0].indices(shape[0]))
-    return np.stack(
-        [
-            np.asarray(tensor.split(reader.read(tensor.name.format(layer=i)))[number][index[1:]], dtype)
-            for i in layers
-        ]
-    )
-
-
-def _host(leaf: jax.Array, dtype: Any) -> np.ndarray:
-    if not leaf.is_fully_addressable:
-        from jax.experimental import multihost_utils
-
-        return np.asarray(multihost_utils.process_allgather(leaf.astype(dtype), tiled=True))
-    return np.asarray(leaf.astype(dtype))
 
 
 def load_tokenizer(path: epath.PathLike) -> Any:
@@ -257,7 +119,7 @@ def load_tokenizer(path: epath.PathLike) -> Any:
     import transformers
 
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(path))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(artifacts.local_copy(path, _FILES)))
     except Exception as error:
         raise InputError(
             f"{path}: no tokeniser could be loaded ({_brief(error)}). The directory needs "
@@ -269,6 +131,10 @@ def load_tokenizer(path: epath.PathLike) -> Any:
     if tokenizer.eos_token_id is None:
         raise InputError(f"{path}: the tokeniser names no eos_token; add it to tokenizer_config.json.")
     return tokenizer
+
+
+def _family(directory: epath.Path) -> Family:
+    return family(read_config(directory), str(directory))
 
 
 def _read_object(file: epath.Path) -> dict[str, Any]:
@@ -283,6 +149,3 @@ def _read_object(file: epath.Path) -> dict[str, Any]:
 
 def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-
-
-DTYPES: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

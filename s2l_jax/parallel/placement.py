@@ -7,16 +7,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from s2l_jax.models import hf
-from s2l_jax.models.decoder import (
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.decoder import Decoder
+from s2l_jax.models.parameters import (
     LOGICAL_AXES,
-    Decoder,
-    DecoderConfig,
     Params,
     bind,
     init_params,
     model_params,
     nest_params,
     parameter_shapes,
+    trained,
 )
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.parallel.sharding import parameter_sharding
@@ -60,3 +61,22 @@ def random_params(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Params:
     """Fresh float32 parameters, initialised on the devices that will hold them."""
     shardings = nest_params(model_shardings(mesh, config))
     return jax.jit(init_params, static_argnums=0, out_shardings=shardings)(config, key)
+
+
+def random_adapters(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Params:
+    """Fresh float32 adapters of a decoder that has some, initialised on the devices that will hold them."""
+
+    def init(key: jax.Array) -> Params:
+        return trained(config, init_params(config, key))
+
+    return jax.jit(init, out_shardings=adapter_shardings(config, mesh))(key)
+
+
+def put_adapters(config: DecoderConfig, mesh: Mesh, adapters: Params) -> Params:
+    """Adapters from the host, which every process has in full."""
+    return jax.device_put(adapters, adapter_shardings(config, mesh))
+
+
+def adapter_shardings(config: DecoderConfig, mesh: Mesh) -> Params:
+    """The sharding of every adapter, nested as they are."""
+    return trained(config, nest_params(model_shardings(mesh, config)))

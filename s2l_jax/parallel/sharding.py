@@ -15,6 +15,7 @@ RULES: dict[str, str | None] = {
     "layers": None,
     "embed": "fsdp",
     "heads": "tensor",
+    "kv_heads": "tensor",
     "mlp": "tensor",
     "vocab": "tensor",
 }

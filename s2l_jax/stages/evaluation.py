@@ -8,20 +8,20 @@ from etils import epath
 
 from s2l_jax import artifacts
 from s2l_jax.console import Progress
+from s2l_jax.data.chat import CHAT
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.evaluation.evaluate import evaluate, summarise
-from s2l_jax.models import hf
+from s2l_jax.models import weights
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.parallel import processes
-from s2l_jax.parallel.placement import load_model
 from s2l_jax.records import Record
-from s2l_jax.stages.models import bound, open_model
+from s2l_jax.stages.models import bound, load_export, open_model
 from s2l_jax.stages.pool import tokenizer_of
 from s2l_jax.stages.run import Run, what_decides
-from s2l_jax.stages.target import EXPORT, target_names
 from s2l_jax.stages.target import folder as target_folder
+from s2l_jax.stages.target import target_names
 
 UNTUNED = "untuned"
 
@@ -58,8 +58,7 @@ def _evaluate_one(run: Run, name: str, rows: list[PoolRow], identity: str) -> No
     if name == UNTUNED:
         model, tokenizer = bound(open_model(run, "target")), tokenizer_of(config.target)
     else:
-        path = target_folder(run, name) / EXPORT
-        model, tokenizer = load_model(str(path), run.mesh), hf.load_tokenizer(path)
+        model, tokenizer = load_export(run, target_folder(run, name))
     progress = Progress(f"evaluating {name}", len(rows), "answers")
     predictions = evaluate(
         model,
@@ -70,7 +69,7 @@ def _evaluate_one(run: Run, name: str, rows: list[PoolRow], identity: str) -> No
         max_length=config.tokenize.max_length,
         max_new_tokens=config.evaluation.max_new_tokens,
         batch_size=batch_size,
-        dtype=hf.DTYPES[config.evaluation.dtype],
+        dtype=weights.DTYPES[config.evaluation.dtype],
         mesh=run.mesh,
         progress=progress.update,
     )
@@ -99,7 +98,8 @@ def heldout_rows(run: Run) -> list[PoolRow]:
         ]
         return _sample(rows, config.limit)
     fields = FieldMap(**run.config.pool.fields.to_dict())
-    return _sample(list(read_rows(config.path, fields=fields)), config.limit)
+    multi_turn = run.config.tokenize.prompt == CHAT
+    return _sample(list(read_rows(config.path, fields=fields, multi_turn=multi_turn)), config.limit)
 
 
 def _sample(rows: list[PoolRow], limit: int) -> list[PoolRow]:

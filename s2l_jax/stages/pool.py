@@ -8,11 +8,12 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from s2l_jax.console import Progress
+from s2l_jax.data.chat import CHAT
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap, PoolRow, RowReader, read_rows
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, prepare
 from s2l_jax.data.prompts import render
-from s2l_jax.data.tokens import tokenize_prompts
+from s2l_jax.data.tokens import end_tokens, tokenize_prompts
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf
 from s2l_jax.parallel import processes
@@ -34,11 +35,11 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
     }
     record = Record(run.workdir / "pool", "pool", settings)
     tokenizers: dict[str, Any] = {name: tokenizer_of(config[name]) for name in models}
+    options = TokenizeSettings(**config.tokenize.to_dict())
+    for name, tokenizer in tokenizers.items():
+        _check_room(tokenizer, options, name)
     pools, prepared = {}, {}
     for name, tokenizer in (tokenizers or {"rows": None}).items():
-        options = TokenizeSettings(**config.tokenize.to_dict())
-        if tokenizer is not None:
-            _check_room(tokenizer, options, name)
         mark = fingerprint(json.dumps(settings["pool"], sort_keys=True), tokenizer, options)
         if mark not in prepared:
             path = record.folder / mark
@@ -66,8 +67,10 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
 
 
 def _check_room(tokenizer: Any, settings: TokenizeSettings, model: str) -> None:
+    end_tokens(tokenizer, settings.prompt)  # raises for a chat template that is absent or of no use
     empty = PoolRow(id=0, instruction="", input="", output="", source="", original={}, place="")
-    template = tokenize_prompts(tokenizer, [render(settings.prompt, empty)[0]])[0]
+    prompt, _ = render(settings.prompt, empty, tokenizer)
+    template = tokenize_prompts(tokenizer, [prompt], settings.prompt)[0]
     if len(template) >= settings.max_length:
         raise InputError(
             f"tokenize.max_length={settings.max_length} leaves no room for a response: the template "
@@ -89,6 +92,7 @@ def open_rows(config: ConfigDict) -> RowReader:
         limit=config.pool.limit,
         fields=FieldMap(**config.pool.fields.to_dict()),
         on_bad_row=config.pool.on_bad_row,
+        multi_turn=config.tokenize.prompt == CHAT,
     )
 
 

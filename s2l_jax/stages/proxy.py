@@ -14,8 +14,8 @@ from s2l_jax.data.batching import size_of
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import DivergedError, InputError
-from s2l_jax.models.decoder import Params
-from s2l_jax.models.hf import DTYPES
+from s2l_jax.models.parameters import Params
+from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record, stored_results
 from s2l_jax.stages.models import Model, open_model

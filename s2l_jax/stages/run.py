@@ -41,6 +41,8 @@ def what_decides(model: ConfigDict) -> dict[str, Any]:
     """The fields of a `proxy` or `target` group that its result depends on."""
     settings = model.to_dict()
     settings["train"] = {k: v for k, v in settings["train"].items() if k not in _HOW}
+    if "lora" in settings and not settings["lora"]["rank"]:
+        del settings["lora"]  # off: what else it says decides nothing
     return settings
 
 
@@ -75,8 +77,10 @@ def make_batches(
     weights: np.ndarray,
     train: ConfigDict,
     steps: int,
+    *,
+    name_examples: bool = False,
 ) -> Batches:
-    """The batches of a proxy or target run."""
+    """The batches of a proxy or target run; see `Batches`."""
     return Batches(
         pool,
         subset,
@@ -89,4 +93,5 @@ def make_batches(
         groups=row_groups(run.mesh),
         local_groups=local_groups(run.mesh),
         pack=train.pack,
+        name_examples=name_examples,
     )

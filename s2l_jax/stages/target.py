@@ -8,17 +8,17 @@ from etils import epath
 
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
+from s2l_jax.models.parameters import num_trained
+from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record
 from s2l_jax.selection import Selection
 from s2l_jax.stages import selection as selections
-from s2l_jax.stages.models import export, open_model
+from s2l_jax.stages.models import export, first_params, open_model
 from s2l_jax.stages.proxy import curve
 from s2l_jax.stages.run import Run, make_batches, num_steps, train_settings, trainable, what_decides
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.loop import train
-
-EXPORT = "hf"
 
 
 def target_names(run: Run) -> list[str]:
@@ -58,17 +58,21 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
     model = open_model(run, "target")
     if not config.target.use_weights:
         weights = np.ones_like(weights)
-    batches = make_batches(run, pool, subset, weights, config.target.train, steps)
+    dropout = model.lora is not None and model.lora.dropout > 0
+    batches = make_batches(run, pool, subset, weights, config.target.train, steps, name_examples=dropout)
+    num_changed = num_trained(model.trained_config)
+    part = "" if model.lora is None else f", {num_changed / 1e6:.3g}M of them in adapters"
     result = train(
-        model.config,
-        model.initial_params,
+        model.trained_config,
+        first_params(run, model),
         batches,
         train_settings(config.target.train),
         run.mesh,
         record.folder,
-        label=f"target on {name}, {model.num_parameters / 1e6:.3g}M parameters",
+        label=f"target on {name}, {model.num_parameters / 1e6:.3g}M parameters{part}",
+        frozen=None if model.lora is None else model.initial_params(DTYPES[config.target.train.dtype]),
     )
-    export(model, result.params, record.folder / EXPORT, config.target.export_dtype)
+    export(run, model, result.params, record.folder)
     processes.barrier(f"export {name}")
     size = batches.size()
     examples = steps * config.target.train.batch_size
@@ -78,8 +82,9 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
             "epochs": examples / len(subset),
             "examples_seen": examples,
             "tokens_seen": size.tokens,
-            "training_flops": training_flops(model.config, size),
+            "training_flops": training_flops(model.trained_config, size),
             "parameters": model.num_parameters,
+            "trained_parameters": num_changed,
             "final_loss": float(result.losses[-1]),
             "curve": curve(result.losses),
         }

@@ -14,6 +14,7 @@ from absl import logging
 from etils import epath
 from jaxtyping import Array, UInt32
 
+from s2l_jax import artifacts
 from s2l_jax.console import quiet_libraries
 from s2l_jax.parallel import processes
 from s2l_jax.training.step import TrainState
@@ -115,9 +116,8 @@ class Checkpoints:
     def _put_aside(self, step: int) -> None:
         processes.barrier(f"broken checkpoint {step}")
         if processes.is_writer():
-            aside = self._path.parent / "broken_checkpoints"
-            aside.mkdir(exist_ok=True)
-            (self._path / str(step)).rename(aside / f"{step}-{uuid.uuid4().hex[:8]}")
+            aside = self._path.parent / "broken_checkpoints" / f"{step}-{uuid.uuid4().hex[:8]}"
+            artifacts.move_folder(self._path / str(step), aside)
         processes.barrier(f"broken checkpoint {step} put aside")
         self._manager.reload()
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from s2l_jax.data.batching import Size
-from s2l_jax.models.decoder import DecoderConfig
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.parameters import num_trained
 
 # Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets.
 _PEAKS = {
@@ -30,7 +31,9 @@ def forward_flops(config: DecoderConfig, size: Size) -> float:
     Two a parameter and token, and four a head dimension and attended pair; padding not counted.
     """
     width = config.num_heads * config.head_dim
-    layer = 4 * config.hidden_size * width + 2 * config.hidden_size * config.intermediate_size
+    shared = config.num_kv_heads * config.head_dim
+    mlp = (3 if config.gated_mlp else 2) * config.intermediate_size
+    layer = config.hidden_size * (2 * width + 2 * shared + mlp)
     return float(
         2 * config.num_layers * layer * size.tokens
         + 4 * config.num_layers * width * size.pairs
@@ -39,8 +42,10 @@ def forward_flops(config: DecoderConfig, size: Size) -> float:
 
 
 def training_flops(config: DecoderConfig, size: Size) -> float:
-    """A backward pass costs two forward passes; recomputation is not counted."""
-    return 3 * forward_flops(config, size)
+    """A backward pass costs two forward passes, one where weights are frozen; recomputation not counted."""
+    if config.lora is None:
+        return 3 * forward_flops(config, size)
+    return 2 * forward_flops(config, size) + 6.0 * num_trained(config) * size.tokens
 
 
 @functools.lru_cache

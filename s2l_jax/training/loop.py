@@ -14,8 +14,9 @@ from jaxtyping import Float32
 from s2l_jax import artifacts
 from s2l_jax.data.batching import Batch, Batches
 from s2l_jax.errors import DivergedError
-from s2l_jax.models.decoder import DecoderConfig, Params
-from s2l_jax.models.hf import DTYPES
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.parameters import Params
+from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training.checkpoints import Checkpoints
@@ -36,7 +37,7 @@ class TrainSettings:
     optimizer: OptimizerSettings
     loss: str = "token"
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2
     log_every: int = 10  # steps
@@ -59,6 +60,7 @@ def train(
     path: epath.Path,
     *,
     label: str,
+    frozen: Params | None = None,
     sweep_steps: Collection[int] = (),
     sweep: Callable[[int, Params], None] = lambda step, params: None,
 ) -> TrainResult:
@@ -66,12 +68,14 @@ def train(
 
     Args:
       config: settings of the decoder.
-      initial_params: gives float32 parameters on the mesh; the first step consumes them.
+      initial_params: gives float32 parameters on the mesh; the first step consumes them. With LoRA
+        they are the adapters.
       batches: what each step sees.
       settings: optimiser, precision, cadence of checkpoints.
       mesh: the device mesh.
       path: the run's folder.
       label: names the run on the progress line.
+      frozen: the parameters that are not trained: with LoRA those of the base, in the training dtype.
       sweep_steps: numbers of finished steps at which to call `sweep`.
       sweep: called with the number of finished steps and the live parameters; must not keep them.
 
@@ -112,7 +116,7 @@ def train(
                 _record(metrics, batch, values, float(rate(batch.step)), path)
 
         for batch in batches.from_step(start):
-            state, values = step_fn(state, put_rows(mesh, batch.rows, axis=1))
+            state, values = step_fn(state, put_rows(mesh, batch.rows, axis=1), frozen)
             settle()
             pending = batch, values
             done = batch.step + 1

@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 
 from s2l_jax.data.packing import PackedRows
-from s2l_jax.models.decoder import Constrain, Decoder, DecoderConfig, Params, bind
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.decoder import Constrain, Decoder
+from s2l_jax.models.parameters import Params, bind
 
 _LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits, per row group
 
@@ -19,8 +21,9 @@ def example_losses(
     rows: PackedRows,
     *,
     dtype: Any,
-    remat: bool = False,
+    remat: str = "none",
     constrain: Constrain = lambda x: x,
+    noise: UInt32[Array, "n g r l"] | None = None,
 ) -> tuple[Float32[Array, "g e"], Float32[Array, "g m"]]:
     """Losses of one microbatch: the mean over each example's response tokens, and of each token.
 
@@ -29,10 +32,11 @@ def example_losses(
       params: its parameters, in any dtype.
       rows: packed rows without the leading microbatch axis.
       dtype: of matrix products and activations; softmax and sums are float32.
-      remat: recompute layers in the backward pass.
+      remat: a name in models.decoder.REMAT_POLICIES.
       constrain: sharding constraint for activations, leading axis rows.
+      noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
     """
-    losses = _token_losses(config, params, rows, dtype=dtype, remat=remat, constrain=constrain)
+    losses = _token_losses(config, params, rows, dtype=dtype, remat=remat, constrain=constrain, noise=noise)
     num_slots = rows.weights.shape[-1]
     sums, counts = (
         jax.vmap(functools.partial(_sum_by_slot, num_slots=num_slots))(x, rows.loss_slot)
@@ -51,8 +55,9 @@ def _token_losses(
     rows: PackedRows,
     *,
     dtype: Any,
-    remat: bool,
+    remat: str,
     constrain: Constrain,
+    noise: jax.Array | None,
 ) -> Float32[Array, "g m"]:
     model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
     groups, per_group, length = rows.tokens.shape
@@ -63,6 +68,7 @@ def _token_losses(
         rows.segments.reshape(flat),
         remat=remat,
         constrain=constrain,
+        noise=None if noise is None else noise.reshape(-1, *flat),
     )
     hidden = hidden.reshape(groups, per_group * length, -1)
     # Gathers whole vectors; take_along_axis would gather, and scatter back, element by element.
@@ -80,14 +86,14 @@ def _cross_entropy(
 
     @jax.checkpoint
     def chunk_losses(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
-        logits = model.logits(chunk[0])
+        logits = model.padded_logits(chunk[0])
         # A masked sum fuses with the softmax, forwards and backwards; a gather does not.
         is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) == chunk[1][..., None]
         picked = jnp.where(is_target, logits, 0.0).sum(axis=-1)
         return jax.nn.logsumexp(logits, axis=-1) - picked
 
     groups, tokens = targets.shape
-    size = max(64, _LOGITS_AT_ONCE // model.config.vocab_size // 64 * 64)
+    size = max(64, _LOGITS_AT_ONCE // model.config.padded_vocab_size // 64 * 64)
     if tokens <= size:
         losses = chunk_losses((hidden, targets))
     else:

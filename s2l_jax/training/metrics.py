@@ -1,5 +1,6 @@
 """Where a training run's numbers go: TensorBoard, the loss history on disk, and the progress line."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ from etils import epath
 from s2l_jax import artifacts
 from s2l_jax.console import Progress
 from s2l_jax.data.batching import Size
-from s2l_jax.models.decoder import DecoderConfig
+from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.parallel import processes
 from s2l_jax.training.flops import peak_flops, training_flops
 
@@ -44,15 +45,17 @@ class Metrics:
         self._size, self._since = Size(0, 0, 0), time.monotonic()
         self._idle = 0.0
         self._board: Any = None
+        self._closing = contextlib.ExitStack()
         if processes.is_writer():
-            import tensorboardX
+            # Not its SummaryWriter, whose thread dies on a full disk while the run waits for it forever.
+            from tensorboardX.event_file_writer import EventsWriter
 
-            # Points that an interrupted run wrote after its last checkpoint are taken back.
-            self._board = tensorboardX.SummaryWriter(
-                str(path / "tensorboard"),
-                purge_step=start + 1 if start else None,
-                filename_suffix=f".{start}",  # names have whole seconds: a quick restart would overwrite
-            )
+            folder = artifacts.writing_folder(path / "tensorboard")  # tensorboardX writes local files
+            self._events = self._closing.enter_context(folder)
+            # Names have whole seconds: without `start` a quick restart would overwrite.
+            self._board = EventsWriter(str(self._events / "events"), f".{start}")
+            if start:  # points that an interrupted run wrote after its last checkpoint are taken back
+                self._write_event(start + 1, session_log={"status": "START"})
 
     def record(self, step: int, loss: float, grad_norm: float, learning_rate: float, size: Size) -> None:
         """Take in the numbers of finished step `step`, the first being 1."""
@@ -67,22 +70,25 @@ class Metrics:
         )
         if step % self._every == 0:
             if self._board is not None:
-                for name, value in {
+                points = {
                     "loss": loss,
                     "grad_norm": grad_norm,
                     "learning_rate": learning_rate,
                     "tokens_per_second": tokens,
                     "model_flops_utilisation": utilisation,
-                }.items():
-                    self._board.add_scalar(name, value, step)
-                self._check_board()
+                }
+                values = [{"tag": name, "simple_value": value} for name, value in points.items()]
+                self._write_event(step, summary={"value": values})
             self.restart_clock()
 
-    def _check_board(self) -> None:
-        # tensorboardX writes in a thread: once that has died, its queue fills and the run would hang.
-        if not self._board.file_writer.event_writer._worker.is_alive():
-            self._board = None
-            raise OSError(f"{self._path / 'tensorboard'}: its files can no longer be written")
+    def _write_event(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        try:
+            self._board.write_event(Event(wall_time=time.time(), step=step, **content))
+            self._board.flush()
+        except OSError as error:
+            raise OSError(f"{self._events}: TensorBoard's files were not written ({error})") from error
 
     def restart_clock(self) -> None:
         """Begin a new window for speeds."""
@@ -96,9 +102,12 @@ class Metrics:
         """Put the history on disk; call it before the checkpoint that relies on it."""
         if processes.is_writer():
             artifacts.write_npy(self._path / HISTORY, np.array(self.losses, np.float32))
+            if artifacts.is_remote(self._path) and self._board is not None:
+                artifacts.publish(self._events, self._path / "tensorboard")
 
     def close(self) -> None:
         """Leave the last line and end the TensorBoard file."""
         self._progress.close(f"loss {self.losses[-1]:.3f}" if self.losses else "")
-        if self._board is not None:
-            self._board.close()
+        with self._closing:
+            if self._board is not None:
+                self._board.close()

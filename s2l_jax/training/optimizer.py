@@ -55,5 +55,8 @@ def make_optimizer(settings: OptimizerSettings, num_steps: int) -> optax.Gradien
     )
 
 
+_MATRICES = ("kernel", "embedding", "a", "b")  # the last two are an adapter's
+
+
 def _decayed(params: PyTree) -> PyTree:
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in _MATRICES, params)

@@ -12,7 +12,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32
 
 from s2l_jax.data.packing import PackedRows
-from s2l_jax.models.decoder import DecoderConfig, Params, abstract_params, nest_params
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.lora import dropout_noise
+from s2l_jax.models.parameters import Params, abstract_params, joined, nest_params, trained
 from s2l_jax.parallel.placement import model_shardings
 from s2l_jax.parallel.sharding import replicated, row_constraint
 from s2l_jax.training.loss import example_losses
@@ -25,7 +27,7 @@ class TrainState:
     """Everything a step changes (or the shardings of it); `step` counts finished steps."""
 
     step: Any
-    params: Params  # float32
+    params: Params  # float32; with LoRA the adapters alone
     opt_state: optax.OptState
 
 
@@ -38,14 +40,15 @@ class StepMetrics:
     grad_norm: Float32[Array, ""]  # before clipping
 
 
-TrainStep = Callable[[TrainState, PackedRows], tuple[TrainState, StepMetrics]]
+# Beside the state and the batch a step takes what training leaves as it is: the base below adapters.
+TrainStep = Callable[..., tuple[TrainState, StepMetrics]]  # of (state, rows, frozen)
 
 
 def state_shardings(mesh: Mesh, config: DecoderConfig, optimizer: optax.GradientTransformation) -> TrainState:
     """The sharding of every leaf of the state: optimiser moments lie as their parameters do."""
-    by_param = nest_params(model_shardings(mesh, config))
+    by_param = trained(config, nest_params(model_shardings(mesh, config)))
     whole = replicated(mesh)
-    opt_shapes = jax.eval_shape(optimizer.init, abstract_params(config))
+    opt_shapes = jax.eval_shape(optimizer.init, trained(config, abstract_params(config)))
     opt = optax.tree_utils.tree_map_params(
         optimizer, lambda _, sharding: sharding, opt_shapes, by_param,
         transform_non_params=lambda _: whole,
@@ -58,7 +61,7 @@ def abstract_state(
 ) -> TrainState:
     """Shapes, dtypes and shardings of the state, without allocating any of it."""
     optimizer = make_optimizer(settings, num_steps)
-    params = abstract_params(config)
+    params = trained(config, abstract_params(config))
     opt_state = jax.eval_shape(optimizer.init, params)
     shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
     return jax.tree.map(
@@ -87,7 +90,7 @@ def make_train_step(
     *,
     loss: str = "token",
     dtype: Any = jnp.float32,
-    remat: bool = False,
+    remat: str = "none",
 ) -> TrainStep:
     """The compiled step: gradients summed over microbatches, clipped, applied; the state is donated.
 
@@ -100,31 +103,34 @@ def make_train_step(
         "example" is the weighted mean of example losses. Both are normalised over the whole step,
         so accumulation, packing and the mesh leave them as they are.
       dtype: of matrix products and activations.
-      remat: recompute layers in the backward pass.
+      remat: a name in models.decoder.REMAT_POLICIES.
     """
     constrain = row_constraint(mesh)
     optimizer = make_optimizer(settings, num_steps)
     shardings = state_shardings(mesh, config, optimizer)
 
-    def microbatch_loss(params: Params, rows: PackedRows, total: jax.Array) -> jax.Array:
-        per_example, per_token = example_losses(
-            config, params, rows, dtype=dtype, remat=remat, constrain=constrain
-        )
-        if loss == "token":
-            return per_token.sum() / total
-        return (per_example * rows.weights).sum() / total
-
-    def step(state: TrainState, rows: PackedRows) -> tuple[TrainState, StepMetrics]:
+    def step(
+        state: TrainState, rows: PackedRows, frozen: Params | None = None
+    ) -> tuple[TrainState, StepMetrics]:
         weight = rows.loss_mask if loss == "token" else rows.weights
         total = jnp.maximum(weight.astype(jnp.float32).sum(), jnp.finfo(jnp.float32).tiny)
 
+        @jax.value_and_grad
+        def loss_and_grads(params: Params, rows: PackedRows) -> jax.Array:
+            noise = dropout_noise(config.lora, config.num_layers, state.step, rows.examples, rows.positions)
+            whole = joined(frozen, params)
+            per_example, per_token = example_losses(
+                config, whole, rows, dtype=dtype, remat=remat, constrain=constrain, noise=noise
+            )
+            if loss == "token":
+                return per_token.sum() / total
+            return (per_example * rows.weights).sum() / total
+
         def accumulate(carry: tuple, microbatch: PackedRows) -> tuple[tuple, None]:
-            value, grads = jax.value_and_grad(microbatch_loss)(state.params, microbatch, total)
-            return jax.tree.map(jnp.add, carry, (value, grads)), None
+            return jax.tree.map(jnp.add, carry, loss_and_grads(state.params, microbatch)), None
 
         if rows.tokens.shape[0] == 1:
-            first = jax.tree.map(lambda x: x[0], rows)
-            value, grads = jax.value_and_grad(microbatch_loss)(state.params, first, total)
+            value, grads = loss_and_grads(state.params, jax.tree.map(lambda x: x[0], rows))
         else:
             zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params))
             (value, grads), _ = jax.lax.scan(accumulate, zeros, rows)

@@ -1,7 +1,8 @@
 """The trajectory store: a Zarr v3 group that grows by one column a checkpoint."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,17 @@ class TrajectoryStore:
 
         Raises:
           InputError: the store there is of other examples, or has other attributes.
+          OSError: it could not be written (a full disk, say).
         """
         path = epath.Path(path)
         if not (path / "zarr.json").exists():
             n = len(ids)
-            _create(path, "losses", np.float32, (n, 0), (min(n, _CHUNK_ROWS), 1), "NaN",
-                    ("example", "checkpoint"))  # fmt: skip
-            _create(path, "steps", np.int64, (0,), (1024,), -1, ("checkpoint",))
-            array = _create(path, "ids", np.uint64, (n,), (min(n, _CHUNK_ROWS),), 0, ("example",))
-            array[:] = np.asarray(ids, np.uint64)
+            with _failing_as_oserror(path, "the store could not be made"):
+                _create(path, "losses", np.float32, (n, 0), (min(n, _CHUNK_ROWS), 1), "NaN",
+                        ("example", "checkpoint"))  # fmt: skip
+                _create(path, "steps", np.int64, (0,), (1024,), -1, ("checkpoint",))
+                array = _create(path, "ids", np.uint64, (n,), (min(n, _CHUNK_ROWS),), 0, ("example",))
+                array[:].write(np.asarray(ids, np.uint64)).result()
             group = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
             artifacts.write_json(path / "zarr.json", group)
         store = cls(path)
@@ -94,13 +97,11 @@ class TrajectoryStore:
         if np.shape(column) != (self.num_examples,):
             raise ValueError(f"a column of shape {np.shape(column)} for {self.num_examples} examples")
         at = len(steps)
-        try:
+        with _failing_as_oserror(self._path, f"the column of step {step} was not written"):
             self._losses = _resize(self._losses, (self.num_examples, at + 1))
             self._losses[:, at].write(np.asarray(column, np.float32)).result()
             self._steps = _resize(self._steps, (at + 1,))
             self._steps[at].write(np.int64(step)).result()
-        except ValueError as error:  # what tensorstore raises on a full disk
-            raise OSError(f"{self._path}: the column of step {step} was not written ({error})") from error
 
     def column(self, number: int) -> Float32[np.ndarray, "n"]:
         """One column by its place."""
@@ -126,6 +127,14 @@ class TrajectoryStore:
             raise InputError(
                 f"{self._path}: not a trajectory store: its array `{name}` cannot be opened ({error})."
             ) from error
+
+
+@contextlib.contextmanager
+def _failing_as_oserror(path: epath.Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # what tensorstore raises on a full disk
+        raise OSError(f"{path}: {what} ({error})") from error
 
 
 def _create(
@@ -159,4 +168,4 @@ def _resize(array: Any, shape: tuple[int, ...]) -> Any:
 
 def _location(path: epath.Path) -> str:
     text = path.as_posix()
-    return f"{text}/" if "://" in text else f"file://{os.path.abspath(text)}/"
+    return f"{text}/" if artifacts.is_remote(path) else f"file://{os.path.abspath(text)}/"

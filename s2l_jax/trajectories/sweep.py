@@ -10,10 +10,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float32
 
 from s2l_jax.data.packing import PackedRows
-from s2l_jax.data.pool import PoolRow
+from s2l_jax.data.pool import PoolRow, row_of
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
-from s2l_jax.models.decoder import Decoder, DecoderConfig, Params, model_params
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.decoder import Decoder
+from s2l_jax.models.parameters import Params, model_params
 from s2l_jax.parallel.placement import mesh_of
 from s2l_jax.parallel.sharding import replicated, row_constraint
 from s2l_jax.training.loss import example_losses as packed_losses
@@ -69,18 +71,27 @@ def example_losses(
     Args:
       model: from `load_model`.
       tokenizer: a transformers tokeniser.
-      rows: pool rows, or mappings with instruction, output and, where there is one, input.
+      rows: pool rows, or mappings with instruction, output and, where there is one, input, or with
+        messages.
       prompt: name of the template.
       max_length: tokens kept of each example; 0 is the loss of one whose response is cut away.
       boundary: see `data.tokens.tokenize`.
       dtype: of matrix products and activations.
       batch_tokens: tokens worked on at a time, per device.
       mesh: where the model lies; read off its parameters if absent.
+
+    Raises:
+      InputError: a row that cannot be used, or a template that has no room for it.
     """
     if not rows:
         return np.zeros(0, np.float32)
-    texts = [render(prompt, row if isinstance(row, PoolRow) else _as_row(row)) for row in rows]
-    examples = TokenizedList(tokenize(tokenizer, texts, max_length=max_length, boundary=boundary))
+    texts = [
+        render(prompt, row if isinstance(row, PoolRow) else row_of(row, f"row {number}"), tokenizer)
+        for number, row in enumerate(rows)
+    ]
+    examples = TokenizedList(
+        tokenize(tokenizer, texts, max_length=max_length, boundary=boundary, template=prompt)
+    )
     return tokenized_losses(
         model,
         examples,
@@ -110,15 +121,3 @@ def tokenized_losses(
         pinned_bytes=2**32,
     )
     return np.asarray(make_sweep(model.config, tracked, mesh, dtype=dtype)(model_params(model)))
-
-
-def _as_row(row: dict[str, Any]) -> PoolRow:
-    return PoolRow(
-        id=0,
-        instruction=row["instruction"],
-        input=row.get("input", ""),
-        output=row["output"],
-        source=row.get("source", ""),
-        original=row,
-        place="",
-    )

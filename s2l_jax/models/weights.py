@@ -1,0 +1,282 @@
+"""The decoder's parameters and the safetensors files of a Hugging Face checkpoint, either way."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from s2l_jax import artifacts
+from s2l_jax.errors import InputError
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.families import Family
+from s2l_jax.models.families.layout import HFTensor
+from s2l_jax.models.parameters import (
+    Params,
+    flatten_params,
+    nest_params,
+    parameter_shapes,
+    stored_shapes,
+)
+
+Shardings = Mapping[str, jax.sharding.Sharding]
+Index = tuple[slice, ...]
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+SHARD_BYTES = 4 * 2**30  # a checkpoint above this is written as several files
+_HEADS = {"embed_out.weight", "lm_head.weight"}
+_STORED = ("F64", "F32", "F16", "BF16")  # dtypes that weights are read from
+
+
+def load_params(
+    directory: epath.Path, config: DecoderConfig, kind: Family, *, dtype: Any, shardings: Shardings
+) -> Params:
+    """Read every parameter of a checkpoint directory into its sharding, one leaf at a time.
+
+    On the host there is never more than what its own devices hold of one leaf, and one tensor. The
+    vocabulary's padding is zeros.
+
+    Args:
+      directory: local; holds model.safetensors, or shards with their index.
+      config: settings of the decoder.
+      kind: its family.
+      dtype: of the parameters in memory.
+      shardings: by parameter path.
+
+    Raises:
+      InputError: a dtype that is not supported; weights missing; tensors missing, unexpected, of
+        a shape that does not fit config.json or of a strange dtype: all of them are listed.
+    """
+    if jnp.dtype(dtype) not in map(jnp.dtype, DTYPES.values()):
+        raise InputError(
+            f"dtype {jnp.dtype(dtype).name} is not supported; choose one of {', '.join(DTYPES)}."
+        )
+    files = _TensorFiles(directory, kind)
+    files.check(config)
+    files.check_tie(config)
+    shapes = parameter_shapes(config)
+    places = {leaf: (tensor, n) for tensor in kind.tensors(config) for n, leaf in enumerate(tensor.leaves)}
+    # The largest first: what reading takes besides the leaf itself is then on top of the least.
+    order = sorted(shapes, key=lambda leaf: -np.prod(shapes[leaf]))
+    return nest_params(
+        {leaf: _load_leaf(files, *places[leaf], shapes[leaf], dtype, shardings[leaf]) for leaf in order}
+    )
+
+
+def check_weights(directory: epath.Path, config: DecoderConfig, kind: Family) -> None:
+    """Check names, shapes and dtypes of a checkpoint's tensors without reading them.
+
+    Raises:
+      InputError: as `load_params`.
+    """
+    _TensorFiles(directory, kind).check(config)
+
+
+def save_params(
+    folder: epath.Path, params: Params, config: DecoderConfig, kind: Family, *, dtype: Any
+) -> None:
+    """Write model.safetensors, or shards with their index, without the vocabulary's padding.
+
+    Every process takes part in gathering; one writes. At most a shard is on the host at a time.
+    """
+    from safetensors.numpy import save_file
+
+    item = jnp.dtype(dtype).itemsize
+    shards: list[list[str]] = [[]]
+    room, total = SHARD_BYTES, 0
+    for name, size in _stored_sizes(config, kind):
+        if shards[-1] and size * item > room:
+            shards.append([])
+            room = SHARD_BYTES
+        shards[-1].append(name)
+        room, total = room - size * item, total + size * item
+    tensors = _gathered(params, config, kind, dtype)
+    index: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        shard = {name: next(tensors)[1] for name in names}
+        index |= dict.fromkeys(names, file)
+        if jax.process_index() == 0:
+            with artifacts.writing_folder(folder) as local:
+                save_file(shard, str(local / f".{file}.tmp"), metadata={"format": "pt"})
+                (local / f".{file}.tmp").replace(local / file)
+    if len(shards) > 1 and jax.process_index() == 0:
+        artifacts.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+
+
+class _TensorFiles:
+    """Random access to the tensors of one checkpoint directory, by the names its family gives them."""
+
+    def __init__(self, directory: epath.Path, kind: Family):
+        self._directory, self._kind = directory, kind
+        if (directory / INDEX).exists():
+            files = self._indexed(directory / INDEX)
+        elif (directory / WEIGHTS).exists():
+            files = [directory / WEIGHTS]
+        else:
+            raise InputError(_no_weights(directory))
+        found = {}
+        for file in files:
+            with _open(file) as opened:
+                for name in opened.keys():  # noqa: SIM118  (not a mapping)
+                    part = opened.get_slice(name)
+                    found[name] = (file, tuple(part.get_shape()), part.get_dtype())
+        # Checkpoints of the model without its head lack the prefix that all other names begin with.
+        self._bare = not any(name.startswith(kind.prefix) for name in found)
+        self._found = found
+
+    def _indexed(self, index: epath.Path) -> list[epath.Path]:
+        try:
+            names = sorted(set(artifacts.read_json(index)["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{index}: not an index of safetensors files ({error!r}).") from error
+        if absent := [name for name in names if not (index.parent / name).exists()]:
+            raise InputError(f"{index}: names shards that are not there: {', '.join(absent)}.")
+        return [index.parent / name for name in names]
+
+    def stored_name(self, name: str) -> str:
+        """What the files call a tensor."""
+        return name.removeprefix(self._kind.prefix) if self._bare else name
+
+    def read(self, name: str) -> np.ndarray:
+        """A tensor; its file is opened for it alone, since pages of a mapped file stay in memory."""
+        return self._read(self.stored_name(name))
+
+    def _read(self, name: str) -> np.ndarray:
+        with _open(self._found[name][0]) as opened:
+            return opened.get_tensor(name)
+
+    def check(self, config: DecoderConfig) -> None:
+        """Compare names, shapes and dtypes with what the family's table asks for."""
+        problems, expected = [], set()
+        for tensor in self._kind.tensors(config):
+            want = _stored_shape(tensor, config)
+            for name in map(self.stored_name, _names(tensor, config.num_layers)):
+                expected.add(name)
+                if name not in self._found:
+                    problems.append(f"{name} is missing")
+                    continue
+                _, shape, dtype = self._found[name]
+                if shape != want:
+                    problems.append(f"{name} has shape {list(shape)}, config.json asks for {list(want)}")
+                if dtype not in _STORED:
+                    problems.append(f"{name} is stored as {dtype}; save the weights in float or bfloat16")
+        tied = _HEADS if config.tied_embeddings else set()
+        for name in sorted(self._found.keys() - expected - tied):
+            if not f".{name}".endswith(self._kind.buffers):
+                problems.append(f"{name} is not part of a {config.family} model with this config.json")
+        if problems:
+            listed = "\n  ".join(problems)
+            raise InputError(f"{self._directory}: the weights do not fit config.json:\n  {listed}")
+
+    def check_tie(self, config: DecoderConfig) -> None:
+        """Refuse a checkpoint that calls its embeddings tied and holds another output matrix."""
+        if not config.tied_embeddings:
+            return
+        (embedding,) = (t.name for t in self._kind.tensors(config) if "embed/embedding" in t.leaves)
+        for name in _HEADS & self._found.keys():
+            head = self._found[name][0]
+            if not np.array_equal(self._read(name), self.read(embedding)):
+                raise InputError(
+                    f"{head}: {name} is not the embedding, though config.json ties the two: set "
+                    "tie_word_embeddings to false there."
+                )
+
+
+def _open(file: epath.Path) -> Any:
+    import safetensors
+
+    try:
+        return safetensors.safe_open(str(file), framework="numpy")
+    except Exception as error:
+        raise InputError(f"{file}: not a readable safetensors file ({error}).") from error
+
+
+def _no_weights(directory: epath.Path) -> str:
+    hint = ""
+    if list(directory.glob("pytorch_model*.bin")):
+        hint = (
+            " It has pytorch_model.bin: convert it once with transformers, "
+            f"AutoModelForCausalLM.from_pretrained({str(directory)!r}).save_pretrained('elsewhere')."
+        )
+    return (
+        f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load.{hint} To start from random "
+        "weights set init='random'."
+    )
+
+
+def _names(tensor: HFTensor, num_layers: int) -> list[str]:
+    if "{layer}" in tensor.name:
+        return [tensor.name.format(layer=i) for i in range(num_layers)]
+    return [tensor.name]
+
+
+def _stored_shape(tensor: HFTensor, config: DecoderConfig) -> tuple[int, ...]:
+    shapes, layered = stored_shapes(config), "{layer}" in tensor.name
+    # Zero strides: the shapes are worked out without the memory.
+    parts = [np.broadcast_to(np.False_, shapes[leaf][layered:]) for leaf in tensor.leaves]
+    return tensor.join(*parts).shape
+
+
+def _stored_sizes(config: DecoderConfig, kind: Family) -> Iterator[tuple[str, int]]:
+    for tensor in kind.tensors(config):
+        size = int(np.prod(_stored_shape(tensor, config)))
+        yield from ((name, size) for name in _names(tensor, config.num_layers))
+
+
+def _load_leaf(
+    files: _TensorFiles,
+    tensor: HFTensor,
+    number: int,
+    shape: tuple[int, ...],
+    dtype: Any,
+    sharding: jax.sharding.Sharding,
+) -> jax.Array:
+    indices = [
+        [s.indices(n) for s, n in zip(index, shape, strict=True)]
+        for index in sharding.addressable_devices_indices_map(shape).values()
+        if index is not None
+    ]
+    low = [min(axis[0] for axis in axes) for axes in zip(*indices, strict=True)]
+    high = [max(axis[1] for axis in axes) for axes in zip(*indices, strict=True)]
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    held = np.zeros([b - a for a, b in zip(low, high, strict=True)], dtype)
+
+    def fill(part: np.ndarray, name: str, box: Index) -> None:
+        read = tensor.split(files.read(name))[number][box]
+        part[tuple(map(slice, read.shape))] = read
+
+    if "{layer}" in tensor.name:
+        for layer in range(low[0], high[0]):
+            fill(held[layer - low[0]], tensor.name.format(layer=layer), box[1:])
+    else:
+        fill(held, tensor.name, box)
+
+    def local(index: Index | None) -> np.ndarray:
+        spans = [s.indices(n) for s, n in zip(index or (), shape, strict=True)]
+        return held[tuple(slice(a - at, b - at) for (a, b, _), at in zip(spans, low, strict=True))]
+
+    return jax.make_array_from_callback(shape, sharding, local)
+
+
+def _gathered(
+    params: Params, config: DecoderConfig, kind: Family, dtype: Any
+) -> Iterator[tuple[str, np.ndarray]]:
+    flat, shapes = flatten_params(params), stored_shapes(config)
+
+    def host(leaf: str, layer: int | None) -> np.ndarray:
+        array = flat[leaf] if layer is None else flat[leaf][layer]
+        array, shape = array.astype(dtype), shapes[leaf] if layer is None else shapes[leaf][1:]
+        if not array.is_fully_addressable:
+            from jax.experimental import multihost_utils
+
+            array = multihost_utils.process_allgather(array, tiled=True)
+        return np.asarray(array)[tuple(map(slice, shape))]
+
+    for tensor in kind.tensors(config):
+        layers = range(config.num_layers) if "{layer}" in tensor.name else [None]
+        for layer, name in zip(layers, _names(tensor, config.num_layers), strict=True):
+            joined = tensor.join(*(host(leaf, layer) for leaf in tensor.leaves))
+            yield name, np.ascontiguousarray(joined)

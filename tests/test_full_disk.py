@@ -1,0 +1,84 @@
+"""A disk that fills up stops a run with OSError, which the launcher knows, whatever a library raises."""
+
+import resource
+
+import numpy as np
+import pytest
+from etils import epath
+
+from s2l_jax.data.batching import Size
+from s2l_jax.data.pool import PoolRow
+from s2l_jax.data.prepared import TokenizeSettings, prepare
+from s2l_jax.models import hf
+from s2l_jax.training.metrics import Metrics
+from s2l_jax.trajectories.store import TrajectoryStore
+
+IDS = np.arange(5000, dtype=np.uint64)
+
+
+class Disk:
+    """From `fill` on no file grows past 4 kB, which fails as a full disk does."""
+
+    def __init__(self):
+        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, self.limits[1]))
+
+    def make_room(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
+
+
+@pytest.fixture
+def disk():
+    disk = Disk()
+    yield disk
+    disk.make_room()
+
+
+def test_a_trajectory_store_that_cannot_be_made(tmp_path, disk):
+    path = tmp_path / "t.zarr"
+    disk.fill()
+    with pytest.raises(OSError, match=r"t\.zarr: the store could not be made"):
+        TrajectoryStore.create(path, IDS, {})
+    disk.make_room()
+    assert TrajectoryStore.create(path, IDS, {}).read().shape == (5000, 0)
+
+
+def test_a_column_that_cannot_be_written_does_not_count(tmp_path, disk):
+    store = TrajectoryStore.create(tmp_path / "t.zarr", IDS, {})
+    store.append(3, np.ones(5000, np.float32))
+    disk.fill()
+    with pytest.raises(OSError, match=r"t\.zarr: the column of step 6 was not written"):
+        store.append(6, np.zeros(5000, np.float32))
+    disk.make_room()
+    store = TrajectoryStore.create(tmp_path / "t.zarr", IDS, {})
+    assert store.steps().tolist() == [3]
+    store.append(6, np.zeros(5000, np.float32))
+    assert store.read().sum(axis=0).tolist() == [5000, 0]
+
+
+def test_a_pool_that_cannot_be_written_leaves_nothing(tmp_path, disk):
+    rng = np.random.default_rng(0)
+    rows = [
+        PoolRow(n, "say", "", "x", "", {"noise": rng.bytes(200).hex()}, f"row {n}")  # does not compress away
+        for n in range(2000)
+    ]
+    settings = TokenizeSettings("plain", "separate", 40)
+    disk.fill()
+    with pytest.raises(OSError, match="the tokenised pool was not written"):
+        prepare(tmp_path / "pool", lambda: rows, None, settings)
+    disk.make_room()
+    assert not (tmp_path / "pool").exists()
+    prepare(tmp_path / "pool", lambda: rows, None, settings)
+
+
+def test_tensorboard_files_that_cannot_be_written(tmp_path, tiny_checkpoint, disk):
+    metrics = Metrics(epath.Path(tmp_path), hf.load_config(tiny_checkpoint), "test", 0, 1000, 1)
+    metrics.record(1, 1.0, 1.0, 1.0, Size(8, 8, 8))
+    disk.fill()
+    with pytest.raises(OSError, match=r"tensorboard: TensorBoard's files were not written .*File too large"):  # noqa: PT012
+        for step in range(2, 1000):
+            metrics.record(step, 1.0, 1.0, 1.0, Size(8, 8, 8))
+    with pytest.raises(OSError, match="File too large"):
+        metrics.close()
