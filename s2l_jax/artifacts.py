@@ -37,7 +37,8 @@ def write_bytes(path: epath.PathLike, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old content or the new one, never a part."""
     path = epath.Path(path)
     if is_remote(path):  # an object appears when it is whole, and has no folder to be made
-        path.write_bytes(data)
+        with _failing_as_oserror(path):
+            path.write_bytes(data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
@@ -90,7 +91,7 @@ def files_under(folder: epath.PathLike) -> list[epath.Path]:
 
 def _remote_files(folder: epath.Path) -> list[tuple[epath.Path, tuple[int, int]]]:
     """Files below a folder of an object store, sorted, each with its length and time of change."""
-    files = []
+    files: list[tuple[epath.Path, tuple[int, int]]] = []
     for entry in folder.iterdir():
         if entry == folder:  # a store may list an empty object that stands for the folder
             continue
@@ -194,8 +195,18 @@ def _download(folder: epath.Path, files: Sequence[epath.Path], target: epath.Pat
 
 
 def _copy(source: epath.Path, target: epath.Path) -> None:
-    with source.open("rb") as read, target.open("wb") as written:
+    with _failing_as_oserror(target), source.open("rb") as read, target.open("wb") as written:
         shutil.copyfileobj(read, written, _PART)
+
+
+@contextlib.contextmanager
+def _failing_as_oserror(path: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # a store's client has its own
+        raise OSError(f"{path} could not be written ({error})") from error
 
 
 def plain(value: Any) -> Any:

@@ -129,6 +129,11 @@ SCHEMA: dict[str, Any] = {
         "fsdp": _axis(1, "devices that rows and weights are spread over"),
         "tensor": _axis(1, "devices that heads, MLP and vocabulary are spread over"),
     },
+    "attention": _choice(
+        "auto",
+        ("auto", "xla"),
+        "auto: cuDNN's or splash attention on a GPU or TPU where it is exact and works; xla: never",
+    ),
     "proxy": {**_MODEL, "train": _TRAIN},
     "trajectories": {
         "path": Field("", "trajectories made elsewhere (.zarr, .npy, .npz); no proxy is trained"),
@@ -179,6 +184,15 @@ SCHEMA: dict[str, Any] = {
         "max_new_tokens": _positive(256, "longest answer"),
         "batch_size": _positive(64, "prompts answered together"),
         "dtype": _choice("float32", DTYPES, "of matrix products"),
+        "temperature": _natural(0.0, "of answers drawn at random; 0: the likeliest token (greedy)"),
+        "top_k": _natural(0, "draw among the k likeliest tokens; 0: all"),
+        "top_p": Field(
+            1.0,
+            "draw among the likeliest tokens that together reach this probability",
+            lambda v: 0 < v <= 1,
+            "above 0 and at most 1",
+        ),
+        "stop": Field("", r"texts that end an answer, with | between; \n is a line break"),
     },
 }
 

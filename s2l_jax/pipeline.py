@@ -58,7 +58,7 @@ def run_pipeline(
         if model in wanted:  # otherwise its tokeniser alone is needed
             check_model(run, model)
     if "evaluation" in wanted and config.evaluation.path:
-        evaluation.heldout_rows(run)
+        evaluation.check_heldout(run)
     _check_paths(run)
     pools = pool.prepare_pool(run, models=models)
     if processes.is_writer() and not (run.workdir / "config.json").exists():
@@ -143,8 +143,8 @@ def _absolute(workdir: epath.PathLike) -> epath.Path:
     text = os.fspath(workdir)
     if "://" not in text:
         return epath.Path(os.path.abspath(os.path.expanduser(text)))
-    if not artifacts.is_remote(text):
-        raise InputError(f"--workdir={text}: a local folder, gs://BUCKET/... or s3://BUCKET/... is needed.")
+    if not text.startswith("gs://"):
+        raise InputError(f"--workdir={text}: a local folder or gs://BUCKET/... is needed.")
     try:
         epath.Path(text).exists()
     except Exception as error:  # whatever the store's client raises

@@ -27,7 +27,7 @@ class Store:
     def __init__(self):
         self.objects = {}  # name -> (bytes, generation)
         self.changes = []
-        self.full = False  # whether every upload is refused
+        self.refusal = 0  # the status that every upload is refused with, if any
         self.uploads = {}  # resumable ones: id -> (name, bytes so far)
         self.generations = itertools.count(1_700_000_000_000_001)
         self.lock = threading.RLock()
@@ -102,8 +102,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def upload(self, body):
         store, name = self.store, self.query.get("name", "")
         kind = self.query.get("uploadType")
-        if store.full:
-            self.refuse(403, "the quota is used up")
+        if store.refusal:
+            self.refuse(store.refusal, "the quota is used up")
             return
         if "upload_id" in self.query:
             identifier = self.query["upload_id"]
@@ -208,7 +208,10 @@ def start():
     settings = {
         "STORAGE_EMULATOR_HOST": address,
         "TENSORSTORE_GCS_HTTP_URL": address,
-        "GCE_METADATA_ROOT": "127.0.0.1:1",  # no search for credentials on the network
+        # No credentials of this machine, and no search for them on the network.
+        "CLOUDSDK_CONFIG": os.devnull,
+        "GOOGLE_APPLICATION_CREDENTIALS": "",
+        "GCE_METADATA_ROOT": "127.0.0.1:1",
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
     }
     before = {name: os.environ.get(name) for name in settings}

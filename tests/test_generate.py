@@ -14,6 +14,7 @@ from s2l_jax.evaluation import evaluate as evaluate_module
 from s2l_jax.evaluation.answers import exact_match, extract_answer
 from s2l_jax.evaluation.evaluate import Prediction, evaluate, summarise
 from s2l_jax.evaluation.generate import generate
+from s2l_jax.evaluation.sampling import Sampling
 from s2l_jax.models import hf
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.trajectories.sweep import example_losses
@@ -99,6 +100,60 @@ def test_answers_end_at_the_limit(model, one_device_mesh, endless):
     options = {"max_new_tokens": 2, "end_tokens": [64], "mesh": one_device_mesh}
     assert generate(model, PROMPTS[:2], **options) == short
     assert generate(model, [], **options) == []
+
+
+def test_rows_that_finish_take_the_next_prompt(model, one_device_mesh):
+    """Answers of very different length over few rows: refills, moves of the cache, and the same tokens."""
+    prompts = [RNG.integers(1, 64, length).tolist() for length in (5, 60, 3, 33, 7, 2, 90, 4, 31, 12, 8)]
+    options = {"max_new_tokens": 37, "mesh": one_device_mesh}
+    whole = generate(model, prompts, end_tokens=[64], **options)
+    assert [len(answer) for answer in whole] == [min(37, 128 - len(p)) for p in prompts], (
+        "or the context's end"
+    )
+    ends = [answer[3 * number % len(answer)] for number, answer in enumerate(whole)][:2]
+    cut = [_until(answer, ends) for answer in whole]
+    assert len(set(map(len, cut))) > 4
+    assert generate(model, prompts, end_tokens=ends, batch_size=3, **options) == cut
+
+
+def _until(answer, ends):
+    return answer[: min([answer.index(end) for end in ends if end in answer], default=len(answer))]
+
+
+def test_samples_do_not_depend_on_the_batch(model, one_device_mesh, cube_mesh, endless):
+    options = {"max_new_tokens": 6, "end_tokens": [64], "sampling": Sampling(2.0, top_k=20, seed=3)}
+    answers = generate(model, PROMPTS, mesh=one_device_mesh, **options)
+    assert answers != [answer[:6] for answer in endless]
+    assert generate(model, PROMPTS, mesh=one_device_mesh, batch_size=2, **options) == answers
+    sharded = load_model(str(GOLDEN), cube_mesh)
+    assert generate(sharded, PROMPTS, mesh=cube_mesh, **options) == answers
+    options["sampling"] = Sampling(2.0, top_k=20, seed=4)
+    assert generate(model, PROMPTS, mesh=one_device_mesh, **options) != answers
+
+
+def test_an_answer_can_be_stopped_from_outside(model, one_device_mesh):
+    long = generate(model, PROMPTS, max_new_tokens=50, end_tokens=[64], mesh=one_device_mesh)
+    stopped = generate(
+        model,
+        PROMPTS,
+        max_new_tokens=50,
+        end_tokens=[64],
+        mesh=one_device_mesh,
+        batch_size=3,
+        stops=lambda answer: len(answer) >= 5 and answer[4] % 2 == 0,
+    )
+    assert any(answer[4] % 2 for answer in long)
+    assert any(answer[4] % 2 == 0 for answer in long)
+    for whole, answer in zip(long, stopped, strict=True):
+        assert answer == whole[: len(answer)]
+        assert 5 <= len(answer) < 25 if whole[4] % 2 == 0 else len(answer) == 50
+
+
+@pytest.mark.parametrize("length", [0, 128, 200])
+def test_a_prompt_without_room_is_refused(length, model, one_device_mesh):
+    prompts = [[1, 2], [3] * length]
+    with pytest.raises(InputError, match=f"prompt 1 has {length} tokens; the model's context is 128"):
+        generate(model, prompts, max_new_tokens=2, end_tokens=[64], mesh=one_device_mesh)
 
 
 def test_bfloat16_generates_alike(model, one_device_mesh, endless):

@@ -298,6 +298,17 @@ class TestIdentity:
         chunk.write_bytes(b"2")
         assert data_identity(str(tmp_path / "store.zarr")) != before
 
+    def test_of_a_glob_that_matches_a_folder_too(self, tmp_path):
+        (tmp_path / "a.jsonl").write_text("a")
+        (tmp_path / "b.jsonl").mkdir()
+        assert data_identity(f"{tmp_path}/*.jsonl") == data_identity(f"{tmp_path}/a.jsonl")
+
+    def test_of_the_home_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "pool.jsonl").write_text("a")
+        assert data_identity("~/pool.jsonl") == data_identity(f"{tmp_path}/pool.jsonl")
+        assert data_identity("~/*.jsonl") == data_identity(f"{tmp_path}/pool.jsonl")
+
     def test_of_a_file_with_a_comma_in_its_name(self, tmp_path):
         path = tmp_path / "a,b.jsonl"
         path.write_text("x")

@@ -46,8 +46,10 @@ class Programs:
     """What `compile_programs` gives; each takes the rows and returns what becomes of them.
 
     prepare(params): the model's parameters as the others want them: in `dtype`, layer by layer.
-    take_in(params, rows, tokens, lengths, places, numbers): prompts [g r w], right-aligned, into
-      rows `places` [g r] of each row group, a place past the group's end for none.
+    prefill(params, tokens, lengths, numbers): rows that have read prompts [p w], right-aligned, and
+      chosen their first tokens; length 0 for no prompt.
+    insert(rows, fresh, places): rows that prefill gave, in groups, instead of the rows `places` [g r]
+      of each row group; a place past the group's end for none.
     decode(params, rows, stop_at, num_steps): steps until `stop_at` rows are not going, the cache is
       full, or `num_steps` are done.
     move(rows, slots, shift): the cache with `slots` slots, its contents `shift` slots further on.
@@ -57,7 +59,8 @@ class Programs:
 
     prepare: Callable[[Params], Params]
     empty: Callable[[int, int], Rows]
-    take_in: Callable[..., Rows]
+    prefill: Callable[..., Rows]
+    insert: Callable[..., Rows]
     decode: Callable[..., Rows]
     move: Callable[..., Rows]
     keep: Callable[..., Rows]
@@ -95,32 +98,38 @@ def compile_programs(
         answers = jnp.zeros((batch, limits.max_new_tokens), jnp.int32)
         return Rows(cache, zeros, zeros, zeros, zeros, zeros > 0, answers)
 
-    def take_in(
-        params: Params,
-        rows: Rows,
-        tokens: Int32[Array, "g r w"],
-        lengths: Int32[Array, "g r"],
-        places: Int32[Array, "g r"],
-        numbers: Int32[Array, "g r"],
+    def prefill(
+        params: Params, tokens: Int32[Array, "p w"], lengths: Int32[Array, "p"], numbers: Int32[Array, "p"]
     ) -> Rows:
         model = bind(config, params)
-        width = tokens.shape[-1]
-        positions = jnp.arange(width) - (width - lengths[..., None])
-        flat = tokens.reshape(-1, width), positions.reshape(-1, width)
-        segments = (flat[1] >= 0).astype(jnp.int32)
-        hidden, kept = model.prefill(flat[0], jnp.maximum(flat[1], 0), segments)
-        counts = jnp.zeros(flat[0].shape[0], jnp.int32)
-        first = Rows(
-            cache=rows.cache,
-            numbers=numbers.reshape(-1),
-            tokens=counts,
-            positions=lengths.reshape(-1) - 1,
-            counts=counts,
-            going=lengths.reshape(-1) > 0,
-            answers=jnp.zeros((counts.size, limits.max_new_tokens), jnp.int32),
+        batch, width = tokens.shape
+        positions = jnp.arange(width) - (width - lengths[:, None])
+        segments = (positions >= 0).astype(jnp.int32)
+        hidden, kept = model.prefill(tokens, jnp.maximum(positions, 0), segments)
+        keys, values = (tuple(each[i].astype(dtype) for each in kept) for i in range(2))
+        zeros = jnp.zeros(batch, jnp.int32)
+        fresh = Rows(
+            cache=KeyValueCache(keys, values, positions, jnp.int32(width)),
+            numbers=numbers,
+            tokens=zeros,
+            positions=lengths - 1,
+            counts=zeros,
+            going=lengths > 0,
+            answers=jnp.zeros((batch, limits.max_new_tokens), jnp.int32),
         )
-        first = chosen(first, model.padded_logits(hidden[:, -1]))
-        return _inserted(rows, first, kept, flat[1], places, groups)
+        return chosen(fresh, model.padded_logits(hidden[:, -1]))
+
+    def insert(rows: Rows, fresh: Rows, places: Int32[Array, "g r"]) -> Rows:
+        def put(whole: jax.Array, new: jax.Array) -> jax.Array:
+            # Row groups apart, so that nothing crosses devices.
+            grouped, added = (x.reshape(groups, -1, *x.shape[1:]) for x in (whole, new))
+            out = jax.vmap(lambda w, p, n: w.at[p].set(n, mode="drop"))(grouped, places, added)
+            return out.reshape(whole.shape)
+
+        slots = rows.cache.positions.shape[1]
+        cache = _shifted(fresh.cache, slots, rows.cache.end - fresh.cache.end)
+        moved = dataclasses.replace(fresh, cache=dataclasses.replace(cache, end=rows.cache.end))
+        return jax.tree.map(lambda w, n: put(w, n) if w.ndim else w, rows, moved)
 
     def decode(params: Params, rows: Rows, stop_at: Int32[Array, ""], num_steps: Int32[Array, ""]) -> Rows:
         model = bind(config, params)
@@ -139,18 +148,7 @@ def compile_programs(
         return jax.lax.while_loop(goes_on, step, (jnp.int32(0), rows))[1]
 
     def move(rows: Rows, slots: int, shift: Int32[Array, ""]) -> Rows:
-        old = rows.cache
-        before = old.positions.shape[1]
-        source = jnp.arange(slots) - shift
-        inside = (source >= 0) & (source < before)
-        source = jnp.clip(source, 0, before - 1)
-        cache = KeyValueCache(
-            tuple(jnp.take(keys, source, axis=2) for keys in old.keys),
-            tuple(jnp.take(values, source, axis=2) for values in old.values),
-            jnp.where(inside, jnp.take(old.positions, source, axis=1), -1),
-            old.end + shift,
-        )
-        return dataclasses.replace(rows, cache=cache)
+        return dataclasses.replace(rows, cache=_shifted(rows.cache, slots, shift))
 
     def keep(rows: Rows, going: Bool[Array, "b"]) -> Rows:
         return dataclasses.replace(rows, going=rows.going & going)
@@ -162,7 +160,8 @@ def compile_programs(
     return Programs(
         prepare=jax.jit(prepare),
         empty=jax.jit(empty, static_argnums=(0, 1), out_shardings=shardings),
-        take_in=jax.jit(take_in, donate_argnums=1, out_shardings=shardings),
+        prefill=jax.jit(prefill, out_shardings=shardings),
+        insert=jax.jit(insert, donate_argnums=0, out_shardings=shardings),
         decode=jax.jit(decode, donate_argnums=1, out_shardings=shardings),
         move=jax.jit(move, static_argnums=1, out_shardings=shardings),
         keep=jax.jit(keep, donate_argnums=0, out_shardings=shardings),
@@ -170,44 +169,18 @@ def compile_programs(
     )
 
 
-def _inserted(
-    rows: Rows,
-    first: Rows,
-    kept: list[tuple[Float[Array, "p h w d"], Float[Array, "p h w d"]]],
-    positions: Int32[Array, "p w"],
-    places: Int32[Array, "g r"],
-    groups: int,
-) -> Rows:
-    """`rows` with prompts at `places`, their last tokens in the slot before the next."""
-    cache, slots = rows.cache, rows.cache.positions.shape[1]
-    width = positions.shape[1]
-    # Where in the prompt each slot's token is; slots outside it hold nothing.
-    source = jnp.arange(slots) - (cache.end - width)
-    inside = (source >= 0) & (source < width)
-    source = jnp.clip(source, 0, width - 1)
-
-    def put(whole: jax.Array, new: jax.Array) -> jax.Array:
-        """Rows of `new` into `whole`, row groups apart, so that nothing crosses devices."""
-        grouped, fresh = (x.reshape(groups, -1, *x.shape[1:]) for x in (whole, new.astype(whole.dtype)))
-        return jax.vmap(lambda w, p, f: w.at[p].set(f, mode="drop"))(grouped, places, fresh).reshape(
-            whole.shape
-        )
-
-    def put_slots(whole: jax.Array, new: jax.Array) -> jax.Array:
-        return put(whole, jnp.take(new, source, axis=2))
-
-    moved = KeyValueCache(
-        tuple(put_slots(held, new) for held, (new, _) in zip(cache.keys, kept, strict=True)),
-        tuple(put_slots(held, new) for held, (_, new) in zip(cache.values, kept, strict=True)),
-        put(cache.positions, jnp.where(inside, jnp.take(positions, source, axis=1), -1)),
-        cache.end,
+def _shifted(cache: KeyValueCache, slots: int, shift: Int32[Array, ""]) -> KeyValueCache:
+    """A cache of `slots` slots with the contents of another, `shift` slots further on."""
+    before = cache.positions.shape[1]
+    source = jnp.arange(slots) - shift
+    inside = (source >= 0) & (source < before)
+    source = jnp.clip(source, 0, before - 1)
+    return KeyValueCache(
+        tuple(jnp.take(keys, source, axis=2) for keys in cache.keys),
+        tuple(jnp.take(values, source, axis=2) for values in cache.values),
+        jnp.where(inside, jnp.take(cache.positions, source, axis=1), -1),
+        cache.end + shift,
     )
-    rest = {
-        field.name: put(getattr(rows, field.name), getattr(first, field.name))
-        for field in dataclasses.fields(Rows)
-        if field.name != "cache"
-    }
-    return Rows(moved, **rest)
 
 
 def _shardings(mesh: Mesh) -> Any:

@@ -13,7 +13,8 @@ from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, end_tokens, tokenize, tokenize_prompts
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.answers import exact_match, extract_answer
-from s2l_jax.evaluation.generate import generate
+from s2l_jax.evaluation.generate import Stops, generate
+from s2l_jax.evaluation.sampling import GREEDY, Sampling
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.trajectories.sweep import tokenized_losses
 
@@ -44,13 +45,30 @@ def evaluate(
     batch_size: int,
     dtype: Any,
     mesh: Mesh,
+    sampling: Sampling = GREEDY,
+    stop: Sequence[str] = (),
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Prediction]:
-    """Answer every row greedily and measure the loss of its reference response.
+    """Answer every row and measure the loss of its reference response.
+
+    Args:
+      model: on `mesh`.
+      tokenizer: a transformers tokeniser.
+      rows: held-out rows.
+      prompt: name of the template.
+      boundary: see `data.tokens.tokenize`.
+      max_length: tokens kept of each reference; prompts that are answered are not cut.
+      max_new_tokens: longest answer.
+      batch_size: prompts answered at a time.
+      dtype: of matrix products.
+      mesh: the device mesh.
+      sampling: greedy, unless told otherwise.
+      stop: texts that end an answer; what is kept ends before the first of them.
+      progress: called with the number of rows answered so far.
 
     Raises:
-      InputError: the tokeniser has more tokens than the model's embedding, or max_length leaves no
-        reference a token.
+      InputError: the tokeniser has more tokens than the model's embedding, a prompt is as long as
+        the model's context, or max_length leaves no reference a token.
     """
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(
@@ -77,9 +95,11 @@ def evaluate(
         mesh=mesh,
         batch_size=batch_size,
         dtype=dtype,
+        sampling=sampling,
+        stops=_stops(tokenizer, stop) if stop else None,
         progress=progress,
     )
-    responses = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    responses = [_before(text, stop) for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
     return [
         Prediction(
             id=row.id,
@@ -107,6 +127,14 @@ def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "overall": _summary(predictions),
         "sources": {name: _summary(sources[name]) for name in sorted(sources)},
     }
+
+
+def _stops(tokenizer: Any, stop: Sequence[str]) -> Stops:
+    return lambda answer: any(text in tokenizer.decode(answer, skip_special_tokens=True) for text in stop)
+
+
+def _before(response: str, stop: Sequence[str]) -> str:
+    return response[: min([response.find(text) for text in stop if text in response], default=len(response))]
 
 
 def _summary(predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import replicated
 from s2l_jax.parallel.sharding import rows as row_sharding
 
-_MULTIPLE = 32  # prompts are padded to a multiple of this, to share compiled programs
 _REFILL_SHARE = 4  # a quarter of the batch is refilled at a time
 _HEADROOM = 32  # slots that a cache has free at least when it is made
 _STEPS_PER_LOOK = 16  # decoding steps between looks for stop strings
@@ -130,26 +129,23 @@ class _Batch:
             for group in range(self._groups):
                 if slot < len(free[group]) and self._waiting:
                     places[group, slot], numbers[group, slot] = free[group][slot], self._waiting.pop()
-        lengths = np.array(
-            [[len(self._prompts[n]) if n >= 0 else 0 for n in row] for row in numbers], np.int32
-        )
-        width = -(-int(lengths.max()) // _MULTIPLE) * _MULTIPLE
-        tokens = np.zeros((*shape, width), np.int32)
-        for at, number in np.ndenumerate(numbers):
-            if number >= 0:
-                tokens[at][width - lengths[at] :] = self._prompts[int(number)]
-                self._owner[at[0] * self._per_group + places[at]] = number
-                self._lengths[at[0] * self._per_group + places[at]] = lengths[at]
-        self._make_room(width)
+        chosen = [self._prompts[int(n)] if n >= 0 else [] for n in numbers.flat]
+        width = _bucket(max(map(len, chosen)))
+        tokens = np.zeros((numbers.size, width), np.int32)
+        for at, prompt in enumerate(chosen):
+            if prompt:
+                tokens[at, width - len(prompt) :] = prompt
+                row = at // self._at_once * self._per_group + places.flat[at]
+                self._owner[row], self._lengths[row] = numbers.flat[at], len(prompt)
         put = functools.partial(_put, sharding=row_sharding(self._mesh))
-        self._rows = self._programs.take_in(
-            self._params, self._rows, put(tokens), put(lengths), put(places), put(numbers)
-        )
+        lengths = np.array([len(prompt) for prompt in chosen], np.int32)
+        fresh = self._programs.prefill(self._params, put(tokens), put(lengths), put(numbers.reshape(-1)))
+        self._make_room(int(self._lengths.max()))
+        self._rows = self._programs.insert(self._rows, fresh, put(places))
 
-    def _make_room(self, width: int) -> None:
-        """See that `width` slots lie before the next one, and some after it."""
-        live = max(width, int(self._lengths.max()))
-        if self._rows is not None and self._end >= width and self._end < self._slots:
+    def _make_room(self, live: int) -> None:
+        """See that `live` slots lie before the next one, and some after it."""
+        if self._rows is not None and live <= self._end < self._slots:
             return
         slots = _bucket(live + min(_HEADROOM, self._max_new))
         if self._rows is None:
@@ -159,7 +155,7 @@ class _Batch:
         self._end, self._slots = live, slots
 
     def _decode(self) -> Iterator[tuple[int, list[int]]]:
-        self._make_room(0)
+        self._make_room(int(self._lengths.max()))
         assert self._rows is not None
         whole = replicated(self._mesh)
         idle = int((self._owner < 0).sum())
@@ -184,8 +180,8 @@ class _Batch:
 
 
 def _bucket(slots: int) -> int:
-    """The next of 64, 96, 128, 192, 256, ...: few shapes to compile, at most half of one unused."""
-    size = 64
+    """The next of 32, 48, 64, 96, 128, ...: few shapes to compile, at most a third of one unused."""
+    size = 32
     while size < slots:
         size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
     return size

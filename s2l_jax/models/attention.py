@@ -1,6 +1,7 @@
-"""Rotary positions and attention: the one place that decides how attention is computed."""
+"""Rotary positions and attention in plain XLA."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from s2l_jax.models.architecture import DecoderConfig
+
+# Tokens a query sees, itself included; None: all. An array where layers that one scan runs differ, 0: all.
+Window = int | Int[Array, ""] | None
+Attend = Callable[..., jax.Array]  # with the arguments of `attend`
 
 
 def rotate(
@@ -41,12 +46,12 @@ def rotary_frequencies(config: DecoderConfig) -> Float32[np.ndarray, "f"]:
     return ((1.0 - share) * slow + share * frequencies).astype(np.float32)
 
 
-def visible_keys(segments: Int[Array, "b l"], window: Int[Array, ""] | None) -> Bool[Array, "b l l"]:
+def visible_keys(segments: Int[Array, "b l"], window: Window) -> Bool[Array, "b l l"]:
     """Which tokens of its row each token sees: earlier ones of its segment, those within the window.
 
     Args:
       segments: example number within the row; 0 marks padding.
-      window: tokens seen, the token itself included; 0 or None: all.
+      window: tokens seen, the token itself included.
     """
     places = jnp.arange(segments.shape[1])
     distance = places[:, None] - places[None, :]
@@ -62,7 +67,7 @@ def attend(
     value: Float[Array, "b l n d"],
     *,
     segments: Int[Array, "b l"],
-    window: Int[Array, ""] | None,
+    window: Window,
 ) -> Float[Array, "b l h d"]:
     """Causal attention within the segments of packed rows; query head i reads head i // (h / n).
 

@@ -53,13 +53,13 @@ class KeyValueCache:
         layer: int,
         query: Float[Array, "b 1 h d"],
         positions: Int32[Array, "b"],
-        window: Int32[Array, ""] | None,
+        window: int | None,
     ) -> Float[Array, "b 1 h d"]:
         """Attention of one query a row over what its slots hold up to its position."""
         distance = positions[:, None] - self.positions
         visible = (self.positions >= 0) & (distance >= 0)
         if window is not None:
-            visible &= (distance < window) | (window == 0)
+            visible &= distance < window
         return softmax_attention(query, self.keys[layer], self.values[layer], visible[:, None])
 
     def advance(self) -> "KeyValueCache":

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt32
 
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.attention import attend
+from s2l_jax.models.attention import Attend, attend
 from s2l_jax.models.cache import KeyValueCache
 from s2l_jax.models.layers import Block, Linear, Norm
 
@@ -68,6 +68,7 @@ class Decoder(nnx.Module):
         *,
         remat: str = "none",
         constrain: Constrain = lambda x: x,
+        attend: Attend = attend,
         noise: UInt32[Array, "n b l"] | None = None,
     ) -> Float[Array, "b l e"]:
         """Final hidden states of packed rows, in the parameters' dtype.
@@ -78,18 +79,23 @@ class Decoder(nnx.Module):
           segments: example number within the row; 0 marks padding.
           remat: a name in REMAT_POLICIES.
           constrain: applied to the residual stream between layers (a sharding constraint).
+          attend: how attention is computed (`parallel.attention.attention_on`).
           noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
         """
 
+        windows = self._windows()
+        alike = len(set(windows)) == 1  # a kernel needs to know the window when it is compiled
+        by_layer = None if alike else jnp.array([window or 0 for window in windows], jnp.int32)
+
         def layer(x: jax.Array, scanned: tuple) -> tuple[jax.Array, None]:
             block, window, noise = scanned
-            core = functools.partial(attend, segments=segments, window=window)
+            core = functools.partial(attend, segments=segments, window=windows[0] if alike else window)
             return constrain(block(x, positions, core, noise)), None
 
         policy = REMAT_POLICIES[remat]
         body = layer if policy is None else jax.checkpoint(layer, policy=policy)
         x = constrain(self._embedded(tokens, positions))
-        return self.final_norm(jax.lax.scan(body, x, (self.layers, self._windows(), noise))[0])
+        return self.final_norm(jax.lax.scan(body, x, (self.layers, by_layer, noise))[0])
 
     def prefill(
         self,
@@ -99,7 +105,7 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "b l e"], list[tuple[Float[Array, "b h l d"], Float[Array, "b h l d"]]]]:
         """Final hidden states of rows, and each layer's keys and values; needs unstacked layers."""
         x, kept = self._embedded(tokens, positions), []
-        for block, window in zip(self.layers, self._windows_by_layer(), strict=True):
+        for block, window in zip(self.layers, self._windows(), strict=True):
 
             def core(query: jax.Array, key: jax.Array, value: jax.Array, window: Any = window) -> jax.Array:
                 kept.append((key.swapaxes(1, 2), value.swapaxes(1, 2)))
@@ -120,7 +126,7 @@ class Decoder(nnx.Module):
         """
         cache = cache.place(positions)
         x = self._embedded(tokens[:, None], positions[:, None])
-        for number, (block, window) in enumerate(zip(self.layers, self._windows_by_layer(), strict=True)):
+        for number, (block, window) in enumerate(zip(self.layers, self._windows(), strict=True)):
 
             def core(
                 query: jax.Array,
@@ -165,9 +171,6 @@ class Decoder(nnx.Module):
         # Rounded first, as the reference does: in bfloat16 that is another number.
         return x if multiplier == 1.0 else x * jnp.asarray(multiplier, x.dtype)
 
-    def _windows_by_layer(self) -> list[Int[Array, ""] | None]:
-        windows = self._windows()
-        return [None] * self.config.num_layers if windows is None else list(windows)
-
-    def _windows(self) -> Int[Array, "n"] | None:
-        return jnp.array(self.config.windows, jnp.int32) if any(self.config.windows) else None
+    def _windows(self) -> list[int | None]:
+        """Of each layer: tokens a query sees, None for all."""
+        return [window or None for window in self.config.windows] or [None] * self.config.num_layers

@@ -89,7 +89,8 @@ def save_model(
 
     Args:
       params: nested dict of arrays, gathered to the host a shard at a time.
-      hf_config: the config.json the model came from; only `architectures` and `dtype` are replaced.
+      hf_config: the config.json the model came from; `architectures` and `dtype` are
+        replaced, and `auto_map` left out.
       dtype: of the tensors on disk.
       tokenizer: a transformers tokeniser to save beside the weights, with its chat template.
       source: the directory the model came from; its generation_config.json is kept.
@@ -100,7 +101,8 @@ def save_model(
     if jax.process_index():
         return
     stored = dict(hf_config) | {"architectures": [kind.architecture], "dtype": jnp.dtype(dtype).name}
-    stored.pop("torch_dtype", None)
+    for name in ("torch_dtype", "auto_map"):  # the older name of `dtype`; code that is not beside it
+        stored.pop(name, None)
     if source is not None and (source / GENERATION).exists():
         artifacts.write_bytes(path / GENERATION, (source / GENERATION).read_bytes())
     if tokenizer is not None:

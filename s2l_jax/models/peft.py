@@ -81,7 +81,9 @@ def save_adapter(
             for i, (projection, span) in enumerate(zip(module.projections, module.spans, strict=True)):
                 block = flat[f"{projection}/lora/b"][layer].reshape(lora.rank, -1)
                 b[span, i * lora.rank : (i + 1) * lora.rank] = block.T
-            tensors[key_a], tensors[key_b] = np.concatenate(a), b[module.order]
+            # safetensors writes an array's memory as it lies.
+            tensors[key_a] = np.ascontiguousarray(np.concatenate(a))
+            tensors[key_b] = np.ascontiguousarray(b[module.order])
     with artifacts.writing_folder(path) as folder:
         save_file(tensors, str(folder / f".{WEIGHTS}.tmp"), metadata={"format": "pt"})
         (folder / f".{WEIGHTS}.tmp").replace(folder / WEIGHTS)

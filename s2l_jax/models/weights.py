@@ -1,5 +1,6 @@
 """The decoder's parameters and the safetensors files of a Hugging Face checkpoint, either way."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -86,12 +87,13 @@ def save_params(
     item = jnp.dtype(dtype).itemsize
     shards: list[list[str]] = [[]]
     room, total = SHARD_BYTES, 0
-    for name, size in _stored_sizes(config, kind):
-        if shards[-1] and size * item > room:
+    for name, shape in stored_tensors(config, kind):
+        size = math.prod(shape) * item
+        if shards[-1] and size > room:
             shards.append([])
             room = SHARD_BYTES
         shards[-1].append(name)
-        room, total = room - size * item, total + size * item
+        room, total = room - size, total + size
     tensors = _gathered(params, config, kind, dtype)
     index: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
@@ -220,10 +222,11 @@ def _stored_shape(tensor: HFTensor, config: DecoderConfig) -> tuple[int, ...]:
     return tensor.join(*parts).shape
 
 
-def _stored_sizes(config: DecoderConfig, kind: Family) -> Iterator[tuple[str, int]]:
+def stored_tensors(config: DecoderConfig, kind: Family) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor that a checkpoint of this model has."""
     for tensor in kind.tensors(config):
-        size = int(np.prod(_stored_shape(tensor, config)))
-        yield from ((name, size) for name in _names(tensor, config.num_layers))
+        shape = _stored_shape(tensor, config)
+        yield from ((name, shape) for name in _names(tensor, config.num_layers))
 
 
 def _load_leaf(

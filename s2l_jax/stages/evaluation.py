@@ -12,7 +12,11 @@ from s2l_jax.data.chat import CHAT
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
+from s2l_jax.data.prompts import render
+from s2l_jax.data.tokens import tokenize_prompts
+from s2l_jax.errors import InputError
 from s2l_jax.evaluation.evaluate import evaluate, summarise
+from s2l_jax.evaluation.sampling import Sampling
 from s2l_jax.models import weights
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.parallel import processes
@@ -70,6 +74,10 @@ def _evaluate_one(run: Run, name: str, rows: list[PoolRow], identity: str) -> No
         max_new_tokens=config.evaluation.max_new_tokens,
         batch_size=batch_size,
         dtype=weights.DTYPES[config.evaluation.dtype],
+        sampling=Sampling(
+            config.evaluation.temperature, config.evaluation.top_k, config.evaluation.top_p, config.seed
+        ),
+        stop=[text.replace("\\n", "\n") for text in config.evaluation.stop.split("|") if text],
         mesh=run.mesh,
         progress=progress.update,
     )
@@ -80,6 +88,23 @@ def _evaluate_one(run: Run, name: str, rows: list[PoolRow], identity: str) -> No
         lines = (json.dumps(dataclasses.asdict(p)) for p in predictions)
         artifacts.write_text(record.folder / "predictions.jsonl", "\n".join(lines) + "\n")
     record.finish(results)
+
+
+def check_heldout(run: Run) -> None:
+    """Find now what would stop the evaluation later: bad rows, and prompts that leave no room to answer.
+
+    Raises:
+      InputError: see `heldout_rows` and `render`; or a prompt as long as the target's context.
+    """
+    model, template = open_model(run, "target"), run.config.tokenize.prompt
+    rows = heldout_rows(run)
+    prompts = [render(template, row, model.tokenizer)[0] for row in rows]
+    for row, ids in zip(rows, tokenize_prompts(model.tokenizer, prompts, template), strict=True):
+        if len(ids) >= model.config.max_positions:
+            raise InputError(
+                f"{row.place}: its prompt has {len(ids)} tokens, the target's context is "
+                f"{model.config.max_positions}: no room is left for an answer."
+            )
 
 
 def heldout_rows(run: Run) -> list[PoolRow]:

@@ -63,7 +63,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
         model.config,
         model.initial_params,
         batches,
-        train_settings(config.proxy.train),
+        train_settings(run, config.proxy.train),
         run.mesh,
         record.folder,
         label=f"proxy, {model.num_parameters / 1e6:.3g}M parameters",
@@ -113,7 +113,13 @@ class _Sweeps:
             batch_tokens=config.trajectories.batch_tokens,
             pinned_bytes=config.trajectories.pinned_mb * 2**20,
         )
-        self._sweep = make_sweep(model.config, tracked, run.mesh, dtype=DTYPES[config.trajectories.dtype])
+        self._sweep = make_sweep(
+            model.config,
+            tracked,
+            run.mesh,
+            dtype=DTYPES[config.trajectories.dtype],
+            attention=config.attention,
+        )
         for number in self._known.values():
             self.clusters.update(self._store.column(number))
 

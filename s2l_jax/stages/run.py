@@ -30,11 +30,15 @@ class Run:
     mesh: Mesh
 
 
-def train_settings(train: ConfigDict) -> TrainSettings:
+def train_settings(run: Run, train: ConfigDict) -> TrainSettings:
     """The loop's settings from a `train` group of the config."""
     optimizer = {f.name: train[f.name] for f in dataclasses.fields(OptimizerSettings)}
-    names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer"}
-    return TrainSettings(OptimizerSettings(**optimizer), **{name: train[name] for name in names})
+    names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer", "attention"}
+    return TrainSettings(
+        OptimizerSettings(**optimizer),
+        attention=run.config.attention,
+        **{name: train[name] for name in names},
+    )
 
 
 def what_decides(model: ConfigDict) -> dict[str, Any]:

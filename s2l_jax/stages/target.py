@@ -61,12 +61,12 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
     dropout = model.lora is not None and model.lora.dropout > 0
     batches = make_batches(run, pool, subset, weights, config.target.train, steps, name_examples=dropout)
     num_changed = num_trained(model.trained_config)
-    part = "" if model.lora is None else f", {num_changed / 1e6:.3g}M of them in adapters"
+    part = "" if model.lora is None else f" and {num_changed / 1e6:.3g}M in adapters"
     result = train(
         model.trained_config,
         first_params(run, model),
         batches,
-        train_settings(config.target.train),
+        train_settings(run, config.target.train),
         run.mesh,
         record.folder,
         label=f"target on {name}, {model.num_parameters / 1e6:.3g}M parameters{part}",

@@ -32,12 +32,13 @@ from s2l_jax.training.step import (
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """How a model is trained; the fields are those of `train` in the config."""
+    """How a model is trained; the fields are those of `train` in the config, and `attention`."""
 
     optimizer: OptimizerSettings
     loss: str = "token"
     dtype: str = "float32"
     remat: str = "none"
+    attention: str = "auto"
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2
     log_every: int = 10  # steps
@@ -92,6 +93,7 @@ def train(
         loss=settings.loss,
         dtype=DTYPES[settings.dtype],
         remat=settings.remat,
+        attention=settings.attention,
     )
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(path / "checkpoints", settings.keep_checkpoints))

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 
 from s2l_jax.data.packing import PackedRows
 from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.attention import Attend, attend
 from s2l_jax.models.decoder import Constrain, Decoder
 from s2l_jax.models.parameters import Params, bind
 
@@ -23,6 +24,7 @@ def example_losses(
     dtype: Any,
     remat: str = "none",
     constrain: Constrain = lambda x: x,
+    attend: Attend = attend,
     noise: UInt32[Array, "n g r l"] | None = None,
 ) -> tuple[Float32[Array, "g e"], Float32[Array, "g m"]]:
     """Losses of one microbatch: the mean over each example's response tokens, and of each token.
@@ -34,9 +36,12 @@ def example_losses(
       dtype: of matrix products and activations; softmax and sums are float32.
       remat: a name in models.decoder.REMAT_POLICIES.
       constrain: sharding constraint for activations, leading axis rows.
+      attend: how attention is computed (`parallel.attention.attention_on`).
       noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
     """
-    losses = _token_losses(config, params, rows, dtype=dtype, remat=remat, constrain=constrain, noise=noise)
+    losses = _token_losses(
+        config, params, rows, dtype=dtype, remat=remat, constrain=constrain, attend=attend, noise=noise
+    )
     num_slots = rows.weights.shape[-1]
     sums, counts = (
         jax.vmap(functools.partial(_sum_by_slot, num_slots=num_slots))(x, rows.loss_slot)
@@ -57,6 +62,7 @@ def _token_losses(
     dtype: Any,
     remat: str,
     constrain: Constrain,
+    attend: Attend,
     noise: jax.Array | None,
 ) -> Float32[Array, "g m"]:
     model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
@@ -68,6 +74,7 @@ def _token_losses(
         rows.segments.reshape(flat),
         remat=remat,
         constrain=constrain,
+        attend=attend,
         noise=None if noise is None else noise.reshape(-1, *flat),
     )
     hidden = hidden.reshape(groups, per_group * length, -1)

@@ -15,6 +15,7 @@ from s2l_jax.data.packing import PackedRows
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.lora import dropout_noise
 from s2l_jax.models.parameters import Params, abstract_params, joined, nest_params, trained
+from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.placement import model_shardings
 from s2l_jax.parallel.sharding import replicated, row_constraint
 from s2l_jax.training.loss import example_losses
@@ -91,6 +92,7 @@ def make_train_step(
     loss: str = "token",
     dtype: Any = jnp.float32,
     remat: str = "none",
+    attention: str = "auto",
 ) -> TrainStep:
     """The compiled step: gradients summed over microbatches, clipped, applied; the state is donated.
 
@@ -104,7 +106,9 @@ def make_train_step(
         so accumulation, packing and the mesh leave them as they are.
       dtype: of matrix products and activations.
       remat: a name in models.decoder.REMAT_POLICIES.
+      attention: "auto" or "xla"; see `parallel.attention.attention_on`.
     """
+    attend = attention_on(mesh, config, dtype, attention)
     constrain = row_constraint(mesh)
     optimizer = make_optimizer(settings, num_steps)
     shardings = state_shardings(mesh, config, optimizer)
@@ -120,8 +124,9 @@ def make_train_step(
             noise = dropout_noise(config.lora, config.num_layers, state.step, rows.examples, rows.positions)
             whole = joined(frozen, params)
             per_example, per_token = example_losses(
-                config, whole, rows, dtype=dtype, remat=remat, constrain=constrain, noise=noise
-            )
+                config, whole, rows,
+                dtype=dtype, remat=remat, constrain=constrain, attend=attend, noise=noise,
+            )  # fmt: skip
             if loss == "token":
                 return per_token.sum() / total
             return (per_example * rows.weights).sum() / total

@@ -16,6 +16,7 @@ from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.parameters import Params, model_params
+from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.placement import mesh_of
 from s2l_jax.parallel.sharding import replicated, row_constraint
 from s2l_jax.training.loss import example_losses as packed_losses
@@ -24,7 +25,14 @@ from s2l_jax.trajectories.pinned import PinnedSlice
 Sweep = Callable[[Params], Float32[Array, "n"]]
 
 
-def make_sweep(config: DecoderConfig, tracked: PinnedSlice, mesh: Mesh, *, dtype: Any = jnp.float32) -> Sweep:
+def make_sweep(
+    config: DecoderConfig,
+    tracked: PinnedSlice,
+    mesh: Mesh,
+    *,
+    dtype: Any = jnp.float32,
+    attention: str = "auto",
+) -> Sweep:
     """A function from parameters to the losses of the slice, float32 [N], whole on every device.
 
     The loss of an example is its mean next-token cross-entropy over the response tokens
@@ -32,11 +40,12 @@ def make_sweep(config: DecoderConfig, tracked: PinnedSlice, mesh: Mesh, *, dtype
     microbatches; `vmap` over row groups turns token losses into example losses.
     """
     constrain = row_constraint(mesh)
+    attend = attention_on(mesh, config, dtype, attention)
 
     def scan_block(params: Params, column: jax.Array, rows: PackedRows, slots: jax.Array) -> jax.Array:
         def microbatch(column: jax.Array, xs: tuple[PackedRows, jax.Array]) -> tuple:
             rows, slots = xs
-            losses, _ = packed_losses(config, params, rows, dtype=dtype, constrain=constrain)
+            losses, _ = packed_losses(config, params, rows, dtype=dtype, constrain=constrain, attend=attend)
             # -1 would count from the end: slots without an example go past it, and are dropped.
             places = jnp.where(slots < 0, column.shape[0], slots)
             return column.at[places].set(losses, mode="drop"), None

@@ -94,8 +94,8 @@ def read_rope(
       InputError: a kind of scaling that is not supported.
     """
     flat_fraction, flat_theta = fields.get(fraction_field, fraction), fields.get(theta_field, 10000.0)
-    older = fields.get("rope_scaling", {})
-    rope = fields.get("rope_parameters", older)
+    newer, older = fields.get("rope_parameters", {}), fields.get("rope_scaling", {})
+    rope = older or newer
     kind = rope.get("rope_type", rope.get("type", "default"))
     scaling = None
     if kind == "linear":
@@ -136,6 +136,8 @@ def read_windows(fields: Fields, *, used: bool = True, first: int = 0) -> tuple[
     layers, window = fields["num_hidden_layers"], fields.get("sliding_window", 0)
     kinds = fields.get("layer_types", [])
     first = fields.get("max_window_layers", first)
+    if not used and "sliding_attention" in kinds:
+        raise InputError("layer_types has sliding_attention, though use_sliding_window is false.")
     if not (used and window):
         return ()
     if not kinds:
