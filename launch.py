@@ -85,6 +85,10 @@ def _check_config_file(argv: list[str]) -> None:
                 raise InputError(f"--config={file}: no such file; there are {near or 'none here'}.")
 
 
+# Packages whose errors mean that an object store could not be reached or refused.
+_STORE_CLIENTS = ("aiohttp", "gcsfs")
+
+
 def _guarded(argv: list[str]) -> int:
     """`main`, with an exit status and one line for what a person can put right."""
     try:
@@ -97,6 +101,15 @@ def _guarded(argv: list[str]) -> int:
         return _say("interrupted; the same command goes on from here", 130)
     except OSError as error:
         return _say(f"error: {error}. What was finished before is intact; run it again.", 4)
+    except ImportError as error:
+        if "gcsfs" not in str(error):
+            raise
+        return _say("error: a gs:// path needs gcsfs: pip install gcsfs", 2)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _STORE_CLIENTS:
+            raise
+        text = f"error: the object store failed ({error}). What was finished before is intact; run it again."
+        return _say(text, 4)
     return 0
 
 

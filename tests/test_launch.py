@@ -124,6 +124,8 @@ class TestStatus:
             (InputError("row 3 is bad"), 2, "error: row 3 is bad"),
             (DivergedError("step 3"), 3, "stopped: step 3"),
             (OSError(errno.ENOSPC, "No space left on device"), 4, "No space left on device. What"),
+            (ImportError("Please install gcsfs to access Google Storage"), 2, "pip install gcsfs"),
+            (type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})("503"), 4, "store failed (503)"),
         ],
     )
     def test_of_errors(self, monkeypatch, capsys, error, status, said):
@@ -134,12 +136,13 @@ class TestStatus:
         assert launch._guarded(["launch.py"]) == status
         assert said in capsys.readouterr().err
 
-    def test_of_a_bug_is_a_traceback(self, monkeypatch):
+    @pytest.mark.parametrize("kind", [RuntimeError, ImportError])
+    def test_of_a_bug_is_a_traceback(self, monkeypatch, kind):
         def fails(argv):
-            raise RuntimeError("a bug")
+            raise kind("a bug")
 
         monkeypatch.setattr(launch, "main", fails)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(kind):
             launch._guarded(["launch.py"])
 
 
