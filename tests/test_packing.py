@@ -243,6 +243,9 @@ class TestChooseShapes:
             assert next(c for c in chosen if c.rows >= shape.rows).covers(shape)
         assert chosen[-1].rows <= 1.25 * max(s.rows for s in shapes)
 
+    def test_shapes_that_round_alike_are_one(self):
+        assert choose_shapes([Shape(241, 0, 1), Shape(242, 0, 9)]) == [Shape(256, 8, 16)]
+
     def test_rounding_up_lets_other_subsets_share_programs(self):
         a = choose_shapes([Shape(33, 4010, 126), Shape(34, 4100, 128)], most=1)
         b = choose_shapes([Shape(34, 4200, 128), Shape(35, 3999, 127)], most=1)

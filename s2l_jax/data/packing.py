@@ -211,17 +211,15 @@ def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
             break
         ends.append(counts[i - 1])
         i = best[k][i][1]
-    chosen = []
+    chosen = {}  # by rows as rounded: of those that come out alike, the last is the largest
     for rows in sorted(ends):
         below = [s for s in shapes if s.rows <= rows]
-        chosen.append(
-            Shape(
-                roughly(rows),
-                roughly(max(s.loss_tokens for s in below), least=8),
-                roughly(max(s.examples for s in below), least=8),
-            )
+        chosen[roughly(rows)] = Shape(
+            roughly(rows),
+            roughly(max(s.loss_tokens for s in below), least=8),
+            roughly(max(s.examples for s in below), least=8),
         )
-    return chosen
+    return list(chosen.values())
 
 
 def roughly(n: int, least: int = 1) -> int:
