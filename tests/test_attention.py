@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from s2l_jax.data.packing import PackedRows
@@ -23,6 +23,8 @@ from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.parallel.sharding import rows as row_sharding
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import abstract_state, make_train_step
+
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # every example compiles: shrinking takes minutes
 
 # The kernel itself, run without a TPU; and cuDNN's arguments, given to XLA.
 SPLASH = functools.partial(splash_attention, interpret=True)
@@ -75,7 +77,7 @@ def assert_equal_plain(kernel, segments, window, **shape):
         np.testing.assert_allclose(ours, reference, atol=1e-5, err_msg=what)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4, deadline=None, phases=PHASES)
 @given(
     seed=st.integers(0, 2**32 - 1),
     length=st.sampled_from([33, 160]),
@@ -87,7 +89,7 @@ def test_splash_equals_plain_attention(seed, length, window, groups):
     assert_equal_plain(SPLASH, segments, window, heads=2 * groups, kv_heads=2, dim=8, seed=seed)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, phases=PHASES)
 @given(
     seed=st.integers(0, 2**32 - 1),
     length=st.sampled_from([17, 40]),
