@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.name = "math_llama2_7b"
     config.target.checkpoint = "meta-llama/Llama-2-7b-hf"
     config.target.train.remat = "full"
+    config.evaluation.dtype = "bfloat16"
     config.target.export_dtype = "bfloat16"
     config.mesh.data, config.mesh.fsdp = 1, -1
     return config

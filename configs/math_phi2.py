@@ -15,5 +15,6 @@ def get_config() -> ConfigDict:
     config.name = "math_phi2"
     config.target.checkpoint = "microsoft/phi-2"
     config.target.train.remat = "full"
+    config.evaluation.dtype = "bfloat16"
     config.mesh.data, config.mesh.fsdp = 1, -1
     return config

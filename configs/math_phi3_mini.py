@@ -19,5 +19,6 @@ def get_config() -> ConfigDict:
     config.target.checkpoint = "microsoft/Phi-3-mini-4k-instruct"
     config.target.match = "epochs"
     config.target.train.remat = "full"
+    config.evaluation.dtype = "bfloat16"
     config.mesh.data, config.mesh.fsdp = 1, -1
     return config

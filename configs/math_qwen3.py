@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config.target.checkpoint = "Qwen/Qwen3-8B-Base"
     config.tokenize.boundary = "separate"
     config.target.train.remat = "full"
+    config.evaluation.dtype = "bfloat16"
     config.target.export_dtype = "bfloat16"
     config.mesh.data, config.mesh.fsdp = 1, -1
     return config

@@ -81,6 +81,13 @@ def read_npy(path: epath.PathLike, *, mmap: bool = False) -> np.ndarray:
     return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
 
 
+def share(file: epath.PathLike) -> None:
+    """Give a local file the mode that new files get; some libraries write for their owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(file, 0o666 & ~mask)
+
+
 def files_under(folder: epath.PathLike) -> list[epath.Path]:
     """Every file below a folder, sorted."""
     folder = epath.Path(folder)

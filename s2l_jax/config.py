@@ -134,11 +134,39 @@ SCHEMA: dict[str, Any] = {
         ("auto", "xla"),
         "auto: cuDNN's or splash attention on a GPU or TPU where it is exact and works; xla: never",
     ),
-    "proxy": {**_MODEL, "train": _TRAIN},
+    "proxy": {
+        **_MODEL,
+        "train": _TRAIN,
+        "keep": _choice(
+            "none",
+            ("none", "params"),
+            "params: keep the parameters of each sweep, 4 bytes each, to sweep again without training",
+        ),
+    },
     "trajectories": {
         "path": Field("", "trajectories made elsewhere (.zarr, .npy, .npz); no proxy is trained"),
-        "every": _positive(500, "cadence: proxy steps between loss sweeps"),
+        "source": _choice(
+            "sweep",
+            ("sweep", "train"),
+            "sweep: losses at the cadence; train: those of the training steps, one an epoch, at no cost",
+        ),
+        "snapshots": Field(
+            "", "proxy/snapshots of another workdir, to sweep again with other rows or dtype; no training"
+        ),
+        "cadence": _choice(
+            "every",
+            ("every", "even", "log", "list"),
+            "when to sweep: each `every` steps; `num_checkpoints` times, evenly or denser early; at `steps`",
+        ),
+        "every": _positive(500, "cadence='every': proxy steps between loss sweeps"),
+        "num_checkpoints": _positive(12, "cadence='even' or 'log': sweeps, the last step's among them"),
+        "steps": Field("", "cadence='list': proxy steps with commas between, such as 10,50,200"),
         "step_zero": Field(False, "also sweep before the first step"),
+        "slice_count": _natural(0, "rows whose losses are tracked, drawn source by source; 0: all"),
+        "slice_fraction": Field(
+            1.0, "the same as a share of the pool's rows", lambda v: 0 < v <= 1, "above 0 and at most 1"
+        ),
+        "slice_ids": Field("", "the same from a file of row ids (.npy, or text with one on each line)"),
         "dtype": _choice("float32", DTYPES, "of matrix products in sweeps"),
         "batch_tokens": _positive(16384, "tokens a device works on at a time in a sweep"),
         "pinned_mb": _positive(4096, "MB of device memory the packed pool may keep; above, streamed"),
@@ -372,12 +400,51 @@ def _check_together(values: dict[str, Any]) -> None:
     if values["target"]["use_weights"] and values["target"]["train"]["loss"] != "example":
         raise InputError("target.use_weights=True needs target.train.loss='example'.")
     _check_lora(values["target"])
-    steps, every = values["proxy"]["train"]["steps"], values["trajectories"]["every"]
-    if steps and every > steps and not values["trajectories"]["path"]:
+    _check_cadence(values["trajectories"], values["proxy"]["train"]["steps"])
+    _check_slice(values["trajectories"])
+    _check_source(values["trajectories"], values["proxy"]["keep"])
+
+
+def _check_cadence(trajectories: dict[str, Any], steps: int) -> None:
+    """What can be known of the cadence before the length of the run; `trajectories.cadence` has the rest."""
+    cadence, every = trajectories["cadence"], trajectories["every"]
+    if bool(trajectories["steps"]) != (cadence == "list"):
+        raise InputError(
+            f"trajectories.steps={trajectories['steps']!r} and trajectories.cadence={cadence!r}: steps are "
+            "listed with cadence='list', and only with it."
+        )
+    unused = trajectories["path"] or trajectories["snapshots"] or trajectories["source"] == "train"
+    if cadence == "every" and steps and every > steps and not unused:
         raise InputError(
             f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no "
             "loss would ever be measured. Lower it, or raise proxy.train.steps."
         )
+
+
+def _check_slice(trajectories: dict[str, Any]) -> None:
+    """At most one way to say which rows, and one place to take losses from."""
+    whole = {"slice_count": 0, "slice_fraction": 1.0, "slice_ids": ""}
+    asked = [
+        f"trajectories.{n}={trajectories[n]!r}"
+        for n, all_rows in whole.items()
+        if trajectories[n] != all_rows
+    ]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)}: these are ways to ask for one slice; set one of them.")
+    if trajectories["path"] and trajectories["snapshots"]:
+        raise InputError("trajectories.path and trajectories.snapshots: set the one to start from.")
+    if asked and trajectories["path"]:
+        raise InputError(f"{asked[0]}: trajectories.path has its own rows; leave one of the two out.")
+
+
+def _check_source(trajectories: dict[str, Any], keep: str) -> None:
+    asked = {"proxy.keep": keep != "none", "trajectories.snapshots": bool(trajectories["snapshots"])}
+    for name, is_set in asked.items():
+        if is_set and trajectories["source"] == "train":
+            raise InputError(
+                f"{name} is for sweeps, and with trajectories.source='train' there are none: leave one of "
+                "the two out."
+            )
 
 
 def _check_lora(target: dict[str, Any]) -> None:

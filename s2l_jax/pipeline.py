@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jaxtyping import Int64
 from ml_collections import ConfigDict
 
 from s2l_jax import artifacts
@@ -21,6 +22,7 @@ from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.records import stored_results
 from s2l_jax.selection import Selection
 from s2l_jax.stages import evaluation, pool, proxy, selection, target
+from s2l_jax.stages import trajectories as columns
 from s2l_jax.stages.models import check_model
 from s2l_jax.stages.run import Run
 from s2l_jax.trajectories.load import Trajectories
@@ -54,19 +56,25 @@ def run_pipeline(
     device = jax.devices()[0]
     say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
     models = _models(run, wanted)
-    for model in models:
-        if model in wanted:  # otherwise its tokeniser alone is needed
-            check_model(run, model)
+    # Of other models in `models` the tokeniser alone is needed.
+    if _trains_proxy(run, wanted):
+        check_model(run, "proxy")
+    if "target" in models:
+        check_model(run, "target")
     if "evaluation" in wanted and config.evaluation.path:
         evaluation.check_heldout(run)
     _check_paths(run)
+    if _trains_proxy(run, wanted):
+        proxy.check_cadence(run)
     pools = pool.prepare_pool(run, models=models)
     if processes.is_writer() and not (run.workdir / "config.json").exists():
         artifacts.write_json(run.workdir / "config.json", _described(config, name))
-    if "proxy" in wanted and not config.trajectories.path and _needs_trajectories(run):
+    if _trains_proxy(run, wanted):
         proxy.train_proxy(run, _pool_of(pools, "proxy"))
+    if _sweeps_again(run, wanted):
+        columns.sweep_snapshots(run, _pool_of(pools, "proxy"))
     ids = np.asarray(pools["rows"].ids) if pools else None
-    trajectories = proxy.collect_trajectories(run, ids)
+    trajectories = columns.collect_trajectories(run, ids)
     if "selection" in wanted:
         selection.select_all(run, pools.get("rows"), trajectories)
     has_targets = bool(target.target_names(run))
@@ -74,13 +82,14 @@ def run_pipeline(
         target.train_targets(run, _pool_of(pools, "target"))
     if "evaluation" in wanted and has_targets:
         evaluation.evaluate_all(run)
-    results = gather_results(run, trajectories, name)
+    rows = columns.tracked_rows(trajectories, ids)
+    results = gather_results(run, trajectories, rows, name)
     if processes.is_writer():
         # Now that no part has refused it, this sitting's config is the workdir's.
         artifacts.write_json(run.workdir / "config.json", _described(config, name))
         artifacts.write_json(run.workdir / "results.json", results)
     if "report" in wanted and processes.is_writer():
-        _report(run, results, trajectories)
+        _report(run, results, trajectories, rows)
     return results
 
 
@@ -102,8 +111,17 @@ def find_stages(names: Sequence[str]) -> list[str]:
     return [stage for stage in STAGES if stage in found]
 
 
-def gather_results(run: Run, trajectories: Trajectories | None, name: str) -> dict[str, Any]:
-    """Every number of the workdir's finished parts; wall times are under `timing`."""
+def gather_results(
+    run: Run, trajectories: Trajectories | None, rows: Int64[np.ndarray, "s"] | None, name: str
+) -> dict[str, Any]:
+    """Every number of the workdir's finished parts; wall times are under `timing`.
+
+    Args:
+      run: the run.
+      trajectories: those that there are.
+      rows: the pool rows that they are of; None for all.
+      name: of the config.
+    """
     timing: dict[str, float] = {}
     results: dict[str, Any] = {"config_name": name, "seed": run.config.seed}
 
@@ -121,7 +139,10 @@ def gather_results(run: Run, trajectories: Trajectories | None, name: str) -> di
         results["trajectories"] = {
             "steps": trajectories.steps.tolist(),
             "num_examples": len(trajectories.losses),
+            **({} if rows is None else {"slice_of": results["pool"]["num_examples"]}),
+            **columns.described(run),
             "refreshes": results.get("proxy", {}).pop("refreshes", []),
+            **(take(columns.SWEPT) or {}),
         }
     for part, key in (
         ("selection", "selections"),
@@ -158,6 +179,8 @@ def _check_paths(run: Run) -> None:
     given = any(entry.method == "given" for entry in config.selection.runs.values())
     for field, path, used in (
         ("trajectories.path", config.trajectories.path, True),
+        ("trajectories.slice_ids", config.trajectories.slice_ids, True),
+        ("trajectories.snapshots", config.trajectories.snapshots, True),
         ("selection.path", config.selection.path, given),
     ):
         if used and path and not epath.Path(path).exists():
@@ -169,13 +192,22 @@ def _check_paths(run: Run) -> None:
 def _models(run: Run, wanted: list[str]) -> tuple[str, ...]:
     """The models whose tokeniser the wanted stages need."""
     models = []
-    if "proxy" in wanted and not run.config.trajectories.path and _needs_trajectories(run):
+    if _trains_proxy(run, wanted) or _sweeps_again(run, wanted):
         models.append("proxy")
     if "target" in wanted and target.target_names(run):
         models.append("target")
     if not models and run.config.proxy.checkpoint and not run.config.trajectories.path:
         models.append("proxy")
     return tuple(models)
+
+
+def _trains_proxy(run: Run, wanted: list[str]) -> bool:
+    elsewhere = run.config.trajectories.path or run.config.trajectories.snapshots
+    return "proxy" in wanted and not elsewhere and _needs_trajectories(run)
+
+
+def _sweeps_again(run: Run, wanted: list[str]) -> bool:
+    return "trajectories" in wanted and bool(run.config.trajectories.snapshots) and _needs_trajectories(run)
 
 
 def _needs_trajectories(run: Run) -> bool:
@@ -189,13 +221,20 @@ def _pool_of(pools: dict[str, PreparedPool], model: str) -> PreparedPool:
     return pools[model]
 
 
-def _report(run: Run, results: dict[str, Any], trajectories: Trajectories | None) -> None:
+def _report(
+    run: Run,
+    results: dict[str, Any],
+    trajectories: Trajectories | None,
+    rows: Int64[np.ndarray, "s"] | None,
+) -> None:
     import rich.console
 
     from s2l_jax.analysis.report import write_report
     from s2l_jax.analysis.table import results_table
 
     labels = {name: Selection.load(selection.folder(run, name)).labels for name in results["selections"]}
+    if rows is not None:
+        labels = {name: of_pool[rows] for name, of_pool in labels.items()}
     page = run.workdir / "report" / "index.html"
     write_report(
         page,

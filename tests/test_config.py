@@ -35,6 +35,11 @@ def fields_of(schema, prefix=""):
 
 
 FIELDS = list(fields_of(SCHEMA))
+NEEDS_ANOTHER_FIELD = {
+    ("proxy.init", "random"),
+    ("target.init", "random"),
+    ("trajectories.cadence", "list"),
+}
 RUN_FIELDS = [(f"selection.runs.a.{name}", field) for name, field in RUN_SCHEMA.items()]
 
 
@@ -79,7 +84,7 @@ class TestFields:
             shown = float(value) if type(value) is int and type(field.default) is float else value
             assert str(error.value).startswith(f"{path}={shown!r}: ")
         for choice in field.choices:
-            if (path, choice) not in {("proxy.init", "random"), ("target.init", "random")}:
+            if (path, choice) not in NEEDS_ANOTHER_FIELD:
                 validate(with_value(path, choice))
 
     @pytest.mark.parametrize(("path", "field"), FIELDS + RUN_FIELDS, ids=lambda p: str(p)[:60])
@@ -221,6 +226,28 @@ class TestTogether:
                 {"proxy.train.steps": 40, "trajectories.every": 41},
                 r"trajectories\.every=41 is longer than the proxy's run of 40 steps",
             ),
+            ({"trajectories.cadence": "list"}, r"trajectories\.steps='' and trajectories\.cadence='list'"),
+            (
+                {"trajectories.slice_count": 10, "trajectories.slice_fraction": 0.5},
+                r"trajectories\.slice_count=10 and trajectories\.slice_fraction=0\.5: .* set one of them",
+            ),
+            (
+                {"trajectories.slice_ids": "ids.txt", "trajectories.path": "t.npy"},
+                r"trajectories\.slice_ids='ids\.txt': trajectories\.path has its own rows",
+            ),
+            (
+                {"trajectories.snapshots": "proxy/snapshots", "trajectories.path": "t.npy"},
+                r"trajectories\.path and trajectories\.snapshots: set the one to start from",
+            ),
+            (
+                {"trajectories.source": "train", "proxy.keep": "params"},
+                r"proxy\.keep is for sweeps, and with trajectories\.source='train' there are none",
+            ),
+            (
+                {"trajectories.source": "train", "trajectories.snapshots": "folder"},
+                r"trajectories\.snapshots is for sweeps",
+            ),
+            ({"trajectories.steps": "3,4"}, r"steps are listed with cadence='list', and only with it"),
         ],
     )
     def test_fields_that_disagree(self, changes, message):
@@ -238,6 +265,7 @@ class TestTogether:
             {"target.use_weights": True, "target.train.loss": "example"},
             {"proxy.train.steps": 40, "trajectories.every": 40},
             {"proxy.train.steps": 4, "trajectories.every": 40, "trajectories.path": "t.npy"},
+            {"proxy.train.steps": 4, "trajectories.every": 40, "trajectories.snapshots": "folder"},
         ],
     )
     def test_fields_that_agree(self, changes):

@@ -2,6 +2,7 @@
 
 import collections
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from s2l_jax.evaluation.evaluate import Prediction, evaluate, summarise
 from s2l_jax.evaluation.generate import generate
 from s2l_jax.evaluation.sampling import Sampling
 from s2l_jax.models import hf
+from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.trajectories.sweep import example_losses
 
@@ -154,6 +156,52 @@ def test_a_prompt_without_room_is_refused(length, model, one_device_mesh):
     prompts = [[1, 2], [3] * length]
     with pytest.raises(InputError, match=f"prompt 1 has {length} tokens; the model's context is 128"):
         generate(model, prompts, max_new_tokens=2, end_tokens=[64], mesh=one_device_mesh)
+
+
+@pytest.mark.parametrize("token", [-1, 64, 100, 200])
+def test_a_token_that_the_model_lacks_is_refused(token, model, one_device_mesh):
+    with pytest.raises(InputError, match=f"prompt 1 has the token {token}; the model's vocabulary is 64"):
+        generate(model, [[1], [2, token]], max_new_tokens=2, end_tokens=[], mesh=one_device_mesh)
+
+
+@pytest.mark.parametrize("field", ["max_new_tokens", "batch_size"])
+def test_numbers_without_sense_are_refused(field, model, one_device_mesh):
+    options = {"max_new_tokens": 2, "batch_size": 2} | {field: 0}
+    with pytest.raises(InputError, match=f"{field}=0: must be 1 or above"):
+        generate(model, [[1]], end_tokens=[], mesh=one_device_mesh, **options)
+
+
+def test_products_of_a_float32_model_are_not_rounded(model):
+    row = np.ones((1, 8), np.int32)
+
+    def precisions(model):
+        text = str(jax.make_jaxpr(lambda m: m.logits(m(row, row, row)))(model))
+        assert "dot_general" in text
+        return set(re.findall(r"precision=(\(.*?\)|\w+)", text))
+
+    half = bind(model.config, jax.tree.map(lambda p: p.astype(jnp.bfloat16), model_params(model)))
+    assert precisions(model) == {"(Precision.HIGHEST, Precision.HIGHEST)"}
+    assert precisions(half) <= {"None"}
+
+
+def test_stop_texts_end_answers(tiny, one_device_mesh, monkeypatch):
+    model, tokenizer = tiny
+    answers = {"copy": "one two END three", "add": "1 + 2 = 3", "long": "so <|end|> what"}
+
+    def answer(model, prompts, *, stops, **options):
+        tokens = [tokenizer(answers[row.source])["input_ids"] for row in ROWS]
+        assert [stops(each) for each in tokens] == [True, False, False, True]
+        assert not stops(tokens[0][:2])
+        return tokens
+
+    special = tokenizer.eos_token
+    answers["long"] = f"so {special} what"
+    monkeypatch.setattr(evaluate_module, "generate", answer)
+    predictions = evaluate(
+        model, tokenizer, ROWS, max_new_tokens=4, batch_size=2, mesh=one_device_mesh, stop=["END", special],
+        **OPTIONS,
+    )  # fmt: skip
+    assert [p.response for p in predictions] == ["one two ", "1 + 2 = 3", "1 + 2 = 3", "so "]
 
 
 def test_bfloat16_generates_alike(model, one_device_mesh, endless):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file, save_file
 
 from s2l_jax.data.synthetic_tokenizer import write_tokenizer
@@ -191,7 +192,7 @@ def test_strange_dtypes_are_listed(directory, load):
     assert f"{FUSED} is stored as I16" in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int8", "float8_e4m3fn"])
+@pytest.mark.parametrize("dtype", ["float64", "int8", "float8_e4m3fn", "bogus"])
 def test_a_dtype_that_cannot_be_had_is_refused(dtype, directory, one_device_mesh):
     with pytest.raises(InputError, match=f"dtype {dtype} is not supported; choose one of float32, bfloat16"):
         load_model(str(directory), one_device_mesh, dtype=dtype)
@@ -199,7 +200,7 @@ def test_a_dtype_that_cannot_be_had_is_refused(dtype, directory, one_device_mesh
 
 def test_fields_that_nobody_reads_and_dropout_are_named(directory):
     rewrite(directory, attention_dropout=0.25, mystery=3, use_cache=True, torch_dtype="float16")
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="not used|dropout") as caught:
         hf.load_config(directory)
     messages = sorted(str(warning.message).removeprefix(f"{directory}: ") for warning in caught)
     assert messages == [
@@ -228,6 +229,38 @@ def test_a_large_model_is_written_in_shards(directory, load, tmp_path, monkeypat
     same_params(load(tmp_path / "shards"), model)
 
 
+def test_a_smaller_export_replaces_a_sharded_one(directory, load, tmp_path, monkeypatch):
+    model = load(directory)
+    other = jax.tree.map(lambda p: p + 1, model_params(model))
+    with monkeypatch.context() as patched:
+        patched.setattr(weights, "SHARD_BYTES", 20_000)
+        hf.save_model(tmp_path, other, model.config, CONFIG, dtype=jnp.float32)
+    hf.save_model(tmp_path, model_params(model), model.config, CONFIG, dtype=jnp.float32)
+    assert sorted(f.name for f in tmp_path.glob("*.safetensors*")) == [weights.WEIGHTS]
+    same_params(load(tmp_path), model)
+    mask = (tmp_path / "config.json").stat().st_mode
+    assert (tmp_path / weights.WEIGHTS).stat().st_mode == mask, "as readable as the rest"
+
+
+def test_the_index_says_which_file_holds_a_tensor(directory, load):
+    before = load(directory)
+    index = shard(directory)
+    name, file = next(iter(index["weight_map"].items()))
+    other = next(f for f in index["weight_map"].values() if f != file)
+    tensors = load_file(directory / other)
+    save_file(tensors | {name: np.zeros_like(load_file(directory / file)[name])}, directory / other)
+    same_params(load(directory), before)
+
+
+def test_a_shard_that_the_index_forgot_is_named(directory, load):
+    index = shard(directory)
+    file = "model-00002-of-00002.safetensors"
+    index["weight_map"] = {n: f for n, f in index["weight_map"].items() if f != file}
+    (directory / weights.INDEX).write_text(json.dumps(index))
+    with pytest.raises(InputError, match=rf"is missing(.|\n)*files here that were not looked at: {file}"):
+        load(directory)
+
+
 def test_the_vocabulary_is_padded_in_memory_alone(directory, load, tmp_path):
     model = load(directory)
     flat = flatten_params(model_params(model))
@@ -254,10 +287,8 @@ def test_a_directory_without_weights_says_so(directory, load):
     (directory / weights.WEIGHTS).unlink()
     with pytest.raises(InputError, match=r"no model\.safetensors.*random") as caught:
         load(directory)
-    assert "pytorch_model.bin" not in str(caught.value)
-    (directory / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(InputError, match=r"pytorch_model\.bin.*AutoModelForCausalLM.*save_pretrained"):
-        load(directory)
+    assert "pytorch_model.bin alone must be converted once" in str(caught.value)
+    assert "save_pretrained" in str(caught.value)
 
 
 def test_damaged_weights_are_named(directory, load):
@@ -278,6 +309,9 @@ def test_damaged_weights_are_named(directory, load):
         (json.dumps(CONFIG | {"hidden_act": "swish1"}), "activation 'swish1' is not supported.*gelu"),
         (json.dumps(CONFIG | {"quantization_config": {"bits": 4}}), "quantised weights are not supported"),
         (json.dumps(CONFIG | {"num_attention_heads": 5}), "32 does not divide into 5"),
+        (json.dumps(CONFIG | {"num_attention_heads": "4"}), "a field has a value of the wrong kind"),
+        (json.dumps(CONFIG | {"num_attention_heads": 0}), "a field has a value of the wrong kind"),
+        (json.dumps(CONFIG | {"rope_scaling": [1]}), "a field has a value of the wrong kind"),
         (json.dumps(CONFIG | {"rope_parameters": {"rope_type": "yarn"}}), "rope type 'yarn'"),
         (
             json.dumps({**CONFIG, "rope_parameters": None, "rope_scaling": {"type": "linear"}}),
@@ -316,9 +350,13 @@ def test_a_path_that_is_no_hub_id_is_not_looked_up(monkeypatch):
 
 
 def test_a_hub_id_is_downloaded_without_pytorch_files(monkeypatch):
-    def download(repo, allow_patterns):
+    def download(repo, allow_patterns, ignore_patterns):
         assert repo == "owner/name"
-        assert not any(pattern.endswith(".bin") for pattern in allow_patterns)
+        files = ["config.json", "model.safetensors", "pytorch_model.bin", "onnx/model.safetensors"]
+        files += ["consolidated.safetensors", "tokenizer.json", "model-00001-of-00002.safetensors"]
+        kept = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        expected = {"config.json", "model.safetensors", "tokenizer.json", "model-00001-of-00002.safetensors"}
+        assert set(kept) == expected
         return str(GOLDEN)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)

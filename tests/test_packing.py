@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2l_jax.data.packing import Shape, best_fit, choose_shapes, deal, fill, lay_out, roughly
+from s2l_jax.data.packing import Shape, best_fit, choose_shapes, deal, fill, lay_out, roughly, slot_numbers
 
 LENGTHS = st.lists(st.integers(1, 24), min_size=1, max_size=40)
 
@@ -139,6 +139,7 @@ class TestFill:
         shape = Shape(least.rows + 2, least.loss_tokens + 5, least.examples + 3) if roomy else least
         weights = np.random.default_rng(1).uniform(1, 2, len(examples)).astype(np.float32)
         packed, numbers = fill(layout, shape, ROW, dict(enumerate(examples)), weights, range(split[1]))
+        assert np.array_equal(slot_numbers(layout, shape.examples), numbers)
         assert packed.tokens.shape == (*split, shape.rows, ROW)
         assert packed.loss_index.shape == (*split, shape.loss_tokens)
         assert packed.weights.shape == numbers.shape == (*split, shape.examples)

@@ -1,13 +1,15 @@
 """The trajectory store, and trajectories made elsewhere."""
 
+import concurrent.futures
 import json
+import threading
 
 import numpy as np
 import pytest
 
 from s2l_jax.errors import InputError
 from s2l_jax.trajectories.load import load_trajectories
-from s2l_jax.trajectories.store import TrajectoryStore
+from s2l_jax.trajectories.store import TrajectoryStore, Writers
 
 IDS = np.array([2**64 - 1, 5, 0, 2**63, 17], np.uint64)
 ATTRIBUTES = {"proxy": "tiny", "settings": "a1"}
@@ -116,6 +118,44 @@ class TestStore:
         assert np.array_equal(store.read(), COLUMNS)
         assert np.array_equal(store.ids(), IDS)
 
+    @pytest.mark.parametrize(
+        ("size", "chunk", "count"), [(5, 2, 2), (5, 2, 4), (5, 8, 2), (7, 1, 3), (6, 3, 1)]
+    )
+    def test_writers_share_whole_chunks(self, size, chunk, count):
+        shares = [Writers(index, count).rows(size, chunk) for index in range(count)]
+        assert [row for share in shares for row in range(size)[share]] == list(range(size))
+        assert all(share.start % chunk == 0 or share.start == size for share in shares)
+        chunks = [-(-(share.stop - share.start) // chunk) for share in shares]
+        assert max(chunks) - min(chunks) <= 1
+
+    def test_written_by_several_at_once(self, tmp_path, monkeypatch):
+        """Each writes its chunks; the column is listed when all have written."""
+        monkeypatch.setattr("s2l_jax.trajectories.store._CHUNK_ROWS", 2)
+        path = tmp_path / "t.zarr"
+        new_store(path, columns=0)
+        meeting = threading.Barrier(2, timeout=60)
+        seen = {0: [], 1: []}
+
+        def write(index):
+            def barrier(name):
+                seen[index].append((name, TrajectoryStore(path).steps().tolist()))
+                meeting.wait()
+
+            store = TrajectoryStore(path, Writers(index, 2, barrier))
+            for step, column in zip(STEPS, COLUMNS.T, strict=True):
+                mine = Writers(index, 2).rows(5, 2)
+                only_mine = np.full(5, np.nan, np.float32)
+                only_mine[mine] = column[mine]
+                store.append(step, only_mine)
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            list(pool.map(write, range(2)))
+        assert np.array_equal(TrajectoryStore(path).read(), COLUMNS)
+        assert TrajectoryStore(path).steps().tolist() == STEPS
+        for index in seen:
+            assert seen[index][1] == ("column 0 written", [])
+            assert seen[index][4] == ("column 10 written", [0])
+
     def test_read_by_zarr(self, tmp_path):
         zarr = pytest.importorskip("zarr")
         new_store(tmp_path / "t.zarr")
@@ -124,6 +164,7 @@ class TestStore:
         assert np.array_equal(group["ids"][:], IDS)
         assert group["steps"][:].tolist() == STEPS
         assert dict(group.attrs) == ATTRIBUTES
+        assert [group[name].dtype for name in ("losses", "steps", "ids")] == [np.float32, np.int64, np.uint64]
 
     def test_read_by_xarray(self, tmp_path):
         xarray = pytest.importorskip("xarray")
@@ -135,7 +176,54 @@ class TestStore:
             assert data.steps.dims == ("checkpoint",)
             assert data.steps.values.tolist() == STEPS
             assert data.ids.dims == ("example",)
+            assert data.ids.values.tolist() == IDS.tolist()
             assert data.attrs["settings"] == "a1"
+
+    def test_an_unfinished_column_does_not_count_for_others(self, tmp_path, monkeypatch):
+        """What zarr and xarray find after a writer was killed between the losses and the step."""
+        zarr, xarray = pytest.importorskip("zarr"), pytest.importorskip("xarray")
+        path = tmp_path / "t.zarr"
+        store = new_store(path, columns=2)
+
+        def killed(name):
+            if "written" in name:
+                raise KeyboardInterrupt
+
+        store = TrajectoryStore(path, Writers(barrier=killed))
+        with pytest.raises(KeyboardInterrupt):
+            store.append(20, COLUMNS[:, 2])
+        group = zarr.open_group(str(path), mode="r")
+        steps = group["steps"][:]
+        assert steps.tolist() == [0, 10, -1]
+        assert np.array_equal(group["losses"][:][:, steps >= 0], COLUMNS[:, :2])
+        with xarray.open_zarr(path, consolidated=False) as data:
+            listed = data.isel(checkpoint=data.steps.values >= 0)
+            assert listed.steps.values.tolist() == [0, 10]
+            assert np.array_equal(listed.losses, COLUMNS[:, :2])
+        assert load_trajectories(path).steps.tolist() == [0, 10]
+        new_store(path, columns=0).append(20, COLUMNS[:, 2])
+        assert zarr.open_group(str(path), mode="r")["steps"][:].tolist() == [0, 10, 20]
+
+    @pytest.mark.parametrize("step", [500, 499, 10, 9, 0, -1])
+    def test_later_columns_dropped(self, tmp_path, step):
+        path = tmp_path / "t.zarr"
+        store = new_store(path)
+        store.drop_after(step)
+        kept = sum(each <= step for each in STEPS)
+        assert store.steps().tolist() == STEPS[:kept]
+        assert np.array_equal(TrajectoryStore(path).read(), COLUMNS[:, :kept])
+        store.append(1000, COLUMNS[:, 0] + 1)
+        assert TrajectoryStore(path).steps().tolist() == [*STEPS[:kept], 1000]
+        assert np.array_equal(store.column(kept), COLUMNS[:, 0] + 1)
+
+    def test_a_dropped_step_does_not_come_back(self, tmp_path):
+        """Arrays that grow again have the fill value where they were cut."""
+        import tensorstore as ts
+
+        path = tmp_path / "t.zarr"
+        new_store(path).drop_after(0)
+        steps = ts.open({"driver": "zarr3", "kvstore": f"file://{path}/steps/"}).result()
+        assert steps.resize(exclusive_max=(4,)).result()[:].read().result().tolist() == [0, -1, -1, -1]
 
 
 class TestLoading:
@@ -194,7 +282,7 @@ class TestLoading:
         ("name", "content", "message"),
         [
             ("none.npy", None, "no such file or folder; check trajectories.path"),
-            ("t.csv", b"1,2", r"not a trajectory store, .npy or .npz"),
+            ("t.csv", b"1,2", r"not a trajectory store, .npy, .npz or .parquet"),
             ("t.npy", b"", "not a readable NumPy file"),
             ("t.npy", b"garbage", "not a readable NumPy file"),
             ("t.npz", b"", "not a readable NumPy file"),

@@ -330,12 +330,22 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if proxy:
         facts.append(_model_fact("proxy", [proxy]))
     if swept.get("steps"):
-        count = swept.get("num_examples")
-        remark_text = f"of {count:,} examples" if count is not None else ""
-        facts.append(("trajectories", f"{len(swept['steps'])} checkpoints", remark_text))
+        facts.append(_trajectories_fact(swept))
     if targets:
         facts.append(_model_fact("target", targets))
     return facts
+
+
+def _trajectories_fact(swept: Mapping[str, Any]) -> tuple[str, str, str]:
+    columns, count, pool = len(swept["steps"]), swept.get("num_examples"), swept.get("slice_of")
+    remark = []
+    if count is not None:
+        remark.append(f"of {count:,} examples")
+    if pool is not None:
+        remark.append(f"a slice of the pool's {pool:,}: selections by trajectory are from it")
+    if swept.get("source") == "train":
+        return "trajectories", f"training losses of {columns} epochs", ", ".join(remark)
+    return "trajectories", f"{columns} checkpoints", ", ".join(remark)
 
 
 def _model_fact(what: str, models: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:

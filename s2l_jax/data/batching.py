@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64
 
 from s2l_jax.data.order import visit_order
-from s2l_jax.data.packing import Layout, PackedRows, Shape, choose_shapes, fill, lay_out
+from s2l_jax.data.packing import Layout, PackedRows, Shape, choose_shapes, fill, lay_out, slot_numbers
 
 _PLANNED_STEPS = 32_768  # steps laid out ahead to choose shapes; seconds of work
 _ROW_MULTIPLE = 32
@@ -32,6 +32,7 @@ class Batch:
     examples: Int64[np.ndarray, "b"]  # pool rows, all processes
     rows: PackedRows
     size: "Size"  # all processes
+    slots: Int32[np.ndarray, "a g e"]  # place in `examples` of each slot, -1 for none; all processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Batches:
             pool_rows,
             rows,
             size_of(self.examples, pool_rows),
+            slot_numbers(layout, shape.examples),
         )
 
     def size(self) -> Size:

@@ -182,6 +182,16 @@ def fill(
     return packed, numbers
 
 
+def slot_numbers(layout: Layout, num_slots: int) -> Int32[np.ndarray, "a g e"]:
+    """The example number in each slot of all groups, as `fill` places them (-1: none)."""
+    numbers = np.full((len(layout.groups), len(layout.groups[0]), num_slots), -1, np.int32)
+    for i, microbatch in enumerate(layout.groups):
+        for j, group in enumerate(microbatch):
+            held = [number for row in group for number in row]
+            numbers[i, j, : len(held)] = held
+    return numbers
+
+
 def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
     """At most `most` shapes that cover all of `shapes` with the least padding, smallest first.
 

@@ -7,15 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int32
 
 from s2l_jax.evaluation.sampling import Sampling, next_tokens
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.cache import KeyValueCache
 from s2l_jax.models.parameters import Params, bind, unstacked
-from s2l_jax.parallel.mesh import row_groups
-from s2l_jax.parallel.sharding import replicated, rows
+from s2l_jax.parallel.attention import attention_on
+from s2l_jax.parallel.mesh import ROW_AXES, row_groups
+from s2l_jax.parallel.sharding import replicated, row_constraint, rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,7 @@ def compile_programs(
 ) -> Programs:
     """The programs for one model and one way to draw; shapes compile as they come."""
     groups = row_groups(mesh)
+    attend, constrain = attention_on(mesh, config, dtype), row_constraint(mesh)
 
     def chosen(rows: Rows, logits: Float[Array, "b v"]) -> Rows:
         """The rows with their next tokens, those that had none left excepted."""
@@ -105,7 +108,9 @@ def compile_programs(
         batch, width = tokens.shape
         positions = jnp.arange(width) - (width - lengths[:, None])
         segments = (positions >= 0).astype(jnp.int32)
-        hidden, kept = model.prefill(tokens, jnp.maximum(positions, 0), segments)
+        hidden, kept = model.prefill(
+            tokens, jnp.maximum(positions, 0), segments, constrain=constrain, attend=attend
+        )
         keys, values = (tuple(each[i].astype(dtype) for each in kept) for i in range(2))
         zeros = jnp.zeros(batch, jnp.int32)
         fresh = Rows(
@@ -127,8 +132,14 @@ def compile_programs(
             return out.reshape(whole.shape)
 
         slots = rows.cache.positions.shape[1]
-        cache = _shifted(fresh.cache, slots, rows.cache.end - fresh.cache.end)
-        moved = dataclasses.replace(fresh, cache=dataclasses.replace(cache, end=rows.cache.end))
+        shift = rows.cache.end - fresh.cache.end
+        cache = KeyValueCache(
+            tuple(_shifted(keys, slots, shift) for keys in fresh.cache.keys),
+            tuple(_shifted(values, slots, shift) for values in fresh.cache.values),
+            _shifted_positions(fresh.cache.positions, slots, shift),
+            rows.cache.end,
+        )
+        moved = dataclasses.replace(fresh, cache=cache)
         return jax.tree.map(lambda w, n: put(w, n) if w.ndim else w, rows, moved)
 
     def decode(params: Params, rows: Rows, stop_at: Int32[Array, ""], num_steps: Int32[Array, ""]) -> Rows:
@@ -148,7 +159,15 @@ def compile_programs(
         return jax.lax.while_loop(goes_on, step, (jnp.int32(0), rows))[1]
 
     def move(rows: Rows, slots: int, shift: Int32[Array, ""]) -> Rows:
-        return dataclasses.replace(rows, cache=_shifted(rows.cache, slots, shift))
+        old = rows.cache
+        layers = []
+        for held in zip(old.keys, old.values, strict=True):  # so that no second cache is held
+            layers.append(move_layer(held, slots, shift))
+            for each in held:
+                each.delete()
+        keys, values = zip(*layers, strict=True)
+        positions, end = move_positions(old.positions, slots, shift), old.end + shift
+        return dataclasses.replace(rows, cache=KeyValueCache(keys, values, positions, end))
 
     def keep(rows: Rows, going: Bool[Array, "b"]) -> Rows:
         return dataclasses.replace(rows, going=rows.going & going)
@@ -156,34 +175,44 @@ def compile_programs(
     def gather(rows: Rows) -> tuple[jax.Array, ...]:
         return rows.going, rows.counts, rows.positions, rows.answers
 
-    shardings = _shardings(mesh)
+    shardings = _shardings(mesh, config)
+    move_positions = jax.jit(_shifted_positions, static_argnums=1, out_shardings=shardings.positions)
+    move_layer = jax.jit(
+        lambda held, slots, shift: tuple(_shifted(each, slots, shift) for each in held),
+        static_argnums=1,
+        out_shardings=shardings.cache.keys[:2],
+    )
     return Programs(
         prepare=jax.jit(prepare),
         empty=jax.jit(empty, static_argnums=(0, 1), out_shardings=shardings),
         prefill=jax.jit(prefill, out_shardings=shardings),
         insert=jax.jit(insert, donate_argnums=0, out_shardings=shardings),
         decode=jax.jit(decode, donate_argnums=1, out_shardings=shardings),
-        move=jax.jit(move, static_argnums=1, out_shardings=shardings),
+        move=move,
         keep=jax.jit(keep, donate_argnums=0, out_shardings=shardings),
         gather=jax.jit(gather, out_shardings=replicated(mesh)),
     )
 
 
-def _shifted(cache: KeyValueCache, slots: int, shift: Int32[Array, ""]) -> KeyValueCache:
-    """A cache of `slots` slots with the contents of another, `shift` slots further on."""
-    before = cache.positions.shape[1]
+def _shifted(held: Float[Array, "b h s d"], slots: int, shift: Int32[Array, ""]) -> Float[Array, "b h t d"]:
+    """`slots` slots with the contents of others, `shift` slots further on; the rest holds anything."""
+    source = jnp.clip(jnp.arange(slots) - shift, 0, held.shape[2] - 1)
+    return jnp.take(held, source, axis=2)
+
+
+def _shifted_positions(
+    positions: Int32[Array, "b s"], slots: int, shift: Int32[Array, ""]
+) -> Int32[Array, "b t"]:
+    """The same for what slots hold; -1 for the rest."""
     source = jnp.arange(slots) - shift
-    inside = (source >= 0) & (source < before)
-    source = jnp.clip(source, 0, before - 1)
-    return KeyValueCache(
-        tuple(jnp.take(keys, source, axis=2) for keys in cache.keys),
-        tuple(jnp.take(values, source, axis=2) for values in cache.values),
-        jnp.where(inside, jnp.take(cache.positions, source, axis=1), -1),
-        cache.end + shift,
-    )
+    inside = (source >= 0) & (source < positions.shape[1])
+    return jnp.where(inside, jnp.take(positions, source, axis=1, mode="clip"), -1)
 
 
-def _shardings(mesh: Mesh) -> Any:
+def _shardings(mesh: Mesh, config: DecoderConfig) -> Any:
     row: Any = rows(mesh)
+    heads = "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
+    held: Any = NamedSharding(mesh, P(ROW_AXES, heads))
     whole: Any = replicated(mesh)
-    return Rows(KeyValueCache(row, row, row, whole), row, row, row, row, row, row)
+    layers = (held,) * config.num_layers
+    return Rows(KeyValueCache(layers, layers, row, whole), row, row, row, row, row, row)

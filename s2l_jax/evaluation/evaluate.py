@@ -99,7 +99,7 @@ def evaluate(
         stops=_stops(tokenizer, stop) if stop else None,
         progress=progress,
     )
-    responses = [_before(text, stop) for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+    responses = [_text(tokenizer, answer, stop) for answer in answers]
     return [
         Prediction(
             id=row.id,
@@ -130,11 +130,22 @@ def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def _stops(tokenizer: Any, stop: Sequence[str]) -> Stops:
-    return lambda answer: any(text in tokenizer.decode(answer, skip_special_tokens=True) for text in stop)
+    def found(answer: list[int]) -> bool:
+        text = tokenizer.decode(answer)  # with special tokens, which a stop text may name
+        return any(each in text for each in stop)
+
+    return found
 
 
-def _before(response: str, stop: Sequence[str]) -> str:
-    return response[: min([response.find(text) for text in stop if text in response], default=len(response))]
+def _text(tokenizer: Any, answer: list[int], stop: Sequence[str]) -> str:
+    """An answer's text up to the first stop text, without special tokens."""
+    if not stop:
+        return tokenizer.decode(answer, skip_special_tokens=True)
+    text = tokenizer.decode(answer)
+    text = text[: min([text.find(each) for each in stop if each in text], default=len(text))]
+    for special in tokenizer.all_special_tokens:
+        text = text.replace(special, "")
+    return text
 
 
 def _summary(predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.decoding import Limits, Programs, Rows, compile_programs
 from s2l_jax.evaluation.sampling import GREEDY, Sampling
+from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.parameters import model_params
 from s2l_jax.parallel.mesh import row_groups
@@ -58,9 +59,13 @@ def generate(
       progress: called with the number of prompts answered so far.
 
     Raises:
-      InputError: an empty prompt, or one as long as the model's context.
+      InputError: an empty prompt, one as long as the model's context, or one with a token id that is
+        not in the model's vocabulary; no room for answers.
     """
-    _check(prompts, model.config.max_positions)
+    for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name}={value}: must be 1 or above.")
+    _check(prompts, model.config)
     limits = Limits(max_new_tokens, tuple(end_tokens), model.config.max_positions)
     programs = compile_programs(model.config, limits, sampling, dtype, mesh)
     params = programs.prepare(model_params(model))
@@ -72,8 +77,14 @@ def generate(
     return answers
 
 
-def _check(prompts: Sequence[Sequence[int]], context: int) -> None:
+def _check(prompts: Sequence[Sequence[int]], config: DecoderConfig) -> None:
+    context = config.max_positions
     for number, prompt in enumerate(prompts):
+        if strange := [token for token in prompt if not 0 <= token < config.vocab_size]:
+            raise InputError(
+                f"prompt {number} has the token {strange[0]}; the model's vocabulary is {config.vocab_size}: "
+                "the tokeniser is not the model's."
+            )
         if not 0 < len(prompt) < context:
             raise InputError(
                 f"prompt {number} has {len(prompt)} tokens; the model's context is {context}, and an "
@@ -99,7 +110,7 @@ class _Batch:
         self._groups = row_groups(mesh)
         self._per_group = -(-min(batch_size, max(1, len(prompts))) // self._groups)
         self._at_once = -(-self._per_group // _REFILL_SHARE)
-        self._waiting = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), n), reverse=True)
+        self._waiting = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), -n))
         batch = self._groups * self._per_group
         self._owner = np.full(batch, -1)  # prompt that each row answers; -1: none
         self._lengths = np.zeros(batch, np.int64)  # tokens each row has in the cache
@@ -133,7 +144,7 @@ class _Batch:
         width = _bucket(max(map(len, chosen)))
         tokens = np.zeros((numbers.size, width), np.int32)
         for at, prompt in enumerate(chosen):
-            if prompt:
+            if len(prompt):
                 tokens[at, width - len(prompt) :] = prompt
                 row = at // self._at_once * self._per_group + places.flat[at]
                 self._owner[row], self._lengths[row] = numbers.flat[at], len(prompt)

@@ -1,8 +1,9 @@
 """The decoder: one NNX module whose settings cover every supported family."""
 
+import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,24 @@ REMAT_POLICIES: dict[str, Any] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # projections kept, the rest again
     "full": jax.checkpoint_policies.nothing_saveable,  # only each layer's input is kept
 }
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_full_precision(
+    method: Callable[Concatenate["Decoder", P], R],
+) -> Callable[Concatenate["Decoder", P], R]:
+    """Matrix products of a float32 model are in float32; GPUs and TPUs would round their inputs."""
+
+    @functools.wraps(method)
+    def run(self: "Decoder", *args: P.args, **options: P.kwargs) -> R:
+        wide = self.embed.embedding[...].dtype == jnp.float32
+        with jax.default_matmul_precision("highest") if wide else contextlib.nullcontext():
+            return method(self, *args, **options)
+
+    return run
 
 
 class Decoder(nnx.Module):
@@ -60,6 +79,7 @@ class Decoder(nnx.Module):
             )
         )
 
+    @_in_full_precision
     def __call__(
         self,
         tokens: Int[Array, "b l"],
@@ -83,7 +103,7 @@ class Decoder(nnx.Module):
           noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
         """
 
-        windows = self._windows()
+        windows = self._windows(tokens.shape[1])
         alike = len(set(windows)) == 1  # a kernel needs to know the window when it is compiled
         by_layer = None if alike else jnp.array([window or 0 for window in windows], jnp.int32)
 
@@ -94,26 +114,36 @@ class Decoder(nnx.Module):
 
         policy = REMAT_POLICIES[remat]
         body = layer if policy is None else jax.checkpoint(layer, policy=policy)
-        x = constrain(self._embedded(tokens, positions))
+        # The lookup is in float32 for its gradient: a frequent token's many summands must not be
+        # added in bfloat16.
+        x = constrain(self._looked_up(tokens, positions, jnp.float32))
         return self.final_norm(jax.lax.scan(body, x, (self.layers, by_layer, noise))[0])
 
+    @_in_full_precision
     def prefill(
         self,
         tokens: Int[Array, "b l"],
         positions: Int[Array, "b l"],
         segments: Int[Array, "b l"],
+        *,
+        constrain: Constrain = lambda x: x,
+        attend: Attend = attend,
     ) -> tuple[Float[Array, "b l e"], list[tuple[Float[Array, "b h l d"], Float[Array, "b h l d"]]]]:
-        """Final hidden states of rows, and each layer's keys and values; needs unstacked layers."""
-        x, kept = self._embedded(tokens, positions), []
-        for block, window in zip(self.layers, self._windows(), strict=True):
+        """Final hidden states of rows, and each layer's keys and values; needs unstacked layers.
+
+        The arguments are those of `__call__`.
+        """
+        x, kept = constrain(self._looked_up(tokens, positions)), []
+        for block, window in zip(self.layers, self._windows(tokens.shape[1]), strict=True):
 
             def core(query: jax.Array, key: jax.Array, value: jax.Array, window: Any = window) -> jax.Array:
                 kept.append((key.swapaxes(1, 2), value.swapaxes(1, 2)))
                 return attend(query, key, value, segments=segments, window=window)
 
-            x = block(x, positions, core)
+            x = constrain(block(x, positions, core))
         return self.final_norm(x), kept
 
+    @_in_full_precision
     def extend(
         self, tokens: Int[Array, "b"], positions: Int[Array, "b"], cache: KeyValueCache
     ) -> tuple[Float[Array, "b e"], KeyValueCache]:
@@ -125,8 +155,9 @@ class Decoder(nnx.Module):
           cache: of all tokens before.
         """
         cache = cache.place(positions)
-        x = self._embedded(tokens[:, None], positions[:, None])
-        for number, (block, window) in enumerate(zip(self.layers, self._windows(), strict=True)):
+        x = self._looked_up(tokens[:, None], positions[:, None])
+        windows = self._windows(cache.positions.shape[1])
+        for number, (block, window) in enumerate(zip(self.layers, windows, strict=True)):
 
             def core(
                 query: jax.Array,
@@ -146,6 +177,7 @@ class Decoder(nnx.Module):
         """Next-token logits in float32, whatever the parameters' dtype."""
         return self.padded_logits(hidden)[..., : self.config.vocab_size]
 
+    @_in_full_precision
     def padded_logits(self, hidden: Float[Array, "*b e"]) -> Float[Array, "*b p"]:
         """`logits` with the vocabulary's padding, which has no probability: its logits are -inf."""
         kernel = self.embed.embedding[...].T if self.lm_head is None else self.lm_head.kernel[...]
@@ -157,20 +189,22 @@ class Decoder(nnx.Module):
         token = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
         return jnp.where(token < self.config.vocab_size, logits, -jnp.inf)
 
-    def _embedded(self, tokens: Int[Array, "b q"], positions: Int[Array, "b q"]) -> Float[Array, "b q e"]:
+    def _looked_up(
+        self, tokens: Int[Array, "b q"], positions: Int[Array, "b q"], dtype: Any = None
+    ) -> Float[Array, "b q e"]:
+        """Embeddings in the parameters' dtype, looked up (and given a gradient) in `dtype`."""
         table = self.embed.embedding[...]
-        # The lookup is in float32 for its gradient: a frequent token's many summands must not be
-        # added in bfloat16.
-        x = jnp.take(table.astype(jnp.float32), tokens, axis=0)
+        dtype = dtype or table.dtype
+        x = jnp.take(table.astype(dtype), tokens, axis=0)
         if self.embed_positions is not None:
-            x += jnp.take(
-                self.embed_positions.embedding[...].astype(jnp.float32), positions, axis=0, mode="clip"
-            )
+            learned = self.embed_positions.embedding[...].astype(dtype)
+            x += jnp.take(learned, positions, axis=0, mode="clip")
         x = x.astype(table.dtype)
         multiplier = self.config.embedding_multiplier
         # Rounded first, as the reference does: in bfloat16 that is another number.
         return x if multiplier == 1.0 else x * jnp.asarray(multiplier, x.dtype)
 
-    def _windows(self) -> list[int | None]:
-        """Of each layer: tokens a query sees, None for all."""
-        return [window or None for window in self.config.windows] or [None] * self.config.num_layers
+    def _windows(self, length: int) -> list[int | None]:
+        """Of each layer: tokens a query sees, None for all of a row of `length`."""
+        windows = self.config.windows or (0,) * self.config.num_layers
+        return [window if 0 < window < length else None for window in windows]

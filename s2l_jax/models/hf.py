@@ -41,13 +41,14 @@ def resolve(checkpoint: str) -> epath.Path:
             huggingface_hub.snapshot_download(
                 checkpoint,
                 allow_patterns=_FILES,
+                ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
             )
         )
     except Exception as error:
         raise InputError(
             f"{checkpoint}: not a local directory, and the Hugging Face hub did not give it "
             f"({_brief(error)}). Without network, download it elsewhere (`hf download`) and give the "
-            "directory's path."
+            "directory's path; for a gated model accept its licence there and log in (`hf auth login`)."
         ) from error
 
 

@@ -86,6 +86,7 @@ def save_adapter(
             tensors[key_b] = np.ascontiguousarray(b[module.order])
     with artifacts.writing_folder(path) as folder:
         save_file(tensors, str(folder / f".{WEIGHTS}.tmp"), metadata={"format": "pt"})
+        artifacts.share(folder / f".{WEIGHTS}.tmp")
         (folder / f".{WEIGHTS}.tmp").replace(folder / WEIGHTS)
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))

@@ -50,10 +50,9 @@ def load_params(
       InputError: a dtype that is not supported; weights missing; tensors missing, unexpected, of
         a shape that does not fit config.json or of a strange dtype: all of them are listed.
     """
-    if jnp.dtype(dtype) not in map(jnp.dtype, DTYPES.values()):
-        raise InputError(
-            f"dtype {jnp.dtype(dtype).name} is not supported; choose one of {', '.join(DTYPES)}."
-        )
+    named = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+    if named not in DTYPES:
+        raise InputError(f"dtype {named} is not supported; choose one of {', '.join(DTYPES)}.")
     files = _TensorFiles(directory, kind)
     files.check(config)
     files.check_tie(config)
@@ -84,6 +83,7 @@ def save_params(
     """
     from safetensors.numpy import save_file
 
+    _clear(folder)
     item = jnp.dtype(dtype).itemsize
     shards: list[list[str]] = [[]]
     room, total = SHARD_BYTES, 0
@@ -103,9 +103,19 @@ def save_params(
         if jax.process_index() == 0:
             with artifacts.writing_folder(folder) as local:
                 save_file(shard, str(local / f".{file}.tmp"), metadata={"format": "pt"})
+                artifacts.share(local / f".{file}.tmp")
                 (local / f".{file}.tmp").replace(local / file)
     if len(shards) > 1 and jax.process_index() == 0:
         artifacts.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+
+
+def _clear(folder: epath.Path) -> None:
+    """Remove an older model's weights: an index left behind would be preferred to a single file."""
+    if jax.process_index() == 0 and folder.exists():
+        for name in ("config.json", INDEX, WEIGHTS):
+            (folder / name).unlink(missing_ok=True)
+        for shard in folder.glob("model-*-of-*.safetensors"):
+            shard.unlink()
 
 
 class _TensorFiles:
@@ -113,30 +123,33 @@ class _TensorFiles:
 
     def __init__(self, directory: epath.Path, kind: Family):
         self._directory, self._kind = directory, kind
+        index: dict[str, str] = {}
         if (directory / INDEX).exists():
-            files = self._indexed(directory / INDEX)
-        elif (directory / WEIGHTS).exists():
-            files = [directory / WEIGHTS]
-        else:
+            index = self._read_index(directory / INDEX)
+        elif not (directory / WEIGHTS).exists():
             raise InputError(_no_weights(directory))
+        files = sorted(set(index.values())) or [WEIGHTS]
         found = {}
         for file in files:
-            with _open(file) as opened:
+            with _open(directory / file) as opened:
                 for name in opened.keys():  # noqa: SIM118  (not a mapping)
-                    part = opened.get_slice(name)
-                    found[name] = (file, tuple(part.get_shape()), part.get_dtype())
+                    if index.get(name, file) == file:
+                        part = opened.get_slice(name)
+                        found[name] = (directory / file, tuple(part.get_shape()), part.get_dtype())
         # Checkpoints of the model without its head lack the prefix that all other names begin with.
         self._bare = not any(name.startswith(kind.prefix) for name in found)
         self._found = found
+        self._others = sorted(f.name for f in directory.glob("*.safetensors") if f.name not in files)
 
-    def _indexed(self, index: epath.Path) -> list[epath.Path]:
+    def _read_index(self, file: epath.Path) -> dict[str, str]:
         try:
-            names = sorted(set(artifacts.read_json(index)["weight_map"].values()))
+            index = dict(artifacts.read_json(file)["weight_map"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index}: not an index of safetensors files ({error!r}).") from error
-        if absent := [name for name in names if not (index.parent / name).exists()]:
-            raise InputError(f"{index}: names shards that are not there: {', '.join(absent)}.")
-        return [index.parent / name for name in names]
+            raise InputError(f"{file}: not an index of safetensors files ({error!r}).") from error
+        absent = [name for name in sorted(set(index.values())) if not (file.parent / name).exists()]
+        if absent:
+            raise InputError(f"{file}: names shards that are not there: {', '.join(absent)}.")
+        return index
 
     def stored_name(self, name: str) -> str:
         """What the files call a tensor."""
@@ -169,6 +182,8 @@ class _TensorFiles:
         for name in sorted(self._found.keys() - expected - tied):
             if not f".{name}".endswith(self._kind.buffers):
                 problems.append(f"{name} is not part of a {config.family} model with this config.json")
+        if problems and self._others:
+            problems.append(f"files here that were not looked at: {', '.join(self._others)}")
         if problems:
             listed = "\n  ".join(problems)
             raise InputError(f"{self._directory}: the weights do not fit config.json:\n  {listed}")
@@ -197,15 +212,10 @@ def _open(file: epath.Path) -> Any:
 
 
 def _no_weights(directory: epath.Path) -> str:
-    hint = ""
-    if list(directory.glob("pytorch_model*.bin")):
-        hint = (
-            " It has pytorch_model.bin: convert it once with transformers, "
-            f"AutoModelForCausalLM.from_pretrained({str(directory)!r}).save_pretrained('elsewhere')."
-        )
     return (
-        f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load.{hint} To start from random "
-        "weights set init='random'."
+        f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load. A checkpoint that has "
+        "pytorch_model.bin alone must be converted once, with transformers: AutoModelForCausalLM"
+        ".from_pretrained(NAME).save_pretrained(FOLDER). To start from random weights set init='random'."
     )
 
 

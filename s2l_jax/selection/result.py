@@ -20,7 +20,8 @@ class Selection:
 
     Attributes:
       indices: the chosen rows, sorted and distinct.
-      labels: the cluster of every row of the pool; all 0 where the method has no clusters.
+      labels: the cluster of every row of the pool; all 0 where the method has no clusters, -1 for
+        rows that could not be chosen because the choice was from a slice of the pool.
       centroids: of the clusters, in the columns that were clustered; [0, 0] without clusters.
       cluster_sources: the source of each cluster, where sources were clustered on their own.
       weights: one per chosen row: for S2L |C_k| / R_k, its cluster's rows per row chosen from it
@@ -48,8 +49,14 @@ class Selection:
 
     @property
     def cluster_sizes(self) -> Int[np.ndarray, " k"]:
-        """How many rows of the pool each cluster has; empty where the method has no clusters."""
-        return np.bincount(self.labels, minlength=1)[: len(self.centroids)]
+        """How many rows each cluster has; empty where the method has no clusters."""
+        size = len(self.centroids)
+        return np.bincount(self.labels[self.labels >= 0], minlength=size)[:size]
+
+    @property
+    def num_candidates(self) -> int:
+        """How many rows the choice was from: the pool's, or those of a slice of it."""
+        return int((self.labels >= 0).sum())
 
     @property
     def picked_per_cluster(self) -> Int[np.ndarray, " k"]:
@@ -79,6 +86,7 @@ class Selection:
             "seed": self.seed,
             "options": self.options,
             "num_examples": len(self.labels),
+            "num_candidates": self.num_candidates,
             "size": len(self.indices),
             "num_clusters": len(self.centroids),
             "sources": {
@@ -95,8 +103,8 @@ class Selection:
         """Write the folder: indices.npy, centroids.npy, clusters.parquet and summary.json.
 
         Each file is written whole or not at all, summary.json last: with it the folder is complete.
-        clusters.parquet has one line per row of the pool: row, id, source, cluster, selected, and
-        weight (0 where not selected).
+        clusters.parquet has one line per row of the pool: row, id, source, cluster (-1 outside of
+        the slice that was selected from), selected, and weight (0 where not selected).
         """
         folder = epath.Path(path)
         (folder / "summary.json").unlink(missing_ok=True)

@@ -59,10 +59,11 @@ def _evaluate_one(run: Run, name: str, rows: list[PoolRow], identity: str) -> No
     if record.done:
         return
     model: Decoder
+    dtype = weights.DTYPES[config.evaluation.dtype]
     if name == UNTUNED:
-        model, tokenizer = bound(open_model(run, "target")), tokenizer_of(config.target)
+        model, tokenizer = bound(open_model(run, "target"), dtype), tokenizer_of(config.target)
     else:
-        model, tokenizer = load_export(run, target_folder(run, name))
+        model, tokenizer = load_export(run, target_folder(run, name), dtype)
     progress = Progress(f"evaluating {name}", len(rows), "answers")
     predictions = evaluate(
         model,
@@ -73,7 +74,7 @@ def _evaluate_one(run: Run, name: str, rows: list[PoolRow], identity: str) -> No
         max_length=config.tokenize.max_length,
         max_new_tokens=config.evaluation.max_new_tokens,
         batch_size=batch_size,
-        dtype=weights.DTYPES[config.evaluation.dtype],
+        dtype=dtype,
         sampling=Sampling(
             config.evaluation.temperature, config.evaluation.top_k, config.evaluation.top_p, config.seed
         ),

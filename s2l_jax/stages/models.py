@@ -109,9 +109,9 @@ def check_model(run: Run, what: str) -> None:
         hf.check_weights(hf.resolve(settings.checkpoint), model.config)
 
 
-def bound(model: Model) -> Any:
-    """The model with its initial weights."""
-    return bind(model.config, model.initial_params())
+def bound(model: Model, dtype: Any) -> Any:
+    """The model with its initial weights, in `dtype`."""
+    return bind(model.config, model.initial_params(dtype))
 
 
 def first_params(run: Run, model: Model) -> Callable[[], Params]:
@@ -150,16 +150,17 @@ def export(run: Run, model: Model, params: Params, folder: epath.Path) -> None:
     )
 
 
-def load_export(run: Run, folder: epath.Path) -> tuple[Decoder, Any]:
-    """The model and tokeniser that `export` wrote."""
+def load_export(run: Run, folder: epath.Path, dtype: Any) -> tuple[Decoder, Any]:
+    """The model, in `dtype`, and tokeniser that `export` wrote."""
     settings: ConfigDict = run.config.target
     if not settings.lora.rank or settings.lora.export == "merged":
         with artifacts.reading_folder(folder / WHOLE) as path:
-            return load_model(str(path), run.mesh), hf.load_tokenizer(path)
+            return load_model(str(path), run.mesh, dtype), hf.load_tokenizer(path)
     model = open_model(run, "target")
     assert model.lora is not None
     with artifacts.reading_folder(folder / ADAPTER) as path:
         adapters = load_adapter(path, model.trained_config, model.hf_config)
         tokenizer = hf.load_tokenizer(path)
     adapters = put_adapters(model.trained_config, run.mesh, adapters)
-    return bind(model.config, merge(model.initial_params(), adapters, model.lora)), tokenizer
+    params = merge(model.initial_params(), adapters, model.lora)
+    return bind(model.config, jax.tree.map(lambda p: p.astype(dtype), params)), tokenizer

@@ -45,6 +45,8 @@ def what_decides(model: ConfigDict) -> dict[str, Any]:
     """The fields of a `proxy` or `target` group that its result depends on."""
     settings = model.to_dict()
     settings["train"] = {k: v for k, v in settings["train"].items() if k not in _HOW}
+    if settings.get("keep") == "none":
+        del settings["keep"]
     if "lora" in settings and not settings["lora"]["rank"]:
         del settings["lora"]  # off: what else it says decides nothing
     return settings

@@ -1,10 +1,12 @@
 """Stage `selection`: one subset for every entry of `selection.runs`."""
 
+import dataclasses
 import hashlib
 from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Float32, Int64
 
 from s2l_jax import artifacts
 from s2l_jax.config import resolved_run
@@ -14,8 +16,9 @@ from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record
-from s2l_jax.selection import Selection, SelectionInputs, select, write_subset
+from s2l_jax.selection import METHODS, Selection, SelectionInputs, select, write_subset
 from s2l_jax.stages.run import Run
+from s2l_jax.stages.trajectories import tracked_rows
 from s2l_jax.trajectories.load import Trajectories
 
 _INDICES = "indices.npy"
@@ -49,14 +52,18 @@ def _select_one(run: Run, name: str, pool: PreparedPool | None, trajectories: Tr
     made_from = {}
     if pool is not None:
         made_from["pool_ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
-    if method == "s2l" and trajectories is not None:
+    uses_trajectories = method in METHODS and "trajectories" in METHODS[method].needs
+    if uses_trajectories and trajectories is not None:
         made_from["trajectories_sha256"] = trajectories.digest
     if method == "given":
         made_from["subset"] = data_identity(run.config.selection.path)
     record = Record(folder(run, name), f"selection/{name}", settings | made_from)
     if record.done:
         return
-    selection = _given(run, pool) if method == "given" else _chosen(settings, pool, trajectories)
+    if method == "given":
+        selection = _given(run, pool)
+    else:
+        selection = _chosen(settings, pool, trajectories, uses_trajectories=uses_trajectories)
     if processes.is_writer():
         selection.save(record.folder)
         if pool is not None:
@@ -75,26 +82,74 @@ def _select_one(run: Run, name: str, pool: PreparedPool | None, trajectories: Tr
             "sources": {name: picked for name, (_, picked) in selection.source_counts.items()},
             "indices_sha256": hashlib.sha256(selection.indices.tobytes()).hexdigest(),
         }
+        | _slice_note(selection)
     )
-    clusters = f", {len(sizes)} clusters" if len(sizes) else ""
-    say(f"selection {name}: {len(selection.indices)} of {len(selection.labels)} examples{clusters}")
+    say(f"selection {name}: {_described(selection)}")
+
+
+def _slice_note(selection: Selection) -> dict[str, Any]:
+    if selection.num_candidates == len(selection.labels):
+        return {}
+    return {"slice": {"size": selection.num_candidates, "pool": len(selection.labels)}}
+
+
+def _described(selection: Selection) -> str:
+    """One line on a selection."""
+    size, candidates, pool = len(selection.indices), selection.num_candidates, len(selection.labels)
+    text = f"{size} of {candidates} examples"
+    if candidates < pool:
+        text += f", a slice of the pool's {pool}"
+        if selection.budget > candidates:
+            text += f": all of it, for the budget of {selection.budget} is above it"
+    count = len(selection.centroids)
+    return f"{text}, {count} clusters" if count else text
 
 
 def _chosen(
-    settings: dict[str, Any], pool: PreparedPool | None, trajectories: Trajectories | None
+    settings: dict[str, Any],
+    pool: PreparedPool | None,
+    trajectories: Trajectories | None,
+    *,
+    uses_trajectories: bool,
 ) -> Selection:
-    sources = ids = None
-    if pool is not None:
-        ids = np.asarray(pool.ids)
-        sources = _sources(pool)
-    elif trajectories is not None:
-        ids = trajectories.ids
-    inputs = SelectionInputs(
-        trajectories=None if trajectories is None else trajectories.losses,
-        ids=ids,
-        sources=sources,
+    if pool is None:
+        assert trajectories is not None
+        return select(SelectionInputs(trajectories=trajectories.losses, ids=trajectories.ids), **settings)
+    inputs = SelectionInputs(ids=np.asarray(pool.ids), sources=_sources(pool))
+    if not uses_trajectories or trajectories is None:
+        return select(inputs, **settings)
+    rows = tracked_rows(trajectories, inputs.ids)
+    if rows is None:
+        return select(dataclasses.replace(inputs, trajectories=trajectories.losses), **settings)
+    return select_from_slice(inputs, rows, trajectories.losses, settings)
+
+
+def select_from_slice(
+    pool: SelectionInputs,
+    rows: Int64[np.ndarray, "s"],
+    losses: Float32[np.ndarray, "s t"],
+    settings: dict[str, Any],
+) -> Selection:
+    """A selection from some of the pool's rows, in terms of the pool: indices are its row numbers.
+
+    Clusters, sources and weights are those of the slice; other rows have label -1.
+
+    Args:
+      pool: ids and sources of the whole pool.
+      rows: of the slice, sorted.
+      losses: their trajectories.
+      settings: arguments of `select`.
+    """
+    assert pool.ids is not None
+    assert pool.sources is not None
+    sources = np.asarray(pool.sources)
+    inputs = SelectionInputs(trajectories=losses, ids=pool.ids[rows], sources=sources[rows])
+    chosen = select(inputs, **settings)
+    labels = np.full(len(pool.ids), -1, np.int32)
+    labels[rows] = chosen.labels
+    return dataclasses.replace(
+        chosen, indices=rows[chosen.indices], labels=labels, ids=pool.ids, sources=sources
     )
-    return select(inputs, **settings)
 
 
 def _given(run: Run, pool: PreparedPool | None) -> Selection:

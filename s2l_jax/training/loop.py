@@ -5,6 +5,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Collection
+from typing import Protocol
 
 import numpy as np
 from etils import epath
@@ -44,6 +45,16 @@ class TrainSettings:
     log_every: int = 10  # steps
 
 
+class LossRecorder(Protocol):
+    """Takes the loss of each example as training visits it."""
+
+    def record(self, batch: Batch, losses: Float32[np.ndarray, "b"]) -> None:
+        """The losses of a step's examples before the step, in the order of `batch.examples`."""
+
+    def save(self) -> None:
+        """A checkpoint follows, from which a later run may go on: put on disk what it will need."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
     """A finished run."""
@@ -64,6 +75,7 @@ def train(
     frozen: Params | None = None,
     sweep_steps: Collection[int] = (),
     sweep: Callable[[int, Params], None] = lambda step, params: None,
+    recorder: LossRecorder | None = None,
 ) -> TrainResult:
     """Train to the last step, going on from the newest readable checkpoint under `path`.
 
@@ -79,6 +91,7 @@ def train(
       frozen: the parameters that are not trained: with LoRA those of the base, in the training dtype.
       sweep_steps: numbers of finished steps at which to call `sweep`.
       sweep: called with the number of finished steps and the live parameters; must not keep them.
+      recorder: told the losses of every step's examples; after an interruption steps may come again.
 
     Raises:
       DivergedError: a loss or gradient norm that is not finite; no checkpoint is written after it.
@@ -94,6 +107,7 @@ def train(
         dtype=DTYPES[settings.dtype],
         remat=settings.remat,
         attention=settings.attention,
+        keep_losses=recorder is not None,
     )
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(path / "checkpoints", settings.keep_checkpoints))
@@ -116,6 +130,8 @@ def train(
                 batch, values = pending
                 pending = None
                 _record(metrics, batch, values, float(rate(batch.step)), path)
+                if recorder is not None:
+                    recorder.record(batch, _by_example(batch, values))
 
         for batch in batches.from_step(start):
             state, values = step_fn(state, put_rows(mesh, batch.rows, axis=1), frozen)
@@ -130,11 +146,20 @@ def train(
                     sweep(done, state.params)
                 if last or done % settings.checkpoint_every == 0:
                     metrics.save()
+                    if recorder is not None:
+                        recorder.save()
                     checkpoints.save(done, state)
                 metrics.pause(time.monotonic() - begin)
             if done == start + 1:
                 metrics.restart_clock()  # the first step compiled
     return TrainResult(state.params, np.array(metrics.losses, np.float32))
+
+
+def _by_example(batch: Batch, values: StepMetrics) -> Float32[np.ndarray, "b"]:
+    losses = np.zeros(len(batch.examples), np.float32)
+    held = batch.slots >= 0
+    losses[batch.slots[held]] = np.asarray(values.example_losses)[held]
+    return losses
 
 
 def _record(metrics: Metrics, batch: Batch, values: StepMetrics, rate: float, path: epath.Path) -> None:

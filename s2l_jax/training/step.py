@@ -39,6 +39,7 @@ class StepMetrics:
 
     loss: Float32[Array, ""]
     grad_norm: Float32[Array, ""]  # before clipping
+    example_losses: Float32[Array, "a g e"] | None = None  # by slot, before the step; where asked for
 
 
 # Beside the state and the batch a step takes what training leaves as it is: the base below adapters.
@@ -93,6 +94,7 @@ def make_train_step(
     dtype: Any = jnp.float32,
     remat: str = "none",
     attention: str = "auto",
+    keep_losses: bool = False,
 ) -> TrainStep:
     """The compiled step: gradients summed over microbatches, clipped, applied; the state is donated.
 
@@ -107,6 +109,7 @@ def make_train_step(
       dtype: of matrix products and activations.
       remat: a name in models.decoder.REMAT_POLICIES.
       attention: "auto" or "xla"; see `parallel.attention.attention_on`.
+      keep_losses: report the loss of each example, which the step computes anyway.
     """
     attend = attention_on(mesh, config, dtype, attention)
     constrain = row_constraint(mesh)
@@ -119,29 +122,33 @@ def make_train_step(
         weight = rows.loss_mask if loss == "token" else rows.weights
         total = jnp.maximum(weight.astype(jnp.float32).sum(), jnp.finfo(jnp.float32).tiny)
 
-        @jax.value_and_grad
-        def loss_and_grads(params: Params, rows: PackedRows) -> jax.Array:
+        @functools.partial(jax.value_and_grad, has_aux=True)
+        def loss_and_grads(params: Params, rows: PackedRows) -> tuple[jax.Array, jax.Array | None]:
             noise = dropout_noise(config.lora, config.num_layers, state.step, rows.examples, rows.positions)
             whole = joined(frozen, params)
             per_example, per_token = example_losses(
                 config, whole, rows,
                 dtype=dtype, remat=remat, constrain=constrain, attend=attend, noise=noise,
             )  # fmt: skip
+            kept = per_example if keep_losses else None
             if loss == "token":
-                return per_token.sum() / total
-            return (per_example * rows.weights).sum() / total
+                return per_token.sum() / total, kept
+            return (per_example * rows.weights).sum() / total, kept
 
-        def accumulate(carry: tuple, microbatch: PackedRows) -> tuple[tuple, None]:
-            return jax.tree.map(jnp.add, carry, loss_and_grads(state.params, microbatch)), None
+        def accumulate(carry: tuple, microbatch: PackedRows) -> tuple[tuple, jax.Array | None]:
+            (value, kept), grads = loss_and_grads(state.params, microbatch)
+            return jax.tree.map(jnp.add, carry, (value, grads)), kept
 
         if rows.tokens.shape[0] == 1:
-            value, grads = loss_and_grads(state.params, jax.tree.map(lambda x: x[0], rows))
+            (value, kept), grads = loss_and_grads(state.params, jax.tree.map(lambda x: x[0], rows))
+            kept = jax.tree.map(lambda x: x[None], kept)
         else:
             zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params))
-            (value, grads), _ = jax.lax.scan(accumulate, zeros, rows)
+            (value, grads), kept = jax.lax.scan(accumulate, zeros, rows)
         grads = jax.lax.with_sharding_constraint(grads, shardings.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), StepMetrics(value, optax.tree.norm(grads))
+        metrics = StepMetrics(value, optax.tree.norm(grads), kept)
+        return TrainState(state.step + 1, params, opt_state), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

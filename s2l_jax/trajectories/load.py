@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,9 @@ from etils import epath
 from jaxtyping import Float32, Int64, UInt64
 
 from s2l_jax.errors import InputError
+from s2l_jax.trajectories.numpy_files import read_numpy
+from s2l_jax.trajectories.official import LOSSES, checkpoint_folders, read_official
+from s2l_jax.trajectories.parquet_file import read_parquet
 from s2l_jax.trajectories.store import TrajectoryStore
 
 
@@ -31,9 +33,12 @@ class Trajectories:
 
 
 def load_trajectories(path: epath.PathLike) -> Trajectories:
-    """Read a trajectory store (a .zarr folder), or a .npy or .npz file.
+    """Read trajectories in any of the layouts of docs/trajectories.md, which the path itself tells.
 
-    An .npz holds `losses` [N, T] and, where known, `steps` [T] and `ids` [N].
+    A trajectory store (a .zarr folder); a folder of checkpoint-<step>/losses.pt, as the official S2L
+    code writes them; a .npy file of losses [N, T]; an .npz file of `losses` and, where known, `steps`
+    [T] and `ids` [N]; a .parquet file with one row per example. Losses of any float type become
+    float32.
 
     Raises:
       InputError: nothing there, an unknown layout, losses that are not [N, T], or steps and ids
@@ -43,26 +48,33 @@ def load_trajectories(path: epath.PathLike) -> Trajectories:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check trajectories.path.")
     if path.is_dir():
-        store = TrajectoryStore(path)
-        return _checked(path, store.read(), store.steps(), store.ids())
-    if path.suffix not in (".npy", ".npz"):
-        raise InputError(f"{path}: not a trajectory store, .npy or .npz file.")
-    arrays = _read_arrays(path)
-    if "losses" not in arrays:
-        raise InputError(f"{path}: holds {sorted(arrays)}, but no array named `losses`.")
-    losses = arrays["losses"]
+        if (path / "zarr.json").exists():
+            store = TrajectoryStore(path)
+            return _checked(path, store.read(), store.steps(), store.ids() if store.has_row_ids else None)
+        if not checkpoint_folders(path):
+            raise InputError(
+                f"{path}: not a trajectory store: no zarr.json there, nor folders checkpoint-<step>."
+            )
+        return _not_empty(path, *read_official(path), None)
+    if path.suffix in (".npy", ".npz"):
+        return _not_empty(path, *read_numpy(path))
+    if path.suffix == ".parquet":
+        return _not_empty(path, *read_parquet(path))
+    raise InputError(f"{path}: not a trajectory store, .npy, .npz or .parquet file.")
+
+
+def files_of(path: str) -> str:
+    """The path or glob of the files that `load_trajectories(path)` reads."""
+    folder = epath.Path(path)
+    if folder.is_dir() and not (folder / "zarr.json").exists():
+        return f"{path}/checkpoint-*/{LOSSES}"  # beside them are weights, too large to be hashed
+    return path
+
+
+def _not_empty(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectories:
     if not losses.size:
         raise InputError(f"{path}: losses have shape {losses.shape}: there is nothing in them.")
-    return _checked(path, losses, arrays.get("steps"), arrays.get("ids"))
-
-
-def _read_arrays(path: epath.Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            return {"losses": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable NumPy file ({error}).") from error
+    return _checked(path, losses, steps, ids)
 
 
 def _checked(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectories:

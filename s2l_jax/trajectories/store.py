@@ -1,8 +1,9 @@
 """The trajectory store: a Zarr v3 group that grows by one column a checkpoint."""
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,40 @@ from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 
 _CHUNK_ROWS = 2**20
+ROW_NUMBERS = {"ids": "row numbers"}  # attribute of a store whose rows have no ids of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Writers:
+    """The processes that write a store together, and which of them this one is."""
+
+    index: int = 0
+    count: int = 1
+    barrier: Callable[[str], None] = lambda name: None
+
+    def rows(self, size: int, chunk: int) -> slice:
+        """The rows of a column that this process writes: whole chunks, about as many as the others."""
+        chunks = -(-size // chunk)
+        first, end = (place * chunks // self.count for place in (self.index, self.index + 1))
+        return slice(min(size, first * chunk), min(size, end * chunk))
 
 
 class TrajectoryStore:
     """Losses float32 [N, T], `steps` int64 [T] and `ids` uint64 [N], readable by zarr and xarray.
 
-    A column counts once `steps` lists it: losses are written first, so a reader never meets a
-    part of one. Root metadata is written here, since tensorstore writes none.
+    A column counts once `steps` lists it, which is -1 before: losses are written first, so a reader
+    never takes a part for the whole. Root metadata is written here, since tensorstore writes none.
+
+    Args:
+      path: the store's folder.
+      writers: the processes that call `append` together; this one alone if left out.
+
+    Raises:
+      InputError: no trajectory store there.
     """
 
-    def __init__(self, path: epath.PathLike):
-        self._path = epath.Path(path)
+    def __init__(self, path: epath.PathLike, writers: Writers | None = None):
+        self._path, self._writers = epath.Path(path), writers or Writers()
         if not (self._path / "zarr.json").exists():
             raise InputError(f"{self._path}: not a trajectory store: no zarr.json there.")
         self._losses, self._steps, self._ids = (self._open(name) for name in ("losses", "steps", "ids"))
@@ -61,7 +85,7 @@ class TrajectoryStore:
                 f"{path}: holds {store.num_examples} examples with other ids than this pool's "
                 f"{len(ids)}; use another workdir."
             )
-        before = artifacts.read_json(path / "zarr.json")["attributes"]
+        before = store.attributes
         if before != attributes:
             raise InputError(
                 f"{path}: holds trajectories of another proxy ({before} before, {dict(attributes)} "
@@ -74,6 +98,16 @@ class TrajectoryStore:
         """N."""
         return self._ids.shape[0]
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the store was made with, of the group's metadata."""
+        return artifacts.read_json(self._path / "zarr.json").get("attributes", {})
+
+    @property
+    def has_row_ids(self) -> bool:
+        """Whether `ids` name examples; if not, they are row numbers."""
+        return self.attributes.get("ids") != ROW_NUMBERS["ids"]
+
     def ids(self) -> UInt64[np.ndarray, "n"]:
         """Ids of the examples, in row order."""
         return self._ids[:].read().result()
@@ -85,7 +119,7 @@ class TrajectoryStore:
         return steps[steps >= 0]
 
     def append(self, step: int, column: Float32[np.ndarray, "n"]) -> None:
-        """Add the losses measured after `step` training steps.
+        """Add the losses measured after `step` training steps; every writer calls it, and writes its part.
 
         Raises:
           ValueError: a step not after the last one, or a column of another length.
@@ -96,12 +130,36 @@ class TrajectoryStore:
             raise ValueError(f"step {step} does not come after {steps[-1]}")
         if np.shape(column) != (self.num_examples,):
             raise ValueError(f"a column of shape {np.shape(column)} for {self.num_examples} examples")
-        at = len(steps)
+        at, writers = len(steps), self._writers
         with _failing_as_oserror(self._path, f"the column of step {step} was not written"):
-            self._losses = _resize(self._losses, (self.num_examples, at + 1))
-            self._losses[:, at].write(np.asarray(column, np.float32)).result()
-            self._steps = _resize(self._steps, (at + 1,))
-            self._steps[at].write(np.int64(step)).result()
+            if writers.index == 0:
+                # Both, as xarray opens no store with arrays of unlike lengths; the new step is -1.
+                self._losses = _resize(self._losses, (self.num_examples, at + 1))
+                self._steps = _resize(self._steps, (at + 1,))
+            writers.barrier(f"room for column {step}")
+            self._losses = self._losses.resolve().result()
+            mine = writers.rows(self.num_examples, self._losses.chunk_layout.write_chunk.shape[0])
+            self._losses[mine, at].write(np.asarray(column[mine], np.float32)).result()
+            writers.barrier(f"column {step} written")
+            if writers.index == 0:
+                self._steps[at].write(np.int64(step)).result()
+            writers.barrier(f"column {step} listed")
+
+    def drop_after(self, step: int) -> None:
+        """Take away the columns measured after `step`, for training that goes on from there.
+
+        Raises:
+          OSError: they could not be taken away.
+        """
+        steps = self.steps()
+        kept = int((steps <= step).sum())
+        if kept == len(steps):
+            return
+        with _failing_as_oserror(self._path, f"the columns after step {step} were not dropped"):
+            # Within a chunk a step would come back when the array grows again.
+            self._steps[kept : len(steps)].write(np.int64(-1)).result()
+            self._steps = _resize(self._steps, (kept,))
+            self._losses = _resize(self._losses, (self.num_examples, kept))
 
     def column(self, number: int) -> Float32[np.ndarray, "n"]:
         """One column by its place."""

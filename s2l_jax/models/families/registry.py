@@ -78,6 +78,8 @@ def decoder_config(config: HFConfig, place: str) -> DecoderConfig:
         raise InputError(f"{place}: the field {missing} is missing.") from None
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{place}: a field has a value of the wrong kind ({error}).") from error
     if unknown := fields.unknown():
         warnings.warn(f"{place}: not known and not used: {', '.join(unknown)}", stacklevel=2)
     if fields.dropout:

@@ -1,0 +1,101 @@
+"""Snapshots of the proxy's parameters: kept at each sweep, so that losses can be swept again later."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.sharding import Mesh
+
+from s2l_jax import artifacts
+from s2l_jax.errors import InputError
+from s2l_jax.models import hf
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.decoder import Decoder
+from s2l_jax.models.parameters import Params
+from s2l_jax.models.weights import INDEX
+from s2l_jax.parallel import processes
+from s2l_jax.parallel.placement import load_model
+
+MARK = "snapshot.json"  # written last: a folder with it holds a complete snapshot
+
+
+def save_snapshot(
+    folder: epath.Path,
+    params: Params,
+    config: DecoderConfig,
+    hf_config: dict[str, Any],
+    *,
+    made_with: Mapping[str, Any],
+    tokenizer: Any = None,
+) -> None:
+    """Write `folder` as a checkpoint in Hugging Face layout, unless it holds a complete snapshot.
+
+    Parameters are kept in float32, as they are trained: 4 bytes each, and a sweep over a snapshot has
+    the bytes of the sweep that the run itself made. Every process takes part; one writes.
+
+    Args:
+      folder: named by the number of finished steps.
+      params: the live parameters; they are gathered to the host a shard at a time.
+      config: settings of the decoder.
+      hf_config: the config.json the model came from.
+      made_with: what a later sweep must agree with.
+      tokenizer: saved beside the weights.
+    """
+    complete = (folder / MARK).exists()
+    processes.barrier(f"snapshot {folder.name}")  # none looks after another has begun to write
+    if complete:
+        return
+    hf.save_model(folder, params, config, hf_config, dtype=jnp.float32, tokenizer=tokenizer)
+    if jax.process_index() == 0:
+        artifacts.write_json(folder / MARK, {"made_with": dict(made_with), "sha256": _digests(folder)})
+    processes.barrier(f"snapshot {folder.name} written")
+
+
+def find_snapshots(path: epath.PathLike) -> dict[int, epath.Path]:
+    """The folder of each complete snapshot below `path`, by its step, in order.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = epath.Path(path)
+    folders = [f for f in path.iterdir() if f.name.isdigit()] if path.exists() else []
+    found = {int(folder.name): folder for folder in folders if (folder / MARK).exists()}
+    if not found:
+        raise InputError(
+            f"trajectories.snapshots: no snapshot in {path}. It is to be the folder proxy/snapshots of a "
+            "workdir whose proxy was trained with proxy.keep='params'."
+        )
+    return dict(sorted(found.items()))
+
+
+def read_mark(folder: epath.Path) -> dict[str, Any]:
+    """What a snapshot was made with (`made_with`), and the hashes of its files (`sha256`)."""
+    return artifacts.read_json(folder / MARK)
+
+
+def load_snapshot(folder: epath.Path, mesh: Mesh) -> Decoder:
+    """The model of a snapshot, in float32, checked against the hashes it was written with.
+
+    Raises:
+      InputError: a file has changed or is gone.
+    """
+    with artifacts.reading_folder(folder) as local:
+        now = _digests(local)
+        for name, digest in read_mark(folder)["sha256"].items():
+            if now.get(name) != digest:
+                state = "is gone" if name not in now else "is not as it was written"
+                raise InputError(f"{folder / name} {state}: this snapshot cannot be swept.")
+        return load_model(str(local), mesh)
+
+
+def _digests(folder: epath.Path) -> dict[str, str]:
+    """SHA-256 of the config and weights in a folder."""
+    digests = {}
+    for file in artifacts.files_under(folder):
+        if file.name.endswith(".safetensors") or file.name in ("config.json", INDEX):
+            with file.open("rb") as opened:
+                digests[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return digests

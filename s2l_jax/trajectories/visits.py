@@ -1,0 +1,104 @@
+"""Free trajectories: the loss each example had when training visited it, a column for each epoch."""
+
+import io
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from etils import epath
+from jaxtyping import Bool, Float32, Int64
+
+from s2l_jax import artifacts
+from s2l_jax.data.batching import Batch
+from s2l_jax.errors import InputError
+from s2l_jax.parallel import processes
+
+PARTIAL = "epoch_losses.npz"  # what is known of the epoch under way, as of the last checkpoint
+
+
+def check_epochs(batch_size: int, num_steps: int, num_examples: int) -> None:
+    """Check that a run has epochs to make columns of.
+
+    Raises:
+      InputError: it ends before its first epoch does, or a step holds more than one.
+    """
+    if batch_size > num_examples:
+        raise InputError(
+            "trajectories.source='train' measures an example once an epoch, but a step of "
+            f"proxy.train.batch_size={batch_size} is more than the {num_examples} examples there are. Lower "
+            "it, or use source='sweep'."
+        )
+    if batch_size * num_steps < num_examples:
+        raise InputError(
+            "trajectories.source='train' has a column for each whole epoch, but the proxy's run sees "
+            f"{batch_size * num_steps} of {num_examples} examples. Train it longer, or use source='sweep'."
+        )
+
+
+class Visits:
+    """Gathers the losses that training steps compute anyway into one column an epoch.
+
+    Every epoch visits each example once, and a batch that reaches past the end of an epoch goes on
+    into the next: each of its examples counts in the epoch it belongs to. Within a column examples
+    were measured at different steps, each just before the step it was part of. A column is whole, and
+    handed on, with the step that ends its epoch; an epoch that the run does not finish has none.
+
+    Args:
+      path: the training run's folder.
+      subset: pool rows that are trained on, sorted.
+      tracked: pool rows that columns are of, sorted; 0 for those without a loss.
+      batch_size: examples of a step, at most an epoch.
+      columns: how many columns there are already.
+      add: called with the number of finished steps and a whole column.
+    """
+
+    def __init__(
+        self,
+        path: epath.Path,
+        subset: Int64[np.ndarray, "n"],
+        tracked: Int64[np.ndarray, "s"],
+        batch_size: int,
+        *,
+        columns: int,
+        add: Callable[[int, Float32[np.ndarray, "s"]], object],
+    ):
+        self._file, self._tracked, self._add = path / PARTIAL, tracked, add
+        self._epoch_size, self._batch_size, self._epoch = len(subset), batch_size, columns
+        self._empty = np.where(np.isin(tracked, subset), np.float32("nan"), np.float32(0))
+        self._column = self._restored()
+
+    def record(self, batch: Batch, losses: Float32[np.ndarray, "b"]) -> None:
+        """Take in the losses of one step's examples, in the order of `batch.examples`."""
+        for epoch, mine in self._epochs(batch.step):
+            if epoch < self._epoch:
+                continue  # measured before an interruption; the column is stored
+            rows = batch.examples[mine]
+            places = np.minimum(np.searchsorted(self._tracked, rows), len(self._tracked) - 1)
+            is_tracked = self._tracked[places] == rows
+            self._column[places[is_tracked]] = losses[mine][is_tracked]
+            if (epoch + 1) * self._epoch_size <= (batch.step + 1) * self._batch_size:
+                assert not np.isnan(self._column).any(), "an epoch visits every example"
+                self._add(batch.step + 1, self._column)
+                self._column, self._epoch = self._empty.copy(), epoch + 1
+
+    def save(self) -> None:
+        """Put the epoch under way on disk; call it before the checkpoint that relies on it."""
+        if processes.is_writer():
+            buffer = io.BytesIO()
+            np.savez(buffer, epoch=self._epoch, losses=self._column)
+            artifacts.write_bytes(self._file, buffer.getvalue())
+
+    def _epochs(self, step: int) -> Iterator[tuple[int, Bool[np.ndarray, "b"]]]:
+        """The epochs that a step's examples are of, and which are of each."""
+        first = step * self._batch_size
+        epochs = np.arange(first, first + self._batch_size) // self._epoch_size
+        for epoch in np.unique(epochs).tolist():
+            yield epoch, epochs == epoch
+
+    def _restored(self) -> Float32[np.ndarray, "s"]:
+        # Kept for a later checkpoint than the one that training goes on from, it has more losses in
+        # it; they are written again, the same. Of an epoch that is done, nothing is needed.
+        if self._file.exists():
+            with np.load(io.BytesIO(self._file.read_bytes())) as kept:
+                if int(kept["epoch"]) == self._epoch:
+                    return kept["losses"]
+        return self._empty.copy()

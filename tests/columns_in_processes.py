@@ -1,0 +1,62 @@
+"""One of two processes that record trajectories together; not a test itself.
+
+    python columns_in_processes.py RANK PORT CHECKPOINT FOLDER
+
+Under FOLDER: `swept` has sweeps over a slice with snapshots kept, `again` sweeps those snapshots, `train`
+has the losses of training steps.
+"""
+
+import os
+import sys
+
+from pipeline_kills import small_config
+
+RUNS = ("swept", "again", "train")
+CHUNK_ROWS = 10  # so that a column has chunks for both
+
+
+def config_of(name, checkpoint, folder):
+    """Three small proxies: the same settings for one process and for two."""
+    config = small_config(checkpoint)
+    config.pool.limit = 36
+    config.mesh.update(data=2, fsdp=2)
+    config.proxy.train.update(steps=6, accumulation=2)
+    config.evaluation.path = ""
+    config.selection.budget = 10
+    del config.selection.runs["random"]
+    config.selection.runs.s2l.train_target = False
+    if name == "train":
+        config.trajectories.source = "train"
+        return config
+    config.trajectories.slice_count = 25
+    if name == "swept":
+        config.proxy.keep = "params"
+    else:
+        config.trajectories.snapshots = f"{folder}/swept/proxy/snapshots"
+    return config
+
+
+def main():
+    rank, port, checkpoint, folder = sys.argv[1:]
+    os.environ |= {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": rank,
+    }
+    import jax
+
+    from s2l_jax.parallel import processes
+    from s2l_jax.pipeline import run_pipeline
+    from s2l_jax.trajectories import store
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    processes.start()
+    store._CHUNK_ROWS = CHUNK_ROWS
+    for name in RUNS:
+        run_pipeline(config_of(name, checkpoint, folder), f"{folder}/{name}")
+
+
+if __name__ == "__main__":
+    main()
