@@ -1,7 +1,6 @@
 """Every field of a run: default, type, unit, meaning and check, in this one place."""
 
 import dataclasses
-import difflib
 import math
 import pathlib
 import runpy
@@ -11,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from s2l_jax.config_rules import PROJECTIONS, check_together, nearest
 from s2l_jax.errors import InputError
 
 Value = bool | int | float | str
@@ -48,7 +48,6 @@ def _axis(default: int, doc: str) -> Field:
 
 
 DTYPES = ("float32", "bfloat16")
-PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer; some have no gate
 
 _MODEL = {
     "checkpoint": Field("", "directory in Hugging Face layout, or a hub id"),
@@ -252,7 +251,7 @@ def run(**fields: Value) -> ConfigDict:
     entry = ConfigDict(_defaults(RUN_SCHEMA))
     for name, value in fields.items():
         if name not in RUN_SCHEMA:
-            raise InputError(f"selection run: no field {name!r}{_nearest(name, RUN_SCHEMA)}")
+            raise InputError(f"selection run: no field {name!r}{nearest(name, RUN_SCHEMA)}")
         entry[name] = value
     return entry
 
@@ -287,7 +286,7 @@ def validate(config: ConfigDict) -> None:
         if not name or set(name) - set(_NAME_CHARACTERS):
             raise InputError(f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'.")
         _check_fields(entry, RUN_SCHEMA, f"selection.runs.{name}.")
-    _check_together(values)
+    check_together(values)
 
 
 def resolved_run(config: ConfigDict, name: str) -> dict[str, Value]:
@@ -318,11 +317,11 @@ def nearest_field(path: str) -> str | None:
     if parts[:2] == ["selection", "runs"]:
         if len(parts) != 4:
             return f"; a run's fields are selection.runs.<name>.{', .'.join(RUN_SCHEMA)}."
-        return None if parts[3] in RUN_SCHEMA else _nearest(parts[3], RUN_SCHEMA)
+        return None if parts[3] in RUN_SCHEMA else nearest(parts[3], RUN_SCHEMA)
     if path in known:
         return None
     inner = [name for name in known if name.startswith(f"{path}.")]
-    return f"; it is a group, with {inner[0]!r} in it." if inner else _nearest(path, known)
+    return f"; it is a group, with {inner[0]!r} in it." if inner else nearest(path, known)
 
 
 def meaning(path: str) -> str:
@@ -354,17 +353,12 @@ def _describe_field(path: str, field: Field) -> str:
     return f"{head}\n{textwrap.indent(textwrap.fill(text, 84), '      ')}"
 
 
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
 def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:
     if not isinstance(values, dict):
         raise InputError(f"{prefix.rstrip('.')}: {values!r} is not a group of fields.")
     for name in values:
         if name not in schema:
-            raise InputError(f"{prefix}{name}: no such field{_nearest(name, schema)}")
+            raise InputError(f"{prefix}{name}: no such field{nearest(name, schema)}")
     for name, field in schema.items():
         path = prefix + name
         if name not in values:
@@ -384,78 +378,3 @@ def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:
 
 def _article(kind: str) -> str:
     return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[kind]
-
-
-def _check_together(values: dict[str, Any]) -> None:
-    for model in ("proxy", "target"):
-        train = values[model]["train"]
-        if train["batch_size"] % train["accumulation"]:
-            raise InputError(
-                f"{model}.train.batch_size={train['batch_size']} does not divide by "
-                f"{model}.train.accumulation={train['accumulation']}."
-            )
-        settings = values[model]
-        if settings["init"] == "random" and not (settings["model_config"] or settings["checkpoint"]):
-            raise InputError(f"{model}.init='random' needs {model}.model_config, a config.json.")
-    if values["target"]["use_weights"] and values["target"]["train"]["loss"] != "example":
-        raise InputError("target.use_weights=True needs target.train.loss='example'.")
-    _check_lora(values["target"])
-    _check_cadence(values["trajectories"], values["proxy"]["train"]["steps"])
-    _check_slice(values["trajectories"])
-    _check_source(values["trajectories"], values["proxy"]["keep"])
-
-
-def _check_cadence(trajectories: dict[str, Any], steps: int) -> None:
-    """What can be known of the cadence before the length of the run; `trajectories.cadence` has the rest."""
-    cadence, every = trajectories["cadence"], trajectories["every"]
-    if bool(trajectories["steps"]) != (cadence == "list"):
-        raise InputError(
-            f"trajectories.steps={trajectories['steps']!r} and trajectories.cadence={cadence!r}: steps are "
-            "listed with cadence='list', and only with it."
-        )
-    unused = trajectories["path"] or trajectories["snapshots"] or trajectories["source"] == "train"
-    if cadence == "every" and steps and every > steps and not unused:
-        raise InputError(
-            f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no "
-            "loss would ever be measured. Lower it, or raise proxy.train.steps."
-        )
-
-
-def _check_slice(trajectories: dict[str, Any]) -> None:
-    """At most one way to say which rows, and one place to take losses from."""
-    whole = {"slice_count": 0, "slice_fraction": 1.0, "slice_ids": ""}
-    asked = [
-        f"trajectories.{n}={trajectories[n]!r}"
-        for n, all_rows in whole.items()
-        if trajectories[n] != all_rows
-    ]
-    if len(asked) > 1:
-        raise InputError(f"{' and '.join(asked)}: these are ways to ask for one slice; set one of them.")
-    if trajectories["path"] and trajectories["snapshots"]:
-        raise InputError("trajectories.path and trajectories.snapshots: set the one to start from.")
-    if asked and trajectories["path"]:
-        raise InputError(f"{asked[0]}: trajectories.path has its own rows; leave one of the two out.")
-
-
-def _check_source(trajectories: dict[str, Any], keep: str) -> None:
-    asked = {"proxy.keep": keep != "none", "trajectories.snapshots": bool(trajectories["snapshots"])}
-    for name, is_set in asked.items():
-        if is_set and trajectories["source"] == "train":
-            raise InputError(
-                f"{name} is for sweeps, and with trajectories.source='train' there are none: leave one of "
-                "the two out."
-            )
-
-
-def _check_lora(target: dict[str, Any]) -> None:
-    lora = target["lora"]
-    if lora["projections"] != "all":
-        for name in lora["projections"].split(","):
-            if name.strip() not in PROJECTIONS:
-                nearest = _nearest(name.strip(), (*PROJECTIONS, "all"))
-                raise InputError(f"target.lora.projections: no projection {name.strip()!r}{nearest}")
-    if lora["rank"] and lora["export"] == "adapter" and target["init"] == "random":
-        raise InputError(
-            "target.lora.export='adapter' is of no use without its base, and target.init='random' keeps "
-            "none: use 'merged'."
-        )

@@ -192,6 +192,19 @@ class Stop(Exception):
     """Stands for a kill."""
 
 
+def config():
+    made = beside("pipeline_kills").small_config("gs://bucket/base")
+    made.pool.path = "gs://bucket/pool/*.jsonl"
+    made.proxy.keep = "params"
+    made.evaluation.limit = 2
+    made.selection.budget = 30
+    for model in (made.proxy, made.target):
+        # Of one shape and length, so that proxy and target share what is compiled.
+        model.train.update(steps=9, checkpoint_every=3, log_every=1, pack=False)
+    made.selection.runs.random.train_target = False
+    return made
+
+
 @pytest.fixture(scope="module")
 def runs(store, tiny_checkpoint, tmp_path_factory, one_device_mesh):
     """A local run's folder, and an interrupted one on the store; both of a pool and a model there."""
@@ -199,17 +212,6 @@ def runs(store, tiny_checkpoint, tmp_path_factory, one_device_mesh):
     for part in range(2):
         rows = ({"instruction": f"say {n}", "output": str(n)} for n in range(part * 60, part * 60 + 60))
         artifacts.write_text(f"gs://bucket/pool/{part}.jsonl", "\n".join(map(json.dumps, rows)))
-
-    def config():
-        made = beside("pipeline_kills").small_config("gs://bucket/base")
-        made.pool.path = "gs://bucket/pool/*.jsonl"
-        made.evaluation.limit = 2
-        made.selection.budget = 30
-        for model in (made.proxy, made.target):
-            # Of one shape and length, so that proxy and target share what is compiled.
-            model.train.update(steps=9, checkpoint_every=3, log_every=1, pack=False)
-        made.selection.runs.random.train_target = False
-        return made
 
     local = tmp_path_factory.mktemp("local")
     options = {
@@ -273,6 +275,8 @@ def test_results_are_those_of_a_local_run(runs):
         "target/s2l/hf/model.safetensors",
         "target/s2l/hf/tokenizer.json",
         "proxy/losses.npy",
+        "proxy/snapshots/6/model.safetensors",
+        "proxy/snapshots/6/snapshot.json",
         "evaluation/s2l/predictions.jsonl",
     ],
 )
@@ -291,6 +295,42 @@ def test_the_workdir_holds_the_same_files(runs):
 
     assert files(remote) == files(local)
     assert TrajectoryStore(remote / "trajectories.zarr").steps().tolist() == [3, 6, 9]
+
+
+def test_snapshots_on_the_store_are_swept_again(runs, folder, one_device_mesh, monkeypatch):
+    monkeypatch.setattr(pipeline, "make_mesh", lambda *_: one_device_mesh)
+    again = config()
+    again.trajectories.snapshots = f"{RUN}/proxy/snapshots"
+    again.trajectories.slice_ids = f"{folder}/ids.txt"
+    whole = TrajectoryStore(runs[1] / "trajectories.zarr")
+    artifacts.write_text(f"{folder}/ids.txt", "\n".join(map(str, whole.ids()[30:90])))
+    pipeline.run_pipeline(again, folder / "again", stages=["trajectories"])
+    swept = TrajectoryStore(folder / "again" / "trajectories.zarr")
+    assert swept.steps().tolist() == [3, 6, 9]
+    np.testing.assert_allclose(swept.read(), whole.read()[30:90], atol=1e-4)
+
+
+def test_training_losses_on_the_store_survive_a_stop(runs, folder, one_device_mesh, monkeypatch):
+    monkeypatch.setattr(pipeline, "make_mesh", lambda *_: one_device_mesh)
+    free = config()
+    free.proxy.keep, free.trajectories.source, free.proxy.train.steps = "none", "train", 16
+    save = Checkpoints.save
+
+    def save_and_stop(checkpoints, step, state):
+        save(checkpoints, step, state)
+        if step == 12:
+            checkpoints.wait()
+            raise Stop
+
+    pipeline.run_pipeline(free, folder / "unbroken", stages=["proxy"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        with pytest.raises(Stop):
+            pipeline.run_pipeline(free, folder / "stopped", stages=["proxy"])
+    pipeline.run_pipeline(free, folder / "stopped", stages=["proxy"])
+    ours, theirs = (TrajectoryStore(folder / n / "trajectories.zarr") for n in ("stopped", "unbroken"))
+    assert ours.steps().tolist() == [15]  # 120 rows in batches of 8
+    assert ours.read().tobytes() == theirs.read().tobytes()
 
 
 def test_a_broken_checkpoint_is_put_aside(runs):

@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from s2l_jax import artifacts
-from s2l_jax.config import PROJECTIONS
+from s2l_jax.config_rules import PROJECTIONS
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf, weights
 from s2l_jax.models.architecture import DecoderConfig

@@ -1,0 +1,94 @@
+"""What fields of a config must agree on; each by itself is checked where it is declared, in `config`."""
+
+import difflib
+from typing import Any
+
+from s2l_jax.errors import InputError
+
+PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer; some have no gate
+
+
+def nearest(name: str, known: Any) -> str:
+    """`; did you mean ...?` for a name that is not known, or `.` where none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def check_together(values: dict[str, Any]) -> None:
+    """Check what can be known of a config before the pool and the devices are.
+
+    Raises:
+      InputError: names the fields that disagree and their values.
+    """
+    for model in ("proxy", "target"):
+        train = values[model]["train"]
+        if train["batch_size"] % train["accumulation"]:
+            raise InputError(
+                f"{model}.train.batch_size={train['batch_size']} does not divide by "
+                f"{model}.train.accumulation={train['accumulation']}."
+            )
+        settings = values[model]
+        if settings["init"] == "random" and not (settings["model_config"] or settings["checkpoint"]):
+            raise InputError(f"{model}.init='random' needs {model}.model_config, a config.json.")
+    if values["target"]["use_weights"] and values["target"]["train"]["loss"] != "example":
+        raise InputError("target.use_weights=True needs target.train.loss='example'.")
+    _check_lora(values["target"])
+    _check_cadence(values["trajectories"], values["proxy"]["train"]["steps"])
+    _check_slice(values["trajectories"])
+    _check_source(values["trajectories"], values["proxy"]["keep"])
+
+
+def _check_cadence(trajectories: dict[str, Any], steps: int) -> None:
+    """What can be known of the cadence before the length of the run; `trajectories.cadence` has the rest."""
+    cadence, every = trajectories["cadence"], trajectories["every"]
+    if bool(trajectories["steps"]) != (cadence == "list"):
+        raise InputError(
+            f"trajectories.steps={trajectories['steps']!r} and trajectories.cadence={cadence!r}: steps are "
+            "listed with cadence='list', and only with it."
+        )
+    unused = trajectories["path"] or trajectories["snapshots"] or trajectories["source"] == "train"
+    if cadence == "every" and steps and every > steps and not unused:
+        raise InputError(
+            f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no "
+            "loss would ever be measured. Lower it, or raise proxy.train.steps."
+        )
+
+
+def _check_slice(trajectories: dict[str, Any]) -> None:
+    """At most one way to say which rows, and one place to take losses from."""
+    whole = {"slice_count": 0, "slice_fraction": 1.0, "slice_ids": ""}
+    asked = [
+        f"trajectories.{n}={trajectories[n]!r}"
+        for n, all_rows in whole.items()
+        if trajectories[n] != all_rows
+    ]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)}: these are ways to ask for one slice; set one of them.")
+    if trajectories["path"] and trajectories["snapshots"]:
+        raise InputError("trajectories.path and trajectories.snapshots: set the one to start from.")
+    if asked and trajectories["path"]:
+        raise InputError(f"{asked[0]}: trajectories.path has its own rows; leave one of the two out.")
+
+
+def _check_source(trajectories: dict[str, Any], keep: str) -> None:
+    asked = {"proxy.keep": keep != "none", "trajectories.snapshots": bool(trajectories["snapshots"])}
+    for name, is_set in asked.items():
+        if is_set and trajectories["source"] == "train":
+            raise InputError(
+                f"{name} is for sweeps, and with trajectories.source='train' there are none: leave one of "
+                "the two out."
+            )
+
+
+def _check_lora(target: dict[str, Any]) -> None:
+    lora = target["lora"]
+    if lora["projections"] != "all":
+        for name in lora["projections"].split(","):
+            if name.strip() not in PROJECTIONS:
+                hint = nearest(name.strip(), (*PROJECTIONS, "all"))
+                raise InputError(f"target.lora.projections: no projection {name.strip()!r}{hint}")
+    if lora["rank"] and lora["export"] == "adapter" and target["init"] == "random":
+        raise InputError(
+            "target.lora.export='adapter' is of no use without its base, and target.init='random' keeps "
+            "none: use 'merged'."
+        )
