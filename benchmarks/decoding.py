@@ -4,11 +4,11 @@
     python benchmarks/decoding.py --config=config.json
     python benchmarks/decoding.py --config=config.json --ends=0.01 --prompts=128 --new=256
 
-Weights are random; throughput does not depend on them. Without `--ends` both decode greedily and no token ends
-an answer. With it tokens are drawn at random and that share of the vocabulary ends an answer, so that lengths
-differ as those of real answers do: transformers goes on until the last row of a batch has ended, s2l_jax gives
-a row that has ended the next prompt. Tokens of answers are counted, not steps. The two take turns; the best
-round of each counts, the first, which compiles, left out.
+Weights are random; throughput does not depend on them. Without `--ends` both decode greedily and no token
+ends an answer. With it tokens are drawn at random and that share of the vocabulary ends an answer, so that
+lengths differ as those of real answers do: transformers goes on until the last row of a batch has ended,
+s2l_jax gives a row that has ended the next prompt. Tokens of answers are counted, not steps. The two take
+turns; the best round of each counts, the first, which compiles, left out.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""One of several processes that load, generate and save: python generate_in_processes.py NUMBER PORT MODEL OUT."""
+"""One of several processes that load, generate and save: NUMBER PORT MODEL OUT."""
 
 import json
 import os
