@@ -14,6 +14,17 @@ from s2l_jax.parallel.mesh import make_mesh
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
+# Files that take longest.
+_FIRST = (
+    "test_resume", "test_lora", "test_families_torch", "test_families", "test_remote_workdir", "test_attention",
+    "test_memory", "test_columns_in_processes", "test_kmeans", "test_generate", "test_slice_runs",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: several processes then end at about the same time."""
+    items.sort(key=lambda item: _FIRST.index(item.path.stem) if item.path.stem in _FIRST else len(_FIRST))
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> pathlib.Path:
