@@ -16,9 +16,18 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 
 # Files that take longest.
 _FIRST = (
-    "test_resume", "test_lora", "test_families_torch", "test_families", "test_remote_workdir",
-    "test_attention", "test_memory", "test_columns_in_processes", "test_kmeans", "test_generate", "test_slice_runs",
-)  # fmt: skip
+    "test_resume",
+    "test_lora",
+    "test_families_torch",
+    "test_families",
+    "test_remote_workdir",
+    "test_attention",
+    "test_memory",
+    "test_columns_in_processes",
+    "test_kmeans",
+    "test_generate",
+    "test_slice_runs",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
