@@ -1,6 +1,7 @@
 """Greedy generation equals asking for one token at a time, and answers are judged as people would."""
 
 import collections
+import dataclasses
 import pathlib
 import re
 
@@ -18,7 +19,7 @@ from s2l_jax.evaluation.generate import generate
 from s2l_jax.evaluation.sampling import Sampling
 from s2l_jax.models import hf
 from s2l_jax.models.parameters import bind, model_params
-from s2l_jax.parallel.placement import load_model
+from s2l_jax.parallel.placement import load_model, random_params
 from s2l_jax.trajectories.sweep import example_losses
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
@@ -116,6 +117,16 @@ def test_rows_that_finish_take_the_next_prompt(model, one_device_mesh):
     cut = [_until(answer, ends) for answer in whole]
     assert len(set(map(len, cut))) > 4
     assert generate(model, prompts, end_tokens=ends, batch_size=3, **options) == cut
+
+
+def test_a_model_of_one_layer_answers_too(one_device_mesh):
+    config = dataclasses.replace(hf.load_config(GOLDEN), num_layers=1)
+    model = bind(config, random_params(config, one_device_mesh, jax.random.key(0)))
+    answers = generate(model, PROMPTS[:2], max_new_tokens=4, end_tokens=[], mesh=one_device_mesh)
+    for prompt, answer in zip(PROMPTS, answers, strict=False):
+        row = np.array([prompt + answer])
+        expected = np.asarray(_logits(model, row))[len(prompt) - 1 : -1].argmax(axis=1)
+        assert answer == expected.tolist()
 
 
 def _until(answer, ends):

@@ -180,7 +180,7 @@ def compile_programs(
     move_layer = jax.jit(
         lambda held, slots, shift: tuple(_shifted(each, slots, shift) for each in held),
         static_argnums=1,
-        out_shardings=shardings.cache.keys[:2],
+        out_shardings=shardings.cache.keys[:1] * 2,
     )
     return Programs(
         prepare=jax.jit(prepare),
