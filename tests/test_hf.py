@@ -342,7 +342,9 @@ def test_an_unreachable_hub_says_how_to_use_a_local_directory(error, monkeypatch
         hf.resolve("owner/name")
 
 
-def test_a_path_that_is_no_hub_id_is_not_looked_up(monkeypatch):
+def test_a_path_that_is_no_hub_id_is_not_looked_up(monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
     for path in ("./missing", "/missing/model", "a/b/c", "../x"):
         with pytest.raises(InputError, match="no such checkpoint directory"):
