@@ -40,9 +40,14 @@ def main(argv: list[str]) -> None:
         raise InputError(f"{file}: get_config() gives {config!r}; it must return a ConfigDict.")
     validate(config)
     logging.set_verbosity(logging.WARNING)
+    import jax
+
     from s2l_jax.parallel import processes
+    from s2l_jax.parallel.host_memory import keep_freed_memory
 
     processes.start()
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     from s2l_jax.pipeline import STAGES, run_pipeline
 
     name = config.name or pathlib.Path(file).stem

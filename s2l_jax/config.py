@@ -1,51 +1,23 @@
 """Every field of a run: default, type, unit, meaning and check, in this one place."""
 
-import dataclasses
 import math
 import pathlib
 import runpy
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from s2l_jax.config_rules import PROJECTIONS, check_together, nearest
+from s2l_jax.config_fields import Field, Value
+from s2l_jax.config_fields import axis as _axis
+from s2l_jax.config_fields import choice as _choice
+from s2l_jax.config_fields import fraction as _fraction
+from s2l_jax.config_fields import natural as _natural
+from s2l_jax.config_fields import positive as _positive
+from s2l_jax.config_rules import PROJECTIONS, check_runs, check_together, nearest
+from s2l_jax.config_selection import BUDGETS, RUN_SCHEMA, SELECTION
 from s2l_jax.errors import InputError
-
-Value = bool | int | float | str
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """One field: its default (which fixes its type), what it means, and what it may be."""
-
-    default: Value
-    doc: str
-    check: Callable[[Any], bool] = lambda value: True
-    allowed: str = ""  # what `check` asks for, in words
-    choices: tuple[str, ...] = ()
-
-
-def _positive(default: Value, doc: str) -> Field:
-    return Field(default, doc, lambda v: v > 0, "above 0")
-
-
-def _natural(default: Value, doc: str) -> Field:
-    return Field(default, doc, lambda v: v >= 0, "0 or above")
-
-
-def _fraction(default: float, doc: str) -> Field:
-    return Field(default, doc, lambda v: 0 <= v < 1, "at least 0 and below 1")
-
-
-def _choice(default: str, choices: tuple[str, ...], doc: str) -> Field:
-    return Field(default, doc, lambda v: v in choices, f"one of {', '.join(choices)}", choices)
-
-
-def _axis(default: int, doc: str) -> Field:
-    return Field(default, doc, lambda v: v > 0 or v == -1, "above 0, or -1 for what remains")
-
 
 DTYPES = ("float32", "bfloat16")
 
@@ -167,22 +139,13 @@ SCHEMA: dict[str, Any] = {
         ),
         "slice_ids": Field("", "the same from a file of row ids (.npy, or text with one on each line)"),
         "dtype": _choice("float32", DTYPES, "of matrix products in sweeps"),
-        "batch_tokens": _positive(16384, "tokens a device works on at a time in a sweep"),
+        "batch_tokens": _natural(0, "tokens a device sweeps at a time; 0: 1024 on CPUs, 16384 elsewhere"),
         "pinned_mb": _positive(4096, "MB of device memory the packed pool may keep; above, streamed"),
     },
     "clustering": {
         "num_clusters": _positive(100, "K; of each source under stratify_by='source'"),
     },
-    "selection": {
-        "path": Field("", "a subset made elsewhere (.npy of pool rows), for method='given'"),
-        "budget": _positive(50_000, "examples to select; above the pool's size: all, and said so"),
-        "stratify_by": _choice(
-            "source",
-            ("source", "none"),
-            "split the budget over sources first (official code), or not (paper)",
-        ),
-        "min_cluster_size": _natural(2, "clusters of at most this size come last (source only)"),
-    },
+    "selection": SELECTION,
     "target": {
         **_MODEL,
         "train": _TRAIN,
@@ -221,17 +184,6 @@ SCHEMA: dict[str, Any] = {
         ),
         "stop": Field("", r"texts that end an answer, with | between; \n is a line break"),
     },
-}
-
-# One entry of selection.runs; what is left at its default comes from the fields named.
-RUN_SCHEMA: dict[str, Field] = {
-    "method": _choice("s2l", ("s2l", "random", "full", "given"), "given: the rows in selection.path"),
-    "budget": _natural(0, "examples to select; 0: selection.budget"),
-    "seed": Field(-1, "of clustering and sampling; -1: seed", lambda v: v >= -1, "-1 or above"),
-    "num_clusters": _natural(0, "K; 0: clustering.num_clusters"),
-    "every": _positive(1, "thins the cadence: uses every n-th checkpoint"),
-    "stratify_by": _choice("inherit", ("inherit", "source", "none"), "inherit: selection.stratify_by"),
-    "train_target": Field(True, "train and evaluate a target on this subset"),
 }
 
 
@@ -287,12 +239,17 @@ def validate(config: ConfigDict) -> None:
             raise InputError(f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'.")
         _check_fields(entry, RUN_SCHEMA, f"selection.runs.{name}.")
     check_together(values)
+    check_runs(values["selection"], runs)
 
 
 def resolved_run(config: ConfigDict, name: str) -> dict[str, Value]:
     """One selection run with what it inherits filled in."""
     entry = dict(config.selection.runs[name])
-    entry["budget"] = entry["budget"] or config.selection.budget
+    if not any(entry[name] for name in BUDGETS):
+        entry.update({name: config.selection[name] for name in BUDGETS})
+    # Of the ways to say a budget, the one that is set beside `budget`, or `budget`.
+    if entry["budget_fraction"] or entry["budget_tokens"]:
+        entry["budget"] = 0
     entry["seed"] = config.seed if entry["seed"] < 0 else entry["seed"]
     entry["num_clusters"] = entry["num_clusters"] or config.clustering.num_clusters
     if entry["stratify_by"] == "inherit":

@@ -3,6 +3,7 @@
 import difflib
 from typing import Any
 
+from s2l_jax.config_selection import BUDGETS, EXPORTS, OPTIONS, RUN_SCHEMA
 from s2l_jax.errors import InputError
 
 PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer; some have no gate
@@ -36,6 +37,52 @@ def check_together(values: dict[str, Any]) -> None:
     _check_cadence(values["trajectories"], values["proxy"]["train"]["steps"])
     _check_slice(values["trajectories"])
     _check_source(values["trajectories"], values["proxy"]["keep"])
+
+
+def check_runs(selection: dict[str, Any], runs: dict[str, dict[str, Any]]) -> None:
+    """Check budgets, options and exports of the selection runs.
+
+    Raises:
+      InputError: two budgets for one run, an option that its method does not have, a run within one
+        that there is not, or an unknown export.
+    """
+    _check_budget(selection, "selection.", BUDGETS[1:])
+    for name in selection["exports"].split(","):
+        if name.strip() and name.strip() not in EXPORTS:
+            raise InputError(f"selection.exports: no export {name.strip()!r}{nearest(name.strip(), EXPORTS)}")
+    options = {option for of_method in OPTIONS.values() for option in of_method}
+    for name, entry in runs.items():
+        where, method = f"selection.runs.{name}.", entry["method"]
+        _check_budget(entry, where, BUDGETS)
+        for option in sorted(options - set(OPTIONS.get(method, ()))):
+            if entry[option] != RUN_SCHEMA[option].default:
+                having = ", ".join(sorted(m for m, known in OPTIONS.items() if option in known))
+                raise InputError(
+                    f"{where}{option}={entry[option]!r}: method {method!r} has no such option; it is one of "
+                    f"{having}."
+                )
+        _check_within(name, runs)
+
+
+def _check_budget(values: dict[str, Any], where: str, names: tuple[str, ...]) -> None:
+    if len(asked := [f"{where}{name}={values[name]!r}" for name in names if values[name]]) > 1:
+        raise InputError(f"{' and '.join(asked)}: these are ways to say one budget; set one of them.")
+
+
+def _check_within(name: str, runs: dict[str, dict[str, Any]]) -> None:
+    entry = runs[name]
+    if not (outer := entry["within"]):
+        return
+    where = f"selection.runs.{name}.within={outer!r}"
+    if outer not in runs:
+        raise InputError(f"{where}: no such run{nearest(outer, runs)}")
+    if outer == name or runs[outer]["within"]:
+        raise InputError(f"{where}: name a run that is not within another itself.")
+    free = {*BUDGETS, "within", "train_target"}
+    if other := [field for field in entry if field not in free and entry[field] != runs[outer][field]]:
+        raise InputError(
+            f"{where}: a subset of another has all of that one's settings, and {', '.join(other)} differ."
+        )
 
 
 def _check_cadence(trajectories: dict[str, Any], steps: int) -> None:

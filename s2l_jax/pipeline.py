@@ -76,7 +76,7 @@ def run_pipeline(
     ids = np.asarray(pools["rows"].ids) if pools else None
     trajectories = columns.collect_trajectories(run, ids)
     if "selection" in wanted:
-        selection.select_all(run, pools.get("rows"), trajectories)
+        selection.select_all(run, pools.get(selection.counting_model(run), pools.get("rows")), trajectories)
     has_targets = bool(target.target_names(run))
     if "target" in wanted and has_targets:
         target.train_targets(run, _pool_of(pools, "target"))
@@ -198,7 +198,9 @@ def _models(run: Run, wanted: list[str]) -> tuple[str, ...]:
         models.append("target")
     if not models and run.config.proxy.checkpoint and not run.config.trajectories.path:
         models.append("proxy")
-    return tuple(models)
+    if "selection" in wanted and (counting := selection.counting_model(run)):
+        models.append(counting)
+    return tuple(dict.fromkeys(models))
 
 
 def _trains_proxy(run: Run, wanted: list[str]) -> bool:
@@ -212,7 +214,7 @@ def _sweeps_again(run: Run, wanted: list[str]) -> bool:
 
 def _needs_trajectories(run: Run) -> bool:
     runs = run.config.selection.runs.values()
-    return not runs or any(entry.method not in ("random", "full", "given") for entry in runs)
+    return not runs or any("trajectories" in selection.needs_of(entry.method) for entry in runs)
 
 
 def _pool_of(pools: dict[str, PreparedPool], model: str) -> PreparedPool:

@@ -110,6 +110,32 @@ def test_each_device_works_on_its_own_rows_and_heads(kernel, cube_mesh):
     assert_equal_plain(spread, segments, 9, heads=4, kv_heads=2, dim=8)
 
 
+@pytest.mark.parametrize("place", ["one", "mesh"])
+@pytest.mark.parametrize("kernel", [attend, SPLASH, CUDNN], ids=["plain", "splash", "cudnn"])
+def test_a_prefix_is_seen_by_all_segments(kernel, place, cube_mesh):
+    """As if each segment were a row of its own with the prefix before it."""
+    rng = np.random.default_rng(0)
+    segments = packed_segments(rng, 8, 40)
+    query, key, value = (rng.normal(size=(8, 40, h, 8)).astype(np.float32) for h in (4, 2, 2))
+    before = tuple(rng.normal(size=(5, 2, 8)).astype(np.float32) for _ in range(2))
+    core = attention.over_mesh(kernel, cube_mesh) if place == "mesh" else kernel
+    got = jax.jit(functools.partial(core, window=None))(query, key, value, segments=segments, prefix=before)
+    alone = jax.jit(functools.partial(attend, window=None))
+    compared = 0
+    for row, number in {(r, n) for r, n in zip(*np.nonzero(segments), strict=True)}:
+        own = segments[row] == segments[row, number]
+        if np.flatnonzero(own)[0] != number:
+            continue
+        keys, values = (
+            np.concatenate([p, x[row][own]])[None] for p, x in zip(before, (key, value), strict=True)
+        )
+        queries = np.concatenate([np.zeros((5, 4, 8), np.float32), query[row][own]])[None]
+        want = alone(queries, keys, values, segments=np.ones(queries.shape[:2], np.int32))[0, 5:]
+        np.testing.assert_allclose(np.asarray(got)[row][own], want, atol=1e-5)
+        compared += 1
+    assert compared > 8
+
+
 def test_a_traced_window_crosses_the_mesh(cube_mesh):
     segments = packed_segments(np.random.default_rng(1), 4, 20)
     spread = attention.over_mesh(CUDNN, cube_mesh)

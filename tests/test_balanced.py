@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from s2l_jax.selection import priorities
 from s2l_jax.selection.balanced import (
-    balanced_sample,
-    balanced_sample_of_source,
+    balanced_order,
+    balanced_order_of_source,
+    order_by_source,
     shares,
 )
+from s2l_jax.selection.ranking import places_within
 
 label_vectors = st.one_of(
     st.lists(st.integers(0, 8), min_size=1, max_size=60),
@@ -45,6 +47,14 @@ def official_source(labels, budget, min_cluster_size):
     return picked, budget
 
 
+def drawn(order, budget):
+    """The first rows of an order, as marks."""
+    assert sorted(order.tolist()) == list(range(len(order)))
+    taken = np.zeros(len(order), bool)
+    taken[order[:budget]] = True
+    return taken
+
+
 def counted(labels, taken):
     names, counts = np.unique(np.asarray(labels)[taken], return_counts=True)
     return dict(zip(names.tolist(), counts.tolist(), strict=True))
@@ -54,7 +64,7 @@ def counted(labels, taken):
 @given(label_vectors, st.integers(1, 90), st.integers(0, 2**40))
 def test_counts_equal_algorithm_1(labels, budget, seed):
     priority = priorities(np.arange(len(labels)), seed)
-    taken = balanced_sample(np.array(labels), budget, priority)
+    taken = drawn(balanced_order(np.array(labels), priority), budget)
     assert taken.sum() == min(budget, len(labels))
     expected = {name: count for name, count in algorithm_1(labels, budget).items() if count}
     assert counted(labels, taken) == expected
@@ -67,12 +77,9 @@ def test_counts_equal_algorithm_1(labels, budget, seed):
 @given(label_vectors, st.integers(1, 90), st.integers(0, 2**40), st.integers(0, 3))
 def test_counts_equal_the_official_rule(labels, budget, seed, min_cluster_size):
     budget = min(budget, len(labels))
-    taken = balanced_sample_of_source(
-        np.array(labels),
-        budget,
-        priorities(np.arange(len(labels)), seed),
-        min_cluster_size=min_cluster_size,
-    )
+    priority = priorities(np.arange(len(labels)), seed)
+    order = balanced_order_of_source(np.array(labels), priority, min_cluster_size=min_cluster_size)
+    taken = drawn(order, budget)
     assert taken.sum() == budget
     picked, left = official_source(labels, budget, min_cluster_size)
     result = counted(labels, taken)
@@ -81,13 +88,29 @@ def test_counts_equal_the_official_rule(labels, budget, seed, min_cluster_size):
 
 
 @settings(max_examples=60, deadline=None)
-@given(label_vectors, st.integers(1, 60), st.integers(0, 30), st.integers(0, 9))
-def test_larger_budgets_keep_what_smaller_ones_took(labels, budget, more, seed):
-    priority = priorities(np.arange(len(labels)), seed)
-    labels = np.array(labels)
-    for sample in (balanced_sample, balanced_sample_of_source):
-        small, large = sample(labels, budget, priority), sample(labels, budget + more, priority)
-        assert not (small & ~large).any()
+@given(label_vectors, label_vectors, st.integers(0, 9))
+def test_one_order_holds_the_draw_of_every_budget(labels, sources, seed):
+    size = min(len(labels), len(sources))
+    labels, sources = np.array(labels[:size]), np.unique(sources[:size], return_inverse=True)[1]
+    priority = priorities(np.arange(size), seed)
+    order = balanced_order(labels, priority)
+    by_source = []
+    for source in range(sources.max() + 1):
+        rows = np.flatnonzero(sources == source)
+        by_source.append(rows[balanced_order_of_source(labels[rows], priority[rows])])
+    nested = order_by_source(sources, by_source)
+    for budget in range(1, size + 1):
+        expected = {name: count for name, count in algorithm_1(labels.tolist(), budget).items() if count}
+        assert counted(labels, drawn(order, budget)) == expected
+        taken = drawn(nested, budget)
+        for source, share in algorithm_1(sources.tolist(), budget).items():
+            # Within a source they are the first of its own order.
+            assert set(by_source[source][:share]) == set(np.flatnonzero(taken & (sources == source)))
+
+
+def test_places_within_groups():
+    groups, place = np.array([0, 1, 0, 1, -1, 0]), np.array([4, 0, 1, -1, 2, 3])
+    assert places_within(groups, place).tolist() == [2, 0, 0, -1, -1, 1]
 
 
 def test_few_changed_labels_change_few_picks():
@@ -96,7 +119,7 @@ def test_few_changed_labels_change_few_picks():
     changed = labels.copy()
     changed[rng.choice(len(labels), 50, replace=False)] = rng.integers(100, size=50)
     priority = priorities(np.arange(len(labels)), 0)
-    first, second = (balanced_sample(each, 10_000, priority) for each in (labels, changed))
+    first, second = (drawn(balanced_order(each, priority), 10_000) for each in (labels, changed))
     assert (first & second).sum() / (first | second).sum() > 0.99
 
 

@@ -17,10 +17,12 @@ from s2l_jax.config import (
     run,
     validate,
 )
+from s2l_jax.config_selection import EXPORTS, OPTIONS
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.errors import InputError
+from s2l_jax.selection.export import FILES
 from s2l_jax.selection.methods import METHODS
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -39,6 +41,7 @@ NEEDS_ANOTHER_FIELD = {
     ("proxy.init", "random"),
     ("target.init", "random"),
     ("trajectories.cadence", "list"),
+    *(("selection.runs.a.region", region) for region in ("easy", "hard")),
 }
 RUN_FIELDS = [(f"selection.runs.a.{name}", field) for name, field in RUN_SCHEMA.items()]
 
@@ -282,7 +285,7 @@ class TestRuns:
         config.selection.stratify_by = "none"
         config.clustering.num_clusters = 9
         config.selection.runs.a = run()
-        assert resolved_run(config, "a") == {
+        assert resolved_run(config, "a") == run().to_dict() | {
             "method": "s2l",
             "budget": 123,
             "seed": 7,
@@ -306,8 +309,64 @@ class TestRuns:
         }
         config.selection.runs.a = run(**fields)
         config.selection.stratify_by = "none"
-        assert resolved_run(config, "a") == fields
-        assert config.selection.runs.a.to_dict() == fields
+        assert resolved_run(config, "a") == run().to_dict() | fields
+        assert config.selection.runs.a.to_dict() == run().to_dict() | fields
+
+    @pytest.mark.parametrize(
+        ("own", "together", "budgets"),
+        [
+            ({}, {}, (50_000, 0.0, 0)),
+            ({}, {"budget_fraction": 0.1}, (0, 0.1, 0)),
+            ({}, {"budget_tokens": 9}, (0, 0.0, 9)),
+            ({"budget": 3}, {"budget_fraction": 0.1}, (3, 0.0, 0)),
+            ({"budget_tokens": 9}, {"budget_fraction": 0.1}, (0, 0.0, 9)),
+        ],
+    )
+    def test_one_way_to_say_the_budget(self, own, together, budgets):
+        config = default()
+        config.selection.runs.a = run(**own)
+        config.selection.update(together)
+        validate(config)
+        entry = resolved_run(config, "a")
+        assert tuple(entry[name] for name in ("budget", "budget_fraction", "budget_tokens")) == budgets
+
+    def test_options_are_those_of_the_methods(self):
+        shared = {"min_cluster_size"}  # of selection, for all runs
+        for name, method in METHODS.items():
+            assert set(OPTIONS.get(name, ())) == set(method.options) - shared
+            for option in OPTIONS.get(name, ()):
+                if option not in ("num_clusters", "stratify_by"):  # 0 and "inherit" stand for another field
+                    assert RUN_SCHEMA[option].default == method.options[option], (name, option)
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"budget": 3, "budget_tokens": 9}, "a.budget=3 and selection.runs.a.budget_tokens=9: these are"),
+            (
+                {"method": "random", "every": 2},
+                "every=2: method 'random' has no such option; it is one of s2l",
+            ),
+            ({"region": "easy"}, "region='easy': method 's2l' has no such option; it is one of cartography"),
+            ({"within": "al"}, "within='al': no such run; did you mean 'all'"),
+            ({"within": "a"}, "within='a': name a run that is not within another itself"),
+            ({"within": "all", "seed": 3}, "all of that one's settings, and seed differ"),
+        ],
+    )
+    def test_what_a_run_may_not_say(self, fields, message):
+        config = default()
+        config.selection.runs.all = run()
+        config.selection.runs.a = run(**fields)
+        with pytest.raises(InputError, match=message):
+            validate(config)
+
+    def test_exports(self):
+        config = default()
+        config.selection.exports = "jsonl, parquet,messages"
+        validate(config)
+        config.selection.exports = "jsonl,parket"
+        with pytest.raises(InputError, match="no export 'parket'; did you mean 'parquet'"):
+            validate(config)
+        assert set(EXPORTS) == set(FILES)
 
     def test_configs_do_not_share_what_they_hold(self):
         one, other = default(), default()

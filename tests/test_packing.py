@@ -42,7 +42,7 @@ class TestBestFit:
     @given(LENGTHS, st.integers(24, 70))
     @settings(max_examples=150, deadline=None)
     def test_is_best_fit_decreasing(self, lengths, capacity):
-        rows = best_fit(np.array(lengths), capacity)
+        rows = best_fit(np.array(lengths), [capacity])
         assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
         free = sorted(capacity - sum(lengths[i] for i in row) for row in rows)
         assert free[0] >= 0
@@ -51,27 +51,44 @@ class TestBestFit:
     @given(LENGTHS, st.integers(24, 70))
     @settings(max_examples=150, deadline=None)
     def test_needs_few_rows(self, lengths, capacity):
-        rows = len(best_fit(np.array(lengths), capacity))
+        rows = len(best_fit(np.array(lengths), [capacity]))
         least = -(-sum(lengths) // capacity)
         assert least <= rows <= 11 / 9 * least + 1 + len([n for n in lengths if 2 * n > capacity])
         assert rows <= first_fit_decreasing(lengths, capacity) + 1
 
     def test_a_hundred_thousand_examples(self):
         lengths = np.random.default_rng(0).integers(5, 512, 100_000)
-        rows = best_fit(lengths, 512)
+        rows = best_fit(lengths, [512])
         assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
         assert max(lengths[row].sum() for row in rows) <= 512
         assert len(rows) <= 1.005 * lengths.sum() / 512 + 1
 
     def test_is_deterministic_and_breaks_ties_by_number(self):
-        assert best_fit(np.array([4, 4, 4, 2]), 8) == [[0, 1], [2, 3]]
+        assert best_fit(np.array([4, 4, 4, 2]), [8]) == [[0, 1], [2, 3]]
+
+    @given(st.lists(st.integers(1, 64), max_size=60))
+    @settings(max_examples=100, deadline=None)
+    def test_rows_of_several_lengths(self, lengths):
+        """The least row for its first example; a new one only where no row has room."""
+        capacities = [16, 32, 64]
+        rows = best_fit(np.array(lengths, int), capacities)
+        assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
+        held = [next(c for c in capacities if c >= lengths[row[0]]) for row in rows]
+        free = [c - sum(lengths[i] for i in row) for c, row in zip(held, rows, strict=True)]
+        assert min(free, default=0) >= 0
+        for number, row in enumerate(rows):
+            earlier = [
+                held[r] - sum(lengths[i] for i in rows[r] if (-lengths[i], i) < (-lengths[row[0]], row[0]))
+                for r in range(number)
+            ]
+            assert all(space < lengths[row[0]] for space in earlier)
 
     def test_too_long(self):
         with pytest.raises(ValueError, match="9 tokens does not fit a row of 8"):
-            best_fit(np.array([3, 9]), 8)
+            best_fit(np.array([3, 9]), [8])
 
     def test_nothing(self):
-        assert best_fit(np.zeros(0, int), 8) == []
+        assert best_fit(np.zeros(0, int), [8]) == []
 
 
 @st.composite
@@ -114,6 +131,25 @@ class TestLayOut:
         assert layout.shape.examples == max(map(len, of))
         if not pack:
             assert all(len(row) == 1 for group in groups for row in group)
+
+    def test_what_all_begin_with_can_be_left_out(self):
+        rng = np.random.default_rng(0)
+        examples = [(rng.integers(1, 1000, n).astype(np.int32), p) for n, p in [(12, 7), (9, 9), (10, 5)]]
+        ids = dict(enumerate(examples))
+        lengths = np.array([len(tokens) - 4 for tokens, _ in examples])
+        layout = lay_out(lengths, np.array([5, 0, 5]), ROW, microbatches=1, groups=1)
+        rows, slots = fill(layout, layout.shape, ROW, ids, np.ones(3, np.float32), range(1), skip=4)
+        flat = [x.reshape(-1) for x in (rows.tokens, rows.positions)]
+        for slot, number in enumerate(slots[0, 0]):
+            tokens, prompt = examples[number]
+            mine = rows.loss_mask[0, 0] & (rows.loss_slot[0, 0] == slot)
+            assert rows.loss_targets[0, 0][mine].tolist() == tokens[prompt:].tolist()
+            before = rows.loss_index[0, 0][mine]
+            assert flat[0][before].tolist() == tokens[prompt - 1 : -1].tolist()[: len(before)]
+            assert flat[1][before].tolist() == list(range(prompt - 1, len(tokens) - 1))
+        assert sorted(flat[1][rows.segments.reshape(-1) > 0]) == sorted(
+            itertools.chain(*(range(4, len(tokens)) for tokens, _ in examples))
+        )
 
     def test_loss_tokens_are_spread_evenly(self):
         rng = np.random.default_rng(0)

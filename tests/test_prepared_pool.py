@@ -1,6 +1,7 @@
 """The prepared pool: record i is row i, made once, never half made."""
 
 import dataclasses
+import json
 import pathlib
 import subprocess
 import sys
@@ -121,6 +122,22 @@ class TestReading:
         assert manifest["num_response_tokens"] == (pool.lengths - pool.prompt_lengths).sum()
         assert manifest["source_counts"] == [834, 833, 833]
         assert pool.fingerprint == "0123456789abcdef"
+
+    def test_what_all_rows_begin_with(self, tmp_path, tokenizer):
+        rows = [PoolRow(n, f"write {word}", "", word, "all", {}, f"row {n}") for n, word in enumerate(["a", "bb", "c"])]
+        settings = TokenizeSettings("alpaca", "separate", 200)
+        prepare(tmp_path / "p", lambda: iter(rows), tokenizer, settings)
+        pool = PreparedPool(tmp_path / "p")
+        shared = tokenizer(render("alpaca", rows[0])[0].partition("a\n")[0])["input_ids"]
+        assert 8 < len(pool.common_prefix)
+        assert pool.common_prefix.tolist() == shared[: len(pool.common_prefix)]
+        beginnings = [tokens[: len(pool.common_prefix)] for tokens in pool.read(range(3))]
+        assert all(np.array_equal(beginning, pool.common_prefix) for beginning in beginnings)
+        manifest = tmp_path / "p" / "manifest.json"
+        known = json.loads(manifest.read_text())
+        del known["common_prefix"]
+        manifest.write_text(json.dumps(known))
+        assert len(PreparedPool(tmp_path / "p").common_prefix) == 0, "prepared before it was noted"
 
     def test_from_another_place(self, pool_path, tmp_path, rows):
         """Nothing in a prepared pool names the folder it was made in."""

@@ -20,7 +20,7 @@ KILLS = [
     "prompt_lengths.npy",  # pool: tokenised, not yet complete
     "column 6",  # proxy: swept, the column not yet stored
     "checkpoint proxy 8",  # proxy: a checkpoint under way
-    "selection/s2l/clusters",
+    "selection/s2l/summary",
     "checkpoint random 4",
     "target/random/hf",  # target: trained, not yet exported
     "evaluation/s2l/predictions",

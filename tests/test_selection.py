@@ -18,9 +18,8 @@ from s2l_jax.selection import (
     jaccard,
     priorities,
     select,
-    write_subset,
 )
-from s2l_jax.selection.balanced import balanced_sample, balanced_sample_of_source
+from s2l_jax.selection.balanced import balanced_order, balanced_order_of_source
 
 
 def pool(num_rows=600, seed=0):
@@ -46,7 +45,7 @@ def slow_official(rows, sources, budget, num_clusters, seed):
         if count > share:
             distinct = len(np.unique(rows[own], axis=0))
             kmeans = KMeans(min(num_clusters, distinct), seed=seed, max_clusters=num_clusters)
-            own = own[balanced_sample_of_source(kmeans.fit_predict(rows[own]), share, priority[own])]
+            own = own[balanced_order_of_source(kmeans.fit_predict(rows[own]), priority[own])[:share]]
         chosen += own.tolist()
         budget -= len(own)
     return sorted(chosen)
@@ -70,8 +69,8 @@ def test_without_strata_is_one_clustering_and_algorithm_1():
     result = select(rows, 90, num_clusters=8, sources=sources, seed=2, stratify_by="none")
     labels = KMeans(8, seed=2).fit_predict(rows)
     assert np.array_equal(result.labels, labels)
-    expected = balanced_sample(labels, 90, priorities(np.arange(len(rows)), 2))
-    assert np.array_equal(result.indices, np.flatnonzero(expected))
+    expected = balanced_order(labels, priorities(np.arange(len(rows)), 2))[:90]
+    assert np.array_equal(result.indices, np.sort(expected))
     assert result.cluster_sources is None
     assert result.centroids.shape == (8, 5)
 
@@ -178,7 +177,6 @@ def test_save_and_load(tmp_path, method, kind):
     for name in ("cluster_sources", "method", "budget", "seed", "options", "source_counts"):
         assert getattr(saved, name) == getattr(loaded, name), name
     table = pq.read_table(tmp_path / "s2l" / "clusters.parquet")
-    assert table.column_names == ["row", "id", "source", "cluster", "selected", "weight"]
     assert np.flatnonzero(table["selected"].to_numpy()).tolist() == saved.indices.tolist()
     summary = json.loads((tmp_path / "s2l" / "summary.json").read_text())
     assert summary["size"] == 50
@@ -203,22 +201,6 @@ def test_a_folder_without_a_summary_is_not_a_selection(tmp_path):
     (tmp_path / "summary.json").unlink()
     with pytest.raises(InputError, match="no complete selection"):
         Selection.load(tmp_path)
-
-
-def test_write_subset_streams_and_leaves_no_part(tmp_path):
-    path = tmp_path / "deep" / "subset.jsonl"
-    originals = [{"q": "é\n", "n": 1}, {"other": [None, True]}]
-    assert write_subset(path, iter(originals)) == 2
-    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == originals
-
-    def breaks():
-        yield originals[0]
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_subset(path, breaks())
-    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
-    assert [file.name for file in path.parent.iterdir()] == ["subset.jsonl"]
 
 
 def test_jaccard():
@@ -252,7 +234,19 @@ def bad_rows():
     [
         (np.ones((4, 2)), {"budget": 0}, "budget must be a whole number of at least 1, got 0"),
         (np.ones((4, 2)), {"budget": -3}, "got -3"),
-        (np.ones((4, 2)), {"budget": 0.5}, "got 0.5"),
+        (np.ones((4, 2)), {"budget": 1.5}, "or a fraction above 0 and below 1, got 1.5"),
+        (np.ones((4, 2)), {"budget": 0.0}, "got 0.0"),
+        (np.ones((4, 2)), {"budget": float("nan")}, "got nan"),
+        (np.ones((4, 2)), {"budget": True}, "must be a number, got True"),
+        (np.ones((4, 2)), {"budget": "3"}, "must be a number, got '3'"),
+        (np.ones((4, 2)), {"unit": "rows"}, "unit must be one of examples, tokens, got 'rows'"),
+        (np.ones((4, 2)), {"budget": 0.5, "unit": "tokens"}, "at least 1, got 0.5"),
+        (np.ones((4, 2)), {"unit": "tokens"}, "needs num_tokens, the tokens of each example"),
+        (
+            SelectionInputs(ids=np.array([7, 3, 7])),
+            {"method": "random"},
+            "come more than once; the first: 7",
+        ),
         (np.ones((4, 2)), {"sources": ["a", "b"]}, "sources has 2 entries for 4 examples"),
         (bad_rows(), {}, "2 of 10 rows have NaN or infinite values, the first is row 4"),
         (np.ones(4), {}, "trajectories must be a number array"),
@@ -272,6 +266,22 @@ def bad_rows():
         (np.ones((4, 2)), {"stratify_by": "topic"}, "got 'topic'"),
         (np.ones((4, 2)), {"every": 3}, "use at most 2"),
         (np.ones((4, 2)), {"num_clusters": 0}, "at least 1"),
+        (np.ones((4, 2)), {"first": 3}, "first=3, but trajectories have 2 columns"),
+        (np.ones((4, 2)), {"first": 1, "every": 2}, "leaves none of the 1 trajectory columns"),
+        (
+            np.ones((4, 2)),
+            {"distance": "manhattan"},
+            "cosine, correlation, got 'manhattan'",
+        ),
+        (np.ones((4, 1)), {"method": "high_learnability"}, "at least 2 columns, and there are 1"),
+        (np.ones((4, 2)), {"method": "forgetting", "margin": -1.0}, "at least 0 nats, got -1.0"),
+        (
+            np.ones((4, 2)),
+            {"method": "cartography", "region": "odd"},
+            "easy, hard, got 'odd'",
+        ),
+        (np.ones((4, 2)), {"method": "early_loss", "early": 3}, "at least 3 columns"),
+        (np.ones((4, 2)), {"method": "longest"}, "needs response_tokens.*run the pool stage"),
     ],
 )
 def test_bad_input_is_named(inputs, arguments, message):

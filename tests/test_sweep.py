@@ -1,5 +1,6 @@
 """The sweep's losses equal those of each example alone, however the slice is cut into blocks."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -15,7 +16,7 @@ from s2l_jax.parallel.sharding import row_constraint
 from s2l_jax.training import loss as loss_module
 from s2l_jax.trajectories import pinned
 from s2l_jax.trajectories.pinned import PinnedSlice
-from s2l_jax.trajectories.sweep import example_losses, make_sweep
+from s2l_jax.trajectories.sweep import example_losses, make_sweep, shares_prefix
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
 LENGTH, VOCAB = 32, 64
@@ -130,6 +131,42 @@ def test_a_cube_of_devices(cube_mesh, oracle):
     assert rows.tokens.sharding.shard_shape(rows.tokens.shape)[1] == 1
     assert sorted(slots[slots >= 0].tolist()) == list(range(len(NUMBERS)))
     np.testing.assert_allclose(sweep_of(model, cube_mesh, tracked), oracle, atol=5e-6)
+
+
+BEGINNING = np.random.default_rng(2).integers(0, VOCAB, 9).astype(np.int32)
+
+
+def begins_alike(example):
+    """An example with the common beginning before it, cut at the limit."""
+    tokens = np.concatenate([BEGINNING, example.tokens])[:LENGTH]
+    return TokenizedExample(tokens, min(example.prompt_length + len(BEGINNING), len(tokens)), False, False)
+
+
+@pytest.mark.parametrize("mesh", ["one_device_mesh", "cube_mesh"])
+def test_a_shared_beginning_is_run_once(request, mesh, monkeypatch):
+    """Rows of several lengths, too; whatever is left out, the losses are those of each example alone."""
+    monkeypatch.setattr(pinned, "_SHORTEST_ROW", 6)
+    mesh = request.getfixturevalue(mesh)
+    model = load_model(str(GOLDEN), mesh)
+    examples = [begins_alike(EXAMPLES[number]) for number in NUMBERS]
+    tracked = PinnedSlice(
+        TokenizedList(examples), np.arange(len(examples)), mesh, max_length=LENGTH, pinned_bytes=2**30
+    )
+    # An example without a prompt: its first loss is at the last token of the beginning.
+    assert len(tracked.prefix) == len(BEGINNING) - 1
+    lengths = sorted(rows.tokens.shape[-1] for rows, _ in tracked.blocks())
+    assert lengths == [12, 24], "none is longer than it must be"
+    held = sum(int((rows.segments > 0).sum()) for rows, _ in tracked.blocks())
+    assert held == sum(len(e.tokens) - len(tracked.prefix) for e in examples)
+    want = np.array([loss_alone(model, example) for example in examples])
+    np.testing.assert_allclose(sweep_of(model, mesh, tracked), want, atol=5e-6)
+
+
+def test_a_beginning_is_not_run_apart_from_a_sliding_window(model):
+    config = dataclasses.replace(model.config, windows=(0, LENGTH - 1))
+    assert not shares_prefix(config, LENGTH)
+    assert shares_prefix(config, LENGTH - 1), "the window is as long as any example"
+    assert shares_prefix(model.config, LENGTH)
 
 
 def largest_logits(vocabulary, function, *args):

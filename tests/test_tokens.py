@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from s2l_jax.data.pool import read_rows
 from s2l_jax.data.prompts import render
 from s2l_jax.data.synthetic_tokenizer import write_tokenizer
-from s2l_jax.data.tokens import TokenizedList, tokenize
+from s2l_jax.data.tokens import CommonPrefix, TokenizedList, tokenize
 from s2l_jax.errors import InputError
 
 transformers = pytest.importorskip("transformers")
@@ -162,6 +162,18 @@ def test_held_in_memory(words):
     assert held.prompt_lengths.tolist() == [e.prompt_length for e in examples]
     for number, tokens in zip([1, 0], held.read([1, 0]), strict=True):
         assert np.array_equal(tokens, examples[number].tokens)
+
+
+@given(st.lists(st.lists(st.integers(0, 1), max_size=6), max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_the_common_prefix(sequences):
+    shared = CommonPrefix()
+    for tokens in sequences:
+        shared.add(np.array(tokens, np.int32))
+    found, size = shared.tokens.tolist(), len(shared.tokens)
+    assert all(tokens[:size] == found for tokens in sequences)
+    one_more = {tuple(tokens[: size + 1]) for tokens in sequences}
+    assert not sequences or len(one_more) > 1 or min(map(len, sequences)) == size
 
 
 def test_pythia_merges_the_minus_sign_of_real_answers(data_dir):

@@ -1,7 +1,9 @@
 """Packing: the examples of one step, or of a slice, into as few rows of fixed length as fit."""
 
+import bisect
 import dataclasses
 import heapq
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,21 +54,24 @@ class Layout:
     shape: Shape  # the least that holds it
 
 
-def best_fit(lengths: Int[np.ndarray, "n"], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing bin packing: example numbers by row, in O(n) time for a fixed capacity.
+def best_fit(lengths: Int[np.ndarray, "n"], capacities: Sequence[int]) -> list[list[int]]:
+    """Best-fit decreasing bin packing: example numbers by row, in O(n) time for fixed capacities.
 
-    Each example, longest first and ties by number, goes to the fullest row that still has room.
+    Each example, longest first and ties by number, goes to the fullest row that still has room; where
+    none has, to a new row of the least capacity that holds it. So a row's first example tells its
+    capacity.
 
     Raises:
-      ValueError: an example is longer than a row.
+      ValueError: an example is longer than any row.
     """
+    capacities = sorted(capacities)
     order = np.argsort(-lengths, kind="stable")
     rows: list[list[int]] = []
-    open_rows: list[list[int]] = [[] for _ in range(capacity + 1)]  # by free space
+    open_rows: list[list[int]] = [[] for _ in range(capacities[-1] + 1)]  # by free space
     occupied = 0  # bit s is set when a row with s free tokens is open
     for number, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        if length > capacity:
-            raise ValueError(f"an example of {length} tokens does not fit a row of {capacity}")
+        if length > capacities[-1]:
+            raise ValueError(f"an example of {length} tokens does not fit a row of {capacities[-1]}")
         candidates = occupied >> length
         if candidates:
             free = length + (candidates & -candidates).bit_length() - 1
@@ -74,7 +79,7 @@ def best_fit(lengths: Int[np.ndarray, "n"], capacity: int) -> list[list[int]]:
             if not open_rows[free]:
                 occupied &= ~(1 << free)
         else:
-            free, row = capacity, len(rows)
+            free, row = capacities[bisect.bisect_left(capacities, length)], len(rows)
             rows.append([])
         rows[row].append(number)
         open_rows[free - length].append(row)
@@ -101,7 +106,7 @@ def lay_out(
       groups: row groups of the mesh.
       pack: False gives each example a row of its own.
     """
-    rows = best_fit(lengths, row_length) if pack else [[i] for i in range(len(lengths))]
+    rows = best_fit(lengths, [row_length]) if pack else [[i] for i in range(len(lengths))]
     return deal(rows, loss_tokens, microbatches=microbatches, groups=groups)
 
 
@@ -137,6 +142,7 @@ def fill(
     weights: Float32[np.ndarray, "n"],
     groups: range,
     pool_rows: Int[np.ndarray, "n"] | None = None,
+    skip: int = 0,
 ) -> tuple[PackedRows, Int32[np.ndarray, "a g e"]]:
     """The arrays of a layout for the given groups, and the example number in each slot (-1: none).
 
@@ -148,6 +154,8 @@ def fill(
       weights: of every example of the batch; written for examples with response tokens alone.
       groups: the row groups that this process provides.
       pool_rows: of every example of the batch, to be written for each token; None: left out.
+      skip: tokens that every example begins with and that are left out, all before those that
+        losses are computed at; positions count them.
     """
     a, g, e, m = len(layout.groups), len(groups), shape.examples, shape.loss_tokens
     tokens, positions, segments = (np.zeros((a, g, shape.rows, row_length), np.int32) for _ in range(3))
@@ -162,17 +170,17 @@ def fill(
                 at = 0
                 for segment, number in enumerate(row, start=1):
                     ids, prompt = examples[number]
-                    n = len(ids)
-                    tokens[i, j, r, at : at + n] = ids
-                    positions[i, j, r, at : at + n] = np.arange(n)
+                    n = len(ids) - skip
+                    tokens[i, j, r, at : at + n] = ids[skip:]
+                    positions[i, j, r, at : at + n] = np.arange(skip, len(ids))
                     segments[i, j, r, at : at + n] = segment
                     if named is not None and pool_rows is not None:
                         named[i, j, r, at : at + n] = pool_rows[number]
                     # The first token of all has nothing before it to be predicted from.
                     first = max(prompt, 1)
-                    count = max(n - first, 0)
+                    count = max(len(ids) - first, 0)
                     span = slice(filled, filled + count)
-                    index[i, j, span] = r * row_length + at + np.arange(first, first + count) - 1
+                    index[i, j, span] = r * row_length + at - skip + np.arange(first, first + count) - 1
                     targets[i, j, span] = ids[first:]
                     slot[i, j, span], mask[i, j, span] = used, True
                     slot_weights[i, j, used] = weights[number] if count else 0.0

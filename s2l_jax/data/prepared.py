@@ -18,7 +18,7 @@ from s2l_jax.console import quiet_libraries
 from s2l_jax.data.chat import CHAT, template_identity
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
-from s2l_jax.data.tokens import TokenizedExample, tokenize
+from s2l_jax.data.tokens import CommonPrefix, TokenizedExample, tokenize
 from s2l_jax.errors import InputError
 
 _CHUNK = 1024  # rows tokenised at a time
@@ -46,6 +46,7 @@ class PreparedPool:
       ids: uint64 [N]; memory-mapped.
       source_codes: int32 [N], places in `source_names`; memory-mapped.
       source_names: the sources in order of first appearance.
+      common_prefix: int32 [P], the tokens that all rows begin with.
     """
 
     def __init__(self, path: epath.PathLike):
@@ -57,6 +58,8 @@ class PreparedPool:
         self.ids = artifacts.read_npy(path / "ids.npy", mmap=True)
         self.source_codes = artifacts.read_npy(path / "sources.npy", mmap=True)
         self.source_names: list[str] = self.manifest["source_names"]
+        # A pool prepared before this was noted shares nothing that is known.
+        self.common_prefix = np.array(self.manifest.get("common_prefix", []), np.int32)
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(str(path / "dataset" / _FOLDER))
@@ -217,6 +220,7 @@ class _Tally:
         self._sources: dict[str, int] = {}
         self._problems: dict[str, list[int]] = {what: [] for what in _MEANING}
         self._problem_counts = dict.fromkeys(_MEANING, 0)
+        self._shared = CommonPrefix()
 
     def add(
         self, rows: Sequence[PoolRow], examples: Sequence[TokenizedExample]
@@ -238,6 +242,7 @@ class _Tally:
                 self._problem_counts[what] += is_so
                 if is_so:
                     self._problems[what].append(row.id)
+            self._shared.add(example.tokens)
             original = json.dumps(row.original)
             yield self.count, {"tokens": example.tokens, "original": original}
             self.count += 1
@@ -259,6 +264,7 @@ class _Tally:
             "source_names": list(self._sources),
             "source_counts": counts.tolist(),
             "settings": dataclasses.asdict(settings),
+            "common_prefix": self._shared.tokens.tolist(),
             **{f"num_{what}": n for what, n in self._problem_counts.items()},
             **{f"ids_{what}": ids[:_LISTED] for what, ids in self._problems.items()},
         }

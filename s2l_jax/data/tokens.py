@@ -109,6 +109,27 @@ def end_tokens(tokenizer: Any, template: str = "") -> tuple[int, ...]:
     return tuple(dict.fromkeys((tokenizer.eos_token_id, *closing)))
 
 
+class CommonPrefix:
+    """The tokens that all sequences begin with that it was shown; none before the first."""
+
+    def __init__(self) -> None:
+        self._tokens: Int32[np.ndarray, "p"] | None = None
+
+    def add(self, tokens: Int32[np.ndarray, "l"]) -> None:
+        """Keep what this sequence begins with too."""
+        if self._tokens is None:
+            self._tokens = tokens
+        elif not np.array_equal(tokens[: len(self._tokens)], self._tokens):
+            size = min(len(tokens), len(self._tokens))
+            differ = np.flatnonzero(tokens[:size] != self._tokens[:size])
+            self._tokens = self._tokens[: differ[0] if len(differ) else size]
+
+    @property
+    def tokens(self) -> Int32[np.ndarray, "p"]:
+        """What they share."""
+        return np.zeros(0, np.int32) if self._tokens is None else self._tokens
+
+
 class TokenizedList:
     """Tokenised examples held in memory, as `data.batching` and the loss sweep read them."""
 
@@ -116,6 +137,10 @@ class TokenizedList:
         self._examples = list(examples)
         self.lengths = np.array([len(e.tokens) for e in self._examples], np.int32)
         self.prompt_lengths = np.array([e.prompt_length for e in self._examples], np.int32)
+        shared = CommonPrefix()
+        for example in self._examples:
+            shared.add(example.tokens)
+        self.common_prefix = shared.tokens
 
     def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
         """Token ids of some examples."""

@@ -13,6 +13,8 @@ from s2l_jax.models.architecture import DecoderConfig
 # Tokens a query sees, itself included; None: all. An array where layers that one scan runs differ, 0: all.
 Window = int | Int[Array, ""] | None
 Attend = Callable[..., jax.Array]  # with the arguments of `attend`
+# Keys and values of tokens that come before all segments of all rows.
+Prefix = tuple[Float[Array, "p n d"], Float[Array, "p n d"]]
 
 
 def rotate(
@@ -68,13 +70,15 @@ def attend(
     *,
     segments: Int[Array, "b l"],
     window: Window,
+    prefix: Prefix | None = None,
 ) -> Float[Array, "b l h d"]:
     """Causal attention within the segments of packed rows; query head i reads head i // (h / n).
 
-    Every token sees itself, padding too, so no softmax is empty.
+    Every token sees itself, padding too, so no softmax is empty. All see the prefix, whole: there
+    is no window then.
     """
     visible = visible_keys(segments, window)
-    return softmax_attention(query, key.swapaxes(1, 2), value.swapaxes(1, 2), visible)
+    return softmax_attention(query, key.swapaxes(1, 2), value.swapaxes(1, 2), visible, prefix)
 
 
 def softmax_attention(
@@ -82,11 +86,49 @@ def softmax_attention(
     key: Float[Array, "b n k d"],
     value: Float[Array, "b n k d"],
     visible: Bool[Array, "b q k"],
+    prefix: Prefix | None = None,
 ) -> Float[Array, "b q h d"]:
-    """Softmax attention over the visible keys in plain XLA, scores and softmax in float32."""
+    """Softmax attention over the prefix and the visible keys in plain XLA, scores and softmax in float32."""
     batch, length, _, dim = query.shape
     grouped = query.reshape(batch, length, key.shape[1], -1, dim)
     scores = jnp.einsum("bqngd,bnkd->bngqk", grouped, key, preferred_element_type=jnp.float32)
     scores = jnp.where(visible[:, None, None], scores * dim**-0.5, jnp.finfo(jnp.float32).min)
+    if prefix is not None:
+        scores = jnp.concatenate([_prefix_scores(grouped, prefix), scores], axis=-1)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bngqk,bnkd->bqngd", weights, value).reshape(query.shape)
+    before = 0 if prefix is None else len(prefix[0])
+    attended = jnp.einsum("bngqk,bnkd->bqngd", weights[..., before:], value)
+    if prefix is not None:
+        attended += jnp.einsum("bngqp,pnd->bqngd", weights[..., :before], prefix[1])
+    return attended.reshape(query.shape)
+
+
+def with_prefix(
+    attended: Float[Array, "b q h d"],
+    normaliser: Float32[Array, "b q h"],
+    query: Float[Array, "b q h d"],
+    prefix: Prefix,
+) -> Float[Array, "b q h d"]:
+    """Attention over a prefix added to attention over the rest, in float32, by their log-sum-exps.
+
+    Args:
+      attended: what a kernel gave for the keys after the prefix.
+      normaliser: log of the sum of those keys' exponentiated scores.
+      query: the queries of both.
+      prefix: keys and values that all queries see.
+    """
+    keys = prefix[0]
+    batch, length, heads, dim = query.shape
+    grouped = query.reshape(batch, length, keys.shape[1], -1, dim)
+    scores = _prefix_scores(grouped, prefix)
+    first = jnp.einsum(
+        "bngqp,pnd->bqngd", jax.nn.softmax(scores, axis=-1), prefix[1].astype(jnp.float32)
+    ).reshape(query.shape)
+    own = jnp.moveaxis(jax.nn.logsumexp(scores, axis=-1), 3, 1).reshape(batch, length, heads)
+    share = jax.nn.sigmoid(own - normaliser)[..., None]
+    return (share * first + (1.0 - share) * attended.astype(jnp.float32)).astype(attended.dtype)
+
+
+def _prefix_scores(grouped: Float[Array, "b q n g d"], prefix: Prefix) -> Float32[Array, "b n g q p"]:
+    scores = jnp.einsum("bqngd,pnd->bngqp", grouped, prefix[0], preferred_element_type=jnp.float32)
+    return scores * grouped.shape[-1] ** -0.5

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt32
 
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.attention import Attend, attend
+from s2l_jax.models.attention import Attend, Prefix, attend
 from s2l_jax.models.cache import KeyValueCache
 from s2l_jax.models.layers import Block, Linear, Norm
 
@@ -90,6 +90,7 @@ class Decoder(nnx.Module):
         constrain: Constrain = lambda x: x,
         attend: Attend = attend,
         noise: UInt32[Array, "n b l"] | None = None,
+        prefix: Prefix | None = None,
     ) -> Float[Array, "b l e"]:
         """Final hidden states of packed rows, in the parameters' dtype.
 
@@ -101,15 +102,18 @@ class Decoder(nnx.Module):
           constrain: applied to the residual stream between layers (a sharding constraint).
           attend: how attention is computed (`parallel.attention.attention_on`).
           noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
+          prefix: of `read_prefix`, keys and values by layer of tokens before every segment, which
+            `positions` count.
         """
-
         windows = self._windows(tokens.shape[1])
         alike = len(set(windows)) == 1  # a kernel needs to know the window when it is compiled
         by_layer = None if alike else jnp.array([window or 0 for window in windows], jnp.int32)
 
         def layer(x: jax.Array, scanned: tuple) -> tuple[jax.Array, None]:
-            block, window, noise = scanned
+            block, window, noise, prefix = scanned
             core = functools.partial(attend, segments=segments, window=windows[0] if alike else window)
+            if prefix is not None:
+                core = functools.partial(core, prefix=prefix)
             return constrain(block(x, positions, core, noise)), None
 
         policy = REMAT_POLICIES[remat]
@@ -117,7 +121,27 @@ class Decoder(nnx.Module):
         # The lookup is in float32 for its gradient: a frequent token's many summands must not be
         # added in bfloat16.
         x = constrain(self._looked_up(tokens, positions, jnp.float32))
-        return self.final_norm(jax.lax.scan(body, x, (self.layers, by_layer, noise))[0])
+        return self.final_norm(jax.lax.scan(body, x, (self.layers, by_layer, noise, prefix))[0])
+
+    @_in_full_precision
+    def read_prefix(self, tokens: Int[Array, "p"]) -> tuple[Float[Array, "n p k d"], Float[Array, "n p k d"]]:
+        """Keys and values, by layer, of tokens that texts begin with; for `__call__`.
+
+        No sliding window may be shorter than the texts.
+        """
+        positions, segments = jnp.arange(len(tokens))[None], jnp.ones((1, len(tokens)), jnp.int32)
+
+        def layer(x: jax.Array, block: Block) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            kept = []
+
+            def core(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+                kept.append((key[0], value[0]))
+                return attend(query, key, value, segments=segments, window=None)
+
+            return block(x, positions, core), kept[0]
+
+        x = self._looked_up(tokens[None], positions, jnp.float32)
+        return jax.lax.scan(layer, x, self.layers)[1]
 
     @_in_full_precision
     def prefill(

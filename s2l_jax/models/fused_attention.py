@@ -1,12 +1,13 @@
 """Fused attention kernels that are exact for packed rows: cuDNN's on NVIDIA GPUs, splash on TPUs."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from s2l_jax.models.attention import Window, visible_keys
+from s2l_jax.models.attention import Prefix, Window, visible_keys, with_prefix
 
 _LANES = 128  # splash works on blocks of a multiple of this many tokens and head dimensions
 
@@ -18,6 +19,7 @@ def cudnn_attention(
     *,
     segments: Int[Array, "b l"],
     window: Window,
+    prefix: Prefix | None = None,
     implementation: Any = "cudnn",
 ) -> Float[Array, "b l h d"]:
     """`attention.attend` by cuDNN's flash attention (arXiv 2307.08691), in bfloat16.
@@ -27,13 +29,17 @@ def cudnn_attention(
     where plain XLA keeps scores [b, h, l, l] in float32; `is_causal` spares cuDNN the blocks above
     the diagonal. cuDNN wants an even length.
     """
-    length = query.shape[1]
+    length, given = query.shape[1], query
     query, key, value = (_padded(x, 2) for x in (query, key, value))
     mask = visible_keys(_padded(segments, 2), window)[:, None]
-    out = jax.nn.dot_product_attention(
-        query, key, value, mask=mask, is_causal=True, implementation=implementation
-    )
-    return out[:, :length]
+    attention = functools.partial(
+        jax.nn.dot_product_attention,
+        query, key, value, mask=mask, is_causal=True, implementation=implementation,
+    )  # fmt: skip
+    if prefix is None:
+        return attention()[:, :length]
+    out, normaliser = attention(return_residual=True)
+    return with_prefix(out[:, :length], normaliser[:, :length].astype(jnp.float32), given, prefix)
 
 
 def splash_attention(
@@ -43,6 +49,7 @@ def splash_attention(
     *,
     segments: Int[Array, "b l"],
     window: int | None,
+    prefix: Prefix | None = None,
     interpret: bool = False,
 ) -> Float[Array, "b l h d"]:
     """`attention.attend` by JAX's splash kernel: no scores in memory, no work outside the window.
@@ -53,6 +60,7 @@ def splash_attention(
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     length, heads, dim = query.shape[1:]
+    given = query
     query = (query.astype(jnp.float32) * dim**-0.5).astype(query.dtype)  # the kernel does not scale
     query, key, value = (_padded(_padded(x, _LANES), _LANES, axis=3) for x in (query, key, value))
     segments = _padded(segments, _LANES)
@@ -66,11 +74,16 @@ def splash_attention(
         block_sizes=splash.BlockSizes(**blocks),
         head_shards=1,
         q_seq_shards=1,
+        save_residuals=prefix is not None,
         interpret=interpret,
     )
     by_head = (x.swapaxes(1, 2) for x in (query, key, value))
     out = jax.vmap(kernel)(*by_head, splash.SegmentIds(segments, segments))
-    return out.swapaxes(1, 2)[:, :length, :, :dim]
+    if prefix is None:
+        return out.swapaxes(1, 2)[:, :length, :, :dim]
+    out, (normaliser,) = out
+    attended = out.swapaxes(1, 2)[:, :length, :, :dim]
+    return with_prefix(attended, normaliser.swapaxes(1, 2)[:, :length], given, prefix)
 
 
 def _padded(x: Array, multiple: int, axis: int = 1) -> Array:

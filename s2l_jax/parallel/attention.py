@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from s2l_jax.console import say
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.attention import Attend, Window, attend
+from s2l_jax.models.attention import Attend, Prefix, Window, attend
 from s2l_jax.models.fused_attention import cudnn_attention, splash_attention
 from s2l_jax.parallel.mesh import ROW_AXES
 
@@ -103,17 +103,26 @@ def over_mesh(kernel: Attend, mesh: Mesh) -> Attend:
         *,
         segments: Int[Array, "b l"],
         window: Window,
+        prefix: Prefix | None = None,
     ) -> Float[Array, "b l h d"]:
         traced = () if window is None or isinstance(window, int) else (window,)
 
         def local(
-            query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array, *traced: jax.Array
+            query: jax.Array,
+            key: jax.Array,
+            value: jax.Array,
+            segments: jax.Array,
+            prefix: Prefix | None,
+            *traced: jax.Array,
         ) -> jax.Array:
-            return kernel(query, key, value, segments=segments, window=traced[0] if traced else window)
+            seen = traced[0] if traced else window
+            if prefix is None:
+                return kernel(query, key, value, segments=segments, window=seen)
+            return kernel(query, key, value, segments=segments, window=seen, prefix=prefix)
 
-        specs = (split, split, split, rows, *(P() for _ in traced))
+        specs = (split, split, split, rows, P(None, "tensor"), *(P() for _ in traced))
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
-        return mapped(query, key, value, segments, *traced)
+        return mapped(query, key, value, segments, prefix, *traced)
 
     return sharded
 

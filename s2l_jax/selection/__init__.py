@@ -1,5 +1,16 @@
 """Choosing a subset of a pool: S2L and its baselines behind one call, and the files they leave."""
 
+# Importing them enters their methods.
+from s2l_jax.selection import (
+    by_loss,
+    facility_location,
+    k_center,
+    less,
+    longest,
+    rds,
+    s2l,
+    semdedup,
+)
 from s2l_jax.selection.balanced import priorities
 from s2l_jax.selection.export import write_subset
 from s2l_jax.selection.inputs import SelectionInputs
@@ -13,8 +24,16 @@ __all__ = [
     "Method",
     "Selection",
     "SelectionInputs",
+    "by_loss",
+    "facility_location",
     "jaccard",
+    "k_center",
+    "less",
+    "longest",
     "priorities",
+    "rds",
+    "s2l",
     "select",
+    "semdedup",
     "write_subset",
 ]

@@ -1,9 +1,10 @@
 """Balanced sampling from clusters: the paper's Algorithm 1 and the official code's form of it."""
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt64
+from jaxtyping import Int, Int64, UInt64
 
 from s2l_jax.data.order import mix
+from s2l_jax.selection.ranking import in_turns
 
 
 def priorities(ids: UInt64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
@@ -15,7 +16,7 @@ def priorities(ids: UInt64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, "
     return mix(mix(np.asarray(ids, np.uint64)) ^ mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
 
 
-def shares(sizes: Int[np.ndarray, " k"], budget: int) -> Int[np.ndarray, " k"]:
+def shares(sizes: Int[np.ndarray, " k"], budget: int) -> Int64[np.ndarray, " k"]:
     """How many of the budget each cluster gets (Algorithm 1 of the paper).
 
     From the smallest cluster to the largest, equal sizes by index, the k-th of K gets
@@ -30,45 +31,41 @@ def shares(sizes: Int[np.ndarray, " k"], budget: int) -> Int[np.ndarray, " k"]:
     return result
 
 
-def draw(
-    labels: Int[np.ndarray, " n"], counts: Int[np.ndarray, " k"], priority: UInt64[np.ndarray, " n"]
-) -> Bool[np.ndarray, " n"]:
-    """Mark, in each cluster k, the counts[k] rows of smallest priority (equal ones by row)."""
-    order = np.lexsort((priority, labels))
-    sizes = np.bincount(labels, minlength=len(counts))
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    taken = np.zeros(len(labels), bool)
-    taken[order] = rank < counts[labels[order]]
-    return taken
+def balanced_order(
+    labels: Int[np.ndarray, " n"], priority: UInt64[np.ndarray, " n"]
+) -> Int64[np.ndarray, " n"]:
+    """All rows in an order whose first B, for every B, are Algorithm 1's draw of B rows.
 
-
-def balanced_sample(
-    labels: Int[np.ndarray, " n"], budget: int, priority: UInt64[np.ndarray, " n"]
-) -> Bool[np.ndarray, " n"]:
-    """Mark exactly min(budget, n) rows, balanced over the clusters (Algorithm 1 of the paper)."""
-    return draw(labels, shares(np.bincount(labels), budget), priority)
-
-
-def balanced_sample_of_source(
-    labels: Int[np.ndarray, " n"],
-    budget: int,
-    priority: UInt64[np.ndarray, " n"],
-    *,
-    min_cluster_size: int = 2,
-) -> Bool[np.ndarray, " n"]:
-    """Mark exactly min(budget, n) rows of one source, as the official S2L code does.
-
-    Algorithm 1 over the clusters of more than `min_cluster_size` rows; what budget remains is drawn
-    from the rows of the smaller clusters together.
+    From each cluster come the rows of smallest priority (equal ones by row).
     """
-    sizes = np.bincount(labels)
-    large = sizes > min_cluster_size
-    counts = np.zeros(len(sizes), np.int64)
-    counts[large] = shares(sizes[large], budget)
-    taken = draw(labels, counts, priority)
-    # Something remains only once the large clusters are used up, so the small ones hold all the
-    # other n - taken rows, and never too few for it.
-    left = min(budget, len(labels)) - int(counts.sum())
-    rest = np.flatnonzero(~large[labels])
-    taken[rest[np.argsort(priority[rest], kind="stable")[:left]]] = True
-    return taken
+    return in_turns(labels, priority)
+
+
+def balanced_order_of_source(
+    labels: Int[np.ndarray, " n"], priority: UInt64[np.ndarray, " n"], *, min_cluster_size: int = 2
+) -> Int64[np.ndarray, " n"]:
+    """The rows of one source in an order whose first B are what the official S2L code draws.
+
+    Algorithm 1 over the clusters of more than `min_cluster_size` rows; once these are used up, the
+    rows of the smaller clusters together, by priority.
+    """
+    large = np.bincount(labels) > min_cluster_size
+    of_large, of_small = np.flatnonzero(large[labels]), np.flatnonzero(~large[labels])
+    number = np.cumsum(large) - 1  # the large clusters, numbered without gaps
+    first = of_large[balanced_order(number[labels[of_large]], priority[of_large])]
+    return np.concatenate([first, of_small[np.argsort(priority[of_small], kind="stable")]])
+
+
+def order_by_source(
+    sources: Int[np.ndarray, " n"], orders: list[Int64[np.ndarray, "_"]]
+) -> Int64[np.ndarray, " n"]:
+    """One order of all rows from those of the sources, which share every budget by Algorithm 1.
+
+    Args:
+      sources: of each row, numbered from 0.
+      orders: of each source, its rows in order.
+    """
+    place = np.empty(len(sources), np.int64)
+    for order in orders:
+        place[order] = np.arange(len(order))
+    return in_turns(sources, place)

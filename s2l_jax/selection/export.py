@@ -1,30 +1,181 @@
-"""The chosen rows as a file that a trainer reads."""
+"""The chosen rows as files that trainers read as they are."""
 
 import json
-import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
+from s2l_jax import artifacts
+from s2l_jax.data.pool_fields import BadRow, FieldMap, field_text
+from s2l_jax.data.pool_messages import conversation
+from s2l_jax.errors import InputError
+from s2l_jax.selection.result import Selection
+from s2l_jax.selection.table import writing
+
+# What each export is called in a selection's folder.
+FILES = {
+    "jsonl": "subset.jsonl",
+    "parquet": "subset.parquet",
+    "messages": "messages.jsonl",
+    "datasets": "dataset",
+}
+# Columns that the formats with room for them have beside the row's own.
+ADDED = ("s2l_id", "s2l_source", "s2l_cluster", "s2l_weight")
+_BATCH = 1024
+
+Originals = Callable[[Iterable[int]], Iterator[dict[str, Any]]]
+
+
+def missing_exports(folder: epath.Path, names: Sequence[str]) -> list[str]:
+    """Those of the exports that a folder does not have."""
+    return [name for name in names if not (folder / FILES[name]).exists()]
+
+
+def write_exports(
+    folder: epath.PathLike,
+    selection: Selection,
+    originals: Originals,
+    names: Sequence[str],
+    fields: FieldMap | None = None,
+) -> None:
+    """Write the chosen rows, in pool order, in each of the formats asked for.
+
+    Args:
+      folder: of the selection.
+      selection: which rows, and their clusters and weights.
+      originals: gives the rows of the numbers it is called with, with the fields they came with.
+      names: of `FILES`. "jsonl" has the rows as they came. "parquet" and "datasets" (a folder for
+        `datasets.load_from_disk`) have their fields and the columns of `ADDED`. "messages" has
+        conversations: `messages`, a list of {"role", "content"}, and id (text, as it may be above
+        2^63), source, cluster and weight.
+      fields: which field of a row holds what, for "messages".
+
+    Raises:
+      InputError: a field whose values have no common type (of "parquet" and "datasets"), or that has
+        a name of `ADDED`.
+    """
+    folder = epath.Path(folder)
+    for name in names:
+        path = folder / FILES[name]
+        if name == "jsonl":
+            write_subset(path, originals(selection.indices))
+        elif name == "messages":
+            write_subset(path, _conversations(selection, originals, fields or FieldMap()))
+        elif name == "parquet":
+            _write_parquet(path, selection, originals)
+        elif name == "datasets":
+            _write_dataset(path, selection, originals)
+
 
 def write_subset(path: epath.PathLike, originals: Iterable[dict[str, Any]]) -> int:
-    """Write the pool rows, with the fields they came with, as JSON lines; returns their number.
+    """Write rows as JSON lines; returns their number.
 
     Rows are written as they come, to a file beside `path` that takes its name at the end, so a
     reader never sees a part.
     """
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     count = 0
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for original in originals:
-                file.write(json.dumps(original) + "\n")
-                count += 1
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with writing(epath.Path(path), "w") as file:
+        for original in originals:
+            file.write(json.dumps(original) + "\n")
+            count += 1
     return count
+
+
+def _conversations(selection: Selection, originals: Originals, fields: FieldMap) -> Iterator[dict[str, Any]]:
+    for row, added in zip(originals(selection.indices), _added(selection), strict=True):
+        identity, source, cluster, weight = added
+        yield {
+            "messages": _messages(row, fields),
+            "id": str(identity),
+            "source": source,
+            "cluster": cluster,
+            "weight": weight,
+        }
+
+
+def _messages(row: dict[str, Any], fields: FieldMap) -> list[dict[str, str]]:
+    """A row as a conversation; one without messages is a message of the user and the response."""
+    try:
+        if fields.messages and row.get(fields.messages) is not None:
+            return [message._asdict() for message in conversation(row[fields.messages], fields.messages)]
+        instruction = field_text(row, "instruction", fields.instruction)
+        more = field_text(row, "input", fields.input, required=False)
+        output = field_text(row, "output", fields.output)
+    except BadRow as bad:  # not met with rows of a pool, which were read once
+        raise InputError(f"a chosen row cannot be made a conversation: it {bad}") from None
+    request = f"{instruction}\n\n{more}" if more else instruction
+    return [{"role": "user", "content": request}, {"role": "assistant", "content": output}]
+
+
+def _added(selection: Selection) -> Iterator[tuple[int, str, int, float]]:
+    """Id, source, cluster and weight of each chosen row."""
+    for row, weight in zip(selection.indices, selection.weights, strict=True):
+        source = "" if selection.sources is None else str(selection.sources[row])
+        yield int(selection.ids[row]), source, int(selection.labels[row]), float(weight)
+
+
+def _batches(selection: Selection, originals: Originals) -> Iterator[dict[str, list[Any]]]:
+    """Columns of the chosen rows, some rows at a time; a field that a row lacks is None."""
+    rows = zip(originals(selection.indices), _added(selection), strict=True)
+    while batch := [row for _, row in zip(range(_BATCH), rows, strict=False)]:  # the range is asked first
+        names = dict.fromkeys(name for original, _ in batch for name in original)
+        if taken := [name for name in ADDED if name in names]:
+            raise InputError(f"rows have a field {taken[0]!r} of their own; rename it to export Parquet")
+        columns = {name: [original.get(name) for original, _ in batch] for name in names}
+        yield columns | {name: [added[i] for _, added in batch] for i, name in enumerate(ADDED)}
+
+
+def _write_parquet(path: epath.Path, selection: Selection, originals: Originals) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # A first pass finds the types: a field may be empty in the first thousand rows.
+    schemas = [_table(columns).schema for columns in _batches(selection, originals)]
+    try:
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise _no_common_type(error) from None
+    # Fields that no row fills have no type.
+    schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in schema])
+    with writing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for columns in _batches(selection, originals):
+            count = len(columns[ADDED[0]])
+            arrays = [pa.array(columns.get(f.name, [None] * count), f.type) for f in schema]
+            writer.write_table(pa.table(arrays, schema=schema))
+
+
+def _table(columns: dict[str, list[Any]]) -> Any:
+    import pyarrow as pa
+
+    types = dict(zip(ADDED, (pa.uint64(), pa.string(), pa.int32(), pa.float32()), strict=True))
+    try:
+        return pa.table({name: pa.array(values, types.get(name)) for name, values in columns.items()})
+    except pa.ArrowException as error:
+        raise _no_common_type(error) from None
+
+
+def _no_common_type(error: Exception) -> InputError:
+    return InputError(
+        f"the chosen rows have a field whose values have no common type in Parquet ({error}): take "
+        "parquet and datasets out of selection.exports, or make the field's values alike"
+    )
+
+
+def _write_dataset(path: epath.Path, selection: Selection, originals: Originals) -> None:
+    import datasets
+    import pyarrow.parquet as pq
+
+    with artifacts.writing_folder(path.parent) as local:
+        rows, whole = local / ".dataset.parquet", local / ".dataset.tmp"
+        whole.rmtree(missing_ok=True)
+        _write_parquet(rows, selection, originals)
+        shown = datasets.is_progress_bar_enabled()
+        datasets.disable_progress_bars()
+        try:
+            datasets.Dataset(pq.read_table(str(rows), memory_map=True)).save_to_disk(str(whole))
+        finally:
+            if shown:
+                datasets.enable_progress_bars()
+            rows.unlink(missing_ok=True)
+        artifacts.move_folder(whole, local / path.name)

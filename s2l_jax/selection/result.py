@@ -1,9 +1,6 @@
 """A selection, and the folder it is kept in."""
 
 import dataclasses
-import importlib.metadata
-import io
-import platform
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +9,12 @@ from jaxtyping import Float, Float32, Int, Int64, UInt64
 
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
+from s2l_jax.selection.budget import Budget
+from s2l_jax.selection.summary import summarise
+from s2l_jax.selection.table import TABLE, read_table, write_table
+
+_SETTINGS = ("method", "budget", "unit", "seed", "options", "weighted", "notes")
+_OLDER: dict[str, Any] = {"unit": "examples", "weighted": False, "notes": {}}  # what older summaries lack
 
 
 @dataclasses.dataclass
@@ -30,9 +33,18 @@ class Selection:
       ids: of every row of the pool.
       sources: of every row of the pool, where known.
       method: its name.
-      budget: as asked for; may exceed N.
+      budget: as asked for: examples (may exceed N), a fraction of the pool, or tokens.
       seed: of clustering and drawing.
       options: every option of the method, defaults included.
+      unit: of the budget: "examples" or "tokens".
+      weighted: whether weights are those of clusters.
+      ranks: the place of each row of the pool in the method's order of preference, from 0; -1 for
+        rows that the method did not come to. None for a subset made elsewhere.
+      scores: what rows were ranked by, where that is one number.
+      reasons: what decided, in words; `reason_of` says which of them for each row of the pool.
+      num_tokens: of every row of the pool, where known.
+      losses: of every row of the pool at the last checkpoint, NaN where not measured, if known.
+      notes: other numbers of the method, such as an objective.
     """
 
     indices: Int64[np.ndarray, " b"]
@@ -43,9 +55,18 @@ class Selection:
     ids: UInt64[np.ndarray, " n"]
     sources: np.ndarray | None
     method: str
-    budget: int
+    budget: int | float
     seed: int
     options: dict[str, Any]
+    unit: str = "examples"
+    weighted: bool = False
+    ranks: Int64[np.ndarray, " n"] | None = None
+    scores: Float32[np.ndarray, " n"] | None = None
+    reasons: tuple[str, ...] = ("",)
+    reason_of: Int[np.ndarray, " n"] | None = None
+    num_tokens: Int64[np.ndarray, " n"] | None = None
+    losses: Float32[np.ndarray, " n"] | None = None
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def cluster_sizes(self) -> Int[np.ndarray, " k"]:
@@ -76,41 +97,75 @@ class Selection:
             str(name): (int(size), int(count)) for name, size, count in zip(names, pool, chosen, strict=True)
         }
 
-    def summary(self) -> dict[str, Any]:
-        """What summary.json says: settings, versions, and counts per source and per cluster."""
-        sources: list[str] | list[None] = self.cluster_sources or [None] * len(self.centroids)
-        clusters = zip(sources, self.cluster_sizes, self.picked_per_cluster, strict=True)
-        return {
-            "method": self.method,
-            "budget": self.budget,
-            "seed": self.seed,
-            "options": self.options,
-            "num_examples": len(self.labels),
-            "num_candidates": self.num_candidates,
-            "size": len(self.indices),
-            "num_clusters": len(self.centroids),
-            "sources": {
-                name: {"pool": size, "selected": count} for name, (size, count) in self.source_counts.items()
-            },
-            "clusters": [
-                {"cluster": number, "source": source, "size": int(size), "selected": int(count)}
-                for number, (source, size, count) in enumerate(clusters)
-            ],
-            "versions": _versions(),
-        }
+    @property
+    def order(self) -> Int64[np.ndarray, " b"]:
+        """The chosen rows as the method ranked them, the most wanted first."""
+        if self.ranks is None:
+            return self.indices
+        return self.indices[np.argsort(self.ranks[self.indices], kind="stable")]
 
-    def save(self, path: epath.PathLike) -> None:
+    def first(self, budget: int | float, *, unit: str = "examples") -> "Selection":
+        """The smaller subset that the method wanted most: contained in this one, made without new work.
+
+        For S2L, and for every method whose order does not depend on its budget, it is the subset that
+        the smaller budget gives by itself. (S2L by source does not cluster a source that is taken
+        whole, so its rows come at random, unless cluster_whole=True asks for it.)
+
+        Args:
+          budget: examples, a fraction of the candidates, or tokens.
+          unit: "examples" or "tokens".
+
+        Raises:
+          InputError: a bad budget, or one that this subset is too small for.
+        """
+        asked = Budget(budget, unit)
+        order, size = self.order, len(self.indices)
+        if unit == "tokens":
+            count = asked.cut(order, self.num_tokens)
+            assert self.num_tokens is not None
+            size, wanted = int(self.num_tokens[order].sum()), int(budget)
+        else:
+            count = wanted = asked.most(self.num_candidates, None)
+        if wanted > size:
+            raise InputError(
+                f"a budget of {wanted} {unit} does not fit into this subset of {size}: select the larger "
+                "one first, and take the smaller from it"
+            )
+        indices = np.sort(order[:count])
+        return dataclasses.replace(
+            self,
+            indices=indices,
+            weights=cluster_weights(self.labels, indices) if self.weighted else np.ones(count, np.float32),
+            budget=budget,
+            unit=unit,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json says: settings, versions, hashes, and counts per source and per cluster."""
+        return {name: getattr(self, name) for name in _SETTINGS} | summarise(self)
+
+    def save(
+        self,
+        path: epath.PathLike,
+        *,
+        trajectories: Float[np.ndarray, "s t"] | None = None,
+        rows: Int64[np.ndarray, " s"] | None = None,
+    ) -> None:
         """Write the folder: indices.npy, centroids.npy, clusters.parquet and summary.json.
 
         Each file is written whole or not at all, summary.json last: with it the folder is complete.
-        clusters.parquet has one line per row of the pool: row, id, source, cluster (-1 outside of
-        the slice that was selected from), selected, and weight (0 where not selected).
+        clusters.parquet has one line per row of the pool; see `table.write_table`.
+
+        Args:
+          path: the folder.
+          trajectories: losses to be written into the table.
+          rows: of the pool that they are of; all if left out.
         """
         folder = epath.Path(path)
         (folder / "summary.json").unlink(missing_ok=True)
         artifacts.write_npy(folder / "indices.npy", self.indices)
         artifacts.write_npy(folder / "centroids.npy", self.centroids)
-        artifacts.write_bytes(folder / "clusters.parquet", self._clusters_parquet())
+        write_table(folder / TABLE, self, trajectories, rows)
         artifacts.write_json(folder / "summary.json", self.summary())
 
     @classmethod
@@ -120,62 +175,32 @@ class Selection:
         Raises:
           InputError: the folder holds no complete selection.
         """
-        import pyarrow.parquet as pq
-
         folder = epath.Path(path)
         if not (folder / "summary.json").exists():
             raise InputError(
                 f"{folder} holds no complete selection: it has no summary.json; run the selection "
                 f"stage, or point to a folder that Selection.save wrote"
             )
-        summary = artifacts.read_json(folder / "summary.json")
-        table = pq.read_table(io.BytesIO((folder / "clusters.parquet").read_bytes()))
-        indices = artifacts.read_npy(folder / "indices.npy")
-        sources = None
-        if table["source"].null_count < len(table):
-            sources = np.asarray(table["source"].to_pylist())
+        summary = _OLDER | artifacts.read_json(folder / "summary.json")
         cluster_sources = [
             cluster["source"] for cluster in summary["clusters"] if cluster["source"] is not None
         ]
+        indices = artifacts.read_npy(folder / "indices.npy")
+        columns = read_table(folder / TABLE)
         return cls(
             indices=indices,
-            labels=table["cluster"].to_numpy(),
             centroids=artifacts.read_npy(folder / "centroids.npy"),
             cluster_sources=cluster_sources or None,
-            weights=table["weight"].to_numpy()[indices],
-            ids=table["id"].to_numpy(),
-            sources=sources,
-            **{name: summary[name] for name in ("method", "budget", "seed", "options")},
+            weights=columns.pop("weights")[indices],
+            **columns,
+            **{name: summary[name] for name in _SETTINGS},
         )
 
-    def _clusters_parquet(self) -> bytes:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        size = len(self.labels)
-        selected, weights = np.zeros(size, bool), np.zeros(size, np.float32)
-        selected[self.indices], weights[self.indices] = True, self.weights
-        sources = pa.nulls(size, pa.string()) if self.sources is None else pa.array(self.sources)
-        table = pa.table(
-            {
-                "row": np.arange(size),
-                "id": self.ids,
-                "source": sources,
-                "cluster": self.labels.astype(np.int32),
-                "selected": selected,
-                "weight": weights,
-            }
-        )
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        return buffer.getvalue()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("s2l_jax", "jax", "numpy"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout, not installed
-            versions[package] = "not installed"
-    return versions
+def cluster_weights(
+    labels: Int[np.ndarray, " n"], indices: Int64[np.ndarray, " b"]
+) -> Float32[np.ndarray, " b"]:
+    """|C_k| / R_k of each chosen row: the rows of its cluster over those chosen from it."""
+    own = labels[indices]
+    sizes = np.bincount(labels[labels >= 0])
+    return (sizes[own] / np.bincount(own)[own]).astype(np.float32)

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import logging
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,25 +10,34 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from s2l_jax.errors import InputError
+from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.methods import METHODS, Method
-from s2l_jax.selection.result import Selection
+from s2l_jax.selection.ranking import places
+from s2l_jax.selection.result import Selection, cluster_weights
 
 _log = logging.getLogger(__name__)
 
+_PASS = "or pass SelectionInputs({}=...)"
 # Where each input comes from in a run of the pipeline.
 _STAGES = {
     "trajectories": "run the trajectories stage, or pass the losses as an [N, T] array",
-    "hidden_states": "pass hidden_states, an [N, D] array",
+    "hidden_states": "run the states stage, or pass hidden_states, an [N, D] array",
+    "gradients": f"run the gradients stage, {_PASS.format('gradients')}, [N, C, P]",
+    "query_states": f"set selection.queries and run the states stage, {_PASS.format('query_states')}, [Q, D]",
+    "query_gradients": "set selection.queries and run the gradients stage, "
+    f"{_PASS.format('query_gradients')}, [Q, C, P]",
     "sources": "run the pool stage, or pass sources, one name per example",
-    "num_tokens": "run the pool stage, or pass SelectionInputs(num_tokens=...)",
+    "num_tokens": f"run the pool stage with a model's tokeniser, {_PASS.format('num_tokens')}",
+    "response_tokens": f"run the pool stage with a model's tokeniser, {_PASS.format('response_tokens')}",
 }
 
 
 def select(
     inputs: Float[np.ndarray, "n t"] | SelectionInputs,
-    budget: int,
+    budget: int | float,
     *,
+    unit: str = "examples",
     method: str = "s2l",
     num_clusters: int = 100,
     sources: Sequence[str] | Int[np.ndarray, " n"] | None = None,
@@ -37,30 +45,31 @@ def select(
     hidden_states: Float[np.ndarray, "n d"] | None = None,
     **options: Any,
 ) -> Selection:
-    """Choose min(budget, N) of N examples.
+    """Choose a subset of N examples.
 
     Args:
       inputs: loss trajectories [N, T], columns in training order, or a `SelectionInputs` with
         whatever the method needs.
-      budget: how many examples to take. Above N all are taken, with a warning.
-      method: "s2l", "random" or "full" (which takes all); see `selection.methods`.
+      budget: how many examples to take (above N all are taken, with a warning), what fraction of N
+        (a float above 0 and below 1), or with unit="tokens" at most how many tokens: rows are taken in
+        the method's order up to the first that no longer fits.
+      unit: of the budget: "examples" or "tokens" (of prompt and response; needs num_tokens).
+      method: a name in `METHODS`; "full" takes all whatever the budget.
       num_clusters: K, for methods that cluster.
       sources: each example's data source; the same as the field of `SelectionInputs`.
       seed: same inputs and seed, same subset.
       hidden_states: the same as the field of `SelectionInputs`.
-      **options: of the method. For "s2l": stratify_by ("source" or "none"), min_cluster_size,
-        every; for "random": stratify_by.
+      **options: of the method, `METHODS[method].options` has their defaults; see the method.
 
     Raises:
       InputError: a budget of 0 or less, an unknown method or option, a missing input (with the
         stage that makes it), inputs of different lengths, NaN or infinite trajectories.
     """
-    if isinstance(budget, bool) or not isinstance(budget, numbers.Integral) or budget <= 0:
-        raise InputError(f"budget must be a whole number of at least 1, got {budget!r}")
+    asked = Budget(budget, unit)
     chosen_method = _find("method", method, METHODS)
     if not isinstance(inputs, SelectionInputs):
         inputs = SelectionInputs(trajectories=inputs)
-    given = {"sources": sources, "hidden_states": hidden_states}
+    given: dict[str, Any] = {"sources": sources, "hidden_states": hidden_states}
     inputs = dataclasses.replace(
         inputs, **{name: value for name, value in given.items() if value is not None}
     )
@@ -69,28 +78,40 @@ def select(
             raise InputError(f"method {method!r} needs {name}, which is missing: {_STAGES[name]}")
     inputs = inputs.checked()
     size = inputs.num_examples
-    if budget > size and method != "full":
+    if unit == "examples" and budget > size and not chosen_method.takes_all:
         _log.warning("budget %d is above the %d examples there are: all are taken", budget, size)
     settings = _settings(chosen_method, num_clusters, options)
-    choice = chosen_method.choose(inputs, min(int(budget), size), seed, **settings)
-    indices = np.flatnonzero(choice.taken)
-    weights = np.ones(len(indices), np.float32)
-    if choice.weighted:
-        own = choice.labels[indices]
-        weights = (np.bincount(choice.labels)[own] / np.bincount(own)[own]).astype(np.float32)
+    if unit == "tokens" and "cluster_whole" in settings:
+        settings["cluster_whole"] = True  # which sources are taken whole is known only at the end
+    count = size if chosen_method.takes_all else asked.most(size, inputs.num_tokens)
+    choice = chosen_method.choose(inputs, count, seed, **settings)
+    if not chosen_method.takes_all:
+        count = asked.cut(choice.order[:count], inputs.num_tokens)
+    indices = np.sort(choice.order[:count]).astype(np.int64)
+    labels = np.zeros(size, np.int32) if choice.labels is None else choice.labels
+    trajectories = inputs.trajectories
     assert inputs.ids is not None
     return Selection(
         indices=indices,
-        labels=choice.labels,
+        labels=labels,
         centroids=choice.centroids,
         cluster_sources=choice.cluster_sources,
-        weights=weights,
+        weights=cluster_weights(labels, indices) if choice.weighted else np.ones(count, np.float32),
         ids=inputs.ids,
         sources=None if inputs.sources is None else np.asarray(inputs.sources),
         method=method,
-        budget=int(budget),
+        budget=float(budget) if asked.is_fraction else int(budget),
         seed=seed,
         options=settings,
+        unit=unit,
+        weighted=choice.weighted,
+        ranks=places(choice.order, size),
+        scores=None if choice.scores is None else np.asarray(choice.scores, np.float32),
+        reasons=choice.reasons,
+        reason_of=choice.reason_of,
+        num_tokens=None if inputs.num_tokens is None else np.asarray(inputs.num_tokens),
+        losses=None if trajectories is None else np.asarray(trajectories[:, -1], np.float32),
+        notes=choice.notes,
     )
 
 

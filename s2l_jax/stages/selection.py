@@ -10,24 +10,89 @@ from jaxtyping import Float32, Int64
 
 from s2l_jax import artifacts
 from s2l_jax.config import resolved_run
+from s2l_jax.config_selection import OPTIONS, RUN_SCHEMA
 from s2l_jax.console import say
 from s2l_jax.data.identity import data_identity
+from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record
-from s2l_jax.selection import METHODS, Selection, SelectionInputs, select, write_subset
+from s2l_jax.selection import METHODS, Selection, SelectionInputs, select
+from s2l_jax.selection.export import missing_exports, write_exports
 from s2l_jax.stages.run import Run
 from s2l_jax.stages.trajectories import tracked_rows
 from s2l_jax.trajectories.load import Trajectories
 
 _INDICES = "indices.npy"
+# Options that records have always held; later ones are in them where they are not at their default.
+_ALWAYS = ("num_clusters", "every", "stratify_by")
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What there is to select by."""
+
+    pool: PreparedPool | None
+    trajectories: Trajectories | None
+    rows: Int64[np.ndarray, "s"] | None  # of the pool that the trajectories are of; None for all
+
+    def inputs(self, needs: frozenset[str]) -> SelectionInputs:
+        """What a method of these needs gets, of the whole pool; trajectories of a slice are not in it."""
+        losses = None
+        if self.trajectories is not None and "trajectories" in needs and self.rows is None:
+            losses = self.trajectories.losses
+        if self.pool is None:
+            assert self.trajectories is not None
+            return SelectionInputs(trajectories=self.trajectories.losses, ids=self.trajectories.ids)
+        return SelectionInputs(
+            trajectories=losses,
+            ids=np.asarray(self.pool.ids),
+            sources=_sources(self.pool),
+            **_tokens(self.pool),
+        )
 
 
 def select_all(run: Run, pool: PreparedPool | None, trajectories: Trajectories | None) -> None:
-    """Make every subset that is not there yet."""
-    for name in run.config.selection.runs:
-        _select_one(run, name, pool, trajectories)
+    """Make every subset that is not there yet.
+
+    Args:
+      run: the run.
+      pool: its rows, with the token counts that token budgets go by; None without a pool.
+      trajectories: those that there are.
+
+    Raises:
+      InputError: nothing to select from, an input of a method that is missing, or a workdir that has
+        another subset under a run's name.
+    """
+    runs = run.config.selection.runs
+    if runs and pool is None and trajectories is None:
+        raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
+    rows = tracked_rows(trajectories, None if pool is None else np.asarray(pool.ids))
+    known = Known(pool, trajectories, rows)
+    for name in sorted(runs, key=lambda name: bool(runs[name].within)):  # after what they are within
+        _select_one(run, name, known)
+
+
+def needs_of(method: str) -> frozenset[str]:
+    """The inputs that a method cannot do without."""
+    return METHODS[method].needs if method in METHODS else frozenset()
+
+
+def counting_model(run: Run) -> str:
+    """The model whose tokeniser counts tokens: the target, or the proxy where no target is named.
+
+    Empty where neither is, or no run asks for tokens.
+    """
+    config = run.config
+    if not any(_counts_tokens(resolved_run(config, name)) for name in config.selection.runs):
+        return ""
+    named = (model for model in ("target", "proxy") if config[model].checkpoint or config[model].tokenizer)
+    return next(named, "")
+
+
+def _counts_tokens(entry: dict[str, Any]) -> bool:
+    return bool(entry["budget_tokens"]) or "response_tokens" in needs_of(str(entry["method"]))
 
 
 def folder(run: Run, name: str) -> epath.Path:
@@ -35,44 +100,44 @@ def folder(run: Run, name: str) -> epath.Path:
     return run.workdir / "selection" / name
 
 
-def _select_one(run: Run, name: str, pool: PreparedPool | None, trajectories: Trajectories | None) -> None:
-    settings: dict[str, Any] = resolved_run(run.config, name)
-    settings.pop("train_target")
-    method = settings["method"]
-    if method == "s2l":
-        settings["min_cluster_size"] = run.config.selection.min_cluster_size
-    else:
-        for unused in ("num_clusters", "every"):
-            settings.pop(unused)
-        # Only a run that asks for it by name draws its random subset source by source.
-        if method != "random" or run.config.selection.runs[name].stratify_by == "inherit":
-            settings.pop("stratify_by")
-    if pool is None and trajectories is None:
-        raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
+def _select_one(run: Run, name: str, known: Known) -> None:
+    entry = resolved_run(run.config, name)
+    settings = _settings(run, name, entry)
+    method, pool = str(entry["method"]), known.pool
     made_from = {}
     if pool is not None:
         made_from["pool_ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
-    uses_trajectories = method in METHODS and "trajectories" in METHODS[method].needs
-    if uses_trajectories and trajectories is not None:
-        made_from["trajectories_sha256"] = trajectories.digest
+    needs = needs_of(method)
+    if _counts_tokens(entry) and pool is not None:
+        made_from["tokens"] = pool.fingerprint
+    if "trajectories" in needs and known.trajectories is not None:
+        made_from["trajectories_sha256"] = known.trajectories.digest
     if method == "given":
         made_from["subset"] = data_identity(run.config.selection.path)
     record = Record(folder(run, name), f"selection/{name}", settings | made_from)
     if record.done:
+        _export(run, record.folder, None, pool)
         return
     if method == "given":
         selection = _given(run, pool)
+    elif entry["within"]:
+        selection = Selection.load(folder(run, str(entry["within"]))).first(**_budget(entry))
     else:
-        selection = _chosen(settings, pool, trajectories, uses_trajectories=uses_trajectories)
+        selection = _chosen(entry, settings, known, needs)
     if processes.is_writer():
-        selection.save(record.folder)
-        if pool is not None:
-            write_subset(record.folder / "subset.jsonl", pool.originals(selection.indices))
+        losses = known.trajectories
+        if losses is not None and run.config.selection.table_losses:
+            selection.save(record.folder, trajectories=losses.losses, rows=known.rows)
+        else:
+            selection.save(record.folder)
+        _export(run, record.folder, selection, pool)
     sizes = selection.cluster_sizes
     record.finish(
         {
             "method": selection.method,
-            "budget": selection.budget,
+            # Comparisons go by examples; how else the budget was said is in `asked`.
+            "budget": selection.budget if _in_examples(selection) else len(selection.indices),
+            **({} if _in_examples(selection) else {"asked": _budget(entry)}),
             "size": len(selection.indices),
             "seed": selection.seed,
             "options": selection.options,
@@ -87,6 +152,35 @@ def _select_one(run: Run, name: str, pool: PreparedPool | None, trajectories: Tr
     say(f"selection {name}: {_described(selection)}")
 
 
+def _settings(run: Run, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """What the record of a run holds: everything that decides its subset, and nothing else."""
+    method = entry["method"]
+    settings = {"method": method, "seed": entry["seed"]}
+    settings |= {field: value for field, value in entry.items() if field.startswith("budget") and value}
+    if entry["within"]:
+        settings["within"] = entry["within"]
+    for option in OPTIONS.get(method, ()):
+        if option in _ALWAYS or entry[option] != RUN_SCHEMA[option].default:
+            settings[option] = entry[option]
+    if method == "s2l":
+        settings["min_cluster_size"] = run.config.selection.min_cluster_size
+    # Only a run that asks for it by name draws its random subset source by source.
+    if method == "random" and run.config.selection.runs[name].stratify_by == "inherit":
+        settings.pop("stratify_by")
+    return settings
+
+
+def _budget(entry: dict[str, Any]) -> dict[str, Any]:
+    """A run's budget as `select` takes it."""
+    if entry["budget_tokens"]:
+        return {"budget": entry["budget_tokens"], "unit": "tokens"}
+    return {"budget": entry["budget_fraction"] or entry["budget"], "unit": "examples"}
+
+
+def _in_examples(selection: Selection) -> bool:
+    return selection.unit == "examples" and not isinstance(selection.budget, float)
+
+
 def _slice_note(selection: Selection) -> dict[str, Any]:
     if selection.num_candidates == len(selection.labels):
         return {}
@@ -97,31 +191,24 @@ def _described(selection: Selection) -> str:
     """One line on a selection."""
     size, candidates, pool = len(selection.indices), selection.num_candidates, len(selection.labels)
     text = f"{size} of {candidates} examples"
+    if selection.unit == "tokens" and selection.num_tokens is not None:
+        text += f", {int(selection.num_tokens[selection.indices].sum())} tokens"
     if candidates < pool:
         text += f", a slice of the pool's {pool}"
-        if selection.budget > candidates:
+        if _in_examples(selection) and selection.budget > candidates:
             text += f": all of it, for the budget of {selection.budget} is above it"
     count = len(selection.centroids)
     return f"{text}, {count} clusters" if count else text
 
 
 def _chosen(
-    settings: dict[str, Any],
-    pool: PreparedPool | None,
-    trajectories: Trajectories | None,
-    *,
-    uses_trajectories: bool,
+    entry: dict[str, Any], settings: dict[str, Any], known: Known, needs: frozenset[str]
 ) -> Selection:
-    if pool is None:
-        assert trajectories is not None
-        return select(SelectionInputs(trajectories=trajectories.losses, ids=trajectories.ids), **settings)
-    inputs = SelectionInputs(ids=np.asarray(pool.ids), sources=_sources(pool))
-    if not uses_trajectories or trajectories is None:
-        return select(inputs, **settings)
-    rows = tracked_rows(trajectories, inputs.ids)
-    if rows is None:
-        return select(dataclasses.replace(inputs, trajectories=trajectories.losses), **settings)
-    return select_from_slice(inputs, rows, trajectories.losses, settings)
+    arguments = {k: v for k, v in settings.items() if not k.startswith("budget")} | _budget(entry)
+    inputs = known.inputs(needs)
+    if "trajectories" in needs and known.trajectories is not None and known.rows is not None:
+        return select_from_slice(inputs, known.rows, known.trajectories.losses, arguments)
+    return select(inputs, **arguments)
 
 
 def select_from_slice(
@@ -135,20 +222,42 @@ def select_from_slice(
     Clusters, sources and weights are those of the slice; other rows have label -1.
 
     Args:
-      pool: ids and sources of the whole pool.
+      pool: ids and sources of the whole pool, and lengths where known.
       rows: of the slice, sorted.
       losses: their trajectories.
       settings: arguments of `select`.
     """
     assert pool.ids is not None
     assert pool.sources is not None
-    sources = np.asarray(pool.sources)
-    inputs = SelectionInputs(trajectories=losses, ids=pool.ids[rows], sources=sources[rows])
+    size = len(pool.ids)
+    of_examples = {
+        name: np.asarray(value)
+        for name in ("ids", "sources", "num_tokens", "response_tokens")
+        if (value := getattr(pool, name)) is not None
+    }
+    inputs = SelectionInputs(
+        trajectories=losses, **{name: value[rows] for name, value in of_examples.items()}
+    )
     chosen = select(inputs, **settings)
-    labels = np.full(len(pool.ids), -1, np.int32)
-    labels[rows] = chosen.labels
+
+    def spread(values: Any, missing: float) -> Any:
+        if values is None:
+            return None
+        whole = np.full(size, missing, values.dtype)
+        whole[rows] = values
+        return whole
+
     return dataclasses.replace(
-        chosen, indices=rows[chosen.indices], labels=labels, ids=pool.ids, sources=sources
+        chosen,
+        indices=rows[chosen.indices],
+        labels=spread(chosen.labels.astype(np.int32), -1),
+        ids=of_examples["ids"],
+        sources=of_examples["sources"],
+        ranks=spread(chosen.ranks, -1),
+        scores=spread(chosen.scores, np.nan),
+        reason_of=spread(chosen.reason_of, 0),
+        num_tokens=of_examples.get("num_tokens"),
+        losses=spread(chosen.losses, np.nan),
     )
 
 
@@ -182,7 +291,29 @@ def _given(run: Run, pool: PreparedPool | None) -> Selection:
         budget=len(indices),
         seed=run.config.seed,
         options={},
+        reasons=("in selection.path",),
+        num_tokens=_tokens(pool).get("num_tokens"),
     )
+
+
+def _export(run: Run, place: epath.Path, selection: Selection | None, pool: PreparedPool | None) -> None:
+    """Write the files of the chosen rows that the config asks for and that are not there."""
+    if pool is None or not processes.is_writer():
+        return
+    wanted = [name.strip() for name in run.config.selection.exports.split(",") if name.strip()]
+    if lacking := missing_exports(place, wanted):
+        selection = selection or Selection.load(place)
+        fields = FieldMap(**run.config.pool.fields.to_dict())
+        write_exports(place, selection, pool.originals, lacking, fields)
+
+
+def _tokens(pool: PreparedPool) -> dict[str, np.ndarray]:
+    """Tokens of each row and of its response; nothing for a pool without a tokeniser."""
+    lengths = np.asarray(pool.lengths, np.int64)
+    if not lengths.any():
+        return {}
+    responses = lengths - np.asarray(pool.prompt_lengths, np.int64)
+    return {"num_tokens": lengths, "response_tokens": responses}
 
 
 def _sources(pool: PreparedPool) -> np.ndarray:

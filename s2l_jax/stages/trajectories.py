@@ -35,7 +35,7 @@ from s2l_jax.trajectories.pinned import PinnedSlice
 from s2l_jax.trajectories.slices import SliceSettings, rows_in_pool, slice_rows
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot, read_mark
 from s2l_jax.trajectories.store import TrajectoryStore, Writers
-from s2l_jax.trajectories.sweep import make_sweep
+from s2l_jax.trajectories.sweep import make_sweep, shares_prefix
 
 STORE = "trajectories.zarr"
 SWEPT = "trajectories"  # the record of sweeps over another workdir's snapshots
@@ -128,6 +128,7 @@ class Sweeps:
             max_length=config.tokenize.max_length,
             batch_tokens=config.trajectories.batch_tokens,
             pinned_bytes=config.trajectories.pinned_mb * 2**20,
+            share_prefix=shares_prefix(model, config.tokenize.max_length),
         )
         self._sweep = make_sweep(
             model,

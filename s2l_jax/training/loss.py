@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 
 from s2l_jax.data.packing import PackedRows
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.attention import Attend, attend
+from s2l_jax.models.attention import Attend, Prefix, attend
 from s2l_jax.models.decoder import Constrain, Decoder
 from s2l_jax.models.parameters import Params, bind
 
@@ -26,6 +26,7 @@ def example_losses(
     constrain: Constrain = lambda x: x,
     attend: Attend = attend,
     noise: UInt32[Array, "n g r l"] | None = None,
+    prefix: Prefix | None = None,
 ) -> tuple[Float32[Array, "g e"], Float32[Array, "g m"]]:
     """Losses of one microbatch: the mean over each example's response tokens, and of each token.
 
@@ -38,10 +39,12 @@ def example_losses(
       constrain: sharding constraint for activations, leading axis rows.
       attend: how attention is computed (`parallel.attention.attention_on`).
       noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
+      prefix: what the rows leave out because all examples begin with it (`Decoder.read_prefix`).
     """
     losses = _token_losses(
-        config, params, rows, dtype=dtype, remat=remat, constrain=constrain, attend=attend, noise=noise
-    )
+        config, params, rows,
+        dtype=dtype, remat=remat, constrain=constrain, attend=attend, noise=noise, prefix=prefix,
+    )  # fmt: skip
     num_slots = rows.weights.shape[-1]
     sums, counts = (
         jax.vmap(functools.partial(_sum_by_slot, num_slots=num_slots))(x, rows.loss_slot)
@@ -64,6 +67,7 @@ def _token_losses(
     constrain: Constrain,
     attend: Attend,
     noise: jax.Array | None,
+    prefix: Prefix | None,
 ) -> Float32[Array, "g m"]:
     model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
     groups, per_group, length = rows.tokens.shape
@@ -76,6 +80,7 @@ def _token_losses(
         constrain=constrain,
         attend=attend,
         noise=None if noise is None else noise.reshape(-1, *flat),
+        prefix=prefix,
     )
     hidden = hidden.reshape(groups, per_group * length, -1)
     # Gathers whole vectors; take_along_axis would gather, and scatter back, element by element.

@@ -1,12 +1,14 @@
 """The pinned slice: the examples whose losses are tracked, packed once in a fixed order."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int32, Int64
+from jaxtyping import Array, Int, Int32, Int64
 
 from s2l_jax.data.batching import Examples, loss_token_counts, row_length
 from s2l_jax.data.order import visit_order
@@ -16,61 +18,81 @@ from s2l_jax.parallel.sharding import local_groups, put_rows
 
 _BYTES_A_TOKEN = 3 * 4  # token, position, segment
 _SCANNED_AT_MOST = 64  # microbatches of one streamed block
+_SHORTEST_ROW = 128  # tokens; what accelerators work on at a time
+_SHORTEST_PREFIX = 8  # tokens; fewer are not worth keys and values of their own
 
 Block = tuple[PackedRows, Int32[Array, "a g e"]]
 
 
-class PinnedSlice:
-    """Packed examples on the devices, in blocks that one compiled program takes.
+class PrefixedExamples(Examples, Protocol):
+    """Tokenised examples, and the tokens that all of them begin with."""
 
-    The whole slice is one block, kept on the devices, as long as it fits in `pinned_bytes` per
-    device; a larger one is cut into blocks that are packed and sent, each while the one before it
-    is worked on.
+    common_prefix: Int32[np.ndarray, "p"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """The blocks whose rows are of one length: one compiled program."""
+
+    row_length: int
+    layouts: list[Layout]
+    shape: Shape
+
+
+class PinnedSlice:
+    """Packed examples on the devices, in blocks that few compiled programs take.
+
+    The whole slice is kept on the devices as long as it fits in `pinned_bytes` per device; a larger
+    one is cut into blocks that are packed and sent, each while the one before it is worked on.
+
+    Rows are of few lengths (`row_lengths`), and an example is in the shortest that holds it or fills
+    a gap of a longer one: attention takes time by the square of a row.
 
     Args:
       examples: tokenised examples.
       numbers: which of them are tracked; the losses come out in this order.
       mesh: the device mesh.
       max_length: most tokens of an example.
-      batch_tokens: tokens that a device works on at a time.
+      batch_tokens: tokens that a device works on at a time; 0: as many as suit its kind.
       pinned_bytes: device memory that the slice may keep.
+      share_prefix: leave out of the rows what all of them begin with; it is in `prefix` then.
+
+    Attributes:
+      prefix: tokens before every example's own, whose positions count them.
     """
+
+    prefix: Int32[np.ndarray, "p"]
 
     def __init__(
         self,
-        examples: Examples,
+        examples: PrefixedExamples,
         numbers: Int64[np.ndarray, "n"],
         mesh: Mesh,
         *,
         max_length: int,
-        batch_tokens: int,
+        batch_tokens: int = 0,
         pinned_bytes: int,
+        share_prefix: bool = True,
     ):
         self._examples, self._numbers, self._mesh = examples, numbers, mesh
-        lengths = np.asarray(examples.lengths[numbers])
         self._loss_tokens = loss_token_counts(examples, numbers)
-        self._row_length = row_length(lengths, max_length)
+        whole = np.asarray(examples.lengths[numbers])
+        self.prefix = examples.common_prefix[: self._shareable(whole) if share_prefix else 0]
+        lengths = whole - len(self.prefix)
+        capacities = row_lengths(row_length(lengths, max_length))
+        by_capacity: dict[int, list[list[int]]] = {capacity: [] for capacity in capacities}
+        for row in best_fit(lengths, capacities):
+            by_capacity[next(c for c in capacities if c >= lengths[row[0]])].append(row)
+        batch_tokens = batch_tokens or default_batch_tokens(mesh)
         groups = row_groups(mesh)
-        rows = best_fit(lengths, self._row_length)
-        # Rows come longest first; shuffled, every microbatch has about as many response tokens.
-        rows = [rows[i] for i in visit_order(np.arange(len(rows)), len(rows), seed=0)]
-        per_group = max(1, batch_tokens // self._row_length)
-        per_group = min(per_group, math.ceil(len(rows) / groups))
-        microbatches = math.ceil(len(rows) / (groups * per_group))
-        if per_group * self._row_length * microbatches * _BYTES_A_TOKEN > pinned_bytes:
-            microbatches = min(microbatches, _SCANNED_AT_MOST)
-        size = microbatches * groups * per_group
-        self._layouts: list[Layout] = []
-        for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            some += [[] for _ in range(size - len(some))]
-            self._layouts.append(deal(some, self._loss_tokens, microbatches=microbatches, groups=groups))
-        self._shape = Shape(
-            per_group,
-            roughly(max(layout.shape.loss_tokens for layout in self._layouts), least=8),
-            roughly(max(layout.shape.examples for layout in self._layouts), least=8),
-        )
-        self._pinned = self._build(self._layouts[0]) if len(self._layouts) == 1 else None
+        tokens = sum(capacity * len(rows) for capacity, rows in by_capacity.items())
+        pinned = tokens / groups * _BYTES_A_TOKEN <= pinned_bytes
+        self._parts = [
+            self._part(capacity, rows, batch_tokens, groups, most=None if pinned else _SCANNED_AT_MOST)
+            for capacity, rows in by_capacity.items()
+            if rows
+        ]
+        self._pinned = jax.block_until_ready(list(self._built())) if pinned else None
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -78,21 +100,72 @@ class PinnedSlice:
     def blocks(self) -> Iterator[Block]:
         """The packed rows, and the place in the slice of each example slot (-1 for none)."""
         if self._pinned is not None:
-            yield self._pinned
+            yield from self._pinned
             return
-        ahead = self._build(self._layouts[0])
-        for layout in self._layouts[1:]:
-            now, ahead = ahead, self._build(layout)
-            yield now
+        building = self._built()
+        ahead = next(building)
+        for following in building:
+            yield ahead
+            ahead = following
         yield ahead
 
-    def _build(self, layout: Layout) -> Block:
+    def _shareable(self, lengths: Int[np.ndarray, "n"]) -> int:
+        """How many tokens no row needs: none that a loss is computed at, and not all of any."""
+        if not len(lengths):
+            return 0
+        prompts = np.asarray(self._examples.prompt_lengths[self._numbers])
+        most = min(int(lengths.min()), int(prompts.min())) - 1
+        most = min(most, len(self._examples.common_prefix))
+        return most if most >= _SHORTEST_PREFIX else 0
+
+    def _part(
+        self, capacity: int, rows: list[list[int]], batch_tokens: int, groups: int, most: int | None
+    ) -> _Part:
+        # Rows come longest first; shuffled, every microbatch has about as many response tokens.
+        rows = [rows[i] for i in visit_order(np.arange(len(rows)), len(rows), seed=0)]
+        microbatches = math.ceil(len(rows) / (groups * max(1, batch_tokens // capacity)))
+        per_group = math.ceil(len(rows) / (groups * microbatches))
+        microbatches = min(microbatches, most or microbatches)
+        size = microbatches * groups * per_group
+        layouts = []
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            some += [[] for _ in range(size - len(some))]
+            layouts.append(deal(some, self._loss_tokens, microbatches=microbatches, groups=groups))
+        shape = Shape(
+            per_group,
+            roughly(max(layout.shape.loss_tokens for layout in layouts), least=8),
+            roughly(max(layout.shape.examples for layout in layouts), least=8),
+        )
+        return _Part(capacity, layouts, shape)
+
+    def _built(self) -> Iterator[Block]:
+        for part in self._parts:
+            for layout in part.layouts:
+                yield self._build(part, layout)
+
+    def _build(self, part: _Part, layout: Layout) -> Block:
         local = local_groups(self._mesh)
         mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
         tokens = self._examples.read([int(self._numbers[n]) for n in mine])
         prompts = self._examples.prompt_lengths
         texts = {n: (ids, int(prompts[self._numbers[n]])) for n, ids in zip(mine, tokens, strict=True)}
         weights = np.ones(len(self._numbers), np.float32)
-        packed, slots = fill(layout, self._shape, self._row_length, texts, weights, local)
+        packed, slots = fill(
+            layout, part.shape, part.row_length, texts, weights, local, skip=len(self.prefix)
+        )
         block: Block = put_rows(self._mesh, (packed, slots), axis=1)
-        return jax.block_until_ready(block) if len(self._layouts) == 1 else block
+        return block
+
+
+def row_lengths(longest: int) -> list[int]:
+    """The lengths of rows for examples of up to `longest` tokens: 128, 256, ..., and the longest."""
+    shorter = []
+    while _SHORTEST_ROW << len(shorter) <= 0.75 * longest:
+        shorter.append(_SHORTEST_ROW << len(shorter))
+    return [*shorter, longest]
+
+
+def default_batch_tokens(mesh: Mesh) -> int:
+    """Tokens that suit a device: on a CPU, as many as leave a layer's activations in its cache."""
+    return 1024 if mesh.devices.flat[0].platform == "cpu" else 16_384

@@ -14,8 +14,9 @@ from s2l_jax.data.pool import PoolRow, row_of
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.attention import Prefix
 from s2l_jax.models.decoder import Decoder
-from s2l_jax.models.parameters import Params, model_params
+from s2l_jax.models.parameters import Params, bind, model_params
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.placement import mesh_of
 from s2l_jax.parallel.sharding import replicated, row_constraint
@@ -36,31 +37,49 @@ def make_sweep(
     """A function from parameters to the losses of the slice, float32 [N], whole on every device.
 
     The loss of an example is its mean next-token cross-entropy over the response tokens
-    (arXiv 2403.07384, section 3.1); 0 where none is left. One compiled program scans the slice's
-    microbatches; `vmap` over row groups turns token losses into example losses.
+    (arXiv 2403.07384, section 3.1); 0 where none is left. A compiled program for each length of row
+    scans the slice's microbatches; `vmap` over row groups turns token losses into example losses.
+    What all examples begin with is run once a sweep; the rows see its keys and values.
     """
     constrain = row_constraint(mesh)
     attend = attention_on(mesh, config, dtype, attention)
 
-    def scan_block(params: Params, column: jax.Array, rows: PackedRows, slots: jax.Array) -> jax.Array:
+    def read_prefix(params: Params) -> Prefix | None:
+        if not len(tracked.prefix):
+            return None
+        model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
+        return model.read_prefix(jnp.asarray(tracked.prefix))
+
+    def scan_block(
+        params: Params, prefix: Prefix | None, column: jax.Array, rows: PackedRows, slots: jax.Array
+    ) -> jax.Array:
         def microbatch(column: jax.Array, xs: tuple[PackedRows, jax.Array]) -> tuple:
             rows, slots = xs
-            losses, _ = packed_losses(config, params, rows, dtype=dtype, constrain=constrain, attend=attend)
+            losses, _ = packed_losses(
+                config, params, rows, dtype=dtype, constrain=constrain, attend=attend, prefix=prefix
+            )
             # -1 would count from the end: slots without an example go past it, and are dropped.
             places = jnp.where(slots < 0, column.shape[0], slots)
             return column.at[places].set(losses, mode="drop"), None
 
         return jax.lax.scan(microbatch, column, (rows, slots))[0]
 
-    compiled = jax.jit(scan_block, donate_argnums=1, out_shardings=replicated(mesh))
+    compiled = jax.jit(scan_block, donate_argnums=2, out_shardings=replicated(mesh))
+    read = jax.jit(read_prefix)
 
     def sweep(params: Params) -> jax.Array:
         column = jax.device_put(jnp.zeros(len(tracked), jnp.float32), replicated(mesh))
+        prefix = read(params)
         for rows, slots in tracked.blocks():
-            column = compiled(params, column, rows, slots)
+            column = compiled(params, prefix, column, rows, slots)
         return column
 
     return sweep
+
+
+def shares_prefix(config: DecoderConfig, max_length: int) -> bool:
+    """Whether every token of an example sees all that is before it, so that a prefix can be run apart."""
+    return all(window == 0 or window >= max_length for window in config.windows)
 
 
 def example_losses(
@@ -72,7 +91,7 @@ def example_losses(
     max_length: int = 512,
     boundary: str = "separate",
     dtype: Any = jnp.float32,
-    batch_tokens: int = 16_384,
+    batch_tokens: int = 0,
     mesh: Mesh | None = None,
 ) -> Float32[np.ndarray, "n"]:
     """The loss of each row under a model: mean cross-entropy over its response tokens, in nats.
@@ -86,7 +105,7 @@ def example_losses(
       max_length: tokens kept of each example; 0 is the loss of one whose response is cut away.
       boundary: see `data.tokens.tokenize`.
       dtype: of matrix products and activations.
-      batch_tokens: tokens worked on at a time, per device.
+      batch_tokens: tokens worked on at a time, per device; 0: as many as suit it.
       mesh: where the model lies; read off its parameters if absent.
 
     Raises:
@@ -118,7 +137,7 @@ def tokenized_losses(
     max_length: int,
     dtype: Any,
     mesh: Mesh,
-    batch_tokens: int = 16_384,
+    batch_tokens: int = 0,
 ) -> Float32[np.ndarray, "n"]:
     """`example_losses` of examples that are tokenised already."""
     tracked = PinnedSlice(
@@ -128,5 +147,6 @@ def tokenized_losses(
         max_length=max_length,
         batch_tokens=batch_tokens,
         pinned_bytes=2**32,
+        share_prefix=shares_prefix(model.config, max_length),
     )
     return np.asarray(make_sweep(model.config, tracked, mesh, dtype=dtype)(model_params(model)))

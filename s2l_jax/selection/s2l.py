@@ -1,0 +1,197 @@
+"""SmallToLarge: balanced sampling from clusters of loss trajectories."""
+
+import functools
+import logging
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int, Int64, UInt64
+
+from s2l_jax.clustering import KMeans, count_distinct
+from s2l_jax.errors import InputError
+from s2l_jax.selection.balanced import (
+    balanced_order,
+    balanced_order_of_source,
+    order_by_source,
+    priorities,
+    shares,
+)
+from s2l_jax.selection.inputs import SelectionInputs
+from s2l_jax.selection.methods import Choice, by_source, method
+
+_log = logging.getLogger(__name__)
+
+DISTANCES = ("euclidean", "cosine", "correlation")
+_LEAST_LOSS = 1e-6  # nats; an example without a loss has 0, which has no logarithm
+
+
+@method("s2l", needs={"trajectories"})
+def s2l(
+    inputs: SelectionInputs,
+    count: int,
+    seed: int,
+    *,
+    num_clusters: int = 100,
+    stratify_by: str = "source",
+    min_cluster_size: int = 2,
+    every: int = 1,
+    first: int = 0,
+    distance: str = "euclidean",
+    log_losses: bool = False,
+    standardise: bool = False,
+    cluster_whole: bool = False,
+) -> Choice:
+    """SmallToLarge (arXiv 2403.07384): balanced sampling from clusters of loss trajectories.
+
+    Options:
+      num_clusters: K; fewer where there are fewer distinct trajectories, which is logged.
+      stratify_by: "source" is the official code: the budget is first split over the sources, and
+        each source larger than its share is clustered on its own. Sources taken whole, or not at
+        all, are one cluster each. Without sources the pool is one source. "none" is the paper's
+        text: one clustering of all trajectories, Algorithm 1.
+      min_cluster_size: with "source", clusters of at most this size are left until last.
+      every: use every so-many-th column, as if checkpoints were this many times as far apart.
+      first: use the first so many columns, as if training had ended there; 0: all. `every` thins them.
+      distance: "euclidean" (the paper), "cosine" or "correlation"; see `clustering.KMeans`.
+      log_losses: cluster the logarithms of the losses, none taken below 1e-6.
+      standardise: bring each column to mean 0 and variance 1 over the pool, after the logarithm.
+      cluster_whole: cluster sources that are taken whole too, so that smaller subsets of this one
+        (`Selection.first`) are balanced within them. A token budget, which comes to fewer examples
+        than there might be, always does.
+    """
+    if num_clusters < 1 or every < 1 or min_cluster_size < 0 or first < 0:
+        raise InputError(
+            f"s2l: num_clusters and every must be at least 1, min_cluster_size and first at least 0, got "
+            f"{num_clusters}, {every}, {min_cluster_size} and {first}"
+        )
+    if distance not in DISTANCES:
+        raise InputError(f"s2l: distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
+    assert inputs.trajectories is not None
+    assert inputs.ids is not None
+    trajectories = thinned(inputs.trajectories, every, first)
+    if log_losses or standardise:
+        trajectories = _scaled(trajectories, log_losses, standardise)
+    priority = priorities(inputs.ids, seed)
+    if not by_source(stratify_by):
+        labels, centroids = _cluster(
+            trajectories, "the pool", num_clusters=num_clusters, seed=seed, distance=distance
+        )
+        order = balanced_order(labels, priority)
+        return Choice(order, labels, centroids, weighted=True, reasons=("its cluster's share",))
+    if inputs.sources is None:
+        names, codes = None, np.zeros(len(trajectories), np.int64)
+    else:
+        names, codes = np.unique(inputs.sources, return_inverse=True)
+    return _by_source(
+        trajectories,
+        names,
+        codes,
+        shares(np.bincount(codes), count),
+        priority,
+        cluster_whole=cluster_whole,
+        min_cluster_size=min_cluster_size,
+        cluster=functools.partial(_cluster, num_clusters=num_clusters, seed=seed, distance=distance),
+    )
+
+
+def thinned(trajectories: Float[np.ndarray, "n t"], every: int, first: int) -> Float[np.ndarray, "n s"]:
+    """Every so-many-th of the first columns (0: of all), as a view.
+
+    Raises:
+      InputError: more columns than there are, or none left.
+    """
+    columns = trajectories.shape[1]
+    if first > columns:
+        raise InputError(
+            f"s2l: first={first}, but trajectories have {columns} columns; use at most {columns}"
+        )
+    kept = trajectories[:, : first or columns]
+    if every > kept.shape[1]:
+        raise InputError(
+            f"s2l: every={every} leaves none of the {kept.shape[1]} trajectory columns; use at most "
+            f"{kept.shape[1]}"
+        )
+    return kept[:, every - 1 :: every]
+
+
+def _scaled(
+    trajectories: Float[np.ndarray, "n t"], log_losses: bool, standardise: bool
+) -> Float[np.ndarray, "n t"]:
+    scaled = np.empty(trajectories.shape, np.float32)
+    for column in range(trajectories.shape[1]):
+        values = trajectories[:, column].astype(np.float32)
+        if log_losses:
+            values = np.log(np.maximum(values, np.float32(_LEAST_LOSS)))
+        if standardise:
+            spread = values.std(dtype=np.float64)
+            values = (values - values.mean(dtype=np.float64)) / (spread if spread > 0 else 1.0)
+        scaled[:, column] = values
+    return scaled
+
+
+def _by_source(
+    trajectories: Float[np.ndarray, "n t"],
+    names: np.ndarray | None,
+    codes: Int[np.ndarray, " n"],
+    counts: Int64[np.ndarray, " s"],
+    priority: UInt64[np.ndarray, " n"],
+    *,
+    cluster_whole: bool,
+    min_cluster_size: int,
+    cluster: Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]],
+) -> Choice:
+    """The official code's rule; clusters are numbered source by source, in order of name."""
+    labels, reason_of = np.zeros(len(codes), np.int32), np.zeros(len(codes), np.int8)
+    centroids: list[np.ndarray] = []
+    cluster_sources: list[str] = []
+    orders: list[Int64[np.ndarray, "_"]] = []
+    sizes = np.bincount(codes)
+    rows_of = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
+    for code, share in enumerate(counts):
+        rows = rows_of[code]
+        own = trajectories[rows]
+        name = "" if names is None else str(names[code])
+        if share and (share < len(rows) or cluster_whole):
+            within, means = cluster(own, f"source {name!r}" if name else "the pool")
+            order = balanced_order_of_source(within, priority[rows], min_cluster_size=min_cluster_size)
+            reason_of[rows] = np.where(np.bincount(within)[within] > min_cluster_size, 0, 3)
+        else:
+            within = np.zeros(len(rows), np.int32)
+            means = own.mean(0, dtype=np.float64, keepdims=True).astype(np.float32)
+            order = np.argsort(priority[rows], kind="stable")
+            reason_of[rows] = 1 if share else 2
+        orders.append(rows[order])
+        labels[rows] = within + len(cluster_sources)
+        centroids.append(means)
+        cluster_sources += [name] * len(means)
+    return Choice(
+        order_by_source(codes, orders),
+        labels,
+        np.concatenate(centroids),
+        cluster_sources if names is not None else None,
+        weighted=True,
+        reasons=(
+            "its cluster's share",
+            "its source is taken whole",
+            "its source gets nothing of this budget",
+            f"clusters of at most {min_cluster_size} rows come last",
+        ),
+        reason_of=reason_of,
+    )
+
+
+def _cluster(
+    trajectories: Float[np.ndarray, "n t"], where: str, *, num_clusters: int, seed: int, distance: str
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "k t"]]:
+    distinct = count_distinct(trajectories, at_least=num_clusters)
+    if distinct < num_clusters:
+        _log.info(
+            "%s has %d distinct trajectories: %d clusters instead of %d",
+            where,
+            distinct,
+            distinct,
+            num_clusters,
+        )
+    # Sources of fewer clusters share the compiled program of those with all.
+    kmeans = KMeans(distinct, seed=seed, max_clusters=num_clusters).fit(trajectories)
+    return kmeans.labels_, kmeans.cluster_centers_
