@@ -175,12 +175,15 @@ def ours(checkpoint: str, rows: Rows, options: argparse.Namespace) -> dict[str, 
 
     from s2l_jax.models.parameters import model_params
     from s2l_jax.models.weights import DTYPES
+    from s2l_jax.parallel.host_memory import keep_freed_memory
     from s2l_jax.parallel.mesh import make_mesh, row_groups
     from s2l_jax.parallel.placement import load_model
     from s2l_jax.parallel.sharding import put_rows
     from s2l_jax.training.optimizer import OptimizerSettings
     from s2l_jax.training.step import init_state, make_train_step
 
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()  # as launch.py does
     mesh = make_mesh()
     model = load_model(checkpoint, mesh)
     config, settings = model.config, OptimizerSettings(**peers.TRAINING)

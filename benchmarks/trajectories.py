@@ -40,7 +40,7 @@ def main() -> None:
     parser = contenders.parser(__doc__, num_rows=512)
     parser.add_argument("--rounds", type=int, default=3, help="beside the one that compiles")
     parser.add_argument("--official-rows", type=int, default=32, help="rows that the official way is given")
-    parser.add_argument("--batch-tokens", type=int, default=16_384, help="trajectories.batch_tokens, ours")
+    parser.add_argument("--batch-tokens", type=int, default=0, help="trajectories.batch_tokens, ours")
     parser.add_argument("--peer-tokens", type=int, default=0, help="tokens of a peer's batch; 0: the fastest")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -166,11 +166,14 @@ def ours(checkpoint: str, rows: Rows, options: argparse.Namespace) -> dict[str, 
 
     from s2l_jax.models.parameters import model_params
     from s2l_jax.models.weights import DTYPES
+    from s2l_jax.parallel.host_memory import keep_freed_memory
     from s2l_jax.parallel.mesh import make_mesh
     from s2l_jax.parallel.placement import load_model
     from s2l_jax.trajectories.pinned import PinnedSlice
     from s2l_jax.trajectories.sweep import make_sweep
 
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()  # as launch.py does
     mesh = make_mesh()
     model = load_model(checkpoint, mesh)
     params = model_params(model)

@@ -14,7 +14,7 @@ from s2l_jax.data.batching import Batches
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 from s2l_jax.models.parameters import bind, flatten_params, model_params
 from s2l_jax.parallel.mesh import row_groups
-from s2l_jax.parallel.placement import load_model
+from s2l_jax.parallel.placement import load_model, random_params
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training import loss as loss_module
 from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule, make_optimizer
@@ -341,3 +341,15 @@ def test_a_batch_without_response_tokens_has_no_gradient(loss, one_device_mesh, 
     state, metrics = program(state, put_rows(one_device_mesh, rows, axis=1))
     assert float(metrics.loss) == float(metrics.grad_norm) == 0.0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_the_step_leaves_the_types_of_a_random_model_as_they_are(one_device_mesh):
+    """A leaf that it changes, if only from a weak type to a strong one, has it compiled twice."""
+    config = load_model(str(GOLDEN), one_device_mesh).config
+    params = random_params(config, one_device_mesh, jax.random.key(0))
+    state = init_state(config, SETTINGS, STEPS, one_device_mesh, params)
+    rows = put_rows(one_device_mesh, batches_of().read(0).rows, axis=1)
+    step = make_train_step(config, SETTINGS, STEPS, one_device_mesh)
+    after = jax.eval_shape(step, state, rows)[0]
+    for before, then in zip(*map(jax.tree.leaves, (state, after)), strict=True):
+        assert (before.dtype, before.weak_type) == (then.dtype, then.weak_type)

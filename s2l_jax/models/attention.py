@@ -13,6 +13,8 @@ from s2l_jax.models.architecture import DecoderConfig
 # Tokens a query sees, itself included; None: all. An array where layers that one scan runs differ, 0: all.
 Window = int | Int[Array, ""] | None
 Attend = Callable[..., jax.Array]  # with the arguments of `attend`
+_BLOCK = 128  # queries
+_MOST_BLOCKS = 8  # of a row, each a part of the program
 # Keys and values of tokens that come before all segments of all rows.
 Prefix = tuple[Float[Array, "p n d"], Float[Array, "p n d"]]
 
@@ -48,19 +50,23 @@ def rotary_frequencies(config: DecoderConfig) -> Float32[np.ndarray, "f"]:
     return ((1.0 - share) * slow + share * frequencies).astype(np.float32)
 
 
-def visible_keys(segments: Int[Array, "b l"], window: Window) -> Bool[Array, "b l l"]:
+def visible_keys(
+    segments: Int[Array, "b l"], window: Window, queries: slice = slice(None), keys: slice = slice(None)
+) -> Bool[Array, "b q k"]:
     """Which tokens of its row each token sees: earlier ones of its segment, those within the window.
 
     Args:
       segments: example number within the row; 0 marks padding.
       window: tokens seen, the token itself included.
+      queries: the tokens that are asked about.
+      keys: the tokens they are asked about.
     """
     places = jnp.arange(segments.shape[1])
-    distance = places[:, None] - places[None, :]
+    distance = places[queries, None] - places[None, keys]
     near = distance >= 0
     if window is not None:
         near &= (distance < window) | (window == 0)
-    return near[None] & (segments[:, :, None] == segments[:, None, :])
+    return near[None] & (segments[:, queries, None] == segments[:, None, keys])
 
 
 def attend(
@@ -76,9 +82,20 @@ def attend(
 
     Every token sees itself, padding too, so no softmax is empty. All see the prefix, whole: there
     is no window then.
+
+    Long rows are worked on in blocks of queries, each with the keys that causality and a window known
+    to the compiler leave it; a gradient computes a block's scores again rather than keep them.
     """
-    visible = visible_keys(segments, window)
-    return softmax_attention(query, key.swapaxes(1, 2), value.swapaxes(1, 2), visible, prefix)
+    length, key, value = query.shape[1], key.swapaxes(1, 2), value.swapaxes(1, 2)
+    size = max(_BLOCK, -(-length // (_MOST_BLOCKS * _BLOCK)) * _BLOCK)
+    core = softmax_attention if length <= size else jax.checkpoint(softmax_attention)
+    blocks = []
+    for start in range(0, length, size):
+        queries = slice(start, min(start + size, length))
+        keys = slice(max(0, start - window + 1) if isinstance(window, int) else 0, queries.stop)
+        visible = visible_keys(segments, window, queries, keys)
+        blocks.append(core(query[:, queries], key[:, :, keys], value[:, :, keys], visible, prefix))
+    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
 
 
 def softmax_attention(

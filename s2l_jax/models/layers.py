@@ -48,7 +48,7 @@ class Norm(nnx.Module):
     """Layer norm (arXiv 1607.06450) or RMS norm (arXiv 1910.07467), computed in float32."""
 
     def __init__(self, config: DecoderConfig, size: int):
-        self.scale = nnx.Param(jnp.full(size, 1.0 - config.norm_offset))
+        self.scale = nnx.Param(jnp.full(size, 1.0 - config.norm_offset, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(size)) if config.norm == "layer" else None
         self.eps, self.offset, self.centred = config.norm_eps, config.norm_offset, config.norm == "layer"
 
