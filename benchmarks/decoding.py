@@ -25,6 +25,7 @@ from s2l_jax.evaluation.generate import generate
 from s2l_jax.evaluation.sampling import GREEDY, Sampling
 from s2l_jax.models.hf import load_config
 from s2l_jax.models.parameters import bind
+from s2l_jax.parallel.host_memory import keep_freed_memory
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.parallel.placement import random_params
 
@@ -44,6 +45,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()  # as launch.py does; it holds for both
     rng = np.random.default_rng(0)
     vocabulary = load_config(options.config).vocab_size
     ends = rng.permutation(vocabulary)[: round(options.ends * vocabulary)].tolist()
