@@ -18,6 +18,29 @@ SELECTION: dict[str, Any] = {
     "exports": Field(
         "jsonl", "files of the chosen rows, with commas between: jsonl, parquet, messages, datasets"
     ),
+    "queries": Field(
+        "", "file with a few rows of the task that the subset is for, in the pool's schema (rds, less)"
+    ),
+    "query_limit": natural(0, "rows of it that are read; 0: all"),
+    "states": {
+        "model": choice("target", ("target", "proxy"), "whose hidden states methods go by, untuned"),
+        "dtype": choice("float32", ("float32", "bfloat16"), "of its matrix products"),
+        "batch_tokens": positive(16384, "tokens a device works on at a time"),
+    },
+    "gradients": {
+        "rank": positive(128, "of the target's adapters that gradients are taken in (less)"),
+        "alpha": positive(512.0, "adapters are scaled by alpha / rank"),
+        "projections": Field("query,key,value,out", "that have adapters, with commas between, or all"),
+        "warmup_fraction": Field(
+            0.05, "share of the pool they are first trained on", lambda v: 0 < v <= 1, "above 0, at most 1"
+        ),
+        "epochs": positive(4, "of that training; each ends with a checkpoint that gradients are taken at"),
+        "learning_rate": positive(2e-5, "of that training; the rest is as in target.train"),
+        "batch_size": positive(32, "of that training"),
+        "dims": natural(8192, "numbers that a gradient is projected to; 0: no projection"),
+        "dtype": choice("float32", ("float32", "bfloat16"), "of matrix products"),
+        "batch_tokens": positive(2048, "tokens a device takes gradients of at a time"),
+    },
     "table_losses": Field(True, "write every row's losses into clusters.parquet: 4 bytes each"),
 }
 
@@ -50,6 +73,27 @@ RUN_SCHEMA: dict[str, Field] = {
     "margin": natural(0.0, "forgetting: rises of the loss above this many nats count"),
     "region": choice("ambiguous", ("ambiguous", "easy", "hard"), "cartography: of the dataset map"),
     "early": positive(1, "early_loss: how many checkpoints are early"),
+    "pooling": choice(
+        "auto",
+        ("auto", "mean", "last", "weighted"),
+        "of hidden states over an example's tokens; auto: weighted for rds, else mean",
+    ),
+    "layer": Field(
+        -1, "of hidden states: after how many layers; -1: all", lambda v: v == -1 or v > 0, "above 0, or -1"
+    ),
+    "evaluation": choice(
+        "auto",
+        ("auto", "lazy", "stochastic"),
+        "facility_location: exact greedy, or by samples; auto: lazy up to 20,000 rows",
+    ),
+    "epsilon": Field(
+        0.05, "facility_location: of stochastic greedy", lambda v: 0 < v < 1, "above 0 and below 1"
+    ),
+    "threshold": Field(
+        0.95, "semdedup: cosine above which rows are duplicates", lambda v: -1 <= v <= 1, "from -1 to 1"
+    ),
+    "initial": positive(100, "diverse_evol: random rows to begin with"),
+    "rounds": positive(1, "diverse_evol: times a target is trained and the pool embedded anew"),
     "train_target": Field(True, "train and evaluate a target on this subset"),
 }
 
@@ -71,5 +115,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "forgetting": ("margin",),
     "cartography": ("region",),
     "early_loss": ("early",),
+    "facility_location": ("pooling", "layer", "evaluation", "epsilon"),
+    "diverse_evol": ("pooling", "layer", "initial", "rounds"),
+    "semdedup": ("pooling", "layer", "num_clusters", "threshold"),
+    "rds": ("pooling", "layer"),
 }
+# Options that say what a method is given, and not what it does with it.
+OF_INPUTS = ("pooling", "layer")
 EXPORTS = ("jsonl", "parquet", "messages", "datasets")

@@ -64,6 +64,8 @@ def run_pipeline(
     if "evaluation" in wanted and config.evaluation.path:
         evaluation.check_heldout(run)
     _check_paths(run)
+    if "selection" in wanted:
+        selection.check_methods(run)
     if _trains_proxy(run, wanted):
         proxy.check_cadence(run)
     pools = pool.prepare_pool(run, models=models)
@@ -76,7 +78,7 @@ def run_pipeline(
     ids = np.asarray(pools["rows"].ids) if pools else None
     trajectories = columns.collect_trajectories(run, ids)
     if "selection" in wanted:
-        selection.select_all(run, pools.get(selection.counting_model(run), pools.get("rows")), trajectories)
+        selection.select_all(run, pools, trajectories)
     has_targets = bool(target.target_names(run))
     if "target" in wanted and has_targets:
         target.train_targets(run, _pool_of(pools, "target"))
@@ -156,6 +158,10 @@ def gather_results(
         names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
         found_parts = {n: take(f"{part}/{n}") for n in names}
         results[key] = {n: found for n, found in found_parts.items() if found is not None}
+    # What methods were given, each part charged to the selections that used it.
+    inputs = {part for chosen in results["selections"].values() for part in chosen.get("used", ())}
+    if found_inputs := {part: found for part in sorted(inputs) if (found := take(part)) is not None}:
+        results["selection_inputs"] = found_inputs
     results["timing"] = timing
     return results
 
@@ -181,6 +187,7 @@ def _check_paths(run: Run) -> None:
         ("trajectories.path", config.trajectories.path, True),
         ("trajectories.slice_ids", config.trajectories.slice_ids, True),
         ("trajectories.snapshots", config.trajectories.snapshots, True),
+        ("selection.queries", config.selection.queries, True),
         ("selection.path", config.selection.path, given),
     ):
         if used and path and not epath.Path(path).exists():
@@ -198,8 +205,8 @@ def _models(run: Run, wanted: list[str]) -> tuple[str, ...]:
         models.append("target")
     if not models and run.config.proxy.checkpoint and not run.config.trajectories.path:
         models.append("proxy")
-    if "selection" in wanted and (counting := selection.counting_model(run)):
-        models.append(counting)
+    if "selection" in wanted:
+        models += selection.models_of(run)
     return tuple(dict.fromkeys(models))
 
 

@@ -17,7 +17,7 @@ from s2l_jax.config import (
     run,
     validate,
 )
-from s2l_jax.config_selection import EXPORTS, OPTIONS
+from s2l_jax.config_selection import EXPORTS, OF_INPUTS, OPTIONS
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
@@ -42,6 +42,8 @@ NEEDS_ANOTHER_FIELD = {
     ("target.init", "random"),
     ("trajectories.cadence", "list"),
     *(("selection.runs.a.region", region) for region in ("easy", "hard")),
+    *(("selection.runs.a.pooling", pooling) for pooling in ("mean", "last", "weighted")),
+    *(("selection.runs.a.evaluation", way) for way in ("lazy", "stochastic")),
 }
 RUN_FIELDS = [(f"selection.runs.a.{name}", field) for name, field in RUN_SCHEMA.items()]
 
@@ -333,10 +335,10 @@ class TestRuns:
     def test_options_are_those_of_the_methods(self):
         shared = {"min_cluster_size"}  # of selection, for all runs
         for name, method in METHODS.items():
-            assert set(OPTIONS.get(name, ())) == set(method.options) - shared
-            for option in OPTIONS.get(name, ()):
-                if option not in ("num_clusters", "stratify_by"):  # 0 and "inherit" stand for another field
-                    assert RUN_SCHEMA[option].default == method.options[option], (name, option)
+            known = set(OPTIONS.get(name, ())) - set(OF_INPUTS)
+            assert known == set(method.options) - shared
+            for option in known - {"num_clusters", "stratify_by"}:  # 0 and "inherit" stand for another field
+                assert RUN_SCHEMA[option].default == method.options[option], (name, option)
 
     @pytest.mark.parametrize(
         ("fields", "message"),

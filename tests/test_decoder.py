@@ -1,6 +1,7 @@
 """The decoder's logits equal PyTorch's, whatever the rows look like and however they are computed."""
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from s2l_jax.config import PROJECTIONS
 from s2l_jax.models import hf
 from s2l_jax.models.cache import KeyValueCache
+from s2l_jax.models.layers import wide_product
 from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import (
     LOGICAL_AXES,
@@ -192,3 +194,28 @@ def test_fresh_parameters_have_the_configured_spread_and_depend_on_the_key():
     assert np.abs(layers[0] - layers[1]).max() > 0.01, "every layer draws its own numbers"
     other = flatten_params(init(config, jax.random.key(1)))
     assert np.abs(other["embed/embedding"] - flat["embed/embedding"]).max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_head_multiplies_gradients_in_the_dtype_of_the_activations(dtype):
+    rng = np.random.default_rng(0)
+    x, kernel, weights = (
+        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 5, 8), (8, 30), (2, 5, 30))
+    )
+
+    def loss(product, x, kernel):
+        return (product(x, kernel) * weights).sum()
+
+    rounded = x.astype(dtype), kernel.astype(dtype)
+    gradients = jax.grad(functools.partial(loss, wide_product), argnums=(0, 1))
+    program = jax.make_jaxpr(gradients)(*rounded)
+    kinds = [{v.aval.dtype for v in e.invars} for e in program.eqns if e.primitive.name == "dot_general"]
+    assert kinds
+    assert all(kind == {jnp.dtype(dtype)} for kind in kinds)
+    got = gradients(*rounded)
+    want = jax.grad(functools.partial(loss, jnp.matmul), argnums=(0, 1))(x, kernel)
+    for ours, reference in zip(got, want, strict=True):
+        assert ours.dtype == dtype
+        scale = np.abs(reference).max()
+        tolerance = 1e-6 if dtype == jnp.float32 else 0.02
+        np.testing.assert_allclose(ours.astype(jnp.float32), reference, atol=tolerance * scale)

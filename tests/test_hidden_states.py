@@ -1,9 +1,6 @@
-"""Pooled hidden states against one example at a time, on several devices, and in the pipeline."""
+"""Pooled hidden states against one example at a time, and on several devices."""
 
 import dataclasses
-import json
-import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +12,7 @@ from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 from s2l_jax.errors import InputError
 from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.selection import hidden_states as module
-from s2l_jax.selection.hidden_states import POOLINGS, StateSettings, hidden_states
+from s2l_jax.selection.hidden_states import StateSettings, hidden_states
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +36,17 @@ def all_states(config, params, examples, mesh, settings, **options):
 
 
 def slow_states(config, params, examples, pooling, layer):
-    """One example at a time, unpacked; the layers after `layer` made to add nothing."""
+    """One example at a time, unpacked, in a row of its own."""
     if layer != -1:
         config = dataclasses.replace(config, num_layers=layer)
         params = params | {"layers": jax.tree.map(lambda p: p[:layer], params["layers"])}
-    model = bind(config, params)
+    run = jax.jit(lambda tokens, inside: bind(config, params)(tokens, jnp.arange(64)[None], inside))
     vectors = []
     for ids in examples.read(range(len(examples.lengths))):
-        tokens = jnp.asarray(ids)[None]
-        positions = jnp.arange(len(ids))[None]
-        hidden = np.asarray(model(tokens, positions, jnp.ones_like(tokens)))[0].astype(float)
+        tokens = np.pad(ids, (0, 64 - len(ids)))[None]
+        hidden = np.asarray(run(tokens, (np.arange(64) < len(ids)).astype(int)[None]))[0, : len(ids)].astype(
+            float
+        )
         weights = {
             "mean": np.ones(len(ids)),
             "last": np.arange(len(ids)) == len(ids) - 1,
@@ -67,7 +65,9 @@ def test_equal_to_one_example_at_a_time(tiny_checkpoint, one_device_mesh, exampl
     np.testing.assert_allclose(ours, slow_states(config, params, examples, pooling, layer), atol=2e-5)
 
 
-def test_on_many_devices_and_in_small_chunks(tiny_checkpoint, one_device_mesh, cube_mesh, examples, monkeypatch):
+def test_on_many_devices_and_in_small_chunks(
+    tiny_checkpoint, one_device_mesh, cube_mesh, examples, monkeypatch
+):
     settings = StateSettings("weighted")
     config, params = model_of(tiny_checkpoint, one_device_mesh)
     whole = all_states(config, params, examples, one_device_mesh, settings)

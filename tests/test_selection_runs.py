@@ -169,3 +169,181 @@ def test_what_select_only_cannot_do(losses, tmp_path, fields, message):
     config.selection.runs.it = run(train_target=False, **fields)
     with pytest.raises(InputError, match=message):
         run_pipeline(config, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def by_states(config_of, tmp_path_factory):
+    """A workdir with each method that goes by hidden states; nothing of it needs a proxy."""
+    folder = tmp_path_factory.mktemp("states")
+    rows = [{"instruction": f"Repeat the code A{n}.", "output": f"A{n}", "source": "copy"} for n in range(3)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = config_of(
+        facility={"method": "facility_location"},
+        sampled={"method": "facility_location", "evaluation": "stochastic", "budget": 20},
+        evol={"method": "diverse_evol", "initial": 10},
+        dedup={"method": "semdedup", "threshold": 0.9, "num_clusters": 4},
+        rds={"method": "rds"},
+        last={"method": "facility_location", "pooling": "last", "layer": 1},
+    )
+    config.selection.queries = str(folder / "queries.jsonl")
+    return config, folder / "run", run_pipeline(config, folder / "run")
+
+
+def test_hidden_states_are_made_once_and_charged(by_states):
+    config, workdir, results = by_states
+    names = {"target-mean", "target-weighted", "target-last-layer1"}
+    assert {folder.name for folder in (workdir / "hidden_states").iterdir()} == names
+    for name in names:
+        files = sorted(file.name for file in (workdir / "hidden_states" / name).iterdir())
+        assert files == ["stage.json", "states.npy"]
+        assert np.load(workdir / "hidden_states" / name / "states.npy").shape == (240, 64)
+    used = {name: found["used"] for name, found in results["selections"].items()}
+    assert used["facility"] == used["sampled"] == used["evol"] == ["hidden_states/target-mean"]
+    assert used["rds"] == ["hidden_states/target-weighted"]
+    assert set(results["selection_inputs"]) == {f"hidden_states/{name}" for name in names}
+    assert results["selection_inputs"]["hidden_states/target-mean"]["flops"] > 0
+    assert "hidden_states/target-mean" in results["timing"]
+    assert not (workdir / "proxy").exists()
+    before = {file: file.stat().st_mtime_ns for file in workdir.rglob("*.npy")}
+    run_pipeline(config, workdir)
+    assert {file: file.stat().st_mtime_ns for file in workdir.rglob("*.npy")} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("facility", {"method": "facility_location"}),
+        ("evol", {"method": "diverse_evol", "initial": 10}),
+        ("dedup", {"method": "semdedup", "threshold": 0.9, "num_clusters": 4}),
+    ],
+)
+def test_a_run_by_states_chooses_what_the_library_does(by_states, name, options):
+    _, workdir, results = by_states
+    ours = chosen(workdir, name)
+    states = np.load(workdir / "hidden_states" / "target-mean" / "states.npy")
+    by_hand = select(SelectionInputs(ids=ours.ids, hidden_states=states), 60, **options)
+    assert np.array_equal(ours.indices, by_hand.indices)
+    assert results["selections"][name]["options"]["pooling"] == "mean"
+
+
+def test_rds_finds_the_rows_like_the_queries(by_states):
+    _, workdir, _ = by_states
+    ours = chosen(workdir, "rds")
+    share = (ours.sources == "copy").mean()
+    assert (ours.sources[ours.order[:12]] == "copy").mean() > min(1, 2 * share)
+
+
+def test_an_interrupted_sweep_of_states_goes_on(by_states, config_of, tmp_path, monkeypatch):
+    from s2l_jax import artifacts
+    from s2l_jax.selection import hidden_states as module
+
+    monkeypatch.setattr(module, "CHUNK", 64)
+    config = config_of(facility={"method": "facility_location"})
+    write, written = artifacts.write_npy, []
+
+    def dies(path, array):
+        if "part-" in str(path):
+            written.append(path.name)
+            if len(written) == 3:
+                raise KeyboardInterrupt
+        write(path, array)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "write_npy", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(config, tmp_path)
+        run_pipeline(config, tmp_path)
+    assert written == [f"part-{start:010d}.npy" for start in (0, 64, 128, 128, 192)]
+    ours = np.load(tmp_path / "hidden_states" / "target-mean" / "states.npy")
+    whole = np.load(by_states[1] / "hidden_states" / "target-mean" / "states.npy")
+    np.testing.assert_allclose(ours, whole, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "change", "message"),
+    [
+        ({"method": "rds"}, {}, "selection.queries is empty: name a file"),
+        ({"method": "rds"}, {"selection.queries": "/none.jsonl"}, "selection.queries='/none.jsonl' does not"),
+        ({"method": "semdedup", "layer": 3}, {}, "layer=3: the model has 2"),
+        ({"method": "semdedup"}, {"pool.path": ""}, "method 'semdedup' needs a pool"),
+        ({"method": "semdedup"}, {"target.checkpoint": ""}, "target.checkpoint is empty"),
+    ],
+)
+def test_what_methods_lack_is_found_early(config_of, tmp_path, fields, change, message):
+    config = config_of(it=fields)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(InputError, match=message):
+        run_pipeline(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "pool").exists()
+
+
+def test_diverse_evol_trains_a_target_in_each_round(by_states, config_of, tmp_path, monkeypatch):
+    from s2l_jax.stages import diverse_evol
+
+    rounds = {"method": "diverse_evol", "initial": 10, "rounds": 2, "budget": 30}
+    config = config_of(evol=rounds)
+    config.target.train.steps = 3
+    trained, train = [], diverse_evol.train
+
+    def watched(*args, **options):
+        trained.append(options["label"])
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(diverse_evol, "train", watched)
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(config, tmp_path)
+    results = run_pipeline(config, tmp_path)
+    assert trained == ["round 1, a target on 10 rows", "round 2, a target on 20 rows"]
+    ours = chosen(tmp_path, "evol")
+    assert len(ours.indices) == 30
+    assert (tmp_path / "selection" / "evol" / "rounds" / "2" / "losses.npy").exists()
+    assert not (tmp_path / "hidden_states").exists()
+    assert "used" not in results["selections"]["evol"]
+    begin = set(chosen(by_states[1], "evol").order[:10].tolist())
+    assert set(ours.order[:10].tolist()) == begin
+    config.target.train.learning_rate = 0.5
+    with pytest.raises(InputError, match=r"target\.train\.learning_rate: 0\.001 before, 0\.5 now"):
+        run_pipeline(config, tmp_path)
+
+
+def test_less_goes_by_gradients_at_each_epoch_of_a_warm_up(by_states, config_of, tmp_path, monkeypatch):
+    from s2l_jax import artifacts
+    from s2l_jax.stages import gradients
+
+    config = config_of(less={"method": "less", "budget": 24}, again={"method": "less", "budget": 10})
+    config.selection.queries = by_states[0].selection.queries
+    config.selection.gradients.update(
+        rank=2, alpha=4.0, warmup_fraction=0.2, epochs=2, learning_rate=1e-2, batch_size=8, dims=32
+    )
+    monkeypatch.setattr(gradients, "_CHUNK", 100)
+    write, written = artifacts.write_bytes, []
+
+    def dies(path, data):
+        if "/gradients/" in str(path) and path.name != "stage.json":
+            written.append(path.name)
+            if len(written) in (2, 5):  # in the warm-up, and in the sweep
+                raise KeyboardInterrupt
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "write_bytes", dies)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                run_pipeline(config, tmp_path / "killed")
+        results = run_pipeline(config, tmp_path / "killed")
+    parts = [f"part-{start:010d}.npy" for start in (0, 100, 100, 200)]
+    assert written == ["warmup_1.npz", "warmup_2.npz", "warmup_2.npz", *parts]
+    run_pipeline(config, tmp_path / "whole")
+    vectors = [np.load(tmp_path / name / "gradients" / "gradients.npy") for name in ("killed", "whole")]
+    assert np.array_equal(*vectors)
+    assert vectors[0].shape == (240, 2, 32)
+    np.testing.assert_allclose(np.linalg.norm(vectors[0].astype(float), axis=2), 1, atol=1e-2)
+    assert np.abs(vectors[0][:, 0] - vectors[0][:, 1]).max() > 0.01  # the checkpoints differ
+    ours = chosen(tmp_path / "killed", "less")
+    assert len(ours.indices) == 24
+    assert (np.diff(ours.scores[ours.order]) <= 0).all()
+    assert results["selections"]["less"]["used"] == ["gradients"]
+    assert results["selection_inputs"]["gradients"]["checkpoints"] == 2

@@ -11,6 +11,7 @@ from s2l_jax.errors import InputError
 from s2l_jax.selection import SelectionInputs, priorities, select
 from s2l_jax.selection.k_center import k_center
 from s2l_jax.selection.semdedup import find_duplicates
+from s2l_jax.selection.vectors import unit_rows
 
 
 def vectors(size, columns, seed, *, repeat=False):
@@ -101,6 +102,7 @@ def test_facility_location_is_chunked_without_a_difference(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(module, "_ELEMENTS", 256 * 64)
             patch.setattr(module, "_CANDIDATES", 16)
+            patch.setattr(module, "_KEPT", 0)
             parts = run()
         assert parts.notes["objective"] == pytest.approx(whole.notes["objective"], abs=1e-4)
         assert len(set(whole.order) & set(parts.order)) > 30
@@ -133,11 +135,31 @@ def test_k_center(size, seed, count, initial):
     assert chosen.order.tolist() == expected
 
 
+def test_diverse_evol_embeds_anew_in_each_round():
+    rng = np.random.default_rng(0)
+    rows, asked = rng.normal(size=(4, 40, 3)).astype(np.float32), []
+
+    def embed(chosen):
+        asked.append(chosen.tolist())
+        return rows[len(asked) - 1]
+
+    given = SelectionInputs(ids=np.arange(40), embed=embed)
+    chosen = select(given, 21, method="diverse_evol", initial=5, rounds=4, seed=2)
+    expected = np.argsort(priorities(np.arange(40), 2))[:5].tolist()
+    for states, size in zip(rows, (9, 13, 17, 21), strict=True):
+        assert asked.pop(0) == expected
+        expected, _ = slow_k_center(states.astype(float), expected, size)
+    assert chosen.order.tolist() == expected
+    short = SelectionInputs(ids=np.arange(40), embed=lambda rows: np.ones((39, 2)))
+    with pytest.raises(InputError, match="must be finite, and one vector an example"):
+        select(short, 5, method="diverse_evol", initial=2)
+
+
 def slow_duplicates(rows, labels, centroids, threshold):
     found = np.zeros(len(rows), bool)
     for cluster, centroid in enumerate(centroids):
         own = [i for i in range(len(rows)) if labels[i] == cluster]
-        own.sort(key=lambda i: (float(rows[i] @ centroid), i))
+        own.sort(key=lambda i: (float(rows[i].astype(float) @ centroid.astype(float)), i))
         for place, row in enumerate(own):
             found[row] = any(float(rows[row] @ rows[other]) > threshold for other in own[:place])
     return found
@@ -156,7 +178,9 @@ def test_semdedup(rows, num_clusters, threshold):
     chosen = select(
         inputs, len(rows), method="semdedup", num_clusters=num_clusters, threshold=threshold, seed=3
     )
-    duplicate = slow_duplicates(rows, chosen.labels, chosen.centroids, threshold)
+    # Two rows of a cluster are equally like its centroid up to rounding: no other computation of it will do.
+    unit = unit_rows(rows, "rows")
+    duplicate = find_duplicates(unit, chosen.labels, chosen.centroids, threshold)
     priority = priorities(np.arange(len(rows)), 3)
     order = sorted(range(len(rows)), key=lambda i: (duplicate[i], priority[i]))
     assert chosen.order.tolist() == order
@@ -238,9 +262,9 @@ ZERO = np.where(np.arange(6)[:, None] == 2, 0, STATES).astype(np.float32)
 @pytest.mark.parametrize(
     ("inputs", "arguments", "message"),
     [
-        ({}, {"method": "facility_location"}, "needs hidden_states.*run the states stage"),
+        ({}, {"method": "facility_location"}, "needs hidden_states.*with a pool and a model"),
         ({"hidden_states": STATES}, {"method": "rds"}, "needs query_states.*set selection.queries"),
-        ({"hidden_states": STATES}, {"method": "less"}, "needs gradients.*run the gradients stage"),
+        ({"hidden_states": STATES}, {"method": "less"}, "needs gradients.*with a pool and a target"),
         ({"hidden_states": ZERO}, {"method": "facility_location"}, "row 2 is all zeros and has no direction"),
         ({"hidden_states": ZERO}, {"method": "semdedup"}, "row 2 is all zeros"),
         ({"hidden_states": STATES}, {"method": "facility_location", "evaluation": "fast"}, "got 'fast'"),

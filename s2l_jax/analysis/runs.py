@@ -92,7 +92,7 @@ def charged_stages(method: str) -> tuple[str, ...]:
     needs = METHODS[method].needs if method in METHODS else frozenset()
     if "trajectories" in needs:
         return ("proxy", "trajectories")
-    return ("proxy",) if "hidden_states" in needs else ()
+    return ()
 
 
 def selection_seconds(results: Mapping[str, Any], name: str, method: str) -> float | None:
@@ -102,7 +102,8 @@ def selection_seconds(results: Mapping[str, Any], name: str, method: str) -> flo
     each that used it is charged all of it, as it would have to pay for it alone.
     """
     timing = results.get("timing", {})
-    parts = [*charged_stages(method), f"selection/{name}"]
+    used = results.get("selections", {}).get(name, {}).get("used", ())
+    parts = [*charged_stages(method), *used, f"selection/{name}"]
     seconds = [s for part in parts if (s := finite_number(timing.get(part))) is not None]
     return math.fsum(seconds) if seconds else None
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import Attend, Prefix, attend
 from s2l_jax.models.cache import KeyValueCache
-from s2l_jax.models.layers import Block, Linear, Norm
+from s2l_jax.models.layers import Block, Linear, Norm, wide_product
 
 Constrain = Callable[[jax.Array], jax.Array]
 
@@ -205,7 +205,7 @@ class Decoder(nnx.Module):
     def padded_logits(self, hidden: Float[Array, "*b e"]) -> Float[Array, "*b p"]:
         """`logits` with the vocabulary's padding, which has no probability: its logits are -inf."""
         kernel = self.embed.embedding[...].T if self.lm_head is None else self.lm_head.kernel[...]
-        logits = jnp.dot(hidden, kernel, preferred_element_type=jnp.float32)
+        logits = wide_product(hidden, kernel)
         if self.lm_head is not None and self.lm_head.bias is not None:
             logits += self.lm_head.bias[...].astype(jnp.float32)
         if self.config.padded_vocab_size == self.config.vocab_size:

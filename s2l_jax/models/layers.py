@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Float32, Int, UInt32
 
 from s2l_jax.models.architecture import ACTIVATIONS, DecoderConfig
 from s2l_jax.models.attention import rotate
@@ -42,6 +42,37 @@ class Linear(nnx.Module):
         y = jnp.tensordot(x, self.kernel[...], axes=self.num_contracted)
         y = y if self.bias is None else y + self.bias[...]
         return y if self.lora is None else y + self.lora(x, noise)
+
+
+@jax.custom_vjp
+def wide_product(x: Float[Array, "*b e"], kernel: Float[Array, "e p"]) -> Float32[Array, "*b p"]:
+    """A matrix product in float32 whose gradient is rounded to `x`'s dtype before it is multiplied.
+
+    As in PyTorch, where the float32 copy of bfloat16 logits passes back a bfloat16 gradient. JAX's own
+    rule multiplies the float32 gradient, which matrix units do at half their rate or less.
+    """
+    return jnp.dot(x, kernel, preferred_element_type=jnp.float32, precision=_precision(x))
+
+
+def _wide_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return wide_product(x, kernel), (x, kernel)
+
+
+def _wide_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    product = functools.partial(jnp.tensordot, precision=_precision(x), preferred_element_type=jnp.float32)
+    gradient, leading = gradient.astype(x.dtype), tuple(range(x.ndim - 1))
+    of_x = product(gradient, kernel, axes=((gradient.ndim - 1,), (1,)))
+    of_kernel = product(x, gradient, axes=(leading, leading))
+    return of_x.astype(x.dtype), of_kernel.astype(kernel.dtype)
+
+
+def _precision(x: jax.Array) -> jax.lax.Precision | None:
+    """Accelerators would round float32 inputs."""
+    return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+
+
+wide_product.defvjp(_wide_forward, _wide_backward)
 
 
 class Norm(nnx.Module):

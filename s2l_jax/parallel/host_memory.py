@@ -22,4 +22,7 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all([mallopt(*option) for option in _OPTIONS.values()])
+    if mallopt is None:
+        return False
+    done = [mallopt(*option) for option in _OPTIONS.values()]
+    return all(done)

@@ -17,6 +17,7 @@ EVALUATIONS = ("auto", "lazy", "stochastic")
 _LAZY_UP_TO = 20_000  # examples; with "auto"
 _CANDIDATES = 64  # evaluated together
 _ELEMENTS = 2**24  # similarities in memory at a time
+_KEPT = 2**25  # up to this many those of a step's candidates are kept until one is chosen
 
 
 @method("facility_location", needs={"hidden_states"})
@@ -84,6 +85,18 @@ class _Objective:
             parts.append(np.asarray(_gains(self._rows, self._nearest, padded), np.float64)[: len(part)])
         return np.concatenate(parts)
 
+    def add_best(self, candidates: Int[np.ndarray, " m"]) -> int:
+        """Put the candidate that adds most into the subset, and return its place."""
+        if len(candidates) * self.size > _KEPT:
+            gains = self.gains(candidates)
+            best = int(gains.argmax())
+            self.add(int(candidates[best]), float(gains[best]))
+            return best
+        padded = np.pad(np.asarray(candidates, np.int32), (0, -len(candidates) % 8), mode="edge")
+        place, gain, self._nearest = _best(self._rows, self._nearest, padded)
+        self.value += float(gain)
+        return int(place)
+
     def add(self, row: int, gain: float) -> None:
         """Put a row into the subset."""
         self._nearest = _nearer(self._rows, self._nearest, np.int32(row))
@@ -101,6 +114,23 @@ def _gains(
         return jnp.maximum(similarity - part[1], 0).sum(1)
 
     return jax.lax.map(chunk, (rows, nearest)).sum(0)
+
+
+@functools.partial(jax.jit, donate_argnums=1)
+def _best(
+    rows: Float[Array, "c r d"], nearest: Float[Array, "c r"], candidates: Int[Array, " m"]
+) -> tuple[Int[Array, ""], Float[Array, ""], Float[Array, "c r"]]:
+    """The place of the best candidate, its gain, and what is nearest with it; rows are read once."""
+    wanted = rows.reshape(-1, rows.shape[-1])[candidates]
+
+    def chunk(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        similarity = (1 + jnp.dot(wanted, part[0].T, precision=jax.lax.Precision.HIGHEST)) / 2
+        return similarity, jnp.maximum(similarity - part[1], 0).sum(1)
+
+    similarity, gains = jax.lax.map(chunk, (rows, nearest))
+    total = gains.sum(0)
+    best = total.argmax()
+    return best, total[best], jnp.maximum(nearest, similarity[:, best])
 
 
 @functools.partial(jax.jit, donate_argnums=1)
@@ -130,9 +160,7 @@ def _lazy(objective: _Objective, count: int) -> Int64[np.ndarray, " b"]:
     return order
 
 
-def _stochastic(
-    objective: _Objective, count: int, *, epsilon: float, seed: int
-) -> Int64[np.ndarray, " b"]:
+def _stochastic(objective: _Objective, count: int, *, epsilon: float, seed: int) -> Int64[np.ndarray, " b"]:
     rng = np.random.default_rng(seed)
     left = np.arange(objective.size)
     sample = max(1, math.ceil(objective.size / count * math.log(1 / epsilon)))
@@ -144,10 +172,7 @@ def _stochastic(
         for place in range(end - 1, end - 1 - width, -1):
             other = int(rng.integers(place + 1))
             left[place], left[other] = left[other], left[place]
-        candidates = left[end - width : end]
-        gains = objective.gains(candidates)
-        best = int(gains.argmax())
-        order[step] = candidates[best]
-        objective.add(int(candidates[best]), float(gains[best]))
+        best = objective.add_best(left[end - width : end])
+        order[step] = left[end - width + best]
         left[end - width + best], left[end - 1] = left[end - 1], left[end - width + best]
     return order

@@ -139,7 +139,7 @@ def _pooled(config: DecoderConfig, mesh: Mesh, dtype: Any, attention: str) -> Ca
 def _batches(
     tokens: list[Int32[np.ndarray, "_"]], length: int, per_group: int, mesh: Mesh, pooling: str
 ) -> Iterator[tuple[tuple[np.ndarray, ...], Int64[np.ndarray, "g r s"]]]:
-    """Packed rows of this process, and which of the chunk's examples each segment of all rows is (-1: none)."""
+    """Packed rows of this process, and which example each segment of all rows is (-1: none)."""
     rows = best_fit(np.array([len(ids) for ids in tokens]), [length])
     groups, local = row_groups(mesh), local_groups(mesh)
     most = 1 << max(0, max(map(len, rows)) - 1).bit_length()

@@ -1,7 +1,7 @@
 """What selection methods may need, checked once for all of them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +28,8 @@ class SelectionInputs:
       query_gradients: of those examples.
       query_tasks: which task each of those examples is of; all of one where it is left out.
       checkpoint_weights: of the c checkpoints of `gradients`: the learning rates; 1 where left out.
+      embed: gives hidden states by a model that is trained on some rows, for methods that go in rounds;
+        it stands for `hidden_states`.
     """
 
     trajectories: Float[np.ndarray, "n t"] | None = None
@@ -41,6 +43,7 @@ class SelectionInputs:
     query_gradients: Float[np.ndarray, "q c p"] | None = None
     query_tasks: Sequence[str] | Int[np.ndarray, " q"] | None = None
     checkpoint_weights: Float[np.ndarray, " c"] | None = None
+    embed: Callable[[Int[np.ndarray, " b"]], Float[np.ndarray, "n d"]] | None = None
 
     @property
     def num_examples(self) -> int:
@@ -77,7 +80,8 @@ class SelectionInputs:
                     f"{field.name} has {len(value)} entries for {size} examples; every field "
                     f"needs one entry per example, in the same order"
                 )
-            fields[field.name] = _CHECKS[field.name](field.name, value)
+            check = _CHECKS.get(field.name, lambda name, value: value)
+            fields[field.name] = check(field.name, value)
         if size == 0:
             raise InputError("there are no examples to select from")
         for name, query in (("hidden_states", "query_states"), ("gradients", "query_gradients")):
@@ -164,7 +168,7 @@ def _check_sources(name: str, value: Any) -> np.ndarray:
     return sources
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "trajectories": _check_matrix,
     "ids": _check_ids,
     "sources": _check_sources,

@@ -21,23 +21,27 @@ def diverse_evol(
 
     DiverseEvol (Wu et al., arXiv 2311.08182, algorithm 1); a baseline of arXiv 2403.07384, section 5. It
     begins with random examples and goes in rounds: the model is trained on what is chosen, embeds the
-    pool anew, and the next examples are chosen by the new embeddings. Embeddings that are given as an
-    array stay the same, so that rounds change nothing here; the pipeline's runs train in between.
+    pool anew, and an equal part of the budget is chosen by the new embeddings. `inputs.embed` does the
+    first two; without it `hidden_states` stay the same, and rounds change nothing.
 
     Options:
       initial: random examples to begin with (100 in the paper).
-      rounds: in how many equal parts the rest is chosen by the pipeline (10 in the paper); a run of
-        several needs a target.
+      rounds: in how many parts the rest is chosen (10 in the paper).
 
     Raises:
-      InputError: an option out of range.
+      InputError: an option out of range, or embeddings that are not one finite vector an example.
     """
     if initial < 1 or rounds < 1:
         raise InputError(f"diverse_evol: initial and rounds must be at least 1, got {initial} and {rounds}")
-    assert inputs.hidden_states is not None
     assert inputs.ids is not None
-    begin = np.argsort(priorities(inputs.ids, seed), kind="stable")[: min(initial, count)]
-    order, radius = k_center(inputs.hidden_states, begin, count)
+    order = np.argsort(priorities(inputs.ids, seed), kind="stable")[: min(initial, count)]
+    for size in np.linspace(len(order), count, rounds + 1).round().astype(int)[1:]:
+        states = inputs.hidden_states if inputs.embed is None else inputs.embed(order)
+        if states is None or states.shape[0] != len(inputs.ids) or not np.isfinite(states).all():
+            raise InputError(
+                "diverse_evol: embeddings must be finite, and one vector an example, at each round"
+            )
+        order, radius = k_center(states, order, int(size))
     return Choice(order, reasons=("farthest from what was chosen before",), notes={"radius": radius})
 
 

@@ -34,7 +34,9 @@ def rds(inputs: SelectionInputs, count: int, seed: int) -> Choice:
     turn = np.full(len(rows), np.iinfo(np.int64).max)
     best = np.full(len(rows), -1.0, np.float32)
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        for number, similarity in enumerate(_similarity(queries[start : start + _QUERIES_AT_ONCE], rows), start):
+        for number, similarity in enumerate(
+            _similarity(queries[start : start + _QUERIES_AT_ONCE], rows), start
+        ):
             np.maximum(best, similarity, out=best)
             ranked = _top(similarity, priority, count)
             turns = np.arange(len(ranked), dtype=np.int64) * len(queries) + number

@@ -22,11 +22,10 @@ _PASS = "or pass SelectionInputs({}=...)"
 # Where each input comes from in a run of the pipeline.
 _STAGES = {
     "trajectories": "run the trajectories stage, or pass the losses as an [N, T] array",
-    "hidden_states": "run the states stage, or pass hidden_states, an [N, D] array",
-    "gradients": f"run the gradients stage, {_PASS.format('gradients')}, [N, C, P]",
-    "query_states": f"set selection.queries and run the states stage, {_PASS.format('query_states')}, [Q, D]",
-    "query_gradients": "set selection.queries and run the gradients stage, "
-    f"{_PASS.format('query_gradients')}, [Q, C, P]",
+    "hidden_states": "run the selection stage with a pool and a model, or pass hidden_states, [N, D]",
+    "gradients": f"run the selection stage with a pool and a target, {_PASS.format('gradients')}, [N, C, P]",
+    "query_states": f"set selection.queries, {_PASS.format('query_states')}, [Q, D]",
+    "query_gradients": f"set selection.queries, {_PASS.format('query_gradients')}, [Q, C, P]",
     "sources": "run the pool stage, or pass sources, one name per example",
     "num_tokens": f"run the pool stage with a model's tokeniser, {_PASS.format('num_tokens')}",
     "response_tokens": f"run the pool stage with a model's tokeniser, {_PASS.format('response_tokens')}",
@@ -74,7 +73,8 @@ def select(
         inputs, **{name: value for name, value in given.items() if value is not None}
     )
     for name in sorted(chosen_method.needs):
-        if getattr(inputs, name) is None:
+        embedded = name == "hidden_states" and inputs.embed is not None
+        if getattr(inputs, name) is None and not embedded:
             raise InputError(f"method {method!r} needs {name}, which is missing: {_STAGES[name]}")
     inputs = inputs.checked()
     size = inputs.num_examples

@@ -71,7 +71,9 @@ def find_duplicates(
     sizes = np.bincount(labels, minlength=len(centroids))
     members: list[Int64[np.ndarray, "_"]] = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
     for own, centroid in zip(members, centroids, strict=True):
-        own = own[np.argsort(rows[own] @ centroid, kind="stable")]
+        # Summed row by row, so that equal rows are equally like the centroid.
+        like = np.einsum("nd,d->n", rows[own], centroid, dtype=np.float64)
+        own = own[np.argsort(like, kind="stable")]
         within = rows[own]
         for start in range(0, len(own), _ROWS_AT_ONCE):
             block = within[start : start + _ROWS_AT_ONCE]

@@ -10,17 +10,22 @@ from jaxtyping import Float32, Int64
 
 from s2l_jax import artifacts
 from s2l_jax.config import resolved_run
-from s2l_jax.config_selection import OPTIONS, RUN_SCHEMA
+from s2l_jax.config_selection import OF_INPUTS, OPTIONS, RUN_SCHEMA
 from s2l_jax.console import say
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
-from s2l_jax.records import Record
+from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import METHODS, Selection, SelectionInputs, select
 from s2l_jax.selection.export import missing_exports, write_exports
-from s2l_jax.stages.run import Run
+from s2l_jax.stages import gradients
+from s2l_jax.stages.diverse_evol import embeddings
+from s2l_jax.stages.models import open_model
+from s2l_jax.stages.run import Run, what_decides
+from s2l_jax.stages.states import FOLDER as STATES
+from s2l_jax.stages.states import made_with, part_name, pool_states, query_rows, query_states, wanted_states
 from s2l_jax.stages.trajectories import tracked_rows
 from s2l_jax.trajectories.load import Trajectories
 
@@ -33,9 +38,10 @@ _ALWAYS = ("num_clusters", "every", "stratify_by")
 class Known:
     """What there is to select by."""
 
-    pool: PreparedPool | None
+    pool: PreparedPool | None  # with the token counts that budgets go by
     trajectories: Trajectories | None
     rows: Int64[np.ndarray, "s"] | None  # of the pool that the trajectories are of; None for all
+    pools: dict[str, PreparedPool]  # by the model that tokenised them
 
     def inputs(self, needs: frozenset[str]) -> SelectionInputs:
         """What a method of these needs gets, of the whole pool; trajectories of a slice are not in it."""
@@ -53,12 +59,12 @@ class Known:
         )
 
 
-def select_all(run: Run, pool: PreparedPool | None, trajectories: Trajectories | None) -> None:
+def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
     """Make every subset that is not there yet.
 
     Args:
       run: the run.
-      pool: its rows, with the token counts that token budgets go by; None without a pool.
+      pools: the pool as each model tokenises it, and under "rows" as any does; empty without one.
       trajectories: those that there are.
 
     Raises:
@@ -66,10 +72,12 @@ def select_all(run: Run, pool: PreparedPool | None, trajectories: Trajectories |
         another subset under a run's name.
     """
     runs = run.config.selection.runs
+    pool = pools.get(counting_model(run), pools.get("rows"))
     if runs and pool is None and trajectories is None:
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
     rows = tracked_rows(trajectories, None if pool is None else np.asarray(pool.ids))
-    known = Known(pool, trajectories, rows)
+    known = Known(pool, trajectories, rows, pools)
+    _make_inputs(run, known)
     for name in sorted(runs, key=lambda name: bool(runs[name].within)):  # after what they are within
         _select_one(run, name, known)
 
@@ -77,6 +85,43 @@ def select_all(run: Run, pool: PreparedPool | None, trajectories: Trajectories |
 def needs_of(method: str) -> frozenset[str]:
     """The inputs that a method cannot do without."""
     return METHODS[method].needs if method in METHODS else frozenset()
+
+
+def models_of(run: Run) -> list[str]:
+    """The models whose tokenisers the methods of a run need."""
+    needs = frozenset().union(*(needs_of(entry.method) for entry in run.config.selection.runs.values()))
+    models = [counting_model(run)]
+    if "hidden_states" in needs:
+        models.append(run.config.selection.states.model)
+    if "gradients" in needs:
+        models.append("target")
+    return [model for model in models if model]
+
+
+def check_methods(run: Run) -> None:
+    """Find now what methods will lack.
+
+    Raises:
+      InputError: no pool, model or queries for a method that needs them.
+    """
+    for name, entry in run.config.selection.runs.items():
+        needs = needs_of(entry.method)
+        if not needs & {"hidden_states", "gradients"}:
+            continue
+        if not run.config.pool.path:
+            raise InputError(f"selection.runs.{name}: method {entry.method!r} needs a pool: set pool.path.")
+        if "hidden_states" in needs:
+            model = open_model(run, run.config.selection.states.model)
+            wanted_states(entry).check(model.config)
+            if _in_rounds(entry) and run.config.selection.states.model != "target":
+                raise InputError(
+                    f"selection.runs.{name}.rounds={entry.rounds}: it is the target that is trained between "
+                    "rounds; set selection.states.model='target'."
+                )
+        if "gradients" in needs:
+            open_model(run, "target")
+        if needs & {"query_states", "query_gradients"}:
+            query_rows(run)
 
 
 def counting_model(run: Run) -> str:
@@ -100,11 +145,24 @@ def folder(run: Run, name: str) -> epath.Path:
     return run.workdir / "selection" / name
 
 
+def _make_inputs(run: Run, known: Known) -> None:
+    """Make now what several runs may share, so that its time is its own and not the first one's."""
+    for name in run.config.selection.runs:
+        entry = resolved_run(run.config, name)
+        needs = needs_of(str(entry["method"]))
+        made = stored_results(folder(run, name)) is not None
+        if "gradients" in needs and not made:
+            gradients.pool_gradients(run, known.pools["target"])
+        if "hidden_states" in needs and not made and not _in_rounds(entry):
+            pool_states(run, known.pools[run.config.selection.states.model], wanted_states(entry))
+
+
 def _select_one(run: Run, name: str, known: Known) -> None:
     entry = resolved_run(run.config, name)
     settings = _settings(run, name, entry)
     method, pool = str(entry["method"]), known.pool
-    made_from = {}
+    wanted = wanted_states(entry)
+    made_from: dict[str, Any] = {}
     if pool is not None:
         made_from["pool_ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
     needs = needs_of(method)
@@ -112,6 +170,14 @@ def _select_one(run: Run, name: str, known: Known) -> None:
         made_from["tokens"] = pool.fingerprint
     if "trajectories" in needs and known.trajectories is not None:
         made_from["trajectories_sha256"] = known.trajectories.digest
+    if "hidden_states" in needs:
+        made_from["hidden_states"] = made_with(run, known.pools[run.config.selection.states.model], wanted)
+    if "gradients" in needs:
+        made_from["gradients"] = gradients.made_with(run, known.pools["target"])
+    if _in_rounds(entry):
+        made_from["target"] = what_decides(run.config.target)
+    if needs & {"query_states", "query_gradients"}:
+        made_from["queries"] = data_identity(run.config.selection.queries)
     if method == "given":
         made_from["subset"] = data_identity(run.config.selection.path)
     record = Record(folder(run, name), f"selection/{name}", settings | made_from)
@@ -123,7 +189,7 @@ def _select_one(run: Run, name: str, known: Known) -> None:
     elif entry["within"]:
         selection = Selection.load(folder(run, str(entry["within"]))).first(**_budget(entry))
     else:
-        selection = _chosen(entry, settings, known, needs)
+        selection = _chosen(run, entry, settings, known, needs, record.folder)
     if processes.is_writer():
         losses = known.trajectories
         if losses is not None and run.config.selection.table_losses:
@@ -146,6 +212,7 @@ def _select_one(run: Run, name: str, known: Known) -> None:
             "picked_per_cluster": selection.picked_per_cluster,
             "sources": {name: picked for name, (_, picked) in selection.source_counts.items()},
             "indices_sha256": hashlib.sha256(selection.indices.tobytes()).hexdigest(),
+            **({"used": used} if (used := _used(run, entry, needs)) else {}),
         }
         | _slice_note(selection)
     )
@@ -168,6 +235,19 @@ def _settings(run: Run, name: str, entry: dict[str, Any]) -> dict[str, Any]:
     if method == "random" and run.config.selection.runs[name].stratify_by == "inherit":
         settings.pop("stratify_by")
     return settings
+
+
+def _used(run: Run, entry: dict[str, Any], needs: frozenset[str]) -> list[str]:
+    """The parts of the workdir, other than the proxy and its sweeps, that a subset was made with."""
+    if "gradients" in needs:
+        return [gradients.FOLDER]
+    shared = "hidden_states" in needs and not _in_rounds(entry)
+    return [f"{STATES}/{part_name(run, wanted_states(entry))}"] if shared else []
+
+
+def _in_rounds(entry: dict[str, Any]) -> bool:
+    """Whether a method trains targets of its own."""
+    return entry["method"] == "diverse_evol" and entry["rounds"] > 1
 
 
 def _budget(entry: dict[str, Any]) -> dict[str, Any]:
@@ -202,13 +282,40 @@ def _described(selection: Selection) -> str:
 
 
 def _chosen(
-    entry: dict[str, Any], settings: dict[str, Any], known: Known, needs: frozenset[str]
+    run: Run,
+    entry: dict[str, Any],
+    settings: dict[str, Any],
+    known: Known,
+    needs: frozenset[str],
+    place: epath.Path,
 ) -> Selection:
-    arguments = {k: v for k, v in settings.items() if not k.startswith("budget")} | _budget(entry)
+    arguments = {k: v for k, v in settings.items() if not k.startswith("budget") and k not in OF_INPUTS}
+    arguments |= _budget(entry)
     inputs = known.inputs(needs)
+    if "hidden_states" in needs:
+        wanted, tokenized = wanted_states(entry), known.pools[run.config.selection.states.model]
+        if _in_rounds(entry):
+            inputs = dataclasses.replace(inputs, embed=embeddings(run, tokenized, place / "rounds", wanted))
+        else:
+            inputs = dataclasses.replace(inputs, hidden_states=pool_states(run, tokenized, wanted))
+        if "query_states" in needs:
+            inputs = dataclasses.replace(inputs, query_states=query_states(run, wanted))
+    if "gradients" in needs:
+        of_queries, tasks, rates = gradients.query_gradients(run, known.pools["target"])
+        inputs = dataclasses.replace(
+            inputs,
+            gradients=gradients.pool_gradients(run, known.pools["target"]),
+            query_gradients=of_queries,
+            query_tasks=tasks,
+            checkpoint_weights=rates,
+        )
     if "trajectories" in needs and known.trajectories is not None and known.rows is not None:
         return select_from_slice(inputs, known.rows, known.trajectories.losses, arguments)
-    return select(inputs, **arguments)
+    chosen = select(inputs, **arguments)
+    given = {option: entry[option] for option in OF_INPUTS if option in OPTIONS.get(chosen.method, ())}
+    if "pooling" in given:
+        given["pooling"] = wanted_states(entry).pooling
+    return dataclasses.replace(chosen, options=chosen.options | given)
 
 
 def select_from_slice(
@@ -307,7 +414,7 @@ def _export(run: Run, place: epath.Path, selection: Selection | None, pool: Prep
         write_exports(place, selection, pool.originals, lacking, fields)
 
 
-def _tokens(pool: PreparedPool) -> dict[str, np.ndarray]:
+def _tokens(pool: PreparedPool) -> dict[str, Any]:
     """Tokens of each row and of its response; nothing for a pool without a tokeniser."""
     lengths = np.asarray(pool.lengths, np.int64)
     if not lengths.any():

@@ -160,7 +160,7 @@ class PinnedSlice:
 
 def row_lengths(longest: int) -> list[int]:
     """The lengths of rows for examples of up to `longest` tokens: 128, 256, ..., and the longest."""
-    shorter = []
+    shorter: list[int] = []
     while _SHORTEST_ROW << len(shorter) <= 0.75 * longest:
         shorter.append(_SHORTEST_ROW << len(shorter))
     return [*shorter, longest]

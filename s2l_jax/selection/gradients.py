@@ -1,0 +1,192 @@
+"""One vector per example: the gradient of its loss in LoRA parameters, as LESS compares them."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, Int, Int64
+
+from s2l_jax.data.batching import Examples
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.parameters import Params, bind, flatten_params, joined
+from s2l_jax.parallel.mesh import row_groups
+from s2l_jax.parallel.sharding import local_groups, put_rows, replicated
+
+_BLOCK = 4096  # parameters projected at a time
+_LENGTHS = 32  # rows are padded to a power of two of these
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamMoments:
+    """The state of Adam at a checkpoint, which turns a gradient into the update it would make."""
+
+    mean: Params
+    square: Params
+    count: int  # updates so far
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+
+class ExampleGradients:
+    """Gradients of single examples in the adapters of a model, randomly projected.
+
+    The loss of an example is the mean over its response tokens. `vmap` over padded rows gives a batch of
+    gradients at once; each is projected to `dims` numbers by a matrix of random signs over sqrt(dims),
+    which keeps dot products up to 1 / sqrt(dims) (LESS, arXiv 2402.04333, section 4.1). The matrix is
+    made again, a block at a time, from the seed: it never exists as a whole.
+
+    Args:
+      config: settings of the decoder, with LoRA.
+      mesh: the device mesh.
+      dims: of the projection; 0: none, the gradient itself.
+      seed: of the projection.
+      batch_tokens: tokens that a device works on at a time.
+      dtype: of matrix products.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        mesh: Mesh,
+        *,
+        dims: int,
+        seed: int = 0,
+        batch_tokens: int = 2048,
+        dtype: Any = jnp.float32,
+    ):
+        self._config, self._mesh, self._dims, self._seed = config, mesh, dims, seed
+        self._batch_tokens, self._dtype = batch_tokens, dtype
+        self._compiled = jax.jit(self._batch, static_argnames="betas", out_shardings=replicated(mesh))
+
+    def of(
+        self,
+        frozen: Params,
+        adapters: Params,
+        examples: Examples,
+        numbers: Int64[np.ndarray, " c"],
+        moments: AdamMoments | None = None,
+    ) -> Float32[np.ndarray, "c p"]:
+        """The projected gradients of some examples; zeros for one without a response.
+
+        Args:
+          frozen: the parameters below the adapters, on the mesh.
+          adapters: where gradients are taken.
+          examples: tokenised.
+          numbers: of those wanted.
+          moments: with them Adam's next update for each example is projected, not its gradient.
+        """
+        result: np.ndarray | None = None
+        state = () if moments is None else (moments.mean, moments.square, moments.count)
+        betas = None if moments is None else (moments.beta1, moments.beta2, moments.epsilon)
+        for places, batch in self._rows(examples, numbers):
+            local = put_rows(self._mesh, batch, axis=0)
+            found = np.asarray(self._compiled(frozen, adapters, state, *local, betas=betas))
+            if result is None:
+                result = np.zeros((len(numbers), found.shape[-1]), np.float32)
+            held = places >= 0
+            result[places[held]] = found.reshape(*places.shape, -1)[held]
+        assert result is not None
+        return result
+
+    def _rows(
+        self, examples: Examples, numbers: Int64[np.ndarray, " c"]
+    ) -> Iterator[tuple[Int64[np.ndarray, "g b"], tuple[np.ndarray, ...]]]:
+        """Padded rows of like length: places in `numbers` (-1: none), tokens, prompt and whole lengths."""
+        groups, local = row_groups(self._mesh), local_groups(self._mesh)
+        lengths = np.asarray(examples.lengths)[numbers]
+        prompts = np.asarray(examples.prompt_lengths)[numbers]
+        order = np.argsort(-lengths, kind="stable")
+        while len(order):
+            length = _LENGTHS << max(0, -(-int(lengths[order[0]]) // _LENGTHS) - 1).bit_length()
+            per_group = max(1, self._batch_tokens // length)
+            some, order = order[: groups * per_group], order[groups * per_group :]
+            flat = np.full(groups * per_group, -1, np.int64)
+            flat[: len(some)] = some
+            places = flat.reshape(groups, per_group)
+            mine = places[local.start : local.stop]
+            tokens = np.zeros((*mine.shape, length), np.int32)
+            sizes = [np.where(mine >= 0, of[mine], 0).astype(np.int32) for of in (prompts, lengths)]
+            held = mine[mine >= 0]
+            texts = examples.read([int(numbers[n]) for n in held])
+            for at, ids in zip(np.argwhere(mine >= 0), texts, strict=True):
+                tokens[(*at, slice(len(ids)))] = ids
+            yield places, (tokens, *sizes)
+
+    def _batch(
+        self,
+        frozen: Params,
+        adapters: Params,
+        moments: tuple,
+        tokens: Int[Array, "g b l"],
+        prompts: Int[Array, "g b"],
+        lengths: Int[Array, "g b"],
+        betas: tuple[float, float, float] | None,
+    ) -> Float[Array, "n p"]:
+        flat = tokens.reshape(-1, tokens.shape[-1]), prompts.reshape(-1), lengths.reshape(-1)
+        one = jax.grad(self._loss, argnums=1)
+        grads = jax.vmap(one, in_axes=(None, None, 0, 0, 0))(frozen, adapters, *flat)
+        if betas is not None:
+            mean, square, count = moments
+            grads = _adam(grads, mean, square, count, *betas)
+        vectors = [leaf.reshape(len(flat[0]), -1) for _, leaf in sorted(flatten_params(grads).items())]
+        has_response = (flat[2] > jnp.maximum(flat[1], 1))[:, None]
+        if not self._dims:
+            return jnp.where(has_response, jnp.concatenate(vectors, axis=1), 0.0)
+        key = jax.random.key(self._seed)
+        parts = [self._project(jax.random.fold_in(key, n), each) for n, each in enumerate(vectors)]
+        return jnp.where(has_response, sum(parts), 0.0)
+
+    def _loss(
+        self,
+        frozen: Params,
+        adapters: Params,
+        tokens: Int[Array, " l"],
+        prompt: Int[Array, ""],
+        length: Int[Array, ""],
+    ) -> Float[Array, ""]:
+        params = jax.tree.map(lambda p: p.astype(self._dtype), joined(frozen, adapters))
+        model = bind(self._config, params)
+        places = jnp.arange(len(tokens))
+        hidden = model(tokens[None], places[None], (places < length).astype(jnp.int32)[None])[0]
+        logits = model.logits(hidden[:-1])
+        picked = jnp.take_along_axis(logits, tokens[1:, None], axis=1)[:, 0]
+        losses = jax.nn.logsumexp(logits, axis=1) - picked
+        # The first token of all has nothing before it to be predicted from.
+        wanted = (places[1:] >= jnp.maximum(prompt, 1)) & (places[1:] < length)
+        return jnp.where(wanted, losses, 0.0).sum() / jnp.maximum(wanted.sum(), 1)
+
+    def _project(self, key: Array, vectors: Float[Array, "b s"]) -> Float[Array, "b p"]:
+        size = vectors.shape[1]
+        blocks = -(-size // _BLOCK)
+        padded = jnp.pad(vectors, ((0, 0), (0, blocks * _BLOCK - size)))
+        padded = padded.reshape(len(vectors), blocks, _BLOCK).swapaxes(0, 1)
+
+        def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            number, block = part
+            signs = jax.random.rademacher(
+                jax.random.fold_in(key, number), (_BLOCK, self._dims), dtype=jnp.float32
+            )
+            return total + jnp.dot(block, signs, precision=jax.lax.Precision.HIGHEST), None
+
+        start = jnp.zeros((len(vectors), self._dims), jnp.float32)
+        total, _ = jax.lax.scan(add, start, (jnp.arange(blocks), padded))
+        return total / jnp.sqrt(jnp.float32(self._dims))
+
+
+def _adam(
+    grads: Params, mean: Params, square: Params, count: Any, beta1: float, beta2: float, epsilon: float
+) -> Params:
+    """Adam's next update for each gradient, up to the learning rate's sign (LESS, section 3.1)."""
+    steps = count + 1.0
+
+    def update(grad: jax.Array, mean: jax.Array, square: jax.Array) -> jax.Array:
+        first = (beta1 * mean + (1 - beta1) * grad) / (1 - beta1**steps)
+        second = (beta2 * square + (1 - beta2) * grad**2) / (1 - beta2**steps)
+        return first / (jnp.sqrt(second) + epsilon)
+
+    return jax.tree.map(update, grads, mean, square)
