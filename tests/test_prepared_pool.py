@@ -124,10 +124,8 @@ class TestReading:
         assert pool.fingerprint == "0123456789abcdef"
 
     def test_what_all_rows_begin_with(self, tmp_path, tokenizer):
-        rows = [
-            PoolRow(n, f"write {word}", "", word, "all", {}, f"row {n}")
-            for n, word in enumerate(["a", "bb", "c"])
-        ]
+        words = ["a", "bb", "c"]
+        rows = [PoolRow(n, f"write {w}", "", w, "all", {}, f"row {n}") for n, w in enumerate(words)]
         settings = TokenizeSettings("alpaca", "separate", 200)
         prepare(tmp_path / "p", lambda: iter(rows), tokenizer, settings)
         pool = PreparedPool(tmp_path / "p")
