@@ -287,3 +287,15 @@ def bad_rows():
 def test_bad_input_is_named(inputs, arguments, message):
     with pytest.raises(InputError, match=message):
         select(inputs, **({"budget": 2} | arguments))
+
+
+def test_s2l_by_correlation_clusters_shapes():
+    """Rising and falling losses at many levels: two clusters, and as many of each in the subset."""
+    rng = np.random.default_rng(0)
+    rising = rng.permutation(np.repeat([True, False], [30, 170]))
+    curves = np.where(rising[:, None], np.linspace(0, 1, 8), np.linspace(1, 0, 8))
+    losses = (curves * rng.uniform(1, 5, (200, 1)) + rng.uniform(0, 30, (200, 1))).astype(np.float32)
+    options = {"num_clusters": 2, "stratify_by": "none"}
+    chosen = select(losses, 40, distance="correlation", **options)
+    assert rising[chosen.indices].sum() == 20
+    assert rising[select(losses, 40, **options).indices].sum() != 20

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
+from s2l_jax.clustering.distances import DISTANCES, rescaled
 from s2l_jax.clustering.lloyd import LloydResult, lloyd, nearest_centroids
 from s2l_jax.clustering.rows import (
     Rows,
@@ -29,13 +30,16 @@ _EXACT_PAIRS = 2**21
 
 
 class KMeans:
-    """k-means clustering: squared Euclidean distance, Lloyd's algorithm (see `lloyd.lloyd`).
+    """k-means clustering by Lloyd's algorithm (see `lloyd.lloyd`).
 
     The same rows, seed and machine give the same labels; other chunk sizes or device counts agree
     up to float rounding. No cluster is empty, by the rule stated at `lloyd.lloyd`.
 
     Args:
       num_clusters: K.
+      distance: "euclidean" (squared); "cosine" or "correlation" cluster rows brought to length 1,
+        for "correlation" with their own mean taken off before (see `distances.rescaled`). In all
+        three a centroid is the mean of its rows, rescaled as they are; it is not brought to length 1.
       init: "k-means++" (greedy), "random" (rows), or first centroids [K, T].
       max_iter: Lloyd iterations; fewer only where the centroids stop moving. The default is that of
         the official S2L code.
@@ -59,6 +63,7 @@ class KMeans:
         self,
         num_clusters: int,
         *,
+        distance: str = "euclidean",
         init: str | ArrayLike = "k-means++",
         max_iter: int = 20,
         tol: float = 0.0,
@@ -79,7 +84,10 @@ class KMeans:
                 f'KMeans: init must be "k-means++", "random" or an array of {num_clusters} '
                 f"centroids, got {init!r}"
             )
+        if distance not in DISTANCES:
+            raise InputError(f"KMeans: distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
         self.num_clusters = num_clusters
+        self.distance = distance
         self.init = init
         self.max_iter = max_iter
         self.tol = tol
@@ -96,7 +104,7 @@ class KMeans:
           InputError: bad rows or weights (see `rows.prepare_rows`), or fewer distinct rows of
             positive weight than clusters.
         """
-        rows = prepare_rows(X, sample_weight, at_least=self.max_clusters)
+        rows = prepare_rows(rescaled(X, self.distance), sample_weight, at_least=self.max_clusters)
         self._check_distinct(rows)
         key = jax.random.key(self.seed)
         sample, weights = sample_rows(key, rows, self.max_clusters)
@@ -130,7 +138,7 @@ class KMeans:
         """
         if not hasattr(self, "cluster_centers_"):
             raise InputError("KMeans.predict needs centroids: call fit first")
-        rows = prepare_rows(X)
+        rows = prepare_rows(rescaled(X, self.distance))
         columns = self.cluster_centers_.shape[1]
         if rows.points.shape[1] != columns:
             raise InputError(f"KMeans was fitted on {columns} columns, got rows of {rows.points.shape[1]}")

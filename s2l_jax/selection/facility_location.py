@@ -110,8 +110,9 @@ def _gains(
     wanted = rows.reshape(-1, rows.shape[-1])[candidates]
 
     def chunk(part: tuple[jax.Array, jax.Array]) -> jax.Array:
-        similarity = (1 + jnp.dot(wanted, part[0].T, precision=jax.lax.Precision.HIGHEST)) / 2
-        return jnp.maximum(similarity - part[1], 0).sum(1)
+        # Rows times candidates: XLA's CPU back end takes twice as long the other way round.
+        similarity = (1 + jnp.dot(part[0], wanted.T, precision=jax.lax.Precision.HIGHEST)) / 2
+        return jnp.maximum(similarity - part[1][:, None], 0).sum(0)
 
     return jax.lax.map(chunk, (rows, nearest)).sum(0)
 
@@ -124,13 +125,13 @@ def _best(
     wanted = rows.reshape(-1, rows.shape[-1])[candidates]
 
     def chunk(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        similarity = (1 + jnp.dot(wanted, part[0].T, precision=jax.lax.Precision.HIGHEST)) / 2
-        return similarity, jnp.maximum(similarity - part[1], 0).sum(1)
+        similarity = (1 + jnp.dot(part[0], wanted.T, precision=jax.lax.Precision.HIGHEST)) / 2
+        return similarity, jnp.maximum(similarity - part[1][:, None], 0).sum(0)
 
     similarity, gains = jax.lax.map(chunk, (rows, nearest))
     total = gains.sum(0)
     best = total.argmax()
-    return best, total[best], jnp.maximum(nearest, similarity[:, best])
+    return best, total[best], jnp.maximum(nearest, similarity[:, :, best])
 
 
 @functools.partial(jax.jit, donate_argnums=1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int, Int64, UInt64
 
-from s2l_jax.clustering import KMeans, count_distinct
+from s2l_jax.clustering import DISTANCES, KMeans, count_distinct, rescaled
 from s2l_jax.errors import InputError
 from s2l_jax.selection.balanced import (
     balanced_order,
@@ -21,7 +21,6 @@ from s2l_jax.selection.methods import Choice, by_source, method
 
 _log = logging.getLogger(__name__)
 
-DISTANCES = ("euclidean", "cosine", "correlation")
 _LEAST_LOSS = 1e-6  # nats; an example without a loss has 0, which has no logarithm
 
 
@@ -183,7 +182,7 @@ def _by_source(
 def _cluster(
     trajectories: Float[np.ndarray, "n t"], where: str, *, num_clusters: int, seed: int, distance: str
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "k t"]]:
-    distinct = count_distinct(trajectories, at_least=num_clusters)
+    distinct = count_distinct(rescaled(trajectories, distance), at_least=num_clusters)
     if distinct < num_clusters:
         _log.info(
             "%s has %d distinct trajectories: %d clusters instead of %d",
@@ -193,5 +192,5 @@ def _cluster(
             num_clusters,
         )
     # Sources of fewer clusters share the compiled program of those with all.
-    kmeans = KMeans(distinct, seed=seed, max_clusters=num_clusters).fit(trajectories)
+    kmeans = KMeans(distinct, distance=distance, seed=seed, max_clusters=num_clusters).fit(trajectories)
     return kmeans.labels_, kmeans.cluster_centers_
