@@ -6,7 +6,7 @@ import pytest
 
 from s2l_jax.data.batching import loss_token_counts
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
-from s2l_jax.trajectories.pinned import PinnedSlice
+from s2l_jax.trajectories.pinned import PinnedSlice, sweep_size
 
 
 def make_examples(size, longest=40):
@@ -91,3 +91,24 @@ def test_microbatches_have_alike_numbers_of_response_tokens(one_device_mesh):
     mask = np.asarray(rows.loss_mask)
     assert mask.shape[0] > 10
     assert mask[:-1].mean() > 0.7
+
+
+def test_what_all_begin_with_is_work_once(one_device_mesh):
+    """The size is that of the rows as they are packed, and of the beginning on its own."""
+    beginning = np.arange(1, 13, dtype=np.int32)
+    examples = TokenizedList(
+        TokenizedExample(np.concatenate([beginning, e.tokens]), e.prompt_length + 12, False, False)
+        for e in make_examples(30, longest=20)._examples
+    )
+    numbers = np.arange(3, 30)
+    tracked = pin(examples, numbers, one_device_mesh)
+    (rows, _) = next(iter(tracked.blocks()))
+    shared = len(tracked.prefix)
+    assert shared >= 8
+    alone = sweep_size(examples, numbers, share_prefix=False)
+    once = sweep_size(examples, numbers, share_prefix=True)
+    assert once.tokens == int((rows.segments > 0).sum()) + shared
+    seen = int((rows.positions + 1)[rows.segments > 0].sum())  # each token sees all before it, and itself
+    assert once.pairs == seen + shared * (shared + 1) // 2
+    assert alone.pairs == once.pairs + (len(numbers) - 1) * shared * (shared + 1) // 2
+    assert alone.loss_tokens == once.loss_tokens

@@ -7,14 +7,13 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float32
 
-from s2l_jax.data.batching import size_of
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.models.parameters import Params
 from s2l_jax.records import Record
 from s2l_jax.stages.models import Model, open_model
 from s2l_jax.stages.run import Run, make_batches, num_steps, train_settings, trainable, what_decides
-from s2l_jax.stages.trajectories import Columns, Sweeps, Tracked, snapshot_settings
-from s2l_jax.training.flops import forward_flops, training_flops
+from s2l_jax.stages.trajectories import Columns, Sweeps, Tracked, snapshot_settings, sweep_flops
+from s2l_jax.training.flops import training_flops
 from s2l_jax.training.loop import train
 from s2l_jax.trajectories.cadence import Cadence, listed_steps, sweep_steps
 from s2l_jax.trajectories.snapshots import save_snapshot
@@ -100,7 +99,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
             "examples_seen": steps * config.proxy.train.batch_size,
             "tokens_seen": size.tokens,
             "training_flops": training_flops(model.config, size),
-            "sweep_flops": len(swept) * forward_flops(model.config, size_of(pool, tracked.rows)),
+            "sweep_flops": len(swept) * sweep_flops(run, pool, tracked, model.config),
             "final_loss": float(result.losses[-1]),
             "curve": curve(result.losses),
             "refreshes": [vars(refresh) for refresh in columns.clusters.records],

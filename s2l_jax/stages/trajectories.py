@@ -15,7 +15,6 @@ from s2l_jax import artifacts
 from s2l_jax.clustering import StreamingKMeans
 from s2l_jax.clustering.streaming import Refresh
 from s2l_jax.console import duration, say
-from s2l_jax.data.batching import size_of
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint
 from s2l_jax.errors import DivergedError, InputError
@@ -31,7 +30,7 @@ from s2l_jax.stages.run import Run
 from s2l_jax.training.flops import forward_flops
 from s2l_jax.trajectories.cadence import listed_steps
 from s2l_jax.trajectories.load import Trajectories, files_of, load_trajectories
-from s2l_jax.trajectories.pinned import PinnedSlice
+from s2l_jax.trajectories.pinned import PinnedSlice, sweep_size
 from s2l_jax.trajectories.slices import SliceSettings, rows_in_pool, slice_rows
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot, read_mark
 from s2l_jax.trajectories.store import TrajectoryStore, Writers
@@ -207,10 +206,16 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
     model_config = load_config(artifacts.local_copy(next(iter(snapshots.values())), ["config.json"]))
     record.finish(
         {
-            "sweep_flops": len(snapshots) * forward_flops(model_config, size_of(pool, tracked.rows)),
+            "sweep_flops": len(snapshots) * sweep_flops(run, pool, tracked, model_config),
             "refreshes": [vars(refresh) for refresh in columns.clusters.records],
         }
     )
+
+
+def sweep_flops(run: Run, pool: PreparedPool, tracked: Tracked, model: DecoderConfig) -> float:
+    """Model FLOPs of one sweep."""
+    shared = shares_prefix(model, run.config.tokenize.max_length)
+    return forward_flops(model, sweep_size(pool, tracked.rows, share_prefix=shared))
 
 
 def snapshot_settings(run: Run) -> dict[str, str]:

@@ -8,9 +8,9 @@ from typing import Protocol
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Int32, Int64
+from jaxtyping import Array, Int32, Int64
 
-from s2l_jax.data.batching import Examples, loss_token_counts, row_length
+from s2l_jax.data.batching import Examples, Size, loss_token_counts, row_length, size_of
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.packing import Layout, PackedRows, Shape, best_fit, deal, fill, roughly
 from s2l_jax.parallel.mesh import row_groups
@@ -77,7 +77,7 @@ class PinnedSlice:
         self._examples, self._numbers, self._mesh = examples, numbers, mesh
         self._loss_tokens = loss_token_counts(examples, numbers)
         whole = np.asarray(examples.lengths[numbers])
-        self.prefix = examples.common_prefix[: self._shareable(whole) if share_prefix else 0]
+        self.prefix = shared_prefix(examples, numbers) if share_prefix else np.zeros(0, np.int32)
         lengths = whole - len(self.prefix)
         capacities = row_lengths(row_length(lengths, max_length))
         by_capacity: dict[int, list[list[int]]] = {capacity: [] for capacity in capacities}
@@ -108,15 +108,6 @@ class PinnedSlice:
             yield ahead
             ahead = following
         yield ahead
-
-    def _shareable(self, lengths: Int[np.ndarray, "n"]) -> int:
-        """How many tokens no row needs: none that a loss is computed at, and not all of any."""
-        if not len(lengths):
-            return 0
-        prompts = np.asarray(self._examples.prompt_lengths[self._numbers])
-        most = min(int(lengths.min()), int(prompts.min())) - 1
-        most = min(most, len(self._examples.common_prefix))
-        return most if most >= _SHORTEST_PREFIX else 0
 
     def _part(
         self, capacity: int, rows: list[list[int]], batch_tokens: int, groups: int, most: int | None
@@ -156,6 +147,23 @@ class PinnedSlice:
         )
         block: Block = put_rows(self._mesh, (packed, slots), axis=1)
         return block
+
+
+def shared_prefix(examples: PrefixedExamples, numbers: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "p"]:
+    """The tokens that rows need not hold: none that a loss is computed at, and not all of any example."""
+    if not len(numbers):
+        return examples.common_prefix[:0]
+    shortest = min(int(examples.lengths[numbers].min()), int(examples.prompt_lengths[numbers].min()))
+    most = min(shortest - 1, len(examples.common_prefix))
+    return examples.common_prefix[: most if most >= _SHORTEST_PREFIX else 0]
+
+
+def sweep_size(examples: PrefixedExamples, numbers: Int64[np.ndarray, "n"], *, share_prefix: bool) -> Size:
+    """How much work a sweep is: what all examples begin with counts once, if it is shared."""
+    size = size_of(examples, numbers)
+    prefix = len(shared_prefix(examples, numbers)) if share_prefix else 0
+    spared = prefix * max(len(numbers) - 1, 0)
+    return Size(size.tokens - spared, size.loss_tokens, size.pairs - spared * (prefix + 1) // 2)
 
 
 def row_lengths(longest: int) -> list[int]:
