@@ -347,3 +347,31 @@ def test_less_goes_by_gradients_at_each_epoch_of_a_warm_up(by_states, config_of,
     assert (np.diff(ours.scores[ours.order]) <= 0).all()
     assert results["selections"]["less"]["used"] == ["gradients"]
     assert results["selection_inputs"]["gradients"]["checkpoints"] == 2
+
+
+@pytest.mark.parametrize("use_weights", [True, False])
+def test_weights_of_clusters_go_into_the_targets_batches(config_of, done, tmp_path, monkeypatch, use_weights):
+    from s2l_jax.stages import target
+
+    config = config_of(s2l={"method": "s2l", "train_target": True})
+    config.trajectories.path = str(done[1] / "trajectories.zarr")
+    config.target.train.update(loss="example", steps=1)
+    config.target.use_weights = use_weights
+    make, seen = target.make_batches, []
+
+    def watched(run, pool, subset, weights, *args, **options):
+        batches = make(run, pool, subset, weights, *args, **options)
+        seen.append((subset, weights, batches.read(0)))
+        return batches
+
+    monkeypatch.setattr(target, "make_batches", watched)
+    run_pipeline(config, tmp_path)
+    ours = chosen(tmp_path, "s2l")
+    (subset, weights, batch) = seen[0]
+    assert ours.weights.max() > 1
+    expected = dict(zip(ours.indices.tolist(), ours.weights.tolist(), strict=True))
+    own = [expected[row] if use_weights else 1.0 for row in subset.tolist()]
+    np.testing.assert_allclose(weights, own)
+    held = batch.slots >= 0
+    of_batch = [expected[row] if use_weights else 1.0 for row in batch.examples[batch.slots[held]].tolist()]
+    assert sorted(batch.rows.weights[batch.rows.weights > 0].tolist()) == pytest.approx(sorted(of_batch))
