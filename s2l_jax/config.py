@@ -1,4 +1,4 @@
-"""Every field of a run: default, type, unit, meaning and check, in this one place."""
+"""Every field of a run: default, type, unit, meaning and check; those of selection are in `config_selection`."""
 
 import math
 import pathlib
