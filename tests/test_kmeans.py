@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from s2l_jax.clustering import KMeans, adjusted_rand_index, count_distinct, rescaled
+from s2l_jax.clustering import KMeans, adjusted_rand_index, count_distinct, fitting, rescaled
 from s2l_jax.clustering import kmeans as kmeans_module
 from s2l_jax.clustering.rows import bucket
+from s2l_jax.clustering.seeding import kmeans_plus_plus
 from s2l_jax.errors import InputError
 
 
@@ -33,10 +34,29 @@ def separated(num_rows, num_clusters, columns=4, seed=0):
     return rows.astype(np.float32), which
 
 
-@pytest.fixture
-def matrix_products(monkeypatch):
+ENGINES = ("host", "products", "differences")
+
+
+def run_on(monkeypatch, engine):
+    """What runs: pieces on the host, or `lloyd` with distances from matrix products or differences.
+
+    Sizes choose otherwise, and small inputs take differences.
+    """
+    monkeypatch.setattr(fitting, "_EXACT_PAIRS", 2**40 if engine == "differences" else 0)
+    if engine != "host":
+        monkeypatch.setattr(kmeans_module, "stays_on_host", lambda *_: False)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, monkeypatch):
+    """Each way to run a fit."""
+    run_on(monkeypatch, request.param)
+
+
+@pytest.fixture(params=ENGINES[:2])
+def matrix_products(request, monkeypatch):
     """Distances from matrix products, which otherwise only larger inputs take."""
-    monkeypatch.setattr(kmeans_module, "_EXACT_PAIRS", 0)
+    run_on(monkeypatch, request.param)
 
 
 def sharded(rows, devices=8):
@@ -47,10 +67,10 @@ def sharded(rows, devices=8):
 
 
 @pytest.mark.parametrize("max_iter", [1, 20])
-@pytest.mark.parametrize("pairs", [0, 2**40], ids=["products", "differences"])
-def test_same_as_scikit_learn_from_the_same_centroids(monkeypatch, max_iter, pairs):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_same_as_scikit_learn_from_the_same_centroids(monkeypatch, max_iter, engine):
     sklearn = pytest.importorskip("sklearn.cluster")
-    monkeypatch.setattr(kmeans_module, "_EXACT_PAIRS", pairs)
+    run_on(monkeypatch, engine)
     rows = decaying_curves(6000)
     init = rows[np.random.default_rng(1).choice(len(rows), 30, replace=False)]
     ours = KMeans(30, init=init, max_iter=max_iter).fit(rows)
@@ -64,6 +84,7 @@ def test_same_as_scikit_learn_from_the_same_centroids(monkeypatch, max_iter, pai
     np.testing.assert_allclose(ours.cluster_centers_, theirs.cluster_centers_, atol=1e-5)
 
 
+@pytest.mark.usefixtures("engine")
 def test_same_seed_same_labels_and_seeds_differ():
     rows = decaying_curves(3000)
     first, again, other = (KMeans(20, seed=seed).fit(rows) for seed in (3, 3, 4))
@@ -75,6 +96,29 @@ def test_same_seed_same_labels_and_seeds_differ():
 def test_plus_plus_beats_random_rows_on_heavy_tails():
     rows = decaying_curves(3000)
     assert KMeans(20).fit(rows).inertia_ < KMeans(20, init="random").fit(rows).inertia_
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_best_of_several_starts_is_kept():
+    rows = decaying_curves(2000)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(5), jnp.arange(1, 5))
+    starts = kmeans_plus_plus(keys, jnp.asarray(rows), jnp.ones(len(rows)), 12, max_clusters=12)
+    alone = [KMeans(12, init=start).fit(rows) for start in np.asarray(starts)]
+    best = min(alone, key=lambda fitted: fitted.inertia_)
+    assert best is not alone[0]  # else this would show nothing
+    together = KMeans(12, restarts=4, seed=5).fit(rows)
+    assert math.isclose(together.inertia_, best.inertia_, rel_tol=1e-6)
+    assert np.array_equal(together.labels_, best.labels_)
+    assert together.n_iter_ == best.n_iter_
+
+
+@pytest.mark.usefixtures("engine")
+def test_groups_of_centroids_and_the_last_short_piece_are_labelled_too():
+    rows = decaying_curves(2100, columns=3)
+    init = rows[np.random.default_rng(0).choice(len(rows), 300, replace=False)]
+    labels = KMeans(300, init=init, max_iter=1, chunk_rows=700).fit(rows).predict(init)
+    exact = np.square(init[:, None] - KMeans(300, init=init, max_iter=1).fit(rows).cluster_centers_).sum(-1)
+    assert np.array_equal(labels, exact.argmin(1))
 
 
 @pytest.mark.usefixtures("matrix_products")
@@ -89,9 +133,9 @@ def test_any_chunk_size_gives_the_same_clustering(chunk_rows):
     assert adjusted_rand_index(whole.labels_, which) == 1.0
 
 
-@pytest.mark.parametrize("pairs", [0, 2**40], ids=["products", "differences"])
-def test_eight_devices_give_the_same_clustering(monkeypatch, pairs):
-    monkeypatch.setattr(kmeans_module, "_EXACT_PAIRS", pairs)
+@pytest.mark.parametrize("engine", ["host", "differences"])
+def test_eight_devices_give_the_same_clustering(monkeypatch, engine):
+    run_on(monkeypatch, engine)  # rows on several devices stay there: "host" compares with one device's rows
     rows = decaying_curves(32_768)
     one, eight = KMeans(40).fit(rows), KMeans(40, chunk_rows=300).fit(sharded(rows))
     assert adjusted_rand_index(one.labels_, eight.labels_) >= 0.999
@@ -111,6 +155,7 @@ def test_rows_of_weight_zero_count_for_nothing_on_a_mesh():
     assert abs(fitted.cluster_centers_).max() < 100
 
 
+@pytest.mark.usefixtures("engine")
 def test_weights_are_repetitions():
     rows = decaying_curves(300)
     times = np.random.default_rng(0).integers(0, 4, len(rows))
@@ -121,6 +166,7 @@ def test_weights_are_repetitions():
     assert math.isclose(weighted.inertia_, repeated.inertia_, rel_tol=1e-5)
 
 
+@pytest.mark.usefixtures("engine")
 def test_predict_gives_the_fitted_labels_and_ties_go_to_the_lowest():
     rows = decaying_curves(2000)
     fitted = KMeans(15).fit(rows)
@@ -130,6 +176,7 @@ def test_predict_gives_the_fitted_labels_and_ties_go_to_the_lowest():
     assert between.predict([[1.0], [3.0], [-1.0]]).tolist() == [0, 1, 0]
 
 
+@pytest.mark.usefixtures("engine")
 def test_equal_first_centroids_are_pulled_apart():
     rows, which = separated(1000, 5)
     fitted = KMeans(5, init=np.repeat(rows[:1], 5, axis=0)).fit(rows)
@@ -144,6 +191,7 @@ def test_rows_closer_than_matrix_products_can_tell_fill_all_clusters():
     assert fitted.inertia_ == 0.0
 
 
+@pytest.mark.usefixtures("engine")
 def test_fits_of_fewer_clusters_share_the_program():
     rows = decaying_curves(500)
     assert np.array_equal(
@@ -157,7 +205,8 @@ small_rows = st.integers(1, 3).flatmap(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.usefixtures("engine")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(small_rows, st.integers(1, 6), st.sampled_from(["k-means++", "random"]))
 def test_no_cluster_is_empty_or_the_error_counts_distinct_rows(rows, num_clusters, init):
     distinct = len(set(rows))
@@ -176,12 +225,14 @@ def test_no_cluster_is_empty_or_the_error_counts_distinct_rows(rows, num_cluster
     assert math.isclose(kmeans.inertia_, expected, rel_tol=1e-4, abs_tol=1e-6)
 
 
+@pytest.mark.usefixtures("engine")
 def test_constant_columns_change_nothing():
     rows, _ = separated(800, 6)
     wider = np.concatenate([rows, np.full((800, 2), 3.0, np.float32)], axis=1)
     assert np.array_equal(KMeans(6).fit(rows).labels_, KMeans(6).fit(wider).labels_)
 
 
+@pytest.mark.usefixtures("engine")
 def test_tolerance_stops_early():
     rows = decaying_curves(2000)
     assert KMeans(20, tol=1.0).fit(rows).n_iter_ < KMeans(20).fit(rows).n_iter_ <= 20
@@ -202,6 +253,7 @@ def test_tolerance_stops_early():
         ([[1.0], [2.0]], [0.0, 0.0], "0 for every row"),
     ],
 )
+@pytest.mark.usefixtures("engine")
 def test_bad_rows_are_named(rows, weight, message):
     with pytest.raises(InputError, match=message):
         KMeans(1).fit(rows, weight)
@@ -211,6 +263,8 @@ def test_bad_settings_are_named():
     for wrong in ({"num_clusters": 0}, {"num_clusters": 2, "max_iter": 0}):
         with pytest.raises(InputError, match="must be at least 1"):
             KMeans(**wrong)
+    with pytest.raises(InputError, match="2 restarts from the same given centroids"):
+        KMeans(2, init=[[0.0], [1.0]], restarts=2)
     with pytest.raises(InputError, match="init must be"):
         KMeans(2, init="kmeans")
     with pytest.raises(InputError, match=r"shape \(3, 1\)"):

@@ -8,22 +8,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 # Accelerators would otherwise multiply in 16 or 19 bits, which moves many labels.
-_PRECISION = jax.lax.Precision.HIGHEST
+PRECISION = jax.lax.Precision.HIGHEST
 
 
 class LloydResult(NamedTuple):
-    """What `lloyd` returns; rows and centroids beyond the real ones carry no meaning."""
+    """What `lloyd` returns, for R starts; rows and centroids beyond the real ones carry no meaning."""
 
-    centroids: Float[Array, "k t"]
-    labels: Int[Array, " n"]
-    inertia_parts: Float[Array, " parts"]  # to be summed in float64
-    num_iterations: Int[Array, ""]
-    num_empty: Int[Array, ""]  # clusters the rule for empty ones could not fill
-
-
-class _Sums(NamedTuple):
-    counts: Float[Array, " k"]
-    sums: Float[Array, "k t"]
+    centroids: Float[Array, "r k t"]
+    labels: Int[Array, "r n"]
+    inertia_parts: Float[Array, "r parts"]  # to be summed in float64
+    num_iterations: Int[Array, " r"]
+    num_empty: Int[Array, " r"]  # clusters the rule for empty ones could not fill
 
 
 class _Assignment(NamedTuple):
@@ -49,7 +44,7 @@ class _Problem(NamedTuple):
 def lloyd(
     points: Float[Array, "n t"],
     weights: Float[Array, " n"],
-    centroids: Float[Array, "k t"],
+    starts: Float[Array, "r k t"],
     offset: Float[Array, " t"],
     num_clusters: Int[Array, ""] | int,
     max_iterations: Int[Array, ""] | int,
@@ -59,24 +54,24 @@ def lloyd(
     chunk_rows: int = 8192,
     exact: bool = False,
 ) -> LloydResult:
-    """k-means by Lloyd's algorithm, squared Euclidean distance, from given centroids.
+    """k-means by Lloyd's algorithm, squared Euclidean distance, from R sets of given centroids at once.
 
     An iteration assigns every row to its nearest centroid (ties to the lowest index) and moves each
     centroid to the weighted mean of its rows; after the last one the rows are assigned once more.
 
     No cluster stays empty: whenever one has no row, the empty cluster of the lowest index moves to
     the row farthest from its own centroid (the first such row), and the rows are assigned again,
-    until none is empty. Where `exact` and there are `num_clusters` distinct rows, that ends: a
-    centroid on a row keeps that row.
+    until none is empty; then the iterations go on. Where `exact` and there are `num_clusters`
+    distinct rows, that ends: a centroid on a row keeps that row.
 
-    At most `chunk_rows` x K distances exist per shard at any time. Rows may be sharded over the
-    devices of a mesh: with `shards` set to the number of row shards, every device works on its own
-    rows, and an iteration has one all-reduce of the [K, T] sums and the [K] counts.
+    At most `chunk_rows` x K distances exist per shard and start at any time. Rows may be sharded over
+    the devices of a mesh: with `shards` set to the number of row shards, every device works on its own
+    rows, and an iteration has one all-reduce, of the [K, T] sums and the [K] counts together.
 
     Args:
       points: rows; those of weight 0 count for nothing, but are labelled too.
       weights: weight of each row, at least 0.
-      centroids: where to start; those beyond `num_clusters` are ignored.
+      starts: where to start; centroids beyond `num_clusters` are ignored.
       offset: a point near the rows' mean. Distances come from one matrix product,
         |c|^2 - 2 x.c, which is only precise near the origin.
       num_clusters: how many of the K centroids are in use (so that K, which is compiled in, can be
@@ -87,40 +82,58 @@ def lloyd(
       chunk_rows: rows of each shard handled at a time.
       exact: take distances from the differences themselves: slower, but tells any two rows apart.
     """
-    problem = _cut(points, weights, offset, num_clusters, centroids.shape[0], shards, chunk_rows)
-    problem = problem._replace(exact=exact)
-    if exact:
-        problem = problem._replace(offset=jnp.zeros_like(offset))
-    start = jnp.where(problem.active[:, None], centroids - problem.offset, 0.0)
-    most_moves = centroids.shape[0]  # of centroids without rows, in one iteration
+    problem = _cut(points, weights, offset, num_clusters, starts.shape[1], shards, chunk_rows, exact=exact)
+
+    def from_start(start):
+        return _from_start(problem, start, max_iterations, tolerance)
+
+    if starts.shape[0] == 1:  # batched, loops would also do what conditions leave out
+        return jax.tree.map(lambda leaf: leaf[None], from_start(starts[0]))
+    return jax.vmap(from_start)(starts)
+
+
+def _from_start(problem: _Problem, start, max_iterations, tolerance) -> LloydResult:
+    start = jnp.where(problem.active[:, None], start - problem.offset, 0.0)
+    nowhere = jnp.full_like(start, jnp.inf)  # nothing to compare with: go on
+    most_moves = start.shape[0]  # of centroids without rows, in one iteration
 
     def going_on(state):
-        iteration, now, before, moves = state
+        iteration, now, before, any_empty = state
         # Not in `step`: fused with the division there, it is not 0 for means that stay.
         shift = jnp.square(now - before).sum()
-        return (iteration < max_iterations) & (shift > tolerance) & (moves <= most_moves)
+        return (iteration < max_iterations) & (shift > tolerance) & ~any_empty
 
     def step(state):
-        iteration, now, _, moves = state
-        totals = _sum_clusters(problem, now)
-        empty = problem.active & (totals.counts == 0)
+        iteration, now, _, _ = state
+        sums, counts = _sum_clusters(problem, now)
+        any_empty = (problem.active & (counts == 0)).any()
+        means = sums / jnp.where(counts > 0, counts, 1.0)[:, None]
+        return iteration + ~any_empty, jnp.where(any_empty, now, means), now, any_empty
 
-        def fill():
-            farthest = _assign(problem, now).distances
-            return iteration, _move_empty(problem, now, empty, farthest), nowhere, moves + 1
+    def unsettled(state):
+        _, _, assignment, moves = state
+        return (problem.active & (assignment.counts == 0)).any() & (moves <= most_moves)
 
-        def update():
-            counts = jnp.where(problem.active, totals.counts, 1.0)
-            return iteration + 1, totals.sums / counts[:, None], now, jnp.int32(0)
+    def settle(state):
+        """Move one centroid without rows, if there is one; then iterate to the end, or to the next."""
+        iteration, now, assignment, moves = state
+        empty = problem.active & (assignment.counts == 0)
+        moved = _move_empty(problem, now, empty, assignment.distances)
+        now = jnp.where(moves > 0, moved, now)
+        done, now, _, _ = jax.lax.while_loop(
+            going_on, step, (iteration, now, nowhere, jnp.zeros((), jnp.bool_))
+        )
+        return done, now, _assign(problem, now), jnp.where(done > iteration, 1, moves + 1)
 
-        return jax.lax.cond(empty.any(), fill, update)
-
-    nowhere = jnp.full_like(start, jnp.inf)  # nothing to compare with: go on
-    first = (jnp.int32(0), start, nowhere, jnp.int32(0))
-    num_iterations, means, _, _ = jax.lax.while_loop(going_on, step, first)
-    settled, assignment = _assign_all(problem, means, most_moves)
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(functools.partial(_assign, problem), start),
+    )
+    num_iterations, centroids, assignment, _ = jax.lax.while_loop(
+        unsettled, settle, (jnp.int32(0), start, nothing, jnp.int32(0))
+    )
     return LloydResult(
-        centroids=settled + problem.offset,
+        centroids=centroids + problem.offset,
         labels=assignment.labels,
         inertia_parts=assignment.inertia_parts,
         num_iterations=num_iterations,
@@ -141,25 +154,23 @@ def nearest_centroids(
 ) -> Int[Array, " n"]:
     """The label of each row: its nearest centroid, by the same arithmetic as `lloyd`."""
     weights = jnp.ones(points.shape[0], jnp.float32)
-    problem = _cut(points, weights, offset, num_clusters, centroids.shape[0], shards, chunk_rows)
-    problem = problem._replace(exact=exact)
-    if exact:
-        problem = problem._replace(offset=jnp.zeros_like(offset))
+    clusters = centroids.shape[0]
+    problem = _cut(points, weights, offset, num_clusters, clusters, shards, chunk_rows, exact=exact)
     return _assign(problem, centroids - problem.offset).labels
 
 
-def _cut(points, weights, offset, num_clusters, max_clusters, shards, chunk_rows) -> _Problem:
+def _cut(points, weights, offset, num_clusters, max_clusters, shards, chunk_rows, *, exact: bool) -> _Problem:
     rows_per_shard = points.shape[0] // shards
     chunk_rows = min(chunk_rows, rows_per_shard)
     extra = -rows_per_shard % chunk_rows
     return _Problem(
         points=jnp.pad(points.reshape(shards, rows_per_shard, -1), ((0, 0), (0, extra), (0, 0))),
         weights=jnp.pad(weights.reshape(shards, rows_per_shard), ((0, 0), (0, extra))),
-        offset=offset,
+        offset=jnp.zeros_like(offset) if exact else offset,
         active=jnp.arange(max_clusters) < num_clusters,
         rows_per_shard=rows_per_shard,
         chunk_rows=chunk_rows,
-        exact=False,
+        exact=exact,
     )
 
 
@@ -180,7 +191,7 @@ def _nearest(
     if problem.exact:
         scores = jnp.square(points[:, :, None, :] - centroids).sum(-1)
     else:
-        products = jnp.einsum("pct,kt->pck", points, centroids, precision=_PRECISION)
+        products = jnp.einsum("pct,kt->pck", points, centroids, precision=PRECISION)
         scores = jnp.square(centroids).sum(-1) - 2 * products
     scores = jnp.where(problem.active, scores, jnp.inf)
     numbers = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
@@ -189,21 +200,23 @@ def _nearest(
     return jnp.where(scores <= lowest, numbers, scores.shape[-1]).min(-1, keepdims=True), numbers
 
 
-def _sum_clusters(problem: _Problem, centroids: Float[Array, "k t"]) -> _Sums:
-    """The weighted count and sum of the rows nearest to each centroid."""
+def _sum_clusters(
+    problem: _Problem, centroids: Float[Array, "k t"]
+) -> tuple[Float[Array, "k t"], Float[Array, " k"]]:
+    """The weighted sum and count of the rows nearest to each centroid."""
     shards, (clusters, columns) = problem.points.shape[0], centroids.shape
 
     def add(index, totals):
         points, weights = _chunk(problem, index)
         label, numbers = _nearest(problem, points, centroids)
         belongs = jnp.where(numbers == label, weights[..., None], 0.0)
-        sums = jnp.einsum("pck,pct->pkt", belongs, points, precision=_PRECISION)
-        return _Sums(totals.counts + belongs.sum(1), totals.sums + sums)
+        sums = jnp.einsum("pck,pct->pkt", belongs, points, precision=PRECISION)
+        return totals + jnp.concatenate([sums, belongs.sum(1)[..., None]], -1)
 
     # One total per shard, so that devices meet once per pass and not once per chunk.
-    zeros = _Sums(jnp.zeros((shards, clusters)), jnp.zeros((shards, clusters, columns)))
-    totals = jax.lax.fori_loop(0, _num_chunks(problem), add, zeros)
-    return _Sums(totals.counts.sum(0), totals.sums.sum(0))
+    zeros = jnp.zeros((shards, clusters, columns + 1))
+    totals = jax.lax.fori_loop(0, _num_chunks(problem), add, zeros).sum(0)
+    return totals[:, :-1], totals[:, -1]
 
 
 def _assign(problem: _Problem, centroids: Float[Array, "k t"]) -> _Assignment:
@@ -228,31 +241,6 @@ def _assign(problem: _Problem, centroids: Float[Array, "k t"]) -> _Assignment:
         distances=in_row_order(distances),
         inertia_parts=costs.sum(2).reshape(-1),
     )
-
-
-def _assign_all(
-    problem: _Problem, centroids: Float[Array, "k t"], most_moves: int
-) -> tuple[Float[Array, "k t"], _Assignment]:
-    """The last assignment, repeated with centroids without rows moved until all have some."""
-
-    def unsettled(state):
-        passes, _, assignment = state
-        empty = problem.active & (assignment.counts == 0)
-        return (passes == 0) | (empty.any() & (passes <= most_moves))
-
-    def assign(state):
-        passes, centroids, last = state
-        empty = problem.active & (last.counts == 0)
-        moved = _move_empty(problem, centroids, empty, last.distances)
-        centroids = jnp.where(passes == 0, centroids, moved)
-        return passes + 1, centroids, _assign(problem, centroids)
-
-    nothing = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-        jax.eval_shape(functools.partial(_assign, problem), centroids),
-    )
-    _, centroids, assignment = jax.lax.while_loop(unsettled, assign, (jnp.int32(0), centroids, nothing))
-    return centroids, assignment
 
 
 def _move_empty(

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
+from s2l_jax.clustering.distances import rescaled
 from s2l_jax.errors import InputError
 
 
@@ -23,6 +24,23 @@ class Rows:
     shards: int = 1
 
 
+def check_shape(points: ArrayLike) -> np.ndarray | Array:
+    """The array that `points` are, if it can be clustered.
+
+    Raises:
+      InputError: not numbers, or not [N, T] with N and T at least 1.
+    """
+    array = points if isinstance(points, jax.Array) else np.asarray(points)
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(
+            f"k-means needs rows as an [N, T] array with N and T at least 1, got shape "
+            f"{tuple(array.shape)}; one column is array[:, None]"
+        )
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise InputError(f"k-means needs rows of numbers, got dtype {array.dtype}")
+    return array
+
+
 def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_least: int = 1) -> Rows:
     """Rows for the compiled functions, at least `at_least` of them after padding.
 
@@ -34,16 +52,9 @@ def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_leas
       InputError: not [N, T] with N and T at least 1, rows with NaN or infinity (their number and
         the first), or weights that are not N numbers of at least 0 with a positive one among them.
     """
-    array = points if isinstance(points, jax.Array) else np.asarray(points)
-    if array.ndim != 2 or 0 in array.shape:
-        raise InputError(
-            f"k-means needs rows as an [N, T] array with N and T at least 1, got shape "
-            f"{tuple(array.shape)}; one column is array[:, None]"
-        )
-    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
-        raise InputError(f"k-means needs rows of numbers, got dtype {array.dtype}")
+    array = check_shape(points)
     num_rows = array.shape[0]
-    given = _check_weights(weights, num_rows)
+    given = check_weights(weights, num_rows)
     sharding = row_sharding(array)
     if sharding is not None:
         device_points = jnp.asarray(array, jnp.float32)
@@ -61,11 +72,16 @@ def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_leas
         rows = Rows(device_points, jnp.asarray(np.pad(given, (0, extra))), num_rows)
     count, first = jax.device_get(_bad_rows(rows.points))
     if count:
-        raise InputError(
-            f"{count} of {num_rows} rows have NaN or infinite values, the first is row {first}; "
-            f"drop them or set them to a number before clustering"
-        )
+        raise InputError(bad_rows_message(int(count), num_rows, int(first)))
     return rows
+
+
+def bad_rows_message(count: int, num_rows: int, first: int) -> str:
+    """What is said of rows with NaN or infinity."""
+    return (
+        f"{count} of {num_rows} rows have NaN or infinite values, the first is row {first}; "
+        f"drop them or set them to a number before clustering"
+    )
 
 
 def bucket(num_rows: int) -> int:
@@ -89,22 +105,32 @@ def row_sharding(array: ArrayLike) -> NamedSharding | None:
     return array.sharding if _row_shards(array.sharding) > 1 else None
 
 
-def to_host(array: Array) -> np.ndarray:
+def to_host(array: Array | np.ndarray) -> np.ndarray:
     """The whole array on this host, also where its shards lie on several processes."""
-    if array.is_fully_addressable or array.is_fully_replicated:
+    if isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def count_distinct(points: ArrayLike, *, at_least: int, keep: Bool[np.ndarray, " n"] | None = None) -> int:
-    """The number of distinct rows of [N, T] in float32, counted no further than `at_least`."""
+def count_distinct(
+    points: ArrayLike,
+    *,
+    at_least: int,
+    keep: Bool[np.ndarray, " n"] | None = None,
+    distance: str = "euclidean",
+) -> int:
+    """The number of distinct rows of [N, T] in float32, counted no further than `at_least`.
+
+    With another distance than the Euclidean one, of rows rescaled for it.
+    """
     array = points if isinstance(points, jax.Array) else np.asarray(points)
     step = max(4096, 4 * at_least)
     distinct = np.zeros((0, array.shape[1]), np.float32)
     for start in range(0, array.shape[0], step):
         piece = array[start : start + step]
         piece = to_host(piece) if isinstance(piece, jax.Array) else piece
-        piece = piece.astype(np.float32) + np.float32(0)  # makes -0.0 the same as 0.0
+        # Adding 0 makes -0.0 the same as 0.0.
+        piece = np.asarray(rescaled(piece.astype(np.float32), distance)) + np.float32(0)
         if keep is not None:
             piece = piece[keep[start : start + step]]
         distinct = np.unique(np.concatenate([distinct, piece]), axis=0)
@@ -113,7 +139,12 @@ def count_distinct(points: ArrayLike, *, at_least: int, keep: Bool[np.ndarray, "
     return len(distinct)
 
 
-def _check_weights(weights: ArrayLike | None, num_rows: int) -> Float[np.ndarray, " n"]:
+def check_weights(weights: ArrayLike | None, num_rows: int) -> Float[np.ndarray, " n"]:
+    """Weights as float32 [N]; 1 each where none are given.
+
+    Raises:
+      InputError: not N finite numbers of at least 0, or none above 0.
+    """
     if weights is None:
         return np.ones(num_rows, np.float32)
     given = np.asarray(weights, np.float32)

@@ -5,14 +5,16 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from s2l_jax.clustering.rows import Rows, row_sharding
+from s2l_jax.clustering.host_rows import HostRows
+from s2l_jax.clustering.rows import Rows, bucket, row_sharding
 
 
 def sample_rows(
-    key: PRNGKeyArray, rows: Rows, num_clusters: int
+    key: PRNGKeyArray, rows: Rows | HostRows, num_clusters: int
 ) -> tuple[Float[Array, "m t"], Float[Array, " m"]]:
     """A sample of the rows, with their weights, for choosing first centroids.
 
@@ -20,6 +22,14 @@ def sample_rows(
     whole on every device, so first centroids do not depend on how the rows are chunked or sharded.
     """
     size = max(32_768, 1 << (64 * num_clusters - 1).bit_length())
+    if isinstance(rows, HostRows):
+        chosen: np.ndarray | slice = slice(None)
+        if size < rows.num_rows:
+            chosen = np.asarray(jax.random.randint(key, (size,), 0, rows.num_rows))
+        points = rows.piece(chosen)
+        weights = np.ones(len(points), np.float32) if rows.weights is None else rows.weights[chosen]
+        extra = bucket(max(len(points), num_clusters)) - len(points)
+        return jnp.asarray(np.pad(points, ((0, extra), (0, 0)))), jnp.asarray(np.pad(weights, (0, extra)))
     sample = (rows.points, rows.weights)
     if size < rows.points.shape[0]:
         sample = _draw(key, *sample, rows.num_rows, size=size)
@@ -31,27 +41,31 @@ def sample_rows(
 
 @functools.partial(jax.jit, static_argnames=("max_clusters",))
 def random_rows(
-    key: PRNGKeyArray,
+    keys: Key[Array, " r"],
     sample: Float[Array, "m t"],
     weights: Float[Array, " m"],
     *,
     max_clusters: int,
-) -> Float[Array, "k t"]:
-    """Rows of positive weight drawn at random without replacement."""
-    draws = jnp.where(weights > 0, jax.random.uniform(key, weights.shape), -1.0)
-    return sample[jax.lax.top_k(draws, max_clusters)[1]]
+) -> Float[Array, "r k t"]:
+    """For each key, rows of positive weight drawn at random without replacement."""
+
+    def draw(key: PRNGKeyArray) -> Float[Array, "k t"]:
+        draws = jnp.where(weights > 0, jax.random.uniform(key, weights.shape), -1.0)
+        return sample[jax.lax.top_k(draws, max_clusters)[1]]
+
+    return jax.vmap(draw)(keys)
 
 
 @functools.partial(jax.jit, static_argnames=("max_clusters",))
 def kmeans_plus_plus(
-    key: PRNGKeyArray,
+    keys: Key[Array, " r"],
     sample: Float[Array, "m t"],
     weights: Float[Array, " m"],
     num_clusters: Int[Array, ""] | int,
     *,
     max_clusters: int,
-) -> Float[Array, "k t"]:
-    """Greedy k-means++ (Arthur and Vassilvitskii, 2007): the first `num_clusters` rows are filled.
+) -> Float[Array, "r k t"]:
+    """Greedy k-means++ (Arthur and Vassilvitskii, 2007), once for each key; `num_clusters` rows are filled.
 
     Each centroid is a row drawn with probability proportional to its weighted squared distance from
     the centroids so far (the first by weight alone): of 2 + log(K) such draws, the one that lowers
@@ -59,21 +73,25 @@ def kmeans_plus_plus(
     """
     candidates = 2 + int(math.log(max_clusters))
     last = jnp.max(jnp.where(weights > 0, jnp.arange(len(weights)), 0))
+    columns = sample.T  # long rows of numbers, for the CPU's vector units
 
-    def add(number, state):
-        centroids, nearest = state
-        cumulative = jnp.cumsum(jnp.where(number == 0, 1.0, nearest) * weights)
-        draws = jax.random.uniform(jax.random.fold_in(key, number), (candidates,))
-        rows = jnp.searchsorted(cumulative, draws * cumulative[-1], side="right")
-        drawn = sample[jnp.minimum(rows, last)]
-        distances = jnp.square(sample[:, None, :] - drawn).sum(-1)
-        lowered = jnp.minimum(nearest[:, None], distances)
-        best = jnp.argmin((lowered * weights[:, None]).sum(0))
-        return centroids.at[number].set(drawn[best]), lowered[:, best]
+    def draw(key: PRNGKeyArray) -> Float[Array, "k t"]:
+        def add(number, state):
+            centroids, nearest = state
+            cumulative = jnp.cumsum(jnp.where(number == 0, 1.0, nearest) * weights)
+            draws = jax.random.uniform(jax.random.fold_in(key, number), (candidates,))
+            rows = jnp.searchsorted(cumulative, draws * cumulative[-1], side="right")
+            drawn = sample[jnp.minimum(rows, last)]
+            distances = jnp.square(columns - drawn[..., None]).sum(1)
+            lowered = jnp.minimum(nearest, distances)
+            best = jnp.argmin((lowered * weights).sum(1))
+            return centroids.at[number].set(drawn[best]), lowered[best]
 
-    centroids = jnp.zeros((max_clusters, sample.shape[1]), sample.dtype)
-    nearest = jnp.full(len(sample), jnp.inf, sample.dtype)
-    return jax.lax.fori_loop(0, num_clusters, add, (centroids, nearest))[0]
+        centroids = jnp.zeros((max_clusters, sample.shape[1]), sample.dtype)
+        nearest = jnp.full(len(sample), jnp.inf, sample.dtype)
+        return jax.lax.fori_loop(0, num_clusters, add, (centroids, nearest))[0]
+
+    return jax.lax.map(draw, keys)
 
 
 @jax.jit

@@ -10,11 +10,10 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from s2l_jax.clustering.agreement import adjusted_rand_index
-from s2l_jax.clustering.kmeans import fit_rows, total_inertia
+from s2l_jax.clustering.fitting import fit_rows
 from s2l_jax.clustering.rows import (
     Rows,
     count_distinct,
-    default_chunk_rows,
     prepare_rows,
     to_host,
 )
@@ -79,25 +78,25 @@ class StreamingKMeans:
         real = dataclasses.replace(rows, num_rows=self.num_examples)
         sample, weights = sample_rows(key, real, self.num_clusters)
         if columns == 1:
-            start = kmeans_plus_plus(
-                jax.random.fold_in(key, 1), sample, weights, active, max_clusters=self.num_clusters
-            )
+            keys = jax.random.fold_in(key, 1)[None]
+            starts = kmeans_plus_plus(keys, sample, weights, active, max_clusters=self.num_clusters)
         else:
-            start = self._warm_start(to_host(added.points)[: self.num_examples, 0], rows.points.shape[1])
-        result, _ = fit_rows(
+            column = to_host(added.points)[: self.num_examples, 0]
+            starts = jnp.asarray(self._warm_start(column, rows.points.shape[1]))[None]
+        fitted, _ = fit_rows(
             rows,
-            start,
+            starts,
             active,
             offset=jax.device_get(mean_and_variance(sample, weights)[0]),
             max_iterations=self.max_iter,
             tolerance=0.0,
-            chunk_rows=default_chunk_rows(self.num_clusters),
+            chunk_rows=0,
         )
-        labels = to_host(result.labels)[: self.num_examples]
+        labels = fitted.labels[: self.num_examples]
         agreement = adjusted_rand_index(self.labels_, labels) if columns > 1 else 0.0
         self.labels_ = labels
-        self.cluster_centers_ = to_host(result.centroids)[:active, :columns]
-        self.records.append(Refresh(columns, total_inertia(result), agreement))
+        self.cluster_centers_ = fitted.centroids[:, :columns]
+        self.records.append(Refresh(columns, fitted.inertia, agreement))
         return self.records[-1]
 
     def _prepare(self, column: ArrayLike) -> Rows:

@@ -1,0 +1,359 @@
+"""k-means of s2l_jax against faiss, scikit-learn and, where installed, ott-jax and flash-kmeans.
+
+    pip install faiss-cpu scikit-learn
+    python benchmarks/kmeans.py --n 262144 --t 12 --k 100
+    python benchmarks/kmeans.py --n 1000000 --t 12,40 --k 100,1000 --rounds 2 --skip sklearn-elkan
+    python benchmarks/kmeans.py --n 10000000 --memory
+    python benchmarks/kmeans.py --data runs/math/trajectories.zarr --k 100
+    python benchmarks/kmeans.py --growth docs/kmeans-growth.svg
+
+All get the same rows, first centroids and number of iterations, and label every row at the end. They take
+turns in one process; the best round of each counts, and its first call, which compiles, is given apart.
+Inertia is computed from the labels and centroids that each gives back, in float64. `faiss-256` is faiss as it
+comes: it fits 256 rows a centroid, drawn by it. `ott-jax` and `flash-kmeans` take part where they are
+installed (the second needs a GPU).
+
+`--memory` runs each alone in a process of its own instead, once, and gives the highest resident memory of
+that process, less what it held before the rows were read, as a multiple of the rows.
+
+Rows are made up like trajectories: starts and speeds of heavy tails, decays to a floor, noise of heavy tails.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import math
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+Fit = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]  # labels, centroids
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--n", default="262144", help="rows; several with commas between, as for --t and --k")
+    parser.add_argument("--t", default="12", help="columns")
+    parser.add_argument("--k", default="100", help="clusters")
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", default="", help="trajectories to cluster in place of made-up rows")
+    parser.add_argument("--skip", default="", help="methods to leave out, with commas between")
+    parser.add_argument("--only", default="", help="methods to run, with commas between")
+    parser.add_argument("--memory", action="store_true", help="peak memory in place of time")
+    parser.add_argument("--growth", default="", help="draw time against N, T and K into this .svg")
+    parser.add_argument("--one", default="", help=argparse.SUPPRESS)  # what --memory runs in a process
+    options = parser.parse_args()
+    if options.one:
+        _measure_memory(options)
+    elif options.growth:
+        _growth(options)
+    else:
+        for columns in _numbers(options.t):
+            for size in _numbers(options.n):
+                for clusters in _numbers(options.k):
+                    _compare(options, size, columns, clusters)
+
+
+def trajectories(size: int, columns: int) -> np.ndarray:
+    """Made-up loss trajectories, float32 [N, T]."""
+    rng = np.random.default_rng(0)
+    rows = np.empty((size, columns), np.float32)
+    when = np.linspace(0, 1, columns, dtype=np.float32)
+    for begin in range(0, size, 2**18):
+        count = min(2**18, size - begin)
+        start = rng.lognormal(0.3, 0.6, (count, 1)).astype(np.float32)
+        floor = start * rng.beta(1.5, 3, (count, 1)).astype(np.float32)
+        speed = rng.lognormal(1.0, 1.0, (count, 1)).astype(np.float32)
+        noise = rng.standard_t(4, (count, columns)).astype(np.float32)
+        decay = floor + (start - floor) * np.exp(-speed * when)
+        rows[begin : begin + count] = np.maximum(decay + 0.05 * start * noise, 0)
+    return rows
+
+
+def _ours(rows: np.ndarray, first: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+    from s2l_jax.clustering import KMeans
+
+    fitted = KMeans(len(first), init=first, max_iter=iterations).fit(rows)
+    return fitted.labels_, fitted.cluster_centers_
+
+
+def _faiss(most_points: int) -> Fit:
+    def fit(rows: np.ndarray, first: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+        import faiss
+
+        kmeans = faiss.Kmeans(
+            rows.shape[1],
+            len(first),
+            niter=iterations,
+            nredo=1,
+            min_points_per_centroid=1,
+            max_points_per_centroid=most_points,
+            gpu=getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
+        )
+        kmeans.train(rows, init_centroids=first)
+        return kmeans.index.search(rows, 1)[1][:, 0], kmeans.centroids
+
+    return fit
+
+
+def _sklearn(algorithm: str) -> Fit:
+    def fit(rows: np.ndarray, first: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+        from sklearn.cluster import KMeans
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of not having converged
+            fitted = KMeans(
+                len(first), init=first, n_init=1, max_iter=iterations, tol=0, algorithm=algorithm
+            ).fit(rows)
+        return fitted.labels_, fitted.cluster_centers_
+
+    return fit
+
+
+def _ott(rows: np.ndarray, first: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+    import jax
+    from ott.tools import k_means
+
+    def given(*_: object) -> np.ndarray:
+        return first
+
+    # No early stop: all others do as many iterations as they are told.
+    found = k_means.k_means(
+        rows, len(first), init=given, n_init=1, tol=0.0, min_iterations=iterations, max_iterations=iterations
+    )
+    return tuple(map(np.asarray, jax.block_until_ready((found.assignment, found.centroids))))
+
+
+def _flash(rows: np.ndarray, first: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+    from flash_kmeans import batch_kmeans_Euclid
+
+    points, start = (torch.from_numpy(part).cuda()[None] for part in (rows, first))
+    labels, centroids, _ = batch_kmeans_Euclid(
+        points, n_clusters=len(first), tol=0.0, max_iters=iterations, init_centroids=start
+    )
+    torch.cuda.synchronize()
+    return labels[0].cpu().numpy(), centroids[0].float().cpu().numpy()
+
+
+METHODS: dict[str, tuple[str, Fit]] = {  # name: the package it needs, and its fit
+    "s2l_jax": ("s2l_jax", _ours),
+    "faiss": ("faiss", _faiss(2**30)),
+    "faiss-256": ("faiss", _faiss(256)),
+    "sklearn-lloyd": ("sklearn", _sklearn("lloyd")),
+    "sklearn-elkan": ("sklearn", _sklearn("elkan")),
+    "ott-jax": ("ott", _ott),
+    "flash-kmeans": ("flash_kmeans", _flash),
+}
+
+
+def _compare(options: argparse.Namespace, size: int, columns: int, clusters: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _rows(options, size, columns)
+        size, columns = rows.shape
+        first = _first(rows, clusters)
+        print(f"\nN {size:,}  T {columns}  K {clusters:,}  {options.iterations} iterations")
+        if options.memory:
+            path = pathlib.Path(folder) / "rows.npy"
+            np.save(path, rows)
+            del rows
+            for name in _methods(options):
+                found = _in_a_process(options, name, path, clusters)
+                print(f"  {name:14s} {found['mib']:9,.0f} MiB  {found['times']:6.2f} x the rows")
+            return
+        _print_times(_take_turns(options, rows, first), size, columns, clusters, options.iterations)
+
+
+def _take_turns(
+    options: argparse.Namespace, rows: np.ndarray, first: np.ndarray
+) -> dict[str, tuple[float, float, float]]:
+    """For each method the time of the first call, the best of the others, and the inertia."""
+    found: dict[str, tuple[float, float, float]] = {}
+    for number in range(options.rounds + 1):
+        for name in _methods(options):
+            start = time.perf_counter()
+            labels, centroids = METHODS[name][1](rows, first, options.iterations)
+            seconds = time.perf_counter() - start
+            if number == 0:
+                found[name] = seconds, math.inf, _inertia(rows, labels, centroids)
+            else:
+                before, best, inertia = found[name]
+                found[name] = before, min(best, seconds), inertia
+    return found
+
+
+def _print_times(
+    found: dict[str, tuple[float, float, float]], size: int, columns: int, clusters: int, iterations: int
+) -> None:
+    print("  method            time      ratio     inertia    ratio   first call")
+    ours = found.get("s2l_jax", next(iter(found.values())))
+    for name, (first, best, inertia) in found.items():
+        print(
+            f"  {name:14s} {best:8.3f} s {best / ours[1]:8.2f} {inertia:11.6g} {inertia / ours[2]:8.5f} "
+            f"{first:9.2f} s"
+        )
+    per_iteration = ours[1] / (iterations + 1)
+    flops, traffic = 2 * size * clusters * columns, 4 * size * columns
+    print(
+        f"  s2l_jax, a pass: {1e3 * per_iteration:.2f} ms. All distances would be {flops / 1e9:.2f} GFLOP "
+        f"({flops / per_iteration / 1e9:.0f} GFLOP/s); the rows are {traffic / 1e9:.3f} GB "
+        f"({traffic / per_iteration / 1e9:.1f} GB/s)"
+    )
+
+
+def _in_a_process(
+    options: argparse.Namespace, name: str, path: pathlib.Path, clusters: int
+) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", name, "--data", str(path), "--k", str(clusters)]
+    command += ["--iterations", str(options.iterations)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure_memory(options: argparse.Namespace) -> None:
+    package, fit = METHODS[options.one]
+    importlib.import_module(
+        {"s2l_jax": "s2l_jax.clustering", "sklearn": "sklearn.cluster"}.get(package, package)
+    )
+    if package in ("s2l_jax", "ott"):
+        import jax
+
+        jax.block_until_ready(jax.numpy.zeros(1))
+    before = _resident()
+    rows = np.load(options.data)
+    fit(rows, _first(rows, int(options.k)), options.iterations)
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(json.dumps({"mib": peak / 2**20, "times": peak / rows.nbytes}))
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds now."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _growth(options: argparse.Namespace) -> None:
+    """Time of s2l_jax against N, T and K, each with the others held."""
+    held = {"N": 262_144, "T": 12, "K": 100}
+    ranges = {
+        "N": [65_536, 131_072, 262_144, 524_288, 1_048_576, 2_097_152],
+        "T": [6, 12, 24, 48],
+        "K": [50, 100, 200, 400, 800],
+    }
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for axis, values in ranges.items():
+        lines[axis] = []
+        for value in values:
+            shape = {**held, axis: value}
+            rows = trajectories(shape["N"], shape["T"])
+            first = _first(rows, shape["K"])
+            times = []
+            for _ in range(options.rounds + 1):
+                start = time.perf_counter()
+                _ours(rows, first, options.iterations)
+                times.append(time.perf_counter() - start)
+            lines[axis].append((value, min(times[1:])))
+            print(f"{axis} {value:>9,}  {min(times[1:]):.3f} s", flush=True)
+        values_, seconds = np.log(np.array(lines[axis])).T
+        print(f"{axis}: time grows with {axis} to the power of {np.polyfit(values_, seconds, 1)[0]:.2f}")
+    pathlib.Path(options.growth).write_text(_drawn(lines, held))
+
+
+def _drawn(lines: dict[str, list[tuple[int, float]]], held: dict[str, int]) -> str:
+    """Three panels with log axes: measured points, and a line of slope 1 through the first."""
+    width, height, left, top, side = 720, 260, 52, 34, 170
+    seconds = [time for line in lines.values() for _, time in line]
+    low, high = math.floor(math.log10(min(seconds))), math.ceil(math.log10(max(seconds)))
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        'font-size="11" fill="#333">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for number, (axis, line) in enumerate(lines.items()):
+        x0 = left + number * (side + 58)
+        first, last = math.log10(line[0][0]), math.log10(line[-1][0])
+
+        def place(value: float, time: float, x0=x0, first=first, last=last) -> tuple[float, float]:
+            x = x0 + side * (math.log10(value) - first) / (last - first)
+            return x, top + side * (high - math.log10(time)) / (high - low)
+
+        others = ", ".join(f"{name} = {value:,}" for name, value in held.items() if name != axis)
+        parts.append(f'<text x="{x0}" y="{top - 12}">{others}</text>')
+        parts.append(f'<rect x="{x0}" y="{top}" width="{side}" height="{side}" fill="none" stroke="#999"/>')
+        for power in range(low, high + 1):
+            y = place(line[0][0], 10.0**power)[1]
+            parts.append(f'<path d="M{x0} {y:.1f}h{side}" stroke="#ddd"/>')
+            if number == 0:
+                parts.append(f'<text x="{x0 - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g} s</text>')
+        for value, _ in line:
+            x = place(value, line[0][1])[0]
+            label = f"{value // 1024}k" if value >= 10_000 else str(value)
+            parts.append(f'<text x="{x:.1f}" y="{top + side + 15}" text-anchor="middle">{label}</text>')
+        parts.append(f'<text x="{x0 + side / 2}" y="{top + side + 34}" text-anchor="middle">{axis}</text>')
+        ends = [line[0], (line[-1][0], line[0][1] * line[-1][0] / line[0][0])]
+        slope = " ".join(f"{x:.1f},{max(y, top):.1f}" for x, y in (place(*end) for end in ends))
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
+        parts.append(f'<polyline points="{slope}" fill="none" stroke="#bbb" stroke-dasharray="4 3"/>')
+        parts.append(f'<polyline points="{points}" fill="none" stroke="#1f6feb" stroke-width="2"/>')
+        for point in line:
+            x, y = place(*point)
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#1f6feb"/>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _methods(options: argparse.Namespace) -> list[str]:
+    known = set(METHODS)
+    asked = set(filter(None, options.only.split(","))) or known
+    left_out = set(filter(None, options.skip.split(",")))
+    if unknown := (asked | left_out) - known:
+        raise SystemExit(f"no method {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
+    return [
+        name
+        for name, (package, _) in METHODS.items()
+        if name in asked - left_out and importlib.util.find_spec(package) is not None
+    ]
+
+
+def _rows(options: argparse.Namespace, size: int, columns: int) -> np.ndarray:
+    if not options.data:
+        return trajectories(size, columns)
+    from s2l_jax.trajectories.load import load_trajectories
+
+    return np.ascontiguousarray(load_trajectories(options.data).losses)
+
+
+def _first(rows: np.ndarray, clusters: int) -> np.ndarray:
+    """Distinct rows, drawn."""
+    drawn = np.random.default_rng(1).choice(len(rows), min(len(rows), 4 * clusters), replace=False)
+    distinct = np.unique(rows[np.sort(drawn)], axis=0)
+    return np.random.default_rng(2).permutation(distinct)[:clusters].copy()
+
+
+def _inertia(rows: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -> float:
+    total = 0.0
+    for begin in range(0, len(rows), 2**18):
+        part = slice(begin, begin + 2**18)
+        total += float(np.square(rows[part] - centroids[labels[part]]).sum(dtype=np.float64))
+    return total
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()
