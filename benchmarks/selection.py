@@ -2,19 +2,24 @@
 
     python benchmarks/selection.py time
     python benchmarks/selection.py overlap --workdir=runs/quickstart
+    python benchmarks/selection.py warmups
     python benchmarks/selection.py facility --size=100000 --budget=10000
 
 `time` draws inputs for N examples at random: T losses, D-dimensional hidden states, projected gradients. The
 choice alone is timed, as the library call makes it, and not what it takes to measure the inputs. `overlap`
-takes the trajectories of a finished run, and its hidden states where it has some. `facility` times facility
+takes the trajectories of a finished run, and its hidden states where it has some. `warmups` makes the
+hidden states and gradients of the quickstart's target anew for each seed, for RDS+ and LESS: the task is the
+pool's first 20 rows, the gradients are small (rank 8, one epoch, 256 numbers). `facility` times facility
 location alone, or with --peer=apricot or --peer=submodlib (pip install apricot-select, submodlib-py) beside
 that package on the same similarities, for --peer-size examples.
 """
 
 import argparse
 import itertools
+import json
 import pathlib
 import resource
+import tempfile
 import time
 from typing import Any
 
@@ -30,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("time", "overlap", "facility"))
+    parser.add_argument("what", choices=("time", "overlap", "warmups", "facility"))
     parser.add_argument("--size", type=int, default=262_144, help="N")
     parser.add_argument("--budget", type=int, default=50_000)
     parser.add_argument("--checkpoints", type=int, default=12, help="T")
@@ -42,7 +47,7 @@ def main() -> None:
     parser.add_argument("--peer", default="", choices=("", "apricot", "submodlib"))
     parser.add_argument("--peer-size", type=int, default=5_000)
     options = parser.parse_args()
-    {"time": _time, "overlap": _overlap, "facility": _facility}[options.what](options)
+    {"time": _time, "overlap": _overlap, "warmups": _warmups, "facility": _facility}[options.what](options)
 
 
 def _time(options: argparse.Namespace) -> None:
@@ -103,11 +108,38 @@ def _overlap(options: argparse.Namespace) -> None:
             select(inputs, budget, method=name, seed=seed, **clusters, **more).indices
             for seed in range(options.seeds)
         ]
-        pairs = [jaccard(a, b) for a, b in itertools.combinations(subsets, 2)]
-        label = ", ".join([name, *(f"{key}={value}" for key, value in more.items())])
-        print(
-            f"{label:32} mean {np.mean(pairs):.3f}  least {min(pairs):.3f}  most {max(pairs):.3f}", flush=True
-        )
+        _print_overlap(", ".join([name, *(f"{key}={value}" for key, value in more.items())]), subsets)
+
+
+def _print_overlap(label: str, subsets: list[np.ndarray]) -> None:
+    pairs = [jaccard(a, b) for a, b in itertools.combinations(subsets, 2)]
+    print(f"{label:32} mean {np.mean(pairs):.3f}  least {min(pairs):.3f}  most {max(pairs):.3f}", flush=True)
+
+
+def _warmups(options: argparse.Namespace) -> None:
+    from s2l_jax import run_pipeline
+    from s2l_jax.config import load, run
+    from s2l_jax.data.pool import read_rows
+
+    subsets: dict[str, list[np.ndarray]] = {"rds": [], "less": []}
+    with tempfile.TemporaryDirectory() as folder:
+        queries = pathlib.Path(folder) / "queries.jsonl"
+        rows = [row.original for row in read_rows("synthetic", limit=20)]
+        queries.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for seed in range(options.seeds):
+            config = load("quickstart")
+            config.seed = seed
+            config.selection.queries = str(queries)
+            config.selection.gradients.update(rank=8, alpha=32.0, epochs=1, dims=256, batch_tokens=16_384)
+            config.selection.runs = {}
+            for name in subsets:
+                config.selection.runs[name] = run(method=name, train_target=False)
+            workdir = pathlib.Path(folder) / str(seed)
+            run_pipeline(config, workdir, stages=("pool", "selection"))
+            for name, found in subsets.items():
+                found.append(np.load(workdir / "selection" / name / "indices.npy"))
+    for name, found in subsets.items():
+        _print_overlap(name, found)
 
 
 def _facility(options: argparse.Namespace) -> None:

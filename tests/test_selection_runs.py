@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 
-from s2l_jax import load_trajectories
 from s2l_jax.config import load, run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
@@ -48,8 +47,10 @@ def done(config_of, tmp_path_factory):
     runs["scaled"] = {"method": "s2l", "log_losses": True, "standardise": True, "first": 2}
     config = config_of(**runs)
     config.selection.exports = "jsonl,messages"
-    workdir = tmp_path_factory.mktemp("methods")
-    return config, workdir, run_pipeline(config, workdir)
+    folder = tmp_path_factory.mktemp("methods")
+    np.save(folder / "losses.npy", np.random.default_rng(0).gamma(2, 1, (240, 3)).astype(np.float32))
+    config.trajectories.path = str(folder / "losses.npy")
+    return config, folder / "run", run_pipeline(config, folder / "run")
 
 
 def chosen(workdir, name):
@@ -58,10 +59,10 @@ def chosen(workdir, name):
 
 @pytest.mark.parametrize("method", [*FROM_LOSSES, "longest"])
 def test_each_method_chooses_what_the_library_does(done, method):
-    _, workdir, results = done
+    config, workdir, results = done
     ours = chosen(workdir, method)
     whole = chosen(workdir, "full")
-    losses = load_trajectories(workdir / "trajectories.zarr").losses
+    losses = np.load(config.trajectories.path)
     lengths = None
     if method == "longest":
         manifests = sorted((workdir / "pool").glob("*/manifest.json"))
@@ -125,8 +126,8 @@ def test_exports_are_added_to_what_is_there(done):
 
 def test_the_table_has_the_losses(done):
     pq = pytest.importorskip("pyarrow.parquet")
-    _, workdir, _ = done
-    losses = load_trajectories(workdir / "trajectories.zarr").losses
+    config, workdir, _ = done
+    losses = np.load(config.trajectories.path)
     for name in ("s2l", "random"):
         table = pq.read_table(workdir / "selection" / name / "clusters.parquet")
         assert np.array_equal(np.stack(table["losses"].to_numpy()), losses)
@@ -313,6 +314,13 @@ def test_less_goes_by_gradients_at_each_epoch_of_a_warm_up(by_states, config_of,
     from s2l_jax import artifacts
     from s2l_jax.stages import gradients
 
+    of_queries, asked = gradients.query_gradients, []
+
+    def counted(*args):
+        asked.append(args)
+        return of_queries(*args)
+
+    monkeypatch.setattr(gradients, "query_gradients", counted)
     config = config_of(less={"method": "less", "budget": 24}, again={"method": "less", "budget": 10})
     config.selection.queries = by_states[0].selection.queries
     config.selection.gradients.update(
@@ -334,6 +342,7 @@ def test_less_goes_by_gradients_at_each_epoch_of_a_warm_up(by_states, config_of,
             with pytest.raises(KeyboardInterrupt):
                 run_pipeline(config, tmp_path / "killed")
         results = run_pipeline(config, tmp_path / "killed")
+    assert len(asked) == 1  # both runs share them
     parts = [f"part-{start:010d}.npy" for start in (0, 100, 100, 200)]
     assert written == ["warmup_1.npz", "warmup_2.npz", "warmup_2.npz", *parts]
     run_pipeline(config, tmp_path / "whole")
@@ -354,7 +363,7 @@ def test_weights_of_clusters_go_into_the_targets_batches(config_of, done, tmp_pa
     from s2l_jax.stages import target
 
     config = config_of(s2l={"method": "s2l", "train_target": True})
-    config.trajectories.path = str(done[1] / "trajectories.zarr")
+    config.trajectories.path = done[0].trajectories.path
     config.target.train.update(loss="example", steps=1)
     config.target.use_weights = use_weights
     make, seen = target.make_batches, []

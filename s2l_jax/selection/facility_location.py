@@ -34,8 +34,9 @@ def facility_location(
       evaluation: "lazy" is greedy itself, evaluating again only candidates whose old gain, an upper
         bound, might still win (Minoux, 1978). "stochastic" looks in each step at a random sample of
         N / B x ln(1 / epsilon) candidates and reaches 1 - 1/e - epsilon in expectation (Mirzasoleiman et
-        al., arXiv 1409.7938, algorithm 1); it evaluates N ln(1 / epsilon) candidates in all. "auto" is
-        lazy up to 20,000 examples, else stochastic.
+        al., arXiv 1409.7938, algorithm 1); it evaluates N ln(1 / epsilon) candidates in all. (B is the
+        most examples that a token budget can come to; where it comes to fewer, epsilon is larger.)
+        "auto" is lazy up to 20,000 examples, else stochastic.
       epsilon: of "stochastic".
 
     Raises:

@@ -1,7 +1,8 @@
 """One vector per example: the gradient of its loss in LoRA parameters, as LESS compares them."""
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -59,9 +60,8 @@ class ExampleGradients:
         batch_tokens: int = 2048,
         dtype: Any = jnp.float32,
     ):
-        self._config, self._mesh, self._dims, self._seed = config, mesh, dims, seed
-        self._batch_tokens, self._dtype = batch_tokens, dtype
-        self._compiled = jax.jit(self._batch, static_argnames="betas", out_shardings=replicated(mesh))
+        self._mesh, self._batch_tokens, self._key = mesh, batch_tokens, jax.random.key(seed)
+        self._compiled = _program(config, mesh, dims, dtype)
 
     def of(
         self,
@@ -85,7 +85,7 @@ class ExampleGradients:
         betas = None if moments is None else (moments.beta1, moments.beta2, moments.epsilon)
         for places, batch in self._rows(examples, numbers):
             local = put_rows(self._mesh, batch, axis=0)
-            found = np.asarray(self._compiled(frozen, adapters, state, *local, betas=betas))
+            found = np.asarray(self._compiled(frozen, adapters, state, self._key, *local, betas=betas))
             if result is None:
                 result = np.zeros((len(numbers), found.shape[-1]), np.float32)
             held = places >= 0
@@ -117,71 +117,88 @@ class ExampleGradients:
                 tokens[(*at, slice(len(ids)))] = ids
             yield places, (tokens, *sizes)
 
-    def _batch(
-        self,
-        frozen: Params,
-        adapters: Params,
-        moments: tuple,
-        tokens: Int[Array, "g b l"],
-        prompts: Int[Array, "g b"],
-        lengths: Int[Array, "g b"],
-        betas: tuple[float, float, float] | None,
-    ) -> Float[Array, "n p"]:
-        flat = tokens.reshape(-1, tokens.shape[-1]), prompts.reshape(-1), lengths.reshape(-1)
-        one = jax.grad(self._loss, argnums=1)
-        grads = jax.vmap(one, in_axes=(None, None, 0, 0, 0))(frozen, adapters, *flat)
-        if betas is not None:
-            mean, square, count = moments
-            grads = _adam(grads, mean, square, count, *betas)
-        vectors = [leaf.reshape(len(flat[0]), -1) for _, leaf in sorted(flatten_params(grads).items())]
-        has_response = (flat[2] > jnp.maximum(flat[1], 1))[:, None]
-        if not self._dims:
-            return jnp.where(has_response, jnp.concatenate(vectors, axis=1), 0.0)
-        key = jax.random.key(self._seed)
-        parts = [self._project(jax.random.fold_in(key, n), each) for n, each in enumerate(vectors)]
-        return jnp.where(has_response, sum(parts), 0.0)
 
-    def _loss(
-        self,
-        frozen: Params,
-        adapters: Params,
-        tokens: Int[Array, " l"],
-        prompt: Int[Array, ""],
-        length: Int[Array, ""],
-    ) -> Float[Array, ""]:
-        params = jax.tree.map(lambda p: p.astype(self._dtype), joined(frozen, adapters))
-        model = bind(self._config, params)
-        places = jnp.arange(len(tokens))
-        hidden = model(tokens[None], places[None], (places < length).astype(jnp.int32)[None])[0]
-        logits = model.logits(hidden[:-1])
-        picked = jnp.take_along_axis(logits, tokens[1:, None], axis=1)[:, 0]
-        losses = jax.nn.logsumexp(logits, axis=1) - picked
-        # The first token of all has nothing before it to be predicted from.
-        wanted = (places[1:] >= jnp.maximum(prompt, 1)) & (places[1:] < length)
-        return jnp.where(wanted, losses, 0.0).sum() / jnp.maximum(wanted.sum(), 1)
+@functools.lru_cache(maxsize=4)
+def _program(config: DecoderConfig, mesh: Mesh, dims: int, dtype: Any) -> Callable[..., jax.Array]:
+    """What every sweep of these settings runs, so that pool and queries, and later sweeps, share it."""
+    batch = functools.partial(_batch, config, dims, dtype)
+    return jax.jit(batch, static_argnames="betas", out_shardings=replicated(mesh))
 
-    def _project(self, key: Array, vectors: Float[Array, "b s"]) -> Float[Array, "b p"]:
-        size = vectors.shape[1]
-        blocks = -(-size // _BLOCK)
-        padded = jnp.pad(vectors, ((0, 0), (0, blocks * _BLOCK - size)))
-        padded = padded.reshape(len(vectors), blocks, _BLOCK).swapaxes(0, 1)
 
-        def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            number, block = part
-            signs = jax.random.rademacher(
-                jax.random.fold_in(key, number), (_BLOCK, self._dims), dtype=jnp.float32
-            )
-            return total + jnp.dot(block, signs, precision=jax.lax.Precision.HIGHEST), None
+def _batch(
+    config: DecoderConfig,
+    dims: int,
+    dtype: Any,
+    frozen: Params,
+    adapters: Params,
+    moments: tuple,
+    key: Array,
+    tokens: Int[Array, "g b l"],
+    prompts: Int[Array, "g b"],
+    lengths: Int[Array, "g b"],
+    betas: tuple[float, float, float] | None,
+) -> Float[Array, "n p"]:
+    def loss(adapters: Params, *row: Array) -> Array:
+        return _loss(config, dtype, frozen, adapters, *row)
 
-        start = jnp.zeros((len(vectors), self._dims), jnp.float32)
-        total, _ = jax.lax.scan(add, start, (jnp.arange(blocks), padded))
-        return total / jnp.sqrt(jnp.float32(self._dims))
+    flat = tokens.reshape(-1, tokens.shape[-1]), prompts.reshape(-1), lengths.reshape(-1)
+    grads = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0, 0))(adapters, *flat)
+    if betas is not None:
+        mean, square, count = moments
+        grads = _adam(grads, mean, square, count, *betas)
+    vectors = [leaf.reshape(len(flat[0]), -1) for _, leaf in sorted(flatten_params(grads).items())]
+    has_response = (flat[2] > jnp.maximum(flat[1], 1))[:, None]
+    if not dims:
+        return jnp.where(has_response, jnp.concatenate(vectors, axis=1), 0.0)
+    parts = [_project(jax.random.fold_in(key, n), each, dims) for n, each in enumerate(vectors)]
+    return jnp.where(has_response, sum(parts), 0.0)
+
+
+def _loss(
+    config: DecoderConfig,
+    dtype: Any,
+    frozen: Params,
+    adapters: Params,
+    tokens: Int[Array, " l"],
+    prompt: Int[Array, ""],
+    length: Int[Array, ""],
+) -> Float[Array, ""]:
+    """Of one example in a padded row: the mean over its response tokens."""
+    model = bind(config, jax.tree.map(lambda p: p.astype(dtype), joined(frozen, adapters)))
+    places = jnp.arange(len(tokens))
+    hidden = model(tokens[None], places[None], (places < length).astype(jnp.int32)[None])[0]
+    logits = model.logits(hidden[:-1])
+    picked = jnp.take_along_axis(logits, tokens[1:, None], axis=1)[:, 0]
+    losses = jax.nn.logsumexp(logits, axis=1) - picked
+    # The first token of all has nothing before it to be predicted from.
+    wanted = (places[1:] >= jnp.maximum(prompt, 1)) & (places[1:] < length)
+    return jnp.where(wanted, losses, 0.0).sum() / jnp.maximum(wanted.sum(), 1)
+
+
+def _project(key: Array, vectors: Float[Array, "b s"], dims: int) -> Float[Array, "b p"]:
+    size = vectors.shape[1]
+    blocks = -(-size // _BLOCK)
+    padded = jnp.pad(vectors, ((0, 0), (0, blocks * _BLOCK - size)))
+    padded = padded.reshape(len(vectors), blocks, _BLOCK).swapaxes(0, 1)
+
+    def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        number, block = part
+        signs = jax.random.rademacher(jax.random.fold_in(key, number), (_BLOCK, dims), dtype=jnp.float32)
+        return total + jnp.dot(block, signs, precision=jax.lax.Precision.HIGHEST), None
+
+    start = jnp.zeros((len(vectors), dims), jnp.float32)
+    total, _ = jax.lax.scan(add, start, (jnp.arange(blocks), padded))
+    return total / jnp.sqrt(jnp.float32(dims))
 
 
 def _adam(
     grads: Params, mean: Params, square: Params, count: Any, beta1: float, beta2: float, epsilon: float
 ) -> Params:
-    """Adam's next update for each gradient, up to the learning rate's sign (LESS, section 3.1)."""
+    """Adam's next update for each gradient, up to the learning rate's sign (LESS, section 3.1).
+
+    Like the paper, and Adam, it adds epsilon to the root and corrects both moments for their start at
+    zero; LESS's published code adds epsilon under the root, where it weighs more, and corrects neither.
+    """
     steps = count + 1.0
 
     def update(grad: jax.Array, mean: jax.Array, square: jax.Array) -> jax.Array:

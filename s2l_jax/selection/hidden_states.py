@@ -1,6 +1,7 @@
 """One vector per example: a model's hidden states, pooled over its tokens."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -106,7 +107,9 @@ def _first_layers(config: DecoderConfig, params: Params, layer: int) -> tuple[De
     return fewer, params | {"layers": jax.tree.map(lambda p: p[:layer], params["layers"])}
 
 
+@functools.lru_cache(maxsize=4)
 def _pooled(config: DecoderConfig, mesh: Mesh, dtype: Any, attention: str) -> Callable[..., jax.Array]:
+    """The program of all poolings, compiled once for all sweeps of these settings."""
     constrain = row_constraint(mesh)
     attend = attention_on(mesh, config, dtype, attention)
 

@@ -91,6 +91,8 @@ class SelectionInputs:
                     f"first number must be the same, as they must come from the same model and settings"
                 )
         for query in ("query_states", "query_gradients"):
+            if query in fields and not len(fields[query]):
+                raise InputError(f"{query} has no rows: give at least one example of the task")
             if query in fields and len(fields.get("query_tasks", fields[query])) != len(fields[query]):
                 raise InputError(
                     f"query_tasks has {len(fields['query_tasks'])} entries for {len(fields[query])} {query}"
@@ -128,9 +130,10 @@ def _check_numbers(name: str, value: Any, rank: int, shape: str) -> np.ndarray:
             first = start + int(bad[0])
         count += len(bad)
     if count:
+        way_out = ", or set the rows of examples without a loss to 0" if name == "trajectories" else ""
         raise InputError(
             f"{name}: {count} of {len(array)} rows have NaN or infinite values, the first is row "
-            f"{first}; drop these examples, or set the rows of examples without a loss to 0"
+            f"{first}; drop these examples{way_out}"
         )
     return array
 
@@ -138,7 +141,10 @@ def _check_numbers(name: str, value: Any, rank: int, shape: str) -> np.ndarray:
 def _check_integers(name: str, value: Any) -> np.ndarray:
     numbers = np.asarray(value)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise InputError(f"{name} must be whole numbers [N], got {numbers.dtype} of shape {numbers.shape}")
+        hint = "; leave ids out to go by row numbers" if name == "ids" else ""
+        raise InputError(
+            f"{name} must be whole numbers [N], got {numbers.dtype} of shape {numbers.shape}{hint}"
+        )
     if numbers.dtype.kind == "i" and (numbers < 0).any():
         row = int(np.flatnonzero(numbers < 0)[0])
         raise InputError(f"{name} must be at least 0, got {numbers[row]} at row {row}")
@@ -161,9 +167,13 @@ def _check_sources(name: str, value: Any) -> np.ndarray:
     if sources.dtype == object and all(isinstance(source, str) for source in sources):
         sources = sources.astype(str)
     if sources.ndim != 1 or sources.dtype.kind not in "Uiu":
+        odd = ""
+        if sources.ndim == 1:
+            row = next((n for n, each in enumerate(sources) if not isinstance(each, str)), 0)
+            odd = f"; row {row} has {sources[row]!r}"
         raise InputError(
             f"{name} must be one name or number per example, all of one kind, got "
-            f"{sources.dtype} of shape {sources.shape}"
+            f"{sources.dtype} of shape {sources.shape}{odd}"
         )
     return sources
 

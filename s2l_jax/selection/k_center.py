@@ -37,7 +37,8 @@ def diverse_evol(
     order = np.argsort(priorities(inputs.ids, seed), kind="stable")[: min(initial, count)]
     for size in np.linspace(len(order), count, rounds + 1).round().astype(int)[1:]:
         states = inputs.hidden_states if inputs.embed is None else inputs.embed(order)
-        if states is None or states.shape[0] != len(inputs.ids) or not np.isfinite(states).all():
+        states = np.zeros(0) if states is None else np.asarray(states)
+        if states.ndim != 2 or len(states) != len(inputs.ids) or not np.isfinite(states).all():
             raise InputError(
                 "diverse_evol: embeddings must be finite, and one vector an example, at each round"
             )

@@ -20,7 +20,8 @@ def less(inputs: SelectionInputs, count: int, seed: int) -> Choice:
     gradient, both of LoRA parameters and randomly projected; its score is the largest over the tasks.
     `selection.gradients` makes the gradients.
 
-    An example without a gradient (its response was cut away) has influence 0.
+    (The published code takes the mean of the cosines with a task's examples instead of the cosine with
+    their mean.) An example without a gradient (its response was cut away) has influence 0.
 
     Raises:
       InputError: a task whose mean gradient is all zeros.

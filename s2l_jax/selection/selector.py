@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import logging
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,10 +62,13 @@ def select(
       **options: of the method, `METHODS[method].options` has their defaults; see the method.
 
     Raises:
-      InputError: a budget of 0 or less, an unknown method or option, a missing input (with the
-        stage that makes it), inputs of different lengths, NaN or infinite trajectories.
+      InputError: a budget of 0 or less, an unknown method or option or a value of the wrong kind, a
+        missing input (with the stage that makes it), inputs of different lengths, NaN or infinite
+        trajectories.
     """
     asked = Budget(budget, unit)
+    if not _is_like(seed, 0):
+        raise InputError(f"seed must be a whole number, got {seed!r}")
     chosen_method = _find("method", method, METHODS)
     if not isinstance(inputs, SelectionInputs):
         inputs = SelectionInputs(trajectories=inputs)
@@ -120,7 +124,25 @@ def _settings(method: Method, num_clusters: int, options: dict[str, Any]) -> dic
     for name in options:
         _find(f"option of method {method.name!r}", name, method.options)
     settings = method.options | options
-    return settings | {"num_clusters": num_clusters} if "num_clusters" in settings else settings
+    if "num_clusters" in settings:
+        settings["num_clusters"] = num_clusters
+    for name, default in method.options.items():
+        if not _is_like(settings[name], default):
+            kind = _KINDS[type(default)]
+            raise InputError(f"{method.name}: {name} must be {kind}, got {settings[name]!r}")
+    return settings
+
+
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of an option's default."""
+    if isinstance(value, bool | np.bool_) or isinstance(default, bool):
+        return isinstance(value, bool | np.bool_) and isinstance(default, bool)
+    if isinstance(default, str):
+        return isinstance(value, str)
+    return isinstance(value, numbers.Integral if isinstance(default, int) else numbers.Real)
 
 
 def _find(what: str, name: str, known: dict[str, Any]) -> Any:

@@ -127,9 +127,10 @@ def rows_in_pool(
         return None
     if len(tracked) == len(ids):
         other = np.flatnonzero(tracked != ids)
+        first = ", ".join(f"row {n}: {tracked[n]} for the pool's {ids[n]}" for n in other[:_SHOWN])
         raise InputError(
-            f"{path}: {len(other)} ids differ from the pool's; the first rows: "
-            f"{', '.join(map(str, other[:_SHOWN]))}. The pool must hold the same rows in the same order."
+            f"{path}: {len(other)} ids differ from the pool's; the first: {first}. The pool must hold the "
+            "same rows in the same order."
         )
     rows = _rows_of(tracked, ids, path)
     if (np.diff(rows) <= 0).any():
