@@ -206,7 +206,7 @@ class TestSizes:
             assert (batch.rows.segments > 0).sum() == tokens
             assert batch.rows.loss_mask.sum() == loss_tokens
             total += batch.size
-        assert batches.size() == total
+        assert batches.size(batches.num_steps) == total
 
     def test_of_long_examples_does_not_overflow(self):
         class Long:

@@ -221,7 +221,7 @@ class TestModel:
         assert specs["layers/mlp/down/lora/b"] == P(None, None, "fsdp")
 
     def test_frozen_weights_cost_no_gradient(self):
-        config, size = adapted("llama"), batches_of().size()
+        config, size = adapted("llama"), batches_of().size(1)
         full = training_flops(dataclasses.replace(config, lora=None), size)
         assert training_flops(config, size) == pytest.approx(
             full * 2 / 3 + 6 * num_trained(config) * size.tokens

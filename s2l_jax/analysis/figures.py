@@ -237,6 +237,24 @@ def stability(refreshes: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> "
     return style(figure, 300)
 
 
+def cluster_counts(compared: Sequence[Mapping[str, Any]]) -> "go.Figure":
+    """Inertia, silhouette and label stability against the number of clusters."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    panels = ("inertia", "silhouette", "stability")
+    figure = make_subplots(1, 3, subplot_titles=panels, horizontal_spacing=0.07)
+    x = [found["num_clusters"] for found in compared]
+    for column, key in enumerate(panels, start=1):
+        y = [finite_number(found.get(key)) for found in compared]
+        trace = go.Scatter(x=x, y=y, mode="lines+markers", line_color=COLORS[column - 1], showlegend=False)
+        trace.hovertemplate = f"%{{y:.4g}} with K = %{{x:,}}<extra>{key}</extra>"
+        figure.add_trace(trace, row=1, col=column)
+    figure.update_xaxes(title_text="clusters", type="log", tickvals=x, ticktext=[f"{k:,}" for k in x])
+    figure.update_yaxes(rangemode="tozero", row=1, col=1)
+    return style(figure, 280)
+
+
 def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> "go.Figure | str":
     """Seconds behind each group's result: proxy and sweeps (where used), selection, target."""
     import plotly.graph_objects as go

@@ -1,6 +1,7 @@
-"""k-means in JAX: the estimator, its streaming form, and the agreement of two clusterings."""
+"""k-means in JAX: the estimator, its streaming form, and how clusterings compare."""
 
 from s2l_jax.clustering.agreement import adjusted_rand_index
+from s2l_jax.clustering.cluster_count import ClusterCount, compare_cluster_counts, silhouette
 from s2l_jax.clustering.distances import DISTANCES, rescaled
 from s2l_jax.clustering.kmeans import KMeans
 from s2l_jax.clustering.rows import count_distinct
@@ -8,10 +9,13 @@ from s2l_jax.clustering.streaming import Refresh, StreamingKMeans
 
 __all__ = [
     "DISTANCES",
+    "ClusterCount",
     "KMeans",
     "Refresh",
     "StreamingKMeans",
     "adjusted_rand_index",
+    "compare_cluster_counts",
     "count_distinct",
     "rescaled",
+    "silhouette",
 ]

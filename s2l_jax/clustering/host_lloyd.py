@@ -1,8 +1,8 @@
 """Lloyd's algorithm over rows that stay in the host's memory, on all cores: the iterations of `lloyd.lloyd`.
 
 XLA runs most loops of a pass over the rows on one core. Here a pass goes in pieces, several at a time, each
-through one compiled function that labels its rows. The sums over clusters are float64, and only rows that change
-cluster change them, so they hardly depend on how the rows are cut.
+through one compiled function that labels its rows. The sums over clusters are float64, and only rows that
+change cluster change them, so they hardly depend on how the rows are cut.
 """
 
 import dataclasses

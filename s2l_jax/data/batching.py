@@ -148,9 +148,9 @@ class Batches:
             slot_numbers(layout, shape.examples),
         )
 
-    def size(self) -> Size:
-        """How much work the whole run is."""
-        steps = (self.subset[self.numbers(s)] for s in range(self.num_steps))
+    def size(self, num_steps: int) -> Size:
+        """How much work the first steps of the run are."""
+        steps = (self.subset[self.numbers(s)] for s in range(num_steps))
         return sum((size_of(self.examples, rows) for rows in steps), Size(0, 0, 0))
 
     def from_step(self, step: int) -> Iterator[Batch]:

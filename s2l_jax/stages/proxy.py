@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float32
 
+from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.models.parameters import Params
 from s2l_jax.records import Record
@@ -50,7 +51,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     swept: list[int] = []
     if kind == "sweep":
         swept = sweep_steps(_cadence(run), steps)
-        measured = _cadence(run).decisive | {"dtype": config.trajectories.dtype}
+        measured = _cadence(run).decisive | {"dtype": config.trajectories.dtype} | _stopping(run)
     else:
         check_epochs(config.proxy.train.batch_size, steps, len(subset))
         measured = {"source": kind}
@@ -71,6 +72,10 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     measure: dict[str, Any] = {}
     if kind == "sweep":
         measure["sweep"] = _sweeping(run, pool, tracked, model, columns, record.folder / SNAPSHOTS)
+        if stopping := _stopping(run):
+            measure["enough"] = lambda step: columns.settled(
+                step, stopping["stop_when_stable"], stopping["stable_above"]
+            )
     else:
         measure["recorder"] = Visits(
             record.folder,
@@ -91,19 +96,27 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
         sweep_steps=swept,
         **measure,
     )
-    size = batches.size()
+    done = len(result.losses)
+    if done < steps:
+        say(
+            f"  the clusters have settled: training ended after {done} of {steps} steps, with "
+            f"{len(columns.steps)} of {len(swept)} sweeps"
+        )
+    size = batches.size(done)
     record.finish(
         {
-            "steps": steps,
+            "steps": done,
             "parameters": model.num_parameters,
-            "examples_seen": steps * config.proxy.train.batch_size,
+            "examples_seen": done * config.proxy.train.batch_size,
             "tokens_seen": size.tokens,
             "training_flops": training_flops(model.config, size),
-            "sweep_flops": len(swept) * sweep_flops(run, pool, tracked, model.config),
+            "sweep_flops": (len(columns.steps) if swept else 0)
+            * sweep_flops(run, pool, tracked, model.config),
             "final_loss": float(result.losses[-1]),
             "curve": curve(result.losses),
             "refreshes": [vars(refresh) for refresh in columns.clusters.records],
         }
+        | ({"planned_steps": steps} if done < steps else {})
     )
 
 
@@ -138,6 +151,14 @@ def curve(losses: Float32[np.ndarray, "s"], points: int = 500) -> dict[str, list
     starts = [0, *ends[:-1]]
     means = [float(np.mean(losses[a:b])) for a, b in zip(starts, ends, strict=True)]
     return {"step": ends, "loss": means}
+
+
+def _stopping(run: Run) -> dict[str, Any]:
+    """The rule that ends training early; empty when there is none."""
+    asked = run.config.trajectories
+    if not asked.stop_when_stable:
+        return {}
+    return {"stop_when_stable": asked.stop_when_stable, "stable_above": asked.stable_above}
 
 
 def _cadence(run: Run) -> Cadence:

@@ -74,7 +74,7 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
     )
     export(run, model, result.params, record.folder)
     processes.barrier(f"export {name}")
-    size = batches.size()
+    size = batches.size(steps)
     examples = steps * config.target.train.batch_size
     record.finish(
         {

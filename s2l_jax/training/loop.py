@@ -75,9 +75,10 @@ def train(
     frozen: Params | None = None,
     sweep_steps: Collection[int] = (),
     sweep: Callable[[int, Params], None] = lambda step, params: None,
+    enough: Callable[[int], bool] = lambda step: False,
     recorder: LossRecorder | None = None,
 ) -> TrainResult:
-    """Train to the last step, going on from the newest readable checkpoint under `path`.
+    """Train to the last step, or until `enough`; goes on from the newest readable checkpoint under `path`.
 
     Args:
       config: settings of the decoder.
@@ -91,6 +92,7 @@ def train(
       frozen: the parameters that are not trained: with LoRA those of the base, in the training dtype.
       sweep_steps: numbers of finished steps at which to call `sweep`.
       sweep: called with the number of finished steps and the live parameters; must not keep them.
+      enough: whether to end after as many steps; asked at the start and after each sweep.
       recorder: told the losses of every step's examples; after an interruption steps may come again.
 
     Raises:
@@ -121,6 +123,8 @@ def train(
         )
         if start == 0 and 0 in sweep_steps:
             sweep(0, state.params)
+        if enough(start):
+            return TrainResult(state.params, np.array(metrics.losses, np.float32))
         pending: tuple[Batch, StepMetrics] | None = None
 
         def settle() -> None:
@@ -138,18 +142,21 @@ def train(
             settle()
             pending = batch, values
             done = batch.step + 1
-            last = done == batches.num_steps
-            if done in sweep_steps or last or done % settings.checkpoint_every == 0:
+            at_end = done == batches.num_steps
+            if done in sweep_steps or at_end or done % settings.checkpoint_every == 0:
                 settle()
                 begin = time.monotonic()
                 if done in sweep_steps:
                     sweep(done, state.params)
+                last = at_end or (done in sweep_steps and enough(done))
                 if last or done % settings.checkpoint_every == 0:
                     metrics.save()
                     if recorder is not None:
                         recorder.save()
                     checkpoints.save(done, state)
                 metrics.pause(time.monotonic() - begin)
+                if last:
+                    break
             if done == start + 1:
                 metrics.restart_clock()  # the first step compiled
     return TrainResult(state.params, np.array(metrics.losses, np.float32))
