@@ -1,4 +1,4 @@
-"""Every field of a run: default, type, unit, meaning and check; those of selection are in `config_selection`."""
+"""Every field of a run: default, type, unit, meaning and check; selection's are in `config_selection`."""
 
 import math
 import pathlib
@@ -133,6 +133,16 @@ SCHEMA: dict[str, Any] = {
         "num_checkpoints": _positive(12, "cadence='even' or 'log': sweeps, the last step's among them"),
         "steps": Field("", "cadence='list': proxy steps with commas between, such as 10,50,200"),
         "step_zero": Field(False, "also sweep before the first step"),
+        "stop_when_stable": _natural(
+            0,
+            "end the proxy's training after as many sweeps in a row that hardly changed the clusters; 0: never",
+        ),
+        "stable_above": Field(
+            0.95,
+            "adjusted Rand index with the clusters before that counts as hardly changed",
+            lambda v: 0 < v < 1,
+            "above 0 and below 1",
+        ),
         "slice_count": _natural(0, "rows whose losses are tracked, drawn source by source; 0: all"),
         "slice_fraction": Field(
             1.0, "the same as a share of the pool's rows", lambda v: 0 < v <= 1, "above 0 and at most 1"
@@ -144,6 +154,7 @@ SCHEMA: dict[str, Any] = {
     },
     "clustering": {
         "num_clusters": _positive(100, "K; of each source under stratify_by='source'"),
+        "compare": Field("", "numbers of clusters to compare in the report, with commas between: 25,50,100"),
     },
     "selection": SELECTION,
     "target": {
@@ -169,8 +180,41 @@ SCHEMA: dict[str, Any] = {
         "export_dtype": _choice("float32", DTYPES, "of the weights in target/<name>/hf"),
     },
     "evaluation": {
-        "path": Field("", "held-out file in the pool's schema, or 'synthetic'; empty: no evaluation"),
-        "limit": _natural(0, "rows evaluated, drawn at random; 0: all"),
+        "path": Field(
+            "",
+            "held-out file in the pool's schema, or 'synthetic'; with `benchmarks`, the folder or file of their "
+            "rows, or 'hub'; empty: no evaluation",
+        ),
+        "benchmarks": Field(
+            "",
+            "comma-separated: gsm8k, math, numglue, svamp, mathematics, simuleq, pool; NAME=PATH for one that is "
+            "not at `path`; empty: the rows of `path` as they are",
+        ),
+        "limit": _natural(0, "rows evaluated of each benchmark, drawn at random; 0: all"),
+        "mode": _choice(
+            "text",
+            ("text", "program", "hybrid"),
+            "ask for a worked answer; for a program, which is run; or for a program and, where that fails, "
+            "a worked answer",
+        ),
+        "run_programs": Field(
+            False, "run responses that are programs, in a sandbox; what it holds back is in docs/security.md"
+        ),
+        "shots": _natural(0, "solved examples before each question"),
+        "shots_path": Field(
+            "",
+            "where examples are drawn from: a training file or folder like `path`, a file in the pool's schema, "
+            "or 'hub'; empty: a few written for each benchmark",
+        ),
+        "answer_type": _choice(
+            "any",
+            ("any", "number", "math", "choice", "yesno", "exact"),
+            "how answers to rows in the pool's schema are compared; exact: as text, after the last ####",
+        ),
+        "metrics": Field(
+            "accuracy", "comma-separated: accuracy; for summaries bleu, rouge and bertscore (docs/clinical.md)"
+        ),
+        "bertscore_model": Field("", "of metric bertscore: a hub id or a directory; empty: bert-score's default"),
         "max_new_tokens": _positive(256, "longest answer"),
         "batch_size": _positive(64, "prompts answered together"),
         "dtype": _choice("float32", DTYPES, "of matrix products"),

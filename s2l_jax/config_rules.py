@@ -6,6 +6,7 @@ from typing import Any
 from s2l_jax.config_selection import BUDGETS, EXPORTS, OPTIONS, RUN_SCHEMA
 from s2l_jax.errors import InputError
 
+METRICS = ("accuracy", "bleu", "rouge", "bertscore")
 PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer; some have no gate
 
 
@@ -36,7 +37,9 @@ def check_together(values: dict[str, Any]) -> None:
     _check_lora(values["target"])
     _check_cadence(values["trajectories"], values["proxy"]["train"]["steps"])
     _check_slice(values["trajectories"])
+    counts_to_compare(values["clustering"]["compare"])
     _check_source(values["trajectories"], values["proxy"]["keep"])
+    _check_evaluation(values["evaluation"])
 
 
 def check_runs(selection: dict[str, Any], runs: dict[str, dict[str, Any]]) -> None:
@@ -101,6 +104,24 @@ def _check_cadence(trajectories: dict[str, Any], steps: int) -> None:
         )
 
 
+def counts_to_compare(text: str) -> list[int]:
+    """The numbers of clusters that `clustering.compare` lists.
+
+    Raises:
+      InputError: not different whole numbers from 2 up.
+    """
+    try:
+        counts = [int(part) for part in text.split(",")] if text.strip() else []
+    except ValueError:
+        counts = [0]
+    if counts and (min(counts) < 2 or len(set(counts)) < len(counts)):
+        raise InputError(
+            f"clustering.compare={text!r}: different whole numbers from 2 up, with commas between, such as "
+            "25,50,100."
+        )
+    return counts
+
+
 def _check_slice(trajectories: dict[str, Any]) -> None:
     """At most one way to say which rows, and one place to take losses from."""
     whole = {"slice_count": 0, "slice_fraction": 1.0, "slice_ids": ""}
@@ -118,13 +139,36 @@ def _check_slice(trajectories: dict[str, Any]) -> None:
 
 
 def _check_source(trajectories: dict[str, Any], keep: str) -> None:
-    asked = {"proxy.keep": keep != "none", "trajectories.snapshots": bool(trajectories["snapshots"])}
+    asked = {
+        "proxy.keep": keep != "none",
+        "trajectories.snapshots": bool(trajectories["snapshots"]),
+        "trajectories.stop_when_stable": bool(trajectories["stop_when_stable"]),
+    }
     for name, is_set in asked.items():
         if is_set and trajectories["source"] == "train":
             raise InputError(
                 f"{name} is for sweeps, and with trajectories.source='train' there are none: leave one of "
                 "the two out."
             )
+
+
+def _check_evaluation(evaluation: dict[str, Any]) -> None:
+    mode, metrics = evaluation["mode"], [m.strip() for m in evaluation["metrics"].split(",")]
+    for name in metrics:
+        if name not in METRICS:
+            raise InputError(f"evaluation.metrics: no metric {name!r}{nearest(name, METRICS)}")
+    evaluates = evaluation["path"] or "=" in evaluation["benchmarks"]
+    if evaluates and mode != "text" and not evaluation["run_programs"]:
+        raise InputError(
+            f"evaluation.mode={mode!r} runs the programs that the model writes: set "
+            "evaluation.run_programs=True once docs/security.md suits you, or evaluation.mode='text'."
+        )
+    if mode != "text" and metrics != ["accuracy"]:
+        raise InputError(f"evaluation.mode={mode!r}: programs give answers, so evaluation.metrics='accuracy'.")
+    if evaluation["shots_path"] and not evaluation["shots"]:
+        raise InputError(
+            f"evaluation.shots_path={evaluation['shots_path']!r}: say how many examples, evaluation.shots."
+        )
 
 
 def _check_lora(target: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from s2l_jax.parallel import processes
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.records import stored_results
 from s2l_jax.selection import Selection
-from s2l_jax.stages import evaluation, pool, proxy, selection, target
+from s2l_jax.stages import benchmarks, cluster_counts, evaluation, pool, proxy, selection, target
 from s2l_jax.stages import trajectories as columns
 from s2l_jax.stages.models import check_model
 from s2l_jax.stages.run import Run
@@ -61,8 +61,8 @@ def run_pipeline(
         check_model(run, "proxy")
     if "target" in models:
         check_model(run, "target")
-    if "evaluation" in wanted and config.evaluation.path:
-        evaluation.check_heldout(run)
+    if "evaluation" in wanted:
+        benchmarks.check_benchmarks(run)
     _check_paths(run)
     if "selection" in wanted:
         selection.check_methods(run)
@@ -78,6 +78,7 @@ def run_pipeline(
     ids = np.asarray(pools["rows"].ids) if pools else None
     trajectories = columns.collect_trajectories(run, ids)
     if "selection" in wanted:
+        cluster_counts.compare_all(run, trajectories)
         selection.select_all(run, pools, trajectories)
     has_targets = bool(target.target_names(run))
     if "target" in wanted and has_targets:
@@ -146,24 +147,31 @@ def gather_results(
             "refreshes": results.get("proxy", {}).pop("refreshes", []),
             **(take(columns.SWEPT) or {}),
         }
-    for part, key in (
-        ("selection", "selections"),
-        ("target", "targets"),
-        ("evaluation", "evaluations"),
-    ):
-        names = (
-            sorted(f.name for f in (run.workdir / part).glob("*")) if (run.workdir / part).exists() else []
-        )
-        order = [evaluation.UNTUNED, *run.config.selection.runs]
-        names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
-        found_parts = {n: take(f"{part}/{n}") for n in names}
+    compared = [take(f"{cluster_counts.FOLDER}/{n}") for n in _names_in(run, cluster_counts.FOLDER)]
+    if finished := [found for found in compared if found is not None]:
+        results["cluster_counts"] = sorted(finished, key=lambda found: found["num_clusters"])
+    for part, key in (("selection", "selections"), ("target", "targets")):
+        found_parts = {n: take(f"{part}/{n}") for n in _names_in(run, part)}
         results[key] = {n: found for n, found in found_parts.items() if found is not None}
+    results["evaluations"] = {}
+    for model in _names_in(run, "evaluation"):
+        if (gathered := evaluation.gather(run, model)) is not None:
+            results["evaluations"][model], seconds = gathered
+            timing |= {f"evaluation/{model}/{benchmark}": s for benchmark, s in seconds.items()}
     # What methods were given, each part charged to the selections that used it.
     inputs = {part for chosen in results["selections"].values() for part in chosen.get("used", ())}
     if found_inputs := {part: found for part in sorted(inputs) if (found := take(part)) is not None}:
         results["selection_inputs"] = found_inputs
     results["timing"] = timing
     return results
+
+
+def _names_in(run: Run, part: str) -> list[str]:
+    """Names under a part of the workdir, in the order of the config."""
+    where = run.workdir / part
+    names = sorted(f.name for f in where.glob("*")) if where.exists() else []
+    order = [evaluation.UNTUNED, *run.config.selection.runs]
+    return sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n))
 
 
 def _absolute(workdir: epath.PathLike) -> epath.Path:

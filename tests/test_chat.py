@@ -446,13 +446,14 @@ class TestStage:
             assert (len(pool), pool.manifest["num_skipped"]) == (1, 1)
 
     def test_heldout_rows_follow_the_same_rule(self, run):
-        from s2l_jax.stages.evaluation import heldout_rows
+        from s2l_jax.stages.benchmarks import problems_of, wanted
 
         run.config.evaluation.path = run.config.pool.path
-        assert [len(row.messages) for row in heldout_rows(run)] == [2, 4]
+        (each,) = wanted(run)
+        assert [len(problem.row.messages) for problem in problems_of(run, each)] == [2, 4]
         run.config.tokenize.prompt = "plain"
         with pytest.raises(InputError, match=r"pool\.jsonl:2: .* several turns"):
-            heldout_rows(run)
+            problems_of(run, each)
 
 
 def test_example_losses_are_of_the_last_answer(tiny_checkpoint, one_device_mesh):

@@ -14,7 +14,7 @@ from s2l_jax.data.pool import PoolRow
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation import evaluate as evaluate_module
 from s2l_jax.evaluation.answers import exact_match, extract_answer
-from s2l_jax.evaluation.evaluate import Prediction, evaluate, summarise
+from s2l_jax.evaluation.evaluate import reference_losses, respond
 from s2l_jax.evaluation.generate import generate
 from s2l_jax.evaluation.sampling import Sampling
 from s2l_jax.models import hf
@@ -208,11 +208,8 @@ def test_stop_texts_end_answers(tiny, one_device_mesh, monkeypatch):
     special = tokenizer.eos_token
     answers["long"] = f"so {special} what"
     monkeypatch.setattr(evaluate_module, "generate", answer)
-    predictions = evaluate(
-        model, tokenizer, ROWS, max_new_tokens=4, batch_size=2, mesh=one_device_mesh, stop=["END", special],
-        **OPTIONS,
-    )  # fmt: skip
-    assert [p.response for p in predictions] == ["one two ", "1 + 2 = 3", "1 + 2 = 3", "so "]
+    responses = respond(model, tokenizer, [[1]] * 4, stop=["END", special], mesh=one_device_mesh, **ANSWERING)
+    assert responses == ["one two ", "1 + 2 = 3", "1 + 2 = 3", "so "]
 
 
 def test_bfloat16_generates_alike(model, one_device_mesh, endless):
@@ -308,7 +305,8 @@ ROWS = [
     make_row(13, "add", "Add 2 and 2.", "2 + 2 = 4 #### 4"),
     make_row(14, "long", "Say nothing. " * 60, "nothing"),
 ]
-OPTIONS = {"prompt": "plain", "boundary": "separate", "max_length": 64, "dtype": jnp.float32}
+OPTIONS = {"template": "plain", "boundary": "separate", "max_length": 64, "dtype": jnp.float32}
+ANSWERING = {"template": "plain", "max_new_tokens": 4, "batch_size": 2, "dtype": jnp.float32}
 
 
 @pytest.fixture(scope="module")
@@ -316,57 +314,20 @@ def tiny(tiny_checkpoint, one_device_mesh):
     return load_model(str(tiny_checkpoint), one_device_mesh), hf.load_tokenizer(tiny_checkpoint)
 
 
-def test_evaluate_answers_and_measures_every_row(tiny, one_device_mesh, monkeypatch):
+def test_losses_of_references(tiny, one_device_mesh):
     model, tokenizer = tiny
-    answers = ["QXZ", "so 3. #### 3", "#### 5", "nothing"]
-
-    def answer(model, prompts, *, end_tokens, **options):
-        assert tokenizer.batch_decode(prompts) == [f"{row.instruction}\n" for row in ROWS]
-        assert list(end_tokens) == [tokenizer.eos_token_id]
-        return tokenizer(answers)["input_ids"]
-
-    monkeypatch.setattr(evaluate_module, "generate", answer)
-    predictions = evaluate(
-        model, tokenizer, ROWS, max_new_tokens=4, batch_size=2, mesh=one_device_mesh, **OPTIONS
-    )
-    losses = example_losses(model, tokenizer, ROWS, prompt="plain", max_length=64)
-    want = [
-        (11, "copy", "QXZ", "QXZ", True, losses[0]),
-        (12, "add", "so 3. #### 3", "3", True, losses[1]),
-        (13, "add", "#### 5", "5", False, losses[2]),
-        (14, "long", "nothing", "nothing", True, None),
-    ]
-    got = [(p.id, p.source, p.response, p.answer, p.correct, p.loss) for p in predictions]
-    assert got == want
-    assert all(p.reference == row.output for p, row in zip(predictions, ROWS, strict=True))
-    summary = summarise(predictions)
-    assert summary["overall"] == {
-        "accuracy": 0.75,
-        "num_examples": 4,
-        "num_without_loss": 1,
-        "heldout_loss": pytest.approx(float(losses[:3].mean())),
-    }
-    assert list(summary["sources"]) == ["add", "copy", "long"]
-    assert summary["sources"]["add"]["accuracy"] == 0.5
-    assert summary["sources"]["add"]["heldout_loss"] == pytest.approx(float(losses[1:3].mean()))
-    assert "heldout_loss" not in summary["sources"]["long"]
+    losses = reference_losses(model, tokenizer, ROWS, mesh=one_device_mesh, **OPTIONS)
+    want = example_losses(model, tokenizer, ROWS, prompt="plain", max_length=64)
+    assert losses == [*want[:3].tolist(), None]
+    assert reference_losses(model, tokenizer, ROWS[3:], mesh=one_device_mesh, **OPTIONS) == [None]
 
 
-def test_evaluate_generates_with_the_tokenizer(tiny, one_device_mesh):
+def test_responses_are_text(tiny, one_device_mesh):
     model, tokenizer = tiny
     seen = []
-    predictions = evaluate(
-        model,
-        tokenizer,
-        ROWS[:3],
-        max_new_tokens=4,
-        batch_size=2,
-        mesh=one_device_mesh,
-        progress=seen.append,
-        **OPTIONS,
-    )
-    assert seen == [1, 2, 3]
     prompts = tokenizer([f"{row.instruction}\n" for row in ROWS[:3]])["input_ids"]
+    responses = respond(model, tokenizer, prompts, mesh=one_device_mesh, progress=seen.append, **ANSWERING)
+    assert seen == [1, 2, 3]
     raw = generate(
         model,
         prompts,
@@ -375,33 +336,24 @@ def test_evaluate_generates_with_the_tokenizer(tiny, one_device_mesh):
         mesh=one_device_mesh,
         batch_size=2,
     )
-    assert [p.response for p in predictions] == tokenizer.batch_decode(raw, skip_special_tokens=True)
+    assert responses == tokenizer.batch_decode(raw, skip_special_tokens=True)
 
 
-def test_evaluate_refuses_a_tokenizer_of_another_model(tiny, model, one_device_mesh):
+def test_a_tokenizer_of_another_model_is_refused(tiny, model, one_device_mesh):
     with pytest.raises(InputError, match=r"tokeniser has \d+ tokens, .* vocabulary 64"):
-        evaluate(model, tiny[1], ROWS, max_new_tokens=4, batch_size=2, mesh=one_device_mesh, **OPTIONS)
+        respond(model, tiny[1], [[1]], mesh=one_device_mesh, **ANSWERING)
+    with pytest.raises(InputError, match=r"tokeniser has \d+ tokens, .* vocabulary 64"):
+        reference_losses(model, tiny[1], ROWS, mesh=one_device_mesh, **OPTIONS)
 
 
-def test_evaluate_refuses_rows_that_are_all_cut(tiny, one_device_mesh):
-    with pytest.raises(InputError, match=r"within max_length=64 .* tokenize\.max_length"):
-        evaluate(*tiny, ROWS[3:], max_new_tokens=4, batch_size=2, mesh=one_device_mesh, **OPTIONS)
-
-
-def test_a_source_mean_weighs_each_row_once():
-    predictions = [
-        Prediction(i, source, "", "", "", "", correct, loss)
-        for i, (source, correct, loss) in enumerate([("b", True, 1.0), ("a", False, 2.0), ("b", False, 6.0)])
-    ]
-    assert summarise(predictions) == {
-        "overall": {
-            "accuracy": pytest.approx(1 / 3),
-            "num_examples": 3,
-            "num_without_loss": 0,
-            "heldout_loss": 3.0,
-        },
-        "sources": {
-            "a": {"accuracy": 0.0, "num_examples": 1, "num_without_loss": 0, "heldout_loss": 2.0},
-            "b": {"accuracy": 0.5, "num_examples": 2, "num_without_loss": 0, "heldout_loss": 3.5},
-        },
+def test_sampled_answers_belong_to_a_prompts_number(model, one_device_mesh):
+    """Asked in two parts, as after a kill, the prompts get the answers they would have had together."""
+    options = {
+        "max_new_tokens": 5,
+        "end_tokens": [64],
+        "mesh": one_device_mesh,
+        "sampling": Sampling(temperature=2.0, seed=3),
     }
+    whole = generate(model, PROMPTS[:4], **options)
+    assert generate(model, PROMPTS[2:4], numbers=[2, 3], **options) == whole[2:]
+    assert generate(model, PROMPTS[2:4], **options) != whole[2:]

@@ -277,7 +277,7 @@ def test_results_are_those_of_a_local_run(runs):
         "proxy/losses.npy",
         "proxy/snapshots/6/model.safetensors",
         "proxy/snapshots/6/snapshot.json",
-        "evaluation/s2l/predictions.jsonl",
+        "evaluation/s2l/synthetic/predictions.jsonl",
     ],
 )
 def test_artifacts_have_the_bytes_of_a_local_run(runs, artifact):

@@ -69,7 +69,7 @@ def test_results_of_a_killed_run_equal_those_of_an_unbroken_one(runs):
         "selection/random/indices.npy",
         "target/s2l/hf/model.safetensors",
         "target/random/hf/model.safetensors",
-        "evaluation/s2l/predictions.jsonl",
+        "evaluation/s2l/synthetic/predictions.jsonl",
     ],
 )
 def test_artifacts_of_a_killed_run_have_the_same_bytes(runs, artifact):

@@ -10,7 +10,7 @@ from etils import epath
 from jaxtyping import Float, Int
 
 from s2l_jax import artifacts
-from s2l_jax.analysis import figures, source_figures, table
+from s2l_jax.analysis import benchmark_table, figures, source_figures, table
 from s2l_jax.analysis.runs import FULL, UNTUNED, RunGroup, finite_number, group_runs
 from s2l_jax.analysis.trajectory_figure import sample_trajectories, trajectory_figure
 
@@ -30,6 +30,7 @@ FILES = (
     ("selections", "selection/<name>/summary.json", "settings, counts and hashes"),
     ("targets", "target/<name>/", "checkpoints and metrics of the target"),
     ("targets", "target/<name>/hf/", "the trained target, which transformers loads"),
+    ("evaluations", "evaluation/<name>/<benchmark>/predictions.jsonl", "each prompt, response and verdict"),
 )
 
 
@@ -96,6 +97,7 @@ def render_report(
     groups = group_runs(results)
     sections = [
         _results(results),
+        *_benchmarks(results),
         _scores(groups),
         _accuracy_by_source(results, groups),
         _learning_curves(results, groups, steps),
@@ -103,6 +105,7 @@ def render_report(
         _clusters(results),
         _sources(results, groups),
         _stability(results, steps),
+        *_cluster_counts(results),
         _timing(results, groups),
         _runs(results, groups),
         _files(results),
@@ -143,6 +146,30 @@ def _results(results: Mapping[str, Any]) -> Section:
         rows=rows,
         missing="" if rows else "nothing was selected, trained or evaluated",
     )
+
+
+def _benchmarks(results: Mapping[str, Any]) -> list[Section]:
+    """Two tables, of runs that were evaluated on benchmarks."""
+    evaluations = results.get("evaluations") or {}
+    header, rows = benchmark_table.benchmark_table(evaluations)
+    whole = Section(
+        "benchmarks",
+        "Benchmarks",
+        "In percent, with 95 % intervals: Wilson's for accuracies, each benchmark weighing the same in "
+        "means; bootstrap over rows for metrics of summaries.",
+        header=header,
+        rows=rows,
+    )
+    header, rows = benchmark_table.part_table(evaluations)
+    parts = Section(
+        "benchmark-parts",
+        "Benchmarks by level and type",
+        "Accuracy in percent, with 95 % intervals.",
+        header=header,
+        rows=rows,
+        scroll=True,
+    )
+    return [section for section in (whole, parts) if section.rows]
 
 
 def _scores(groups: Sequence[RunGroup]) -> Section:
@@ -236,6 +263,20 @@ def _stability(results: Mapping[str, Any], steps: list[int]) -> Section:
         "before stays near 1, later checkpoints changed little." + _settled(refreshes, steps),
     )
     return section.show(figures.stability(refreshes, steps))
+
+
+def _cluster_counts(results: Mapping[str, Any]) -> list[Section]:
+    """Nothing, where no other numbers of clusters were asked about."""
+    if not (compared := results.get("cluster_counts")):
+        return []
+    section = Section(
+        "cluster-counts",
+        "Other numbers of clusters",
+        "All trajectories clustered with several K, from several first centroids each. Inertia falls with "
+        "every cluster: look for where it falls less. The silhouette (on a sample) says how well clusters "
+        "are separated, stability how alike labels from other first centroids are (adjusted Rand index).",
+    )
+    return [section.show(figures.cluster_counts(compared))]
 
 
 def _timing(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Section:
@@ -353,7 +394,9 @@ def _model_fact(what: str, models: Sequence[Mapping[str, Any]]) -> tuple[str, st
     steps = sorted({m["steps"] for m in models if m.get("steps")})
     size = " / ".join(f"{_short(p)}" for p in sorted(parameters))
     span = " to ".join(f"{count:,}" for count in sorted({*steps[:1], *steps[-1:]}))
-    return what, f"{size} parameters" if size else "-", f"{span} steps" if span else ""
+    planned = next((f" of {m['planned_steps']:,}" for m in models if m.get("planned_steps")), "")
+    why = "; it ended once the clusters had settled" if planned else ""
+    return what, f"{size} parameters" if size else "-", f"{span}{planned} steps{why}" if span else ""
 
 
 def _settled(refreshes: Sequence[Mapping[str, Any]], steps: list[int]) -> str:

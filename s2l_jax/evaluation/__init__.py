@@ -1,1 +1,25 @@
-"""Evaluation: held-out loss, generated answers, and whether they are right."""
+"""Evaluation: held-out loss, generated answers, and whether they are right.
+
+Importing this package imports nothing heavy; each name below is loaded when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from s2l_jax.evaluation.grading import grade
+    from s2l_jax.evaluation.programs import ProgramResult, run_program
+
+_PLACES = {
+    "ProgramResult": "s2l_jax.evaluation.programs",
+    "grade": "s2l_jax.evaluation.grading",
+    "run_program": "s2l_jax.evaluation.programs",
+}
+
+__all__ = ["ProgramResult", "grade", "run_program"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -37,13 +37,14 @@ def generate(
     dtype: Any = jnp.float32,
     sampling: Sampling = GREEDY,
     stops: Stops | None = None,
+    numbers: Sequence[int] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:
     """Answers to prompts, token by token, up to and without an end token.
 
     A row that has finished gets the next prompt while the others go on, so one long answer does
     not hold up a batch; what a prompt's answer is does not depend on its neighbours. Sampled
-    answers depend on the seed and the prompt's place in `prompts`.
+    answers depend on the seed and the prompt's number.
 
     Args:
       model: on `mesh`.
@@ -56,6 +57,7 @@ def generate(
       sampling: greedy, unless told otherwise.
       stops: says of an answer so far whether to end it, for stop strings; asked every few tokens,
         so an answer may run on past the place.
+      numbers: of the prompts, for their random numbers; None: their places in `prompts`.
       progress: called with the number of prompts answered so far.
 
     Raises:
@@ -70,7 +72,8 @@ def generate(
     programs = compile_programs(model.config, limits, sampling, dtype, mesh)
     params = programs.prepare(model_params(model))
     answers: list[list[int]] = [[] for _ in prompts]
-    batch = _Batch(programs, params, mesh, prompts, batch_size, max_new_tokens, stops)
+    named = range(len(prompts)) if numbers is None else numbers
+    batch = _Batch(programs, params, mesh, prompts, batch_size, max_new_tokens, stops, named)
     for done, (number, answer) in enumerate(batch.run(), start=1):
         answers[number] = answer
         progress(done)
@@ -104,8 +107,10 @@ class _Batch:
         batch_size: int,
         max_new_tokens: int,
         stops: Stops | None,
+        named: Sequence[int],
     ):
         self._programs, self._params, self._mesh, self._prompts = programs, params, mesh, prompts
+        self._named = named
         self._max_new, self._stops = max_new_tokens, stops
         self._groups = row_groups(mesh)
         self._per_group = -(-min(batch_size, max(1, len(prompts))) // self._groups)
@@ -150,7 +155,8 @@ class _Batch:
                 self._owner[row], self._lengths[row] = numbers.flat[at], len(prompt)
         put = functools.partial(_put, sharding=row_sharding(self._mesh))
         lengths = np.array([len(prompt) for prompt in chosen], np.int32)
-        fresh = self._programs.prefill(self._params, put(tokens), put(lengths), put(numbers.reshape(-1)))
+        named = np.array([self._named[n] if n >= 0 else -1 for n in numbers.flat], np.int32)
+        fresh = self._programs.prefill(self._params, put(tokens), put(lengths), put(named))
         self._make_room(int(self._lengths.max()))
         self._rows = self._programs.insert(self._rows, fresh, put(places))
 

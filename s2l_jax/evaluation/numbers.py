@@ -1,0 +1,156 @@
+"""Numbers as people and models write them, read exactly, and when two of them are the same answer."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+
+_LONGEST = 400  # digits, and powers of ten: more is no answer, and slow
+_NOISE = Fraction(1, 10**9)  # relative; what is left of sums in double precision is far less
+
+_THIN = "\u00a0\u2009\u202f"  # no-break spaces that separate thousands
+_SCALES = {None: 1, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-"})
+
+_SEPARATOR = rf"(?:,|[{_THIN}]|\{{,\}}|,?\\[!,;])"
+_WHOLE = rf"(?:\d{{1,3}}(?:{_SEPARATOR}\d{{3}})+(?!\d)|\d+)"
+_DECIMAL = rf"(?:{_WHOLE}(?:\.\d*)?|\.\d+)"
+_NUMBER = re.compile(
+    rf"""
+    (?<![A-Za-z0-9_.\\])                             # not within a name or another number
+    (?P<sign>(?<![)\]}}\d])[-+]\s?)?                 # 7-3 is 7 and 3
+    (?:\\?[$£€¥₹]\s?|USD\s?|Rs\.?\s?)?
+    (?P<inner_sign>-\s?)?
+    (?:
+      (?P<mixed>\d+)?\s*\\[dtc]?frac\s*
+        (?:\{{\s*(?P<top_sign>-)?\s*(?P<top>\d+)\s*\}}|\s*(?P<top_digit>\d))\s*
+        (?:\{{\s*(?P<bottom>\d+)\s*\}}|(?P<bottom_digit>\d))
+    | (?P<with>\d+)(?:\s+|\s*-\s*and\s*-\s*|\s+and\s+)(?P<part>\d+)\s?/\s?(?P<whole>\d+)(?![\d/])
+    | (?P<numerator>{_DECIMAL})\s?/\s?(?P<denominator>{_DECIMAL})(?![\d/])
+    | (?P<decimal>{_DECIMAL})
+      (?:[eE](?P<exponent>[-+]?\d{{1,9}})(?!\d)
+        |\s?(?:\\times|\\cdot|[×x*])\s?10\s?(?:\^|\*\*)\s?\{{?(?P<power>[-+]?\d{{1,9}})\}}?)?
+    )
+    (?:\s?(?P<scale>million|billion|trillion)\b)?
+    (?P<percent>\s?(?:\\?%|percent\b|per\ cent\b))?
+    """,
+    re.VERBOSE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A number as it was written.
+
+    Args:
+      value: exactly; of 25 % it is 25.
+      percent: a percent sign follows.
+      is_fraction: written as a fraction, so nothing was rounded.
+    """
+
+    value: Fraction
+    percent: bool = False
+    is_fraction: bool = False
+
+
+def parse_number(text: str) -> Number | None:
+    """The number that a text is; None if it is something else, or something more."""
+    text = text.translate(_MINUS).strip()
+    match = _NUMBER.fullmatch(text) if len(text) <= 2 * _LONGEST else None
+    return _read(match) if match else None
+
+
+def first_number(text: str) -> str | None:
+    """How the first number of a text is written; words, units and operators are passed over."""
+    return next(_written(text), None)
+
+
+def last_number(text: str) -> str | None:
+    """How the last number of a text is written."""
+    last = None
+    for last in _written(text):  # noqa: B007
+        pass
+    return last
+
+
+def same_number(answer: Number, expected: Number) -> str:
+    """Why two numbers are the same answer; empty if they are not.
+
+    * They are equal, up to the noise of floating-point sums where one is no whole number.
+    * The expected one is a decimal of two or more digits, and the answer, two or more places longer,
+      rounds to it.
+    * Just one has a percent sign, and the two are equal with the sign as a unit or as hundredths.
+    """
+    if answer.percent != expected.percent:
+        plain = [dataclasses.replace(each, percent=False) for each in (answer, expected)]
+        hundredths = [
+            dataclasses.replace(each, value=each.value / 100 if had.percent else each.value)
+            for each, had in zip(plain, (answer, expected), strict=True)
+        ]
+        return same_number(*plain) or same_number(*hundredths)
+    a, b = answer.value, expected.value
+    if a == b:
+        return "equal numbers"
+    if a.denominator == b.denominator == 1:
+        return ""
+    if abs(a - b) <= _NOISE * abs(b):
+        return "equal numbers"
+    places, answer_places = _decimal_places(b), _decimal_places(a)
+    if not places or expected.is_fraction or abs(b) * 10**places < 10:
+        return ""
+    rounded = abs(a - b) <= Fraction(1, 2 * 10**places)
+    if rounded and (answer_places is None or answer_places >= places + 2):
+        return "equal when rounded"
+    return ""
+
+
+def _decimal_places(value: Fraction) -> int | None:
+    """Digits after the point; None if they never end."""
+    rest, twos, fives = value.denominator, 0, 0
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    return max(twos, fives) if rest == 1 else None
+
+
+def _written(text: str) -> Iterator[str]:
+    for match in _NUMBER.finditer(text.translate(_MINUS)):
+        if _read(match) is not None:
+            yield match.group().strip()
+
+
+def _read(match: re.Match[str]) -> Number | None:
+    """The number of a match; None for one too long, or a division by zero."""
+    if len(match.group()) > 2 * _LONGEST:
+        return None
+    part = match.groupdict()
+    is_fraction = True
+    if part["top"] or part["top_digit"]:
+        top, bottom = int(part["top"] or part["top_digit"]), int(part["bottom"] or part["bottom_digit"])
+        value = _divided(top, bottom, int(part["mixed"] or 0))
+        if value is not None and part["top_sign"]:
+            value = -value
+    elif part["with"]:
+        value = _divided(int(part["part"]), int(part["whole"]), int(part["with"]))
+    elif part["numerator"]:
+        value = _divided(_decimal(part["numerator"]), _decimal(part["denominator"]))
+    else:
+        is_fraction = False
+        power = int(part["exponent"] or part["power"] or 0)
+        value = _decimal(part["decimal"]) * Fraction(10) ** power if abs(power) <= _LONGEST else None
+    if value is None:
+        return None
+    negative = (part["sign"] or "").startswith("-") != bool(part["inner_sign"])
+    value *= _SCALES[part["scale"]] * (-1 if negative else 1)
+    return Number(value, bool(part["percent"]), is_fraction)
+
+
+def _divided(top: int | Fraction, bottom: int | Fraction, whole: int = 0) -> Fraction | None:
+    return whole + Fraction(top) / Fraction(bottom) if bottom else None
+
+
+def _decimal(text: str) -> Fraction:
+    digits, _, places = text.partition(".")
+    digits = re.sub(r"\D", "", digits)
+    return Fraction(int(digits + places or "0"), 10 ** len(places))

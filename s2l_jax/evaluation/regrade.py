@@ -1,0 +1,160 @@
+"""Grade stored responses again, without a model.
+
+    python -m s2l_jax.evaluation.regrade runs/math/evaluation/s2l
+    python -m s2l_jax.evaluation.regrade answers.jsonl --benchmark gsm8k --out graded.jsonl
+
+PATH is a predictions.jsonl, a folder with some below it, or a JSON Lines file from elsewhere whose rows
+have `response` and `reference`. What is stored is left as it is: --out is where new verdicts go.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from s2l_jax import artifacts
+from s2l_jax.data.pool_files import quoted, read_jsonl
+from s2l_jax.errors import InputError
+from s2l_jax.evaluation.benchmarks import BENCHMARKS, benchmark
+from s2l_jax.evaluation.grading import ANSWER_TYPES
+from s2l_jax.evaluation.scoring import Prediction, Response, grade_responses, run_programs
+from s2l_jax.evaluation.summary import summarise
+
+_NAME = "predictions.jsonl"
+_SHOWN = 5  # changed verdicts that are printed
+
+
+def read_predictions(path: epath.PathLike) -> list[Prediction]:
+    """The rows of a predictions file; of one from elsewhere those fields that it has.
+
+    Raises:
+      InputError: a row that is not a JSON object, or lacks `response` or `reference` as text.
+    """
+    predictions = []
+    for number, raw in enumerate(read_jsonl(str(path))):
+        row = raw.value
+        if raw.problem or not isinstance(row, dict):
+            raise InputError(f"{raw.place}: {raw.problem or 'is not a JSON object'}.")
+        for field in ("response", "reference"):
+            if not isinstance(row.get(field), str):
+                raise InputError(
+                    f'{raw.place}: its "{field}" is {row.get(field)!r}, and must be text; the row has {quoted(row)}.'
+                )
+        known = {"id": number, "source": "all", "level": "", "type": "", "prompt": "", "shots": 0}
+        predictions.append(Prediction.from_json(known | row))
+    if not predictions:
+        raise InputError(f"{path} has no rows.")
+    return predictions
+
+
+def regrade(predictions: Sequence[Prediction], answer_type: str, *, run: bool = False) -> list[Prediction]:
+    """The predictions with new verdicts.
+
+    Args:
+      predictions: stored ones.
+      answer_type: see `scoring.grade_responses`.
+      run: run responses that are programs again; else what they printed then is graded.
+    """
+    programs = [p.program for p in predictions]
+    if run:
+        programs = run_programs([p.response for p in predictions])
+    responses = [
+        Response(p.prompt, p.response, p.shots, program)
+        for p, program in zip(predictions, programs, strict=True)
+    ]
+    verdicts = grade_responses(answer_type, responses, [p.reference for p in predictions])
+    return [
+        dataclasses.replace(p, program=program, **dataclasses.asdict(verdict))
+        for p, program, verdict in zip(predictions, programs, verdicts, strict=True)
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m s2l_jax.evaluation.regrade",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("path", help="predictions.jsonl, or a folder with some below it")
+    parser.add_argument(
+        "--benchmark", default="", choices=["", *BENCHMARKS], help="default: the name of each file's folder"
+    )
+    parser.add_argument(
+        "--answer-type", default="", choices=["", *ANSWER_TYPES, "exact"], help="default: the benchmark's"
+    )
+    parser.add_argument(
+        "--run-programs", action="store_true", help="run responses that are programs again (docs/security.md)"
+    )
+    parser.add_argument(
+        "--out", default="", help="file, or folder where PATH is one; default: nothing is written"
+    )
+    options = parser.parse_args(argv)
+    try:
+        _regrade_all(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _regrade_all(options: Any) -> None:
+    path = epath.Path(options.path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    files = [path]
+    if path.is_dir():
+        files = [file for file in artifacts.files_under(path) if file.name == _NAME]
+        if not files:
+            raise InputError(f"{path} has no {_NAME} in it; name a workdir, its evaluation folder or a file.")
+    for file in files:
+        before = read_predictions(file)
+        answer_type = options.answer_type or _answer_type(file, options.benchmark)
+        after = regrade(before, answer_type, run=options.run_programs)
+        _print(file, before, after)
+        if options.out:
+            out = epath.Path(options.out)
+            where = out / file.relative_to(path).as_posix() if path.is_dir() else out
+            if where == file:
+                raise InputError(f"--out={where} would replace what is graded: name another place.")
+            artifacts.write_text(where, "".join(json.dumps(p.as_json()) + "\n" for p in after))
+
+
+def _answer_type(file: epath.Path, name: str) -> str:
+    if not name and (record := file.parent / "stage.json").exists():
+        settings = artifacts.read_json(record)["settings"]
+        if benchmark(settings["benchmark"]).reader is None:
+            return settings["answer_type"]
+        name = settings["benchmark"]
+    if not name and file.parent.name in BENCHMARKS:
+        name = file.parent.name
+    if not name:
+        raise InputError(f"{file}: whose answers are these? Set --benchmark or --answer-type.")
+    return benchmark(name).answer_type
+
+
+def _print(file: epath.Path, before: Sequence[Prediction], after: Sequence[Prediction]) -> None:
+    found = summarise(after)
+    low, high = found["interval"]
+    graded = [p.correct for p in before if p.correct is not None]
+    was = f", {100 * sum(graded) / len(graded):.1f} % before" if graded else ""
+    print(
+        f"{file}: {100 * found['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) of "
+        f"{len(after):,} rows{was}"
+    )
+    changed = [
+        (b, a) for b, a in zip(before, after, strict=True) if b.correct is not None and b.correct != a.correct
+    ]
+    if changed:
+        print(f"  {len(changed)} verdicts changed, such as:")
+    for _, now in changed[:_SHOWN]:
+        verdict = "right" if now.correct else "wrong"
+        print(f"  row {now.id}: {now.answer!r} for {now.expected!r} is {verdict} now: {now.reason}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Whether two mathematical expressions are equal: math-verify, in a child that can be killed."""
+
+import logging
+import re
+from typing import Any
+
+_SUBSTITUTIONS = [
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])", ""),
+        (r"(?<=\d)(?:,?\\[!,]|\{,\})(?=\d{3}(?!\d))", ""),
+        (r"(?<!\\)\\[!;:, ]|~", " "),
+        (r"\\?%|\\\$|\^\s*\{?\\circ\}?|\\degree", ""),
+        (r"\\text\s*\{\s*(?:and|or)\s*\}|(?<=[\s\d}$])(?:and|or)(?=[\s\\$\d-])", " , "),
+        (r",(?:\s*,)+", ","),
+        (r"\\[dt]?frac\s*(\\[A-Za-z]+)\s*(\d)", r"\\frac{\1}{\2}"),
+        (r"\\(?:text|mbox|textbf|mathrm|textrm|operatorname)\s*\{[^{}]*\}(?:\s*\^\s*(?:\{\d\}|\d))?\s*$", ""),
+        (r"^\s*[A-Za-z]\s*(?:\\in(?![a-z])|∈)", ""),
+        (r"\*\*\s*\(([^()]*)\)", r"^{\1}"),
+        (r"\*\*\s*(-?\w+)", r"^{\1}"),
+        (r"\*", r" \\cdot "),
+        (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"(?<![\\A-Za-z])(pi|sqrt|sin|cos|tan|log|ln|exp|infty)(?![A-Za-z])", r"\\\1"),
+        (r"(?<![\w.])(\d+)\s+(\d+/\d+)(?![\d/])", r"(\1+\2)"),
+        (r"(?<![\w.}])(\d+)\s*(\\[dt]?frac\{\d+\}\{\d+\}|\\[dt]?frac\s?\d\d)", r"(\1+\2)"),
+    )
+]
+_BARE_SEPARATOR = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # of thousands, where no list or pair is meant
+_SYMBOLS = str.maketrans(
+    {
+        "π": r"\pi ",
+        "∞": r"\infty ",
+        "√": r"\sqrt ",
+        "≤": r"\le ",
+        "≥": r"\ge ",
+        "∪": r"\cup ",
+        "−": "-",
+        "·": r"\cdot ",
+        "×": r"\times ",
+    }
+)
+
+
+def warm_up() -> None:
+    """Import what `compare` needs, and build its grammar."""
+    logging.disable(logging.CRITICAL)  # math-verify warns about every expression it cannot read
+    compare(r"\frac{1}{2}x", "0.5x")
+
+
+def compare(answer: str, expected: str) -> tuple[bool, str]:
+    """Whether `answer` equals `expected`, and a few words why."""
+    import math_verify
+
+    gold, found = _parsed(expected), _parsed(answer)
+    if not gold:
+        return False, "the reference could not be read"
+    if not found:
+        return False, "the answer could not be read"
+    equal = math_verify.verify(gold, found, timeout_seconds=None)
+    return equal, "equal expressions" if equal else "different expressions"
+
+
+def _parsed(text: str) -> list[Any]:
+    import math_verify
+
+    return math_verify.parse(
+        f"${latex(text)}$",
+        [math_verify.LatexExtractionConfig()],
+        fallback_mode="no_fallback",
+        parsing_timeout=None,
+    )
+
+
+def latex(text: str) -> str:
+    """An expression in LaTeX, Python or plain text as LaTeX that math-verify reads."""
+    text = text.translate(_SYMBOLS)
+    if not re.search(r"[(\[]|\\\{", text):
+        text = _BARE_SEPARATOR.sub("", text)
+    for pattern, by in _SUBSTITUTIONS:
+        text = pattern.sub(by, text)
+    return text.strip()

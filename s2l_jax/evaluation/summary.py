@@ -1,0 +1,96 @@
+"""The numbers of an evaluation: accuracy and loss with intervals, by level, type and source, and averages."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from s2l_jax.evaluation.intervals import mean_interval, wilson
+from s2l_jax.evaluation.scoring import Prediction
+
+DOMAINS = {"in": "in_domain", "out": "out_of_domain"}
+
+
+def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """The numbers of one benchmark; see `group_summary`, by source, and by level and type where known."""
+    summary = group_summary(predictions)
+    summary["sources"] = _by(predictions, lambda p: p.source)
+    for name, key in (("levels", lambda p: p.level), ("types", lambda p: p.type)):
+        if groups := _by(predictions, key):
+            summary[name] = groups
+    runs = [p.program for p in predictions if p.program is not None]
+    runs += [
+        p.attempt.program for p in predictions if p.attempt is not None and p.attempt.program is not None
+    ]
+    if runs:
+        summary["programs"] = {
+            "num_run": len(runs),
+            "num_failed": sum(bool(run.error) for run in runs),
+            "num_fallbacks": sum(p.attempt is not None for p in predictions),
+        }
+    return summary
+
+
+def group_summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Accuracy with its 95 % Wilson interval, and the mean held-out loss of rows that have one."""
+    losses = [p.loss for p in predictions if p.loss is not None]
+    summary: dict[str, Any] = {
+        "num_examples": len(predictions),
+        "num_without_loss": len(predictions) - len(losses),
+    }
+    if predictions[0].correct is not None:
+        num_correct = sum(bool(p.correct) for p in predictions)
+        summary["accuracy"] = num_correct / len(predictions)
+        summary["interval"] = list(wilson(num_correct, len(predictions)))
+    return summary | ({"heldout_loss": float(np.mean(losses))} if losses else {})
+
+
+def combine(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What results.json says of a model, from the results of its benchmarks.
+
+    `overall` and `averages` are means over benchmarks, each weighing the same, as tables of the field
+    have them; the held-out loss is the mean over rows.
+    """
+    sources: dict[str, Any] = {}
+    for name, found in benchmarks.items():
+        sources |= found["sources"] if found["domain"] == "" else {name: _plain_summary(found)}
+    averages = {}
+    for domain, title in DOMAINS.items():
+        if members := [b for b in benchmarks.values() if b["domain"] == domain and "accuracy" in b]:
+            averages[title] = _average(members)
+    parts = list(benchmarks.values())
+    overall: dict[str, Any] = {
+        "num_examples": sum(b["num_examples"] for b in parts),
+        "num_without_loss": sum(b["num_without_loss"] for b in parts),
+    }
+    if all("accuracy" in b for b in parts):
+        overall |= _average(parts)
+    if with_loss := [b for b in parts if "heldout_loss" in b]:
+        weights = [b["num_examples"] - b["num_without_loss"] for b in with_loss]
+        overall["heldout_loss"] = float(np.average([b["heldout_loss"] for b in with_loss], weights=weights))
+    if len(parts) == 1 and "metrics" in parts[0]:
+        overall["metrics"] = parts[0]["metrics"]
+    return {"overall": overall, "averages": averages, "sources": sources, "benchmarks": dict(benchmarks)}
+
+
+def _average(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    accuracies = [b["accuracy"] for b in parts]
+    interval = mean_interval(accuracies, [tuple(b["interval"]) for b in parts])
+    return {
+        "accuracy": sum(accuracies) / len(parts),
+        "interval": list(interval),
+        "num_benchmarks": len(parts),
+    }
+
+
+def _plain_summary(found: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("num_examples", "num_without_loss", "accuracy", "interval", "heldout_loss")
+    return {name: found[name] for name in names if name in found}
+
+
+def _by(predictions: Sequence[Prediction], key: Callable[[Prediction], str]) -> dict[str, Any]:
+    groups: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        if name := key(prediction):
+            groups.setdefault(name, []).append(prediction)
+    return {name: group_summary(groups[name]) for name in sorted(groups)}

@@ -1,0 +1,426 @@
+"""Scoring runs: what is asked, run, graded, counted, kept over a kill, graded again, and shown."""
+
+import json
+import math
+
+import shutil
+import types
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2l_jax.analysis.benchmark_table import benchmark_table, part_table
+from s2l_jax.config import default, run, validate
+from s2l_jax.errors import InputError
+from s2l_jax.evaluation import parts
+from s2l_jax.evaluation.intervals import bootstrap, mean_interval, wilson
+from s2l_jax.evaluation.regrade import main as regrade
+from s2l_jax.evaluation.regrade import read_predictions
+from s2l_jax.evaluation.scoring import Prediction, ProgramRun, Response, grade_responses, needs_text
+from s2l_jax.evaluation.summary import combine, summarise
+from s2l_jax.models import hf
+from s2l_jax.pipeline import run_pipeline
+from s2l_jax.stages import evaluation
+from s2l_jax.stages.benchmarks import wanted
+from s2l_jax.stages.run import Run
+
+SIX = "gsm8k,math,numglue,svamp,mathematics,simuleq"
+FILES = {
+    "gsm8k.jsonl": [{"question": f"What is {n} + {n}?", "answer": f"{2 * n}\n#### {2 * n}"} for n in range(5)],
+    "math.jsonl": [
+        {
+            "problem": f"Half of ${n}$?",
+            "level": "Level 2" if n > 1 else "Level 1",
+            "type": "Algebra",
+            "solution": rf"It is $\boxed{{\frac{{{n}}}{{2}}}}$.",
+        }
+        for n in (1, 3, 5)
+    ],
+    "numglue.json": [
+        {"question": "Which? \nAnswer Choices: (A) wood (B) ice", "answer": "B", "type": "Type_3"},
+        {"question": "12 and 5 are _____", "answer": 17, "type": "Type_4"},
+    ],
+    "svamp.json": [
+        {"ID": "1", "Body": "Tom had 8 figs", "Question": "And?", "Equation": "8", "Answer": 8.0, "Type": "Sum"}
+    ],
+    "mathematics.json": [{"question": "List the prime factors of 12.", "answer": "[2, 3]"}],
+    "simuleq.json": [{"question": "x + y = 5 and x - y = 1. What are they?", "answer": "3"}],
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """The six files, made up in the schemas of the published ones."""
+    where = tmp_path_factory.mktemp("eval")
+    for name, rows in FILES.items():
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (where / name).write_text(lines if name.endswith("l") else json.dumps(rows))
+    return where
+
+
+@pytest.fixture
+def asked(monkeypatch, tiny_checkpoint):
+    """A model that answers by rule: `answers` maps part of a prompt to what is said; `asked` says what was."""
+    tokenizer = hf.load_tokenizer(tiny_checkpoint)
+    state = types.SimpleNamespace(answers={}, prompts=[], calls=[], stop_after=math.inf)
+
+    def respond(model, tokenizer, prompts, *, numbers, progress, **options):
+        if len(state.calls) >= state.stop_after:
+            raise KeyboardInterrupt
+        texts = tokenizer.batch_decode(prompts)
+        state.prompts += texts
+        state.calls.append(list(numbers))
+        progress(len(texts))
+        return [next((a for part, a in state.answers.items() if part in text), "no idea") for text in texts]
+
+    model = types.SimpleNamespace(config=types.SimpleNamespace(max_positions=4000))
+    monkeypatch.setattr(evaluation, "_model", lambda run, name: (model, tokenizer))
+    monkeypatch.setattr(evaluation, "respond", respond)
+    monkeypatch.setattr(evaluation, "reference_losses", lambda model, tokenizer, rows, **_: [1.5] * len(rows))
+    return state
+
+
+def make_run(workdir, folder, **options):
+    config = default()
+    config.tokenize.prompt = "plain"
+    config.evaluation.update(path=str(folder), benchmarks="gsm8k", **options)
+    validate(config)
+    return Run(config, epath.Path(workdir), None)
+
+
+def evaluate(run):
+    evaluation.evaluate_all(run)
+    results, _ = evaluation.gather(run, "untuned")
+    return results
+
+
+def predictions(run, name="gsm8k"):
+    return read_predictions(run.workdir / "evaluation" / "untuned" / name / "predictions.jsonl")
+
+
+def test_text_answers_are_graded_and_counted(asked, folder, tmp_path):
+    asked.answers = {"0 + 0": "It is 0.", "1 + 1": "#### 2", "2 + 2": "The answer is 5.", "Half of $1$": r"$\boxed{0.5}$",
+                     "Which?": "(B)", "figs": "8 figs.", "prime": "2, 3", "x + y": "So x = 3. The answer is 3"}  # fmt: skip
+    made = make_run(tmp_path, folder)
+    made.config.evaluation.benchmarks = SIX
+    results = evaluate(made)
+    assert list(results["benchmarks"]) == SIX.split(",")
+    accuracies = {name: found["accuracy"] for name, found in results["benchmarks"].items()}
+    assert accuracies == {"gsm8k": 0.4, "math": 1 / 3, "numglue": 0.5, "svamp": 1, "mathematics": 1, "simuleq": 1}
+    assert results["averages"]["in_domain"]["accuracy"] == pytest.approx((0.4 + 1 / 3 + 0.5) / 3)
+    assert results["averages"]["out_of_domain"]["accuracy"] == 1
+    assert results["overall"]["accuracy"] == pytest.approx((0.4 + 1 / 3 + 0.5 + 3) / 6)
+    assert results["overall"]["num_examples"] == 13
+    assert results["overall"]["heldout_loss"] == 1.5  # of the eight rows with a worked solution
+    assert results["overall"]["num_without_loss"] == 5
+    assert results["benchmarks"]["gsm8k"]["interval"] == list(wilson(2, 5))
+    levels = results["benchmarks"]["math"]["levels"]
+    assert {name: found["num_examples"] for name, found in levels.items()} == {"Level 1": 1, "Level 2": 2}
+    assert [levels[name]["accuracy"] for name in sorted(levels)] == [1, 0]
+    assert set(results["benchmarks"]["numglue"]["types"]) == {"Type_3", "Type_4"}
+    assert set(results["sources"]) == set(SIX.split(","))
+    found = predictions(made)
+    assert [p.correct for p in found] == [True, True, False, False, False]
+    assert (found[2].answer, found[2].expected, found[2].response) == ("5", "4", "The answer is 5.")
+    assert found[1].prompt == "What is 1 + 1?\n"
+    assert all(p.reason and p.reference and p.loss == 1.5 for p in found)
+
+
+def test_hybrid_runs_programs_and_asks_again_where_they_fail(asked, folder, tmp_path):
+    asked.answers = {
+        "0 + 0? Let's": "print(0 + 0)",
+        "1 + 1? Let's": "print(1 / 0)",
+        "2 + 2? Let's": "x = 2\nx + x\nprint()",
+        "3 + 3? Let's": "The answer is 6",
+        "4 + 4? Let's": "print(9)",
+        "1 + 1?": "It is 2.",
+        "2 + 2?": "print(4)",
+    }
+    made = make_run(tmp_path, folder, mode="hybrid", run_programs=True)
+    results = evaluate(made)["benchmarks"]["gsm8k"]
+    found = predictions(made)
+    assert [p.correct for p in found] == [True, True, True, True, False]
+    assert asked.calls == [[0, 1, 2, 3, 4], [1, 2]]
+    assert "program" in asked.prompts[1]
+    assert asked.prompts[5] == "What is 1 + 1?\n"
+    assert found[0].program == ProgramRun("print(0 + 0)", "0\n", "")
+    assert "ZeroDivisionError" in found[1].attempt.program.error
+    assert (found[1].response, found[1].program) == ("It is 2.", None)
+    assert found[2].attempt.program.error == "it printed nothing"
+    assert found[2].program.output == "4\n"  # a worked answer that is a program is run as well
+    assert (found[3].program, found[3].attempt) == (None, None)
+    assert found[4].answer == "9"
+    assert results["programs"] == {"num_run": 5, "num_failed": 2, "num_fallbacks": 2}
+    assert results["accuracy"] == 0.8
+
+
+def test_a_failed_program_is_wrong_and_nothing_is_run_unless_asked(asked, folder, tmp_path):
+    asked.answers = {"1 + 1": "print(1 / 0)  # 2", "2 + 2": "print(4)"}
+    evaluate(ran := make_run(tmp_path / "ran", folder, mode="program", run_programs=True))
+    assert [p.correct for p in predictions(ran)] == [False, False, True, False, False]
+    assert "its program failed" in predictions(ran)[1].reason
+    evaluate(unran := make_run(tmp_path / "unran", folder))
+    assert all(p.program is None for p in predictions(unran))
+
+
+@pytest.mark.parametrize("mode", ["text", "hybrid"])
+def test_what_was_answered_before_a_kill_is_not_asked_again(asked, folder, tmp_path, mode, monkeypatch):
+    monkeypatch.setattr(parts, "_AT_ONCE", 2)
+    asked.answers = {"1 + 1": "2", "3 + 3": "print(6)"}
+    options = {"mode": mode, "run_programs": mode == "hybrid"}
+    whole = evaluate(unbroken := make_run(tmp_path / "unbroken", folder, **options))
+    number_of_calls = len(asked.calls)
+    broken = make_run(tmp_path / "broken", folder, **options)
+    asked.calls.clear()
+    for calls in range(1, number_of_calls):
+        asked.stop_after = calls
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(broken)
+        assert evaluation.gather(broken, "untuned") is None
+    asked.stop_after = math.inf
+    assert evaluate(broken) == whole
+    assert len(asked.calls) == number_of_calls
+    assert sorted(sum(asked.calls[:3], [])) == [0, 1, 2, 3, 4]
+    file = "evaluation/untuned/gsm8k/predictions.jsonl"
+    assert (broken.workdir / file).read_bytes() == (unbroken.workdir / file).read_bytes()
+    assert not (broken.workdir / "evaluation/untuned/gsm8k/parts").exists()
+    asked.stop_after = 0  # all is done: nothing is asked
+    assert evaluate(broken) == whole
+
+
+def test_another_benchmark_is_added_and_other_settings_are_refused(asked, folder, tmp_path):
+    made = make_run(tmp_path, folder)
+    evaluate(made)
+    made.config.evaluation.benchmarks = "gsm8k,svamp"
+    assert set(evaluate(made)["benchmarks"]) == {"gsm8k", "svamp"}
+    assert [len(call) for call in asked.calls] == [5, 1]
+    made.config.evaluation.max_new_tokens = 7
+    with pytest.raises(InputError, match=r"max_new_tokens: 256 before, 7 now"):
+        evaluate(made)
+
+
+def test_rows_in_the_pools_schema_and_the_embedded_set(asked, tmp_path):
+    file = tmp_path / "held.jsonl"
+    rows = [
+        {"instruction": "Six?", "output": "The answer is 6.", "source": "a", "level": "hard"},
+        {"instruction": "Is it?", "output": "yes", "source": "b"},
+        {"instruction": "x?", "output": r"$\frac{1}{2}$", "source": "b"},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked.answers = {"Six": "6.0", "Is it": "Yes, it is.", "x?": "0.5"}
+    made = make_run(tmp_path / "pool", tmp_path)
+    made.config.evaluation.update(benchmarks="", path=str(file))
+    results = evaluate(made)
+    assert results["overall"]["accuracy"] == 1
+    assert results["averages"] == {}
+    assert {name: found["num_examples"] for name, found in results["sources"].items()} == {"a": 1, "b": 2}
+    assert list(results["benchmarks"]["pool"]["levels"]) == ["hard"]
+    exact = make_run(tmp_path / "exact", tmp_path, answer_type="exact")
+    exact.config.evaluation.update(benchmarks="", path=str(file))
+    assert evaluate(exact)["overall"]["accuracy"] == 0
+    embedded = make_run(tmp_path / "embedded", tmp_path, limit=3)
+    embedded.config.evaluation.update(benchmarks="gsm8k", path="synthetic")
+    embedded.config.evaluation.benchmarks = ""
+    assert evaluate(embedded)["benchmarks"]["synthetic"]["num_examples"] == 3
+
+
+def test_names_and_paths(folder, tmp_path):
+    made = make_run(tmp_path, folder)
+    settings = made.config.evaluation
+    settings.benchmarks = f"gsm8k, pool={tmp_path}/held.jsonl,synthetic"
+    assert [(each.which.name, each.path) for each in wanted(made)] == [
+        ("gsm8k", str(folder)), ("pool", f"{tmp_path}/held.jsonl"), ("synthetic", "synthetic")
+    ]  # fmt: skip
+    settings.path = ""
+    with pytest.raises(InputError, match="gsm8k has no path, while others have"):
+        wanted(made)
+    settings.benchmarks = "gsm8k,math"
+    assert wanted(made) == []
+    settings.update(path=str(folder), benchmarks="svamp,svamp")
+    with pytest.raises(InputError, match="svamp is named twice"):
+        wanted(made)
+    settings.benchmarks = "svmap"
+    with pytest.raises(InputError, match="did you mean 'svamp'"):
+        wanted(made)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "hybrid"}, r"mode='hybrid' runs the programs .*run_programs=True"),
+        ({"metrics": "blue"}, r"no metric 'blue'; did you mean 'bleu'"),
+        ({"shots_path": "train.jsonl"}, r"shots_path='train\.jsonl': say how many"),
+        ({"mode": "program", "run_programs": True, "metrics": "rouge"}, r"programs give answers"),
+        ({"answer_type": "words"}, r"answer_type='words': must be one of any"),
+    ],
+)
+def test_fields_that_disagree_are_refused(folder, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        make_run(tmp_path, folder, **options)
+
+
+def test_a_stored_file_is_graded_again(asked, folder, tmp_path, capsys):
+    asked.answers = {"1 + 1": "2", "2 + 2": "print(4)"}
+    made = make_run(tmp_path / "run", folder, mode="program", run_programs=True)
+    evaluate(made)
+    file = made.workdir / "evaluation/untuned/gsm8k/predictions.jsonl"
+    stored = file.read_text()
+    assert regrade([str(made.workdir), "--out", str(tmp_path / "again")]) == 0
+    assert "40.0 % (11.8 to 76.9) of 5 rows, 40.0 % before" in capsys.readouterr().out
+    assert (tmp_path / "again/evaluation/untuned/gsm8k/predictions.jsonl").read_text() == stored
+    rows = [json.loads(line) for line in stored.splitlines()]
+    rows[1]["correct"] = False
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert regrade([str(file), "--run-programs"]) == 0
+    said = capsys.readouterr().out
+    assert "40.0 % (11.8 to 76.9) of 5 rows, 20.0 % before" in said
+    assert "row 1: '2' for '2' is right now" in said
+    assert regrade([str(file), "--out", str(file)]) == 2
+    assert "would replace" in capsys.readouterr().err
+
+
+def test_answers_from_elsewhere_are_graded(tmp_path, capsys):
+    file = tmp_path / "answers.jsonl"
+    file.write_text('{"response": "so 12 apples", "reference": "#### 12"}\n{"response": "13", "reference": "12"}\n')
+    assert regrade([str(file), "--benchmark", "gsm8k", "--out", str(tmp_path / "out.jsonl")]) == 0
+    assert "50.0 %" in capsys.readouterr().out
+    assert [p.correct for p in read_predictions(tmp_path / "out.jsonl")] == [True, False]
+    assert regrade([str(file)]) == 2
+    assert "Set --benchmark or --answer-type" in capsys.readouterr().err
+    file.write_text('{"response": "1", "reference": "1"}\n{"response": 2, "reference": "1"}\n')
+    assert regrade([str(file), "--answer-type", "number"]) == 2
+    assert 'answers.jsonl:2: its "response" is 2' in capsys.readouterr().err
+    assert regrade([str(tmp_path / "none")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_predictions_survive_json():
+    program = ProgramRun("print(1)", "1\n", "")
+    made = Prediction(1, "s", "l", "t", "p", "r", 2, program, Response("p", "r", 2, program), "1", "1", "1", True, "x", None)
+    assert Prediction.from_json(json.loads(json.dumps(made.as_json()))) == made
+
+
+def test_needs_text():
+    assert needs_text(Response("", "print(1)", 0, ProgramRun("", "", "it printed nothing")))
+    assert not needs_text(Response("", "print(1)", 0, ProgramRun("", "1", "")))
+    assert not needs_text(Response("", "It is 1.", 0))
+    assert needs_text(Response("", " \n", 0))
+
+
+def test_exact_answers_follow_the_mark():
+    verdicts = grade_responses("exact", [Response("", "so #### 12.", 0), Response("", "12 apples", 0)], ["12", "12"])
+    assert [v.correct for v in verdicts] == [True, False]
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@settings(max_examples=60, deadline=None)
+def test_wilsons_interval_inverts_the_score_test(counts):
+    """Its ends are the proportions whose score statistic is the 97.5 % quantile."""
+    successes, trials = counts
+    low, high = wilson(successes, trials)
+    assert 0 <= low <= successes / trials <= high <= 1
+    for end in (low, high):
+        if 0 < end < 1:
+            z = abs(successes / trials - end) / math.sqrt(end * (1 - end) / trials)
+            assert z == pytest.approx(1.959964, rel=1e-4)
+
+
+def test_known_intervals():
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)  # Newcombe 1998, table I
+    assert mean_interval([0.4], [(0.3, 0.6)]) == pytest.approx((0.3, 0.6))
+    low, high = mean_interval([0.5, 0.5], [(0.4, 0.6), (0.4, 0.6)])
+    assert (low, high) == pytest.approx((0.5 - 0.1 / math.sqrt(2), 0.5 + 0.1 / math.sqrt(2)))
+    values = np.arange(100) / 10
+    low, high = bootstrap(lambda rows: float(values[rows].mean()), 100, resamples=2000)
+    half = 1.96 * values.std() / 10
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1)
+
+
+def test_tables_show_intervals_and_averages():
+    def row(number, correct):
+        return Prediction(number, "x", f"Level {number % 2}", "", "", "", 0, None, None, "", "", "", correct, "", None)
+
+    found = [row(n, n < 3) for n in range(4)]
+    of = {name: summarise(found) | {"domain": domain} for name, domain in (("gsm8k", "in"), ("svamp", "out"))}
+    evaluations = {"s2l": combine(of), "elsewhere": {"overall": {"accuracy": 0.5}}}
+    header, rows = benchmark_table(evaluations)
+    assert header == ["model", "gsm8k", "in-domain mean", "svamp", "out-of-domain mean", "mean of all"]
+    assert rows[0][:2] == ["s2l", "75.0 [30.1–95.4]"]
+    assert rows[0][5].startswith("75.0 [4")  # narrower than one benchmark's
+    assert rows[1] == ["elsewhere", "-", "-", "-", "-", "50.0"]
+    header, rows = part_table(evaluations)
+    assert header == ["benchmark", "part", "rows", "s2l", "elsewhere"]
+    assert [row[:3] for row in rows] == [[n, f"Level {k}", "2"] for n in ("gsm8k", "svamp") for k in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def long_context(tiny_checkpoint, tmp_path_factory):
+    """The tiny checkpoint with room for the benchmarks' questions."""
+    where = tmp_path_factory.mktemp("long") / "model"
+    shutil.copytree(tiny_checkpoint, where)
+    config = json.loads((where / "config.json").read_text())
+    (where / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+    return where
+
+
+@pytest.fixture
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def pipeline_config(checkpoint, folder, limit):
+    config = default()
+    config.pool.limit = 64
+    config.tokenize.prompt = "plain"
+    config.tokenize.max_length = 64
+    config.target.checkpoint = str(checkpoint)
+    config.target.train.update(steps=2, batch_size=8, dtype="float32", checkpoint_every=2)
+    config.mesh.data = 1
+    config.evaluation.update(path=str(folder), benchmarks=SIX, limit=limit, max_new_tokens=4, shots=1)
+    config.selection.budget = 16
+    config.selection.runs.random = run(method="random")
+    return config
+
+
+def check_pipeline(results, workdir, rows):
+    assert set(results["evaluations"]) == {"untuned", "random"}
+    for name, found in results["evaluations"].items():
+        assert set(found["benchmarks"]) == set(SIX.split(","))
+        assert set(found["averages"]) == {"in_domain", "out_of_domain"}
+        for benchmark, scores in found["benchmarks"].items():
+            assert scores["num_examples"] == rows[benchmark]
+            assert 0 <= scores["interval"][0] <= scores["accuracy"] <= scores["interval"][1] <= 1
+            stored = read_predictions(workdir / "evaluation" / name / benchmark / "predictions.jsonl")
+            assert [p.shots for p in stored] == [1] * len(stored)
+            assert all(p.correct is not None and p.prompt and p.reason for p in stored)
+    page = (workdir / "report" / "index.html").read_text()
+    for text in ("in-domain mean", "out-of-domain mean", "simuleq", "Benchmarks by level and type", "Level 2"):
+        assert text in page
+
+
+@pytest.fixture
+def one_device(monkeypatch, one_device_mesh):
+    from s2l_jax import pipeline
+
+    monkeypatch.setattr(pipeline, "make_mesh", lambda *_: one_device_mesh)
+
+
+@pytest.mark.usefixtures("quick_compilation", "one_device")
+def test_a_pipeline_run_on_made_up_files(long_context, folder, tmp_path):
+    config = pipeline_config(long_context, folder, limit=0)
+    rows = {name.partition(".")[0]: len(rows) for name, rows in FILES.items()}
+    results = run_pipeline(config, tmp_path)
+    check_pipeline(results, tmp_path, rows)
+    assert run_pipeline(config, tmp_path) == results
+
+
+@pytest.mark.usefixtures("quick_compilation", "one_device")
+def test_a_pipeline_run_on_the_published_files(long_context, data_dir, tmp_path):
+    results = run_pipeline(pipeline_config(long_context, data_dir / "eval", limit=4), tmp_path)
+    check_pipeline(results, tmp_path, dict.fromkeys(SIX.split(","), 4))
