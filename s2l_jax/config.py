@@ -182,13 +182,13 @@ SCHEMA: dict[str, Any] = {
     "evaluation": {
         "path": Field(
             "",
-            "held-out file in the pool's schema, or 'synthetic'; with `benchmarks`, the folder or file of their "
-            "rows, or 'hub'; empty: no evaluation",
+            "held-out file in the pool's schema, or 'synthetic'; with `benchmarks`, the folder or file of "
+            "their rows, or 'hub'; empty: no evaluation",
         ),
         "benchmarks": Field(
             "",
-            "comma-separated: gsm8k, math, numglue, svamp, mathematics, simuleq, pool; NAME=PATH for one that is "
-            "not at `path`; empty: the rows of `path` as they are",
+            "comma-separated: gsm8k, math, numglue, svamp, mathematics, simuleq, pool; NAME=PATH for one "
+            "that is not at `path`; empty: the rows of `path` as they are",
         ),
         "limit": _natural(0, "rows evaluated of each benchmark, drawn at random; 0: all"),
         "mode": _choice(
@@ -203,8 +203,8 @@ SCHEMA: dict[str, Any] = {
         "shots": _natural(0, "solved examples before each question"),
         "shots_path": Field(
             "",
-            "where examples are drawn from: a training file or folder like `path`, a file in the pool's schema, "
-            "or 'hub'; empty: a few written for each benchmark",
+            "where examples are drawn from: a training file or folder like `path`, a file in the pool's "
+            "schema, or 'hub'; empty: a few written for each benchmark",
         ),
         "answer_type": _choice(
             "any",
@@ -212,9 +212,12 @@ SCHEMA: dict[str, Any] = {
             "how answers to rows in the pool's schema are compared; exact: as text, after the last ####",
         ),
         "metrics": Field(
-            "accuracy", "comma-separated: accuracy; for summaries bleu, rouge and bertscore (docs/clinical.md)"
+            "accuracy",
+            "comma-separated: accuracy; for summaries bleu, rouge and bertscore (docs/clinical.md)",
         ),
-        "bertscore_model": Field("", "of metric bertscore: a hub id or a directory; empty: bert-score's default"),
+        "bertscore_model": Field(
+            "", "of metric bertscore: a hub id or a directory; empty: bert-score's default"
+        ),
         "max_new_tokens": _positive(256, "longest answer"),
         "batch_size": _positive(64, "prompts answered together"),
         "dtype": _choice("float32", DTYPES, "of matrix products"),

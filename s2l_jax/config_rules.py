@@ -164,7 +164,9 @@ def _check_evaluation(evaluation: dict[str, Any]) -> None:
             "evaluation.run_programs=True once docs/security.md suits you, or evaluation.mode='text'."
         )
     if mode != "text" and metrics != ["accuracy"]:
-        raise InputError(f"evaluation.mode={mode!r}: programs give answers, so evaluation.metrics='accuracy'.")
+        raise InputError(
+            f"evaluation.mode={mode!r}: programs give answers, so evaluation.metrics='accuracy'."
+        )
     if evaluation["shots_path"] and not evaluation["shots"]:
         raise InputError(
             f"evaluation.shots_path={evaluation['shots_path']!r}: say how many examples, evaluation.shots."

@@ -103,8 +103,7 @@ def test_what_rows_say(six):
     assert [first[name].worked for name in SIX] == [True, True, False, False, False, False]
 
 
-@pytest.mark.parametrize(("name", "rows"), [("gsm8k", 1319), ("math", 5000), ("numglue", 1042), ("svamp", 1000),
-                                            ("mathematics", 1000), ("simuleq", 514)])  # fmt: skip
+@pytest.mark.parametrize(("name", "rows"), zip(SIX, (1319, 5000, 1042, 1000, 1000, 514), strict=True))
 def test_published_files(data_dir, name, rows):
     which = benchmark(name)
     problems = list(read_problems(which, str(data_dir / "eval")))
@@ -145,7 +144,9 @@ def test_a_broken_line_and_an_empty_file_are_named(tmp_path):
 def test_folders(tmp_path):
     which = benchmark("svamp")
     (tmp_path / "flat").mkdir()
-    with pytest.raises(InputError, match=r"no file of svamp, such as svamp\.jsonl or svamp\.json; .*svamp=PATH"):
+    with pytest.raises(
+        InputError, match=r"no file of svamp, such as svamp\.jsonl or svamp\.json; .*svamp=PATH"
+    ):
         source_path(which, str(tmp_path / "flat"))
     inner = write(tmp_path / "mammoth" / "svamp", "SVAMP", ROWS["svamp"], ".json")  # as MAmmoTH has them
     assert source_path(which, str(tmp_path / "mammoth")) == str(inner)
@@ -180,7 +181,9 @@ def test_a_tfds_directory_is_read(tmp_path):
 
         def _info(self):
             text = tfds.features.Text()
-            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"question": text, "answer": text}))
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict({"question": text, "answer": text})
+            )
 
         def _split_generators(self, manager):
             return {"test": enumerate(ROWS["gsm8k"])}
@@ -203,7 +206,9 @@ def tokenizer(tiny_checkpoint):
 def asking(tokenizer, template="alpaca", context=4000, room=10, shots=0, path="", forms=(False, True)):
     which = benchmark("gsm8k")
     examples = [
-        read_examples(which, path, shots if program in forms else 0, program=program, seed=0, fields=FieldMap())
+        read_examples(
+            which, path, shots if program in forms else 0, program=program, seed=0, fields=FieldMap()
+        )
         for program in (False, True)
     ]
     return Asking(which, template, tokenizer, context, room, shots, *examples)
@@ -266,7 +271,9 @@ def test_examples_that_do_not_fit_are_left_out(six, tokenizer):
     assert [p.shots for p in fitted] == [2, 2]
     bare = asking(tokenizer, shots=4, context=max(lengths) + 1, room=room).prompts(problems_of(six, "gsm8k"))
     assert [p.shots for p in bare] == [0, 0]
-    with pytest.raises(InputError, match=r"gsm8k\.jsonl:1: its prompt has \d+ tokens, the target's context is"):
+    with pytest.raises(
+        InputError, match=r"gsm8k\.jsonl:1: its prompt has \d+ tokens, the target's context is"
+    ):
         asking(tokenizer, context=max(lengths)).prompts(problems_of(six, "gsm8k"))
 
 
@@ -312,7 +319,9 @@ def test_written_examples_are_right():
     """Each example's worked answer and what its program prints are the same answer."""
     examples = list(dict.fromkeys(example for each in EXEMPLARS.values() for example in each))
     code = "".join(f"exec({example.program!r}, {{}})\n" for example in examples)
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
     printed = ran.stdout.splitlines()
     assert all(extract_program(example.program) is not None for example in examples)
     assert all(extract_program(example.text) is None for example in examples)

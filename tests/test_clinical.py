@@ -20,9 +20,10 @@ from s2l_jax.data.prompts import render
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.metrics import check_metrics, text_metrics
 
-HEADER = (
-    "ROW_ID,SUBJECT_ID,HADM_ID,CHARTDATE,CHARTTIME,STORETIME,CATEGORY,DESCRIPTION,CGID,ISERROR,TEXT".split(",")
-)
+HEADER = [
+    *("ROW_ID", "SUBJECT_ID", "HADM_ID", "CHARTDATE", "CHARTTIME", "STORETIME"),
+    *("CATEGORY", "DESCRIPTION", "CGID", "ISERROR", "TEXT"),
+]
 FINDINGS = "The heart is of normal size. There is no effusion, and the lungs are clear on both sides."
 IMPRESSION = "No acute process in the chest."
 
@@ -72,7 +73,10 @@ def words(count):
 
 NOTES = [
     note(1, report_text()),
-    note(2, report_text("Another finding in many words: the liver is large, and the spleen is not seen at all.")),
+    note(
+        2,
+        report_text("Another finding in many words: the liver is large, and the spleen is not seen at all."),
+    ),
     note(3, "Nursing note", category="Nursing"),
     note(4, report_text(), error="1"),
     note(5, report_text().replace("FINDINGS:", "TECHNIQUE:")),
@@ -161,7 +165,12 @@ def test_sources(description, source):
 
 def test_the_command_writes_pools_split_by_patient(tmp_path, capsys):
     notes = [
-        note(n, report_text(f"{FINDINGS} Case {n}."), patient=n // 3, description="CT HEAD" if n % 2 else "MR HEAD")
+        note(
+            n,
+            report_text(f"{FINDINGS} Case {n}."),
+            patient=n // 3,
+            description="CT HEAD" if n % 2 else "MR HEAD",
+        )
         for n in range(1, 241)
     ]
     path = write(tmp_path / "NOTEEVENTS.csv.gz", [*notes, *NOTES])
@@ -191,10 +200,15 @@ def test_the_command_writes_pools_split_by_patient(tmp_path, capsys):
     assert f"Findings:\n{FINDINGS}" in prompt
     assert response == IMPRESSION
     # A patient's split does not depend on what else the file holds.
-    assert main([write(tmp_path / "few.csv", notes[:9]), "--out", str(tmp_path / "few"), "--sources", "CT head"]) == 0
+    assert (
+        main([write(tmp_path / "few.csv", notes[:9]), "--out", str(tmp_path / "few"), "--sources", "CT head"])
+        == 0
+    )
     few = [json.loads(x) for s in rows for x in (tmp_path / "few" / f"{s}.jsonl").read_text().splitlines()]
     assert {row["id"] for row in few} == {"1", "3", "5", "7", "9"}
-    assert all(row in rows[split] for split in rows for row in few if row["id"] in {r["id"] for r in rows[split]})
+    assert all(
+        row in rows[split] for split in rows for row in few if row["id"] in {r["id"] for r in rows[split]}
+    )
 
 
 def test_splits_have_their_shares():
@@ -219,7 +233,11 @@ def test_notes_are_streamed(tmp_path):
     ("header", "notes", "message"),
     [
         ([*HEADER[:-1], "BODY"], [], r"n\.csv: its header has no TEXT; it has"),
-        (HEADER, [NOTES[0], NOTES[1][:-1]], r"n\.csv: note 2 \(up to line \d+\) has 10 columns, the header 11"),
+        (
+            HEADER,
+            [NOTES[0], NOTES[1][:-1]],
+            r"n\.csv: note 2 \(up to line \d+\) has 10 columns, the header 11",
+        ),
         (HEADER, [["x", *NOTES[0][1:]]], r"n\.csv: note 1: its ROW_ID is no number: 'x'"),
     ],
 )
@@ -299,8 +317,12 @@ def test_bertscore_with_a_local_model(tmp_path):
     pytest.importorskip("bert_score")
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    words = sorted({word for text in RESPONSES + REFERENCES for word in text.lower().replace(".", "").split()})
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *words]))
+    words = sorted(
+        {word for text in RESPONSES + REFERENCES for word in text.lower().replace(".", "").split()}
+    )
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *words])
+    )
     tokenizer = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=512)
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

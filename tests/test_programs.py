@@ -177,7 +177,7 @@ while True: pass
 
 def test_a_fork_bomb(each_pool):
     code = "import os\nwhile True:\n    try: os.fork()\n    except OSError as error: last = error"
-    result = _one(each_pool, code, timeout=2)
+    result = _one(each_pool, code, timeout=1)
     assert not result.ok
 
 
@@ -337,11 +337,11 @@ print('done')
 def test_deep_recursion(each_pool):
     assert "RecursionError" in _one(each_pool, "def f(): return f()\nf()").error
     code = "import sys\nsys.setrecursionlimit(10**9)\ndef f(n): return f(n + 1) + 1\nf(0)"
-    assert not _one(each_pool, code, timeout=2).ok
+    assert not _one(each_pool, code, timeout=1).ok
     code = (
         "import sys\nsys.setrecursionlimit(10**9)\nclass A:\n    def __add__(s, o): return s + o\nA() + A()"
     )
-    assert not _one(each_pool, code, timeout=2).ok
+    assert not _one(each_pool, code, timeout=1).ok
 
 
 def test_a_threads_bomb(each_pool):

@@ -23,7 +23,7 @@ KILLS = [
     "selection/s2l/summary",
     "checkpoint random 4",
     "target/random/hf",  # target: trained, not yet exported
-    "evaluation/s2l/predictions",
+    "evaluation/s2l/synthetic/predictions",
     "/results.json",
     "index.html",
 ]

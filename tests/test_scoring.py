@@ -2,7 +2,6 @@
 
 import json
 import math
-
 import shutil
 import types
 
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2l_jax.analysis.benchmark_table import benchmark_table, part_table
+from s2l_jax.analysis.report import render_report
 from s2l_jax.config import default, run, validate
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation import parts
@@ -30,7 +30,9 @@ from s2l_jax.stages.run import Run
 
 SIX = "gsm8k,math,numglue,svamp,mathematics,simuleq"
 FILES = {
-    "gsm8k.jsonl": [{"question": f"What is {n} + {n}?", "answer": f"{2 * n}\n#### {2 * n}"} for n in range(5)],
+    "gsm8k.jsonl": [
+        {"question": f"What is {n} + {n}?", "answer": f"{2 * n}\n#### {2 * n}"} for n in range(5)
+    ],
     "math.jsonl": [
         {
             "problem": f"Half of ${n}$?",
@@ -45,7 +47,14 @@ FILES = {
         {"question": "12 and 5 are _____", "answer": 17, "type": "Type_4"},
     ],
     "svamp.json": [
-        {"ID": "1", "Body": "Tom had 8 figs", "Question": "And?", "Equation": "8", "Answer": 8.0, "Type": "Sum"}
+        {
+            "ID": "1",
+            "Body": "Tom had 8 figs",
+            "Question": "And?",
+            "Equation": "8",
+            "Answer": 8.0,
+            "Type": "Sum",
+        }
     ],
     "mathematics.json": [{"question": "List the prime factors of 12.", "answer": "[2, 3]"}],
     "simuleq.json": [{"question": "x + y = 5 and x - y = 1. What are they?", "answer": "3"}],
@@ -64,7 +73,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def asked(monkeypatch, tiny_checkpoint):
-    """A model that answers by rule: `answers` maps part of a prompt to what is said; `asked` says what was."""
+    """A model that answers by rule: `answers` maps part of a prompt to what is said."""
     tokenizer = hf.load_tokenizer(tiny_checkpoint)
     state = types.SimpleNamespace(answers={}, prompts=[], calls=[], stop_after=math.inf)
 
@@ -103,14 +112,29 @@ def predictions(run, name="gsm8k"):
 
 
 def test_text_answers_are_graded_and_counted(asked, folder, tmp_path):
-    asked.answers = {"0 + 0": "It is 0.", "1 + 1": "#### 2", "2 + 2": "The answer is 5.", "Half of $1$": r"$\boxed{0.5}$",
-                     "Which?": "(B)", "figs": "8 figs.", "prime": "2, 3", "x + y": "So x = 3. The answer is 3"}  # fmt: skip
+    asked.answers = {
+        "0 + 0": "It is 0.",
+        "1 + 1": "#### 2",
+        "2 + 2": "The answer is 5.",
+        "Half of $1$": r"$\boxed{0.5}$",
+        "Which?": "(B)",
+        "figs": "8 figs.",
+        "prime": "2, 3",
+        "x + y": "So x = 3. The answer is 3",
+    }
     made = make_run(tmp_path, folder)
     made.config.evaluation.benchmarks = SIX
     results = evaluate(made)
     assert list(results["benchmarks"]) == SIX.split(",")
     accuracies = {name: found["accuracy"] for name, found in results["benchmarks"].items()}
-    assert accuracies == {"gsm8k": 0.4, "math": 1 / 3, "numglue": 0.5, "svamp": 1, "mathematics": 1, "simuleq": 1}
+    assert accuracies == {
+        "gsm8k": 0.4,
+        "math": 1 / 3,
+        "numglue": 0.5,
+        "svamp": 1,
+        "mathematics": 1,
+        "simuleq": 1,
+    }
     assert results["averages"]["in_domain"]["accuracy"] == pytest.approx((0.4 + 1 / 3 + 0.5) / 3)
     assert results["averages"]["out_of_domain"]["accuracy"] == 1
     assert results["overall"]["accuracy"] == pytest.approx((0.4 + 1 / 3 + 0.5 + 3) / 6)
@@ -184,7 +208,7 @@ def test_what_was_answered_before_a_kill_is_not_asked_again(asked, folder, tmp_p
     asked.stop_after = math.inf
     assert evaluate(broken) == whole
     assert len(asked.calls) == number_of_calls
-    assert sorted(sum(asked.calls[:3], [])) == [0, 1, 2, 3, 4]
+    assert sorted(n for call in asked.calls[:3] for n in call) == [0, 1, 2, 3, 4]
     file = "evaluation/untuned/gsm8k/predictions.jsonl"
     assert (broken.workdir / file).read_bytes() == (unbroken.workdir / file).read_bytes()
     assert not (broken.workdir / "evaluation/untuned/gsm8k/parts").exists()
@@ -226,6 +250,28 @@ def test_rows_in_the_pools_schema_and_the_embedded_set(asked, tmp_path):
     embedded.config.evaluation.update(benchmarks="gsm8k", path="synthetic")
     embedded.config.evaluation.benchmarks = ""
     assert evaluate(embedded)["benchmarks"]["synthetic"]["num_examples"] == 3
+
+
+def test_summaries_get_metrics_instead_of_verdicts(asked, tmp_path):
+    file = tmp_path / "held.jsonl"
+    rows = [{"instruction": f"Finding {n}", "output": f"No acute finding in region {n}."} for n in range(6)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked.answers = {f"Finding {n}": f"No finding in region {n}." for n in range(4)}
+    made = make_run(tmp_path / "run", tmp_path, metrics="bleu,rouge")
+    made.config.evaluation.update(benchmarks="", path=str(file))
+    results = evaluate(made)
+    assert "accuracy" not in results["overall"]
+    metrics = results["overall"]["metrics"]
+    assert set(metrics) == {"bleu", "rouge1", "rouge2", "rougeL"}
+    assert metrics["rouge1"]["interval"][0] < metrics["rouge1"]["score"] < 100
+    assert all(p.correct is None for p in predictions(made, "pool"))
+    header, (cells,) = benchmark_table({"s2l": results})
+    assert header == ["model", "BLEU", "ROUGE-1", "ROUGE-2", "ROUGE-L"]
+    assert cells[0] == "s2l"
+    assert "–" in cells[1]
+    page = render_report({"evaluations": {"s2l": results}}, None, [], {})
+    assert "ROUGE-L" in page
+    assert cells[4] in page
 
 
 def test_names_and_paths(folder, tmp_path):
@@ -285,7 +331,9 @@ def test_a_stored_file_is_graded_again(asked, folder, tmp_path, capsys):
 
 def test_answers_from_elsewhere_are_graded(tmp_path, capsys):
     file = tmp_path / "answers.jsonl"
-    file.write_text('{"response": "so 12 apples", "reference": "#### 12"}\n{"response": "13", "reference": "12"}\n')
+    file.write_text(
+        '{"response": "so 12 apples", "reference": "#### 12"}\n{"response": "13", "reference": "12"}\n'
+    )
     assert regrade([str(file), "--benchmark", "gsm8k", "--out", str(tmp_path / "out.jsonl")]) == 0
     assert "50.0 %" in capsys.readouterr().out
     assert [p.correct for p in read_predictions(tmp_path / "out.jsonl")] == [True, False]
@@ -300,7 +348,9 @@ def test_answers_from_elsewhere_are_graded(tmp_path, capsys):
 
 def test_predictions_survive_json():
     program = ProgramRun("print(1)", "1\n", "")
-    made = Prediction(1, "s", "l", "t", "p", "r", 2, program, Response("p", "r", 2, program), "1", "1", "1", True, "x", None)
+    made = Prediction(
+        1, "s", "l", "t", "p", "r", 2, program, Response("p", "r", 2, program), "1", "1", "1", True, "x", None
+    )
     assert Prediction.from_json(json.loads(json.dumps(made.as_json()))) == made
 
 
@@ -312,7 +362,9 @@ def test_needs_text():
 
 
 def test_exact_answers_follow_the_mark():
-    verdicts = grade_responses("exact", [Response("", "so #### 12.", 0), Response("", "12 apples", 0)], ["12", "12"])
+    verdicts = grade_responses(
+        "exact", [Response("", "so #### 12.", 0), Response("", "12 apples", 0)], ["12", "12"]
+    )
     assert [v.correct for v in verdicts] == [True, False]
 
 
@@ -342,7 +394,9 @@ def test_known_intervals():
 
 def test_tables_show_intervals_and_averages():
     def row(number, correct):
-        return Prediction(number, "x", f"Level {number % 2}", "", "", "", 0, None, None, "", "", "", correct, "", None)
+        return Prediction(
+            number, "x", f"Level {number % 2}", "", "", "", 0, None, None, "", "", "", correct, "", None
+        )
 
     found = [row(n, n < 3) for n in range(4)]
     of = {name: summarise(found) | {"domain": domain} for name, domain in (("gsm8k", "in"), ("svamp", "out"))}
@@ -400,7 +454,13 @@ def check_pipeline(results, workdir, rows):
             assert [p.shots for p in stored] == [1] * len(stored)
             assert all(p.correct is not None and p.prompt and p.reason for p in stored)
     page = (workdir / "report" / "index.html").read_text()
-    for text in ("in-domain mean", "out-of-domain mean", "simuleq", "Benchmarks by level and type", "Level 2"):
+    for text in (
+        "in-domain mean",
+        "out-of-domain mean",
+        "simuleq",
+        "Benchmarks by level and type",
+        "Level 2",
+    ):
         assert text in page
 
 

@@ -7,7 +7,13 @@ from s2l_jax.analysis.runs import finite_number
 from s2l_jax.analysis.table import NOT_MEASURED
 
 _AVERAGES = (("in_domain", "in-domain mean"), ("out_of_domain", "out-of-domain mean"))
-_METRICS = {"bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bertscore": "BERTScore"}
+_METRICS = {
+    "bleu": "BLEU",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "bertscore": "BERTScore",
+}
 _DOMAINS = ("in", "out", "")
 
 Table = tuple[list[str], list[list[str]]]

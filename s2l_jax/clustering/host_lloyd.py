@@ -123,9 +123,10 @@ class _Run:
         centroids = np.pad(self.centroids, ((0, extra), (0, 0)))
 
         def change(which: slice, points: np.ndarray) -> Float[np.ndarray, "k c"]:
-            padded = np.pad(points, ((0, self._size - len(points)), (0, 0)))
-            new = np.asarray(_nearest(padded, self._offset, centroids, halves))[: len(points)]
             old = self.labels[which]
+            if missing := self._size - len(points):
+                points = np.pad(points, ((0, missing), (0, 0)))
+            new = np.asarray(_nearest(points, self._offset, centroids, halves))[: len(old)]
             changed = np.flatnonzero(new != old)
             values = points[changed] - self._offset
             weights = None if self._rows.weights is None else self._rows.weights[which][changed]

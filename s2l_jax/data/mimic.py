@@ -49,8 +49,8 @@ _HEADINGS = {
     _FINDINGS: r"(?:[A-Z]+ ){0,3}FINDINGS?",
     _IMPRESSION: r"(?:FINAL |OVERALL )?(?:IMPRESSIONS?|CONCLUSIONS?)",
     "other": (
-        r"(?:CLINICAL )?(?:INDICATIONS?|HISTORY|INFORMATION)|COMPARISONS?|TECHNIQUES?|PROCEDURE|REASON[A-Z ]*|"
-        r"EXAM(?:INATION)?|STUDY|RECOMMENDATIONS?|ADDENDUM|WET READ[A-Z ]*|PROVISIONAL [A-Z ]*(?:\(PFI\))?|"
+        r"(?:CLINICAL )?(?:INDICATIONS?|HISTORY|INFORMATION)|COMPARISONS?|TECHNIQUES?|PROCEDURE|REASON[A-Z ]*"
+        r"|EXAM(?:INATION)?|STUDY|RECOMMENDATIONS?|ADDENDUM|WET READ[A-Z ]*|PROVISIONAL [A-Z ]*(?:\(PFI\))?|"
         r"(?:ADMITTING |UNDERLYING )?(?:DIAGNOSIS|MEDICAL CONDITION)|ATTENDING[A-Z ]*|NOTIFICATION"
     ),
 }
@@ -60,8 +60,12 @@ _HEADING = re.compile(
     + r")[ \t]*:",
     re.MULTILINE | re.IGNORECASE,
 )
-_PAGE_BREAK = re.compile(r"\(Over\).*?(?:\(Cont\)|\Z)", re.DOTALL)  # the head of the note again, between pages
-_END = re.compile(r"^[ \t]*[_=\-*]{5,}[ \t]*$|^[ \t]*(?:DR\.|Electronically signed)", re.MULTILINE | re.IGNORECASE)
+_PAGE_BREAK = re.compile(
+    r"\(Over\).*?(?:\(Cont\)|\Z)", re.DOTALL
+)  # the head of the note again, between pages
+_END = re.compile(
+    r"^[ \t]*[_=\-*]{5,}[ \t]*$|^[ \t]*(?:DR\.|Electronically signed)", re.MULTILINE | re.IGNORECASE
+)
 _MASKED = re.compile(r"\[\*\*.*?\*\*\]", re.DOTALL)  # what de-identification took out
 
 _MODALITIES = (
@@ -143,9 +147,7 @@ class ReportReader:
             if report is not None:
                 yield report
 
-    def _filtered(
-        self, place: str, note: Mapping[str, str], seen: set[bytes]
-    ) -> tuple[int, Report | None]:
+    def _filtered(self, place: str, note: Mapping[str, str], seen: set[bytes]) -> tuple[int, Report | None]:
         """How many filters a note passes, and the report when it passes them all."""
         if note["CATEGORY"].strip() != "Radiology":
             return 0, None
@@ -173,8 +175,8 @@ class ReportReader:
         source = source_of(note["DESCRIPTION"])
         if self._wanted and source not in self._wanted:
             return 8, None
-        numbers = (_number(place, note, column) for column in ("ROW_ID", "SUBJECT_ID"))
-        return 9 if self._wanted else 8, Report(*numbers, source, findings[0], impressions[0])
+        row, patient = (_number(place, note, column) for column in ("ROW_ID", "SUBJECT_ID"))
+        return 9 if self._wanted else 8, Report(row, patient, source, findings[0], impressions[0])
 
 
 def split_sections(text: str) -> list[tuple[str, str]]:
@@ -220,8 +222,8 @@ def _notes(path: str) -> Iterator[tuple[str, dict[str, str]]]:
             for number, row in enumerate(reader, 1):
                 if len(row) != len(header):
                     raise InputError(
-                        f"{path}: note {number} (up to line {reader.line_num}) has {len(row)} columns, the header "
-                        f"{len(header)}: the file is damaged; compare its checksum with PhysioNet's."
+                        f"{path}: note {number} (up to line {reader.line_num}) has {len(row)} columns, the "
+                        f"header {len(header)}: the file is damaged; compare its checksum with PhysioNet's."
                     )
                 yield f"{path}: note {number}", {name: row[i] for name, i in at.items()}
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
@@ -288,7 +290,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     bounds = Lengths()
     parser.add_argument("notes", help="NOTEEVENTS.csv or NOTEEVENTS.csv.gz of MIMIC-III 1.4")
     parser.add_argument("--out", required=True, help="folder to write to")
-    parser.add_argument("--sources", default="", help="keep these alone, such as 'CT head,CT chest'; default all")
+    parser.add_argument(
+        "--sources", default="", help="keep these alone, such as 'CT head,CT chest'; default all"
+    )
     for field in dataclasses.fields(Lengths):
         default = getattr(bounds, field.name)
         flag = "--" + field.name.replace("_", "-")

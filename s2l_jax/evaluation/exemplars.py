@@ -25,20 +25,22 @@ _WORDS = (
         "pages_a_week = 5 * 15 + 2 * 30\nprint(540 / pages_a_week)",
     ),
     Exemplar(
-        "A jacket costs $80. In a sale it is 15% off, and Tom has a voucher for another $5. What does Tom pay?",
+        "A jacket costs $80. In a sale it is 15% off, and Tom has a voucher for another $5. What does "
+        "he pay?",
         "15% of 80 is 0.15 * 80 = 12, so the sale price is 80 - 12 = 68. With the voucher he pays "
         "68 - 5 = 63 dollars. The answer is 63",
         "price = 80\nprice -= 0.15 * price\nprice -= 5\nprint(price)",
     ),
     Exemplar(
-        "Two pumps fill a pool of 900 litres. One gives 40 litres a minute and the other 35. How long do they "
-        "take together, in minutes?",
-        "Together they give 40 + 35 = 75 litres a minute, so they take 900 / 75 = 12 minutes. The answer is 12",
+        "Two pumps fill a pool of 900 litres. One gives 40 litres a minute and the other 35. How long do "
+        "they take together, in minutes?",
+        "Together they give 40 + 35 = 75 litres a minute, so they take 900 / 75 = 12 minutes. "
+        "The answer is 12",
         "rate = 40 + 35\nprint(900 / rate)",
     ),
     Exemplar(
-        "Ella is 3 times as old as her brother. In 6 years she will be twice as old as he is then. How old is "
-        "Ella?",
+        "Ella is 3 times as old as her brother. In 6 years she will be twice as old as he is then. How old "
+        "is Ella?",
         "Let her brother be b, so Ella is 3b. In 6 years 3b + 6 = 2(b + 6), which gives b = 6. Ella is "
         "3 * 6 = 18. The answer is 18",
         "from sympy import solve, symbols\nb = symbols('b')\nbrother = solve(3 * b + 6 - 2 * (b + 6), b)[0]\n"
@@ -55,7 +57,8 @@ _CHOICES = (
     Exemplar(
         "A marble rolls 40 cm on carpet and 95 cm on tile. Which surface slows it more? \n"
         "Answer Choices: (A) tile (B) carpet",
-        "It comes to rest sooner on carpet, since 40 is less than 95, so carpet slows it more. The answer is B",
+        "It comes to rest sooner on carpet, since 40 is less than 95, so carpet slows it more. "
+        "The answer is B",
         "distance = {'A': 95, 'B': 40}\nprint(min(distance, key=distance.get))",
     ),
 )
@@ -63,19 +66,21 @@ _CHOICES = (
 _EQUATIONS = (
     Exemplar(
         "A farm has hens and goats, 30 animals with 84 legs. How many hens are there? How many goats?",
-        "Let h be the hens and g the goats: h + g = 30 and 2h + 4g = 84. Then 2g = 84 - 60 = 24, so g = 12 and "
-        "h = 18. The answer is 18",
+        "Let h be the hens and g the goats: h + g = 30 and 2h + 4g = 84. Then 2g = 84 - 60 = 24, so g = 12 "
+        "and h = 18. The answer is 18",
         "from sympy import solve, symbols\nh, g = symbols('h g')\n"
         "solution = solve([h + g - 30, 2 * h + 4 * g - 84], [h, g])\nprint(solution[h])",
     ),
     Exemplar(
         "The sum of two numbers is 47 and their difference is 9. What is the larger number?",
         "Adding x + y = 47 and x - y = 9 gives 2x = 56, so x = 28. The answer is 28",
-        "from sympy import solve, symbols\nx, y = symbols('x y')\nsolution = solve([x + y - 47, x - y - 9], [x, y])\n"
+        "from sympy import solve, symbols\nx, y = symbols('x y')\n"
+        "solution = solve([x + y - 47, x - y - 9], [x, y])\n"
         "print(solution[x])",
     ),
     Exemplar(
-        "Adults pay 9 dollars and children 4 dollars. 50 tickets brought in 325 dollars. How many adults came?",
+        "Adults pay 9 dollars and children 4 dollars. 50 tickets brought in 325 dollars. How many "
+        "adults came?",
         "With a adults, 9a + 4(50 - a) = 325, so 5a = 125 and a = 25. The answer is 25",
         "from sympy import solve, symbols\na = symbols('a')\nprint(solve(9 * a + 4 * (50 - a) - 325, a)[0])",
     ),
@@ -128,8 +133,8 @@ _LATEX = (
         "import math\nprint(math.comb(7, 2))",
     ),
     Exemplar(
-        r"A fair coin is tossed 3 times. What is the probability of exactly one head? Express your answer as a "
-        r"common fraction.",
+        r"A fair coin is tossed 3 times. What is the probability of exactly one head? Express your answer as "
+        r"a common fraction.",
         r"3 of the 8 equally likely outcomes have one head, so it is $\frac{3}{8}$. The answer is "
         r"$\boxed{\frac{3}{8}}$.",
         "from sympy import Rational, binomial\nprint(binomial(3, 1) * Rational(1, 8))",

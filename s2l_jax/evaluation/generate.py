@@ -155,7 +155,7 @@ class _Batch:
                 self._owner[row], self._lengths[row] = numbers.flat[at], len(prompt)
         put = functools.partial(_put, sharding=row_sharding(self._mesh))
         lengths = np.array([len(prompt) for prompt in chosen], np.int32)
-        named = np.array([self._named[n] if n >= 0 else -1 for n in numbers.flat], np.int32)
+        named = np.array([self._named[int(n)] if n >= 0 else -1 for n in numbers.flat], np.int32)
         fresh = self._programs.prefill(self._params, put(tokens), put(lengths), put(named))
         self._make_room(int(self._lengths.max()))
         self._rows = self._programs.insert(self._rows, fresh, put(places))

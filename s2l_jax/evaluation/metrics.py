@@ -98,8 +98,8 @@ def _bertscore(responses: Sequence[str], references: Sequence[str], model: str) 
             values[said] = score(*of, verbose=False, **options)[2].numpy()
     except (OSError, ValueError, OverflowError) as error:  # the last: a tokeniser without model_max_length
         raise InputError(
-            f"evaluation.metrics: bertscore cannot load its model ({error}). Set evaluation.bertscore_model to "
-            "a hub id or a directory with the model and its tokeniser, whose tokenizer_config.json has a "
+            f"evaluation.metrics: bertscore cannot load its model ({error}). Set evaluation.bertscore_model "
+            "to a hub id or a directory with the model and its tokeniser, whose tokenizer_config.json has a "
             "model_max_length."
         ) from error
     return {"bertscore": _mean(values) | {"model": model or "default for English"}}
@@ -118,8 +118,8 @@ def _bert_score() -> Callable[..., Any]:
         from bert_score import score
     except ImportError as error:
         raise InputError(
-            f"evaluation.metrics: bertscore needs PyTorch and bert-score ({error}): pip install bert-score, or "
-            "leave it out."
+            f"evaluation.metrics: bertscore needs PyTorch and bert-score ({error}): pip install bert-score, "
+            "or leave it out."
         ) from None
     return score
 

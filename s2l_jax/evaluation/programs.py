@@ -1,7 +1,9 @@
 """Running the Python programs that models write: each in a confined child process, with limits."""
 
 import ast
+import atexit
 import dataclasses
+import functools
 import re
 import textwrap
 import warnings
@@ -98,7 +100,9 @@ class ProgramPool:
 
 
 def run_program(code: str, timeout: float = TIMEOUT) -> ProgramResult:
-    """Run one Python source in a process of its own; many go faster through a `ProgramPool`.
+    """Run one Python source in a confined process; a `ProgramPool` runs several at a time.
+
+    The first call starts the warm process that later ones fork from; it ends with this process.
 
     Args:
       code: any text.
@@ -107,8 +111,14 @@ def run_program(code: str, timeout: float = TIMEOUT) -> ProgramResult:
     Raises:
       InputError: the machine cannot isolate programs.
     """
-    with ProgramPool(1) as pool:
-        return pool.run([code], timeout)[0]
+    return _shared_pool().run([code], timeout)[0]
+
+
+@functools.cache
+def _shared_pool() -> ProgramPool:
+    pool = ProgramPool(1)
+    atexit.register(pool.close)
+    return pool
 
 
 def extract_program(response: str) -> str | None:

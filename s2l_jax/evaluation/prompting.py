@@ -10,6 +10,7 @@ from s2l_jax.data.chat import CHAT
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.data.pool_messages import Message, single_turn
+from s2l_jax.data.pool_sources import find_sources
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import tokenize_prompts
 from s2l_jax.errors import InputError
@@ -76,7 +77,7 @@ class Asking:
 
     def stops(self) -> tuple[str, ...]:
         """Texts with which an answer has run on into another task or example."""
-        stops = _NEXT_TASK.get(self.template, ())
+        stops: tuple[str, ...] = _NEXT_TASK.get(self.template, ())
         if self.shots and self.template != CHAT:
             probes = (render(self.template, PoolRow(0, t, "", "", "", {}, ""), None)[0] for t in "ab")
             first, second = probes
@@ -125,8 +126,9 @@ def read_examples(
     kind = "a program" if program else "a worked answer"
     if path:
         rows = [r for r in _training_rows(which, path, fields) if _is_program(r.output) == program]
-        drawn = visit_order(np.arange(min(shots + 1, len(rows))), len(rows), seed=seed) if rows else []
-        rows, place = [rows[i] for i in drawn], path
+        count = min(shots + 1, len(rows))
+        rows = [rows[i] for i in visit_order(np.arange(count), len(rows), seed=seed)] if rows else []
+        place = path
     else:
         written = EXEMPLARS.get(which.name, ())
         rows = [PoolRow(0, e.question, "", e.program if program else e.text, "", {}, "") for e in written]
@@ -153,8 +155,6 @@ def _training_rows(which: Benchmark, path: str, fields: FieldMap) -> list[PoolRo
 
 
 def _in_pool_schema(path: str, fields: FieldMap) -> bool:
-    from s2l_jax.data.pool_sources import find_sources
-
     first = next((raw.value for source in find_sources(path, "auto", "train") for raw in source()), None)
     return isinstance(first, dict) and {fields.instruction, fields.output} <= set(first)
 

@@ -42,7 +42,8 @@ def read_predictions(path: epath.PathLike) -> list[Prediction]:
         for field in ("response", "reference"):
             if not isinstance(row.get(field), str):
                 raise InputError(
-                    f'{raw.place}: its "{field}" is {row.get(field)!r}, and must be text; the row has {quoted(row)}.'
+                    f'{raw.place}: its "{field}" is {row.get(field)!r}, and must be text; the row has '
+                    f"{quoted(row)}."
                 )
         known = {"id": number, "source": "all", "level": "", "type": "", "prompt": "", "shots": 0}
         predictions.append(Prediction.from_json(known | row))

@@ -57,7 +57,7 @@ class Prediction:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Prediction":
         """What `as_json` gave."""
-        fields = {f.name: value.get(f.name) for f in dataclasses.fields(cls)}
+        fields: dict[str, Any] = {f.name: value.get(f.name) for f in dataclasses.fields(cls)}
         if program := fields["program"]:
             fields["program"] = ProgramRun(**program)
         if attempt := fields["attempt"]:

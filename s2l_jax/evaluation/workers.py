@@ -81,6 +81,9 @@ class WorkerPool:
                         answers[number] = lost(f"its process died ({error or 'no answer'})")
             except BaseException as error:
                 failures.append(error)
+                if worker is not None:  # it may be about to answer what nobody waits for any more
+                    worker.close()
+                    worker = None
             finally:
                 self._idle.put(worker)
 
@@ -128,8 +131,10 @@ class _Worker:
         try:
             self._process, self.layers = _start(kind, layers, self._folder)
         except BaseException:
-            os.rmdir(self._folder)
+            self._remove_folder()
             raise
+        if "namespaces" in self.layers:  # programs write in a folder that is in there alone
+            self._remove_folder()
 
     def ask(self, request: Any, seconds: float) -> Any:
         requests, answers = _pipes(self._process)
@@ -138,6 +143,9 @@ class _Worker:
 
     def close(self) -> None:
         _end(self._process)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
         with contextlib.suppress(OSError):
             scratch.wipe(self._folder)
 

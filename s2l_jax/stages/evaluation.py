@@ -38,16 +38,18 @@ def evaluate_all(run: Run) -> None:
         return
     settings = {each.which.name: _settings(run, each) for each in benchmarks}
     for name in (UNTUNED, *target_names(run)):
-        waiting = []
-        for each in benchmarks:
-            where = folder(run, name) / each.which.name
-            record = Record(where, f"evaluation/{name}/{each.which.name}", settings[each.which.name])
-            if not record.done:
-                waiting.append((each, record))
-        if waiting:
+
+        def record(each: Wanted, name: str = name) -> Record:
+            benchmark = each.which.name
+            return Record(
+                folder(run, name) / benchmark, f"evaluation/{name}/{benchmark}", settings[benchmark]
+            )
+
+        # All settings are compared before the first answer; a record's time counts from when it is made.
+        if waiting := [each for each in benchmarks if not record(each).done]:
             model, tokenizer = _model(run, name)
-            for each, record in waiting:
-                _evaluate_one(run, name, each, record, model, tokenizer)
+            for each in waiting:
+                _evaluate_one(run, name, each, record(each), model, tokenizer)
             del model
 
 
@@ -144,8 +146,11 @@ def _answers(
                 progress=done,
             )
 
+        def shown(done: int, settled: int = len(problems) - len(numbers)) -> None:
+            progress.update(settled + done)
+
         kind = "program" if program else "text"
-        texts = parts.responses(kind, numbers, ask, progress.update)
+        texts = parts.responses(kind, numbers, ask, shown)
         ran = parts.program_runs(kind, texts) if config.run_programs else [None] * len(texts)
         for n, text, one in zip(numbers, texts, ran, strict=True):
             found[n] = Response(prompts[n].text, text, prompts[n].shots, one)

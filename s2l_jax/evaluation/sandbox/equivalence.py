@@ -1,9 +1,15 @@
 """Whether two mathematical expressions are equal: math-verify, in a child that can be killed."""
 
+import dataclasses
 import logging
 import re
 from typing import Any
 
+_NAMES = "pi|sqrt|sin|cos|tan|log|ln|exp|infty"  # that plain text has without a backslash
+# Units in plain text; one letter, or two without meaning, is a name: 3ab is no number of ab.
+_UNITS = r"(?:cm|mm|km|kg|ft|lb|oz|ml|mph)(?![A-Za-z])"
+_UNIT_WORDS = rf"(?!(?:{_NAMES})\b)[A-Za-z]{{3,}}(?:\s+[A-Za-z]{{2,}})*"
+_UNIT_POWER = r"(?:\s*\^\s*\{?\d\}?)?\.?"
 _SUBSTITUTIONS = [
     (re.compile(pattern), by)
     for pattern, by in (
@@ -15,12 +21,13 @@ _SUBSTITUTIONS = [
         (r",(?:\s*,)+", ","),
         (r"\\[dt]?frac\s*(\\[A-Za-z]+)\s*(\d)", r"\\frac{\1}{\2}"),
         (r"\\(?:text|mbox|textbf|mathrm|textrm|operatorname)\s*\{[^{}]*\}(?:\s*\^\s*(?:\{\d\}|\d))?\s*$", ""),
+        (rf"(?<=[\d}}])(?:\s*{_UNITS}|\s+{_UNIT_WORDS}){_UNIT_POWER}\s*$", ""),
         (r"^\s*[A-Za-z]\s*(?:\\in(?![a-z])|∈)", ""),
         (r"\*\*\s*\(([^()]*)\)", r"^{\1}"),
         (r"\*\*\s*(-?\w+)", r"^{\1}"),
         (r"\*", r" \\cdot "),
         (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"(?<![\\A-Za-z])(pi|sqrt|sin|cos|tan|log|ln|exp|infty)(?![A-Za-z])", r"\\\1"),
+        (r"(?<![\\A-Za-z])(" + _NAMES + r")(?![A-Za-z])", r"\\\1"),
         (r"(?<![\w.])(\d+)\s+(\d+/\d+)(?![\d/])", r"(\1+\2)"),
         (r"(?<![\w.}])(\d+)\s*(\\[dt]?frac\{\d+\}\{\d+\}|\\[dt]?frac\s?\d\d)", r"(\1+\2)"),
     )
@@ -63,9 +70,11 @@ def compare(answer: str, expected: str) -> tuple[bool, str]:
 def _parsed(text: str) -> list[Any]:
     import math_verify
 
+    # Its rules for units take the h of 15h for hours; `latex` removes those that are words.
+    rules = dataclasses.replace(math_verify.LatexExtractionConfig().normalization_config, units=False)
     return math_verify.parse(
         f"${latex(text)}$",
-        [math_verify.LatexExtractionConfig()],
+        [math_verify.LatexExtractionConfig(normalization_config=rules)],
         fallback_mode="no_fallback",
         parsing_timeout=None,
     )
