@@ -125,12 +125,18 @@ def _ott(rows: np.ndarray, first: np.ndarray, iterations: int) -> tuple[np.ndarr
     import jax
     from ott.tools import k_means
 
-    def given(*_: object) -> np.ndarray:
-        return first
+    def given(*_: object) -> jax.Array:
+        return jax.numpy.asarray(first)
 
     # No early stop: all others do as many iterations as they are told.
     found = k_means.k_means(
-        rows, len(first), init=given, n_init=1, tol=0.0, min_iterations=iterations, max_iterations=iterations
+        jax.numpy.asarray(rows),
+        len(first),
+        init=given,
+        n_init=1,
+        tol=0.0,
+        min_iterations=iterations,
+        max_iterations=iterations,
     )
     return tuple(map(np.asarray, jax.block_until_ready((found.assignment, found.centroids))))
 

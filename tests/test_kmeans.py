@@ -1,6 +1,7 @@
 """k-means: the same as scikit-learn's, and what it does with awkward rows."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from s2l_jax.clustering import KMeans, adjusted_rand_index, count_distinct, fitting, rescaled
 from s2l_jax.clustering import kmeans as kmeans_module
+from s2l_jax.clustering.lloyd import lloyd
 from s2l_jax.clustering.rows import bucket
 from s2l_jax.clustering.seeding import kmeans_plus_plus
 from s2l_jax.errors import InputError
@@ -144,6 +146,22 @@ def test_eight_devices_give_the_same_clustering(monkeypatch, engine):
     one, eight = KMeans(7).fit(rows), KMeans(7).fit(sharded(rows))
     assert np.array_equal(one.labels_, eight.labels_)
     assert adjusted_rand_index(eight.labels_, which) == 1.0
+
+
+def test_an_iteration_meets_once_over_devices():
+    """One all-reduce of the sums and counts together; rows are never gathered."""
+    rows = sharded(decaying_curves(4096))
+    weights = jax.device_put(np.ones(4096, np.float32), NamedSharding(rows.sharding.mesh, rows.sharding.spec))
+    compiled = lloyd.lower(
+        rows, weights, jnp.ones((1, 5, 12)), jnp.zeros(12), 5, 20, 0.0, shards=8, chunk_rows=256
+    ).compile()
+    collectives = re.findall(
+        r"= \w+\[([\d,]*)\]\S* (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\(",
+        compiled.as_text(),
+    )
+    sizes = [(kind, tuple(map(int, filter(None, shape.split(","))))) for shape, kind in collectives]
+    assert sizes.count(("all-reduce", (5, 12 + 1))) == 1
+    assert max(math.prod(shape) for _, shape in sizes) == 5 * 13
 
 
 def test_rows_of_weight_zero_count_for_nothing_on_a_mesh():
