@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from s2l_jax.clustering.streaming import Refresh
-from s2l_jax.config import default
+from s2l_jax.config import default, run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
+from s2l_jax.selection import SelectionInputs, select
 from s2l_jax.stages.trajectories import Columns
 from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.trajectories.load import load_trajectories
@@ -99,3 +100,14 @@ def test_training_losses_have_no_sweeps_to_stop_after(stopping, tmp_path):
     stopping.trajectories.source = "train"
     with pytest.raises(InputError, match="stop_when_stable is for sweeps"):
         run_pipeline(stopping, tmp_path, stages=STAGES)
+
+
+def test_selection_clusters_the_columns_anew(stopping, tmp_path):
+    """The running clustering says when to stop and nothing else: its labels are not selection's."""
+    stopping.selection.runs.s2l = run(method="s2l", budget=40, stratify_by="none", train_target=False)
+    run_pipeline(stopping, tmp_path, stages=["pool", "proxy", "selection"])
+    columns = load_trajectories(tmp_path / "trajectories.zarr")
+    assert columns.losses.shape == (160, 3)
+    inputs = SelectionInputs(trajectories=columns.losses, ids=columns.ids)
+    fresh = select(inputs, 40, num_clusters=3, stratify_by="none", seed=stopping.seed)
+    assert np.array_equal(np.load(tmp_path / "selection" / "s2l" / "indices.npy"), fresh.indices)
