@@ -43,9 +43,12 @@ def main(argv: list[str]) -> None:
     import jax
 
     from s2l_jax.parallel import processes
+    from s2l_jax.parallel.compilation import CompileTime, keep_programs
     from s2l_jax.parallel.host_memory import keep_freed_memory
 
     processes.start()
+    keep_programs()
+    compiling = CompileTime()
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     from s2l_jax.pipeline import STAGES, run_pipeline
@@ -53,6 +56,7 @@ def main(argv: list[str]) -> None:
     name = config.name or pathlib.Path(file).stem
     workdir = _WORKDIR.value or f"runs/{name}"
     run_pipeline(config, workdir, stages=_STAGES.value or STAGES, name=name)
+    compiling.report()
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -1,6 +1,9 @@
 """How alike the subsets are that full sweeps, a slice, and training's own losses lead to.
 
-    python benchmarks/agreement.py --config=quickstart --workdir=/tmp/agreement
+    python benchmarks/agreement.py --config=quickstart --workdir=runs/agreement
+    python benchmarks/agreement.py --config=math_pythia70m --workdir=runs/agreement_math \
+        --pool=pool.jsonl --limit=8000 --set proxy.init=random --set proxy.model_config=config.json \
+        --set proxy.tokenizer=DIRECTORY --set trajectories.cadence=even --set selection.budget=800
 
 Trains the proxy of a config twice (the second time with trajectories.source=train; no targets) and sweeps
 the first one's snapshots over a slice. Every way is then compared with full sweeps, under the same seed: the
@@ -9,10 +12,12 @@ and the Jaccard index of the subsets. Other seeds, and random subsets, say what 
 """
 
 import argparse
+import ast
 import pathlib
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from s2l_jax import config as configs
 from s2l_jax import load_trajectories
@@ -21,6 +26,13 @@ from s2l_jax.pipeline import run_pipeline
 from s2l_jax.selection import Selection, SelectionInputs, jaccard, select
 from s2l_jax.stages.choosing import select_from_slice
 from s2l_jax.trajectories.slices import rows_in_pool
+
+
+def _set(config: ConfigDict, field: str, value: str) -> None:
+    *parents, name = field.split(".")
+    for parent in parents:
+        config = config[parent]
+    config[name] = value if isinstance(config[name], str) else ast.literal_eval(value)
 
 
 def main() -> None:
@@ -32,12 +44,16 @@ def main() -> None:
     parser.add_argument("--slice", type=float, default=0.25, help="share of the pool in the slice")
     parser.add_argument("--limit", type=int, default=0, help="rows of the pool; 0: all")
     parser.add_argument("--pool", default="", help="pool.path, where it is not the config's")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="other fields")
     options = parser.parse_args()
+    fields = dict(setting.split("=", 1) for setting in options.set)
 
     def record(name: str, stages: list[str], **trajectories: Any) -> Any:
         config = configs.load(options.config)
         config.pool.limit = options.limit
         config.pool.path = options.pool or config.pool.path
+        for field, value in fields.items():
+            _set(config, field, value)
         config.selection.runs = {}
         config.selection.runs.all = configs.run(method="full", train_target=False)
         config.selection.runs.s2l = configs.run(method="s2l", train_target=False)

@@ -1,0 +1,69 @@
+"""Compiled programs kept from run to run, and the time that compiling takes."""
+
+import hashlib
+import os
+import pathlib
+import platform
+import time
+
+import jax
+
+from s2l_jax.console import duration, say
+
+_COMPILED = "/jax/core/compile/backend_compile_duration"  # reading from the cache is counted too
+_FOUND = "/jax/compilation_cache/cache_hits"
+_KEPT = "/jax/compilation_cache/cache_misses"  # of programs that took long enough to be kept
+
+
+def keep_programs() -> None:
+    """Have JAX keep compiled programs on disk, unless its own settings say where or that it should not.
+
+    They go to `s2l_jax/programs` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache). Programs for
+    CPUs hold instructions of one kind of CPU, so each kind has a folder of its own there.
+    """
+    if jax.config.jax_compilation_cache_dir:  # as JAX_COMPILATION_CACHE_DIR sets it
+        return
+    base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = base / "s2l_jax" / "programs"
+    if jax.default_backend() == "cpu":
+        folder /= _kind_of_cpu()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+class CompileTime:
+    """Counts from when it is made what compiling takes."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.found = 0  # programs that the cache had
+        self.missed = 0  # those that it has from now on
+        self._start = time.monotonic()
+        jax.monitoring.register_event_duration_secs_listener(self._on_duration)
+        jax.monitoring.register_event_listener(self._on_event)
+
+    def report(self) -> None:
+        """Say what share of the time since the start went into compiling."""
+        if not self.seconds:
+            return
+        share = self.seconds / (time.monotonic() - self._start)
+        say(
+            f"compiling took {duration(self.seconds)}, {share:.0%} of this run; of its larger programs "
+            f"{self.missed} were new and {self.found} kept from earlier runs"
+        )
+
+    def _on_duration(self, event: str, seconds: float, **_: object) -> None:
+        if event == _COMPILED:
+            self.seconds += seconds
+
+    def _on_event(self, event: str, **_: object) -> None:
+        self.found += event == _FOUND
+        self.missed += event == _KEPT
+
+
+def _kind_of_cpu() -> str:
+    """A short name for the instructions that this CPU has."""
+    flags = platform.machine() + platform.processor()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        flags += next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
+    return hashlib.sha256(flags.encode()).hexdigest()[:12]

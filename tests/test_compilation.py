@@ -1,0 +1,48 @@
+"""Programs kept from run to run, and what is said of compiling."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+from s2l_jax.parallel.compilation import CompileTime, keep_programs
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+keep_programs()
+compiling = CompileTime()
+jax.jit(lambda x: jnp.sin(x @ x).sum())(jnp.ones((8, 8))).block_until_ready()
+compiling.report()
+"""
+
+
+def run(tmp_path, **env):
+    inherited = {n: v for n, v in os.environ.items() if n != "JAX_COMPILATION_CACHE_DIR"}
+    env = inherited | {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | env
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True, cwd=os.getcwd()
+    )
+    return done.stderr
+
+
+def numbers(said):
+    found = re.search(r"compiling took .*, \d+% of this run; .* (\d+) were new and (\d+) kept", said)
+    assert found, said
+    return int(found[1]), int(found[2])
+
+
+def test_a_second_run_finds_the_programs_of_the_first(tmp_path):
+    new, kept = numbers(run(tmp_path))
+    assert (new > 0, kept) == (True, 0)
+    assert list((tmp_path / "s2l_jax" / "programs").glob("*/*"))
+    assert numbers(run(tmp_path)) == (0, new)
+
+
+@pytest.mark.parametrize("setting", ["JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"])
+def test_jaxs_own_settings_come_first(tmp_path, setting):
+    value = str(tmp_path / "elsewhere") if setting.endswith("DIR") else "false"
+    run(tmp_path, **{setting: value})
+    assert not (tmp_path / "s2l_jax").exists()
+    assert (tmp_path / "elsewhere").exists() == setting.endswith("DIR")
