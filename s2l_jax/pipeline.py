@@ -55,6 +55,7 @@ def run_pipeline(
     run = Run(config, _absolute(workdir), mesh)
     device = jax.devices()[0]
     say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
+    _check_has_trajectories(run)
     models = _models(run, wanted)
     # Of other models in `models` the tokeniser alone is needed.
     if _trains_proxy(run, wanted):
@@ -185,6 +186,16 @@ def _absolute(workdir: epath.PathLike) -> epath.Path:
     except Exception as error:  # whatever the store's client raises
         raise InputError(f"--workdir={text}: the object store cannot be reached ({error}).") from error
     return epath.Path(text)
+
+
+def _check_has_trajectories(run: Run) -> None:
+    """With neither a pool nor trajectories there is nothing to choose from."""
+    config = run.config
+    if not (config.pool.path or config.trajectories.path or config.trajectories.snapshots):
+        raise InputError(
+            "pool.path and trajectories.path are both empty: set trajectories.path to losses measured "
+            "elsewhere (docs/trajectories.md), or pool.path to the rows to measure them on."
+        )
 
 
 def _check_paths(run: Run) -> None:

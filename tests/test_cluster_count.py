@@ -20,7 +20,7 @@ def groups(num_rows=600, num_clusters=6, spread=0.1, seed=0):
 
 def test_the_true_number_of_groups_stands_out():
     rows, _ = groups()
-    found = {c.num_clusters: c for c in compare_cluster_counts(rows, [3, 6, 12], repeats=4)}
+    found = {c.num_clusters: c for c in compare_cluster_counts(rows, np.array([3, 6, 12]), repeats=4)}
     assert found[6].silhouette > max(found[3].silhouette, found[12].silhouette)
     assert found[6].inertia < 0.2 * found[3].inertia
     assert found[12].inertia < found[6].inertia
@@ -57,8 +57,9 @@ def test_silhouette_is_scikit_learns(distance):
     ("options", "message"),
     [
         ({"counts": []}, r"from 2 up, got \[\]"),
-        ({"counts": [4, 1]}, r"from 2 up, got \[4, 1\]"),
-        ({"counts": [4], "repeats": 1}, "at least 2 repeats, got 1"),
+        ({"counts": [4, 4]}, r"different numbers from 2 up, got \[4, 4\]"),
+        ({"counts": [4, 1]}, "count to compare must be at least 2, got 1"),
+        ({"counts": [4], "repeats": 1}, "repeats of each cluster count must be at least 2, got 1"),
         ({"counts": [4, 700]}, "only 600 among 600"),
     ],
 )

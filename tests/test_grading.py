@@ -265,6 +265,12 @@ def test_yes_and_no(response, answer):
         (r"We get $$\frac{1}{2}$$ in the end.", r"\frac{1}{2}"),
         ("[sqrt(2), 3]\n", "[sqrt(2), 3]"),
         ("two lines\n3*sqrt(2)", "3*sqrt(2)"),
+        ("Therefore the value is 7 units.", "7 units"),
+        ("So x = 3*pi", "3*pi"),
+        ("I think 3/4", "3/4"),
+        ("He adds 3 to get 5", "5"),
+        ("It is even", "It is even"),
+        ("sin x + 2", "sin x + 2"),
         ("", None),
     ],
 )
@@ -336,6 +342,13 @@ EQUIVALENT = [
     (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}", "MATH: no"),
     ("10^{-3}", "0.001", ""),
     (r"\pm 2", "2, -2", "MATH: no"),
+    (r"\varnothing", r"\emptyset", "MATH: no"),
+    (r"0.1\overline{6}", r"\frac16", "MATH: no"),
+    ("6 m^2", "6", "MATH: no"),
+    ("6 in", r"6\text{ in}", "MATH: no"),
+    ("2 + 3*I", "2+3i", "MATH: no"),
+    ("oo", r"\infty", "MATH: no"),
+    ("101_{2}", "101_2", "MATH: no"),
     ("x < 3", "3 > x", "MATH: no"),
     ("4:30 P.M.", r"\text{4:30 p.m.}", ""),
     (r"1.5 \times 10^3", "1500", ""),
@@ -360,6 +373,10 @@ DIFFERENT = [
     ("12", "0.12", ""),
     (r"\sqrt{2}", r"-\sqrt{2}", ""),
     ("3ab", "3cd", ""),
+    ("101_3", "101_2", ""),
+    ("6m", "6", "math-verify: m is a unit"),
+    (r"0.\overline{3}", "0.3", ""),
+    ("-oo", r"\infty", ""),
     ("3 xy", "3 xz", ""),
     ("15*h", "15", ""),
     ("3", "3, 4", ""),
@@ -371,10 +388,10 @@ DIFFERENT = [
 
 def test_published_kinds_of_equivalence(grader):
     cases = [(a, b, True) for a, b, _ in EQUIVALENT] + [(a, b, False) for a, b, _ in DIFFERENT]
-    for form in ("{}", r"So we have $\boxed{{{}}}$."):
-        verdicts = grader.grade("math", [form.format(a) for a, _, _ in cases], [b for _, b, _ in cases])
-        wrong = [v for v, (_, _, same) in zip(verdicts, cases, strict=True) if v.correct != same]
-        assert not wrong
+    verdicts = grader.grade("math", [a for a, _, _ in cases], [b for _, b, _ in cases])
+    assert [v for v, (_, _, same) in zip(verdicts, cases, strict=True) if v.correct != same] == []
+    for (a, b, _), verdict in zip(cases, verdicts, strict=True):  # the same is compared, so found
+        assert grading._verdict("math", rf"So we have $\boxed{{{a}}}$.", b).answer == verdict.answer
 
 
 @pytest.mark.parametrize(
@@ -440,15 +457,22 @@ def test_grading_by_the_name_of_a_benchmark():
 
 # What is slow or hostile.
 
-_SLOW = ["9^{9^{9^{9}}}", r"\binom{1000000000}{100000000}", "10!!!!!!", "999999999!", "(x+y+z+w)^{200}"]
-_ODD = [
+_SLOW = [
     "(" * 900,
+    "9^{9^{9^{9}}}",
+    r"\binom{1000000000}{100000000}",
+    "10!!!!!!",
+    "999999999!",
+    "(x+y+z+w)^{200}",
+]
+_ODD = [
+    "(" * 200,  # the parser takes cubic time; what is too slow is in _SLOW
     r"\boxed{" * 500,
     r"\frac{" * 140,
     r"\sqrt{" * 140 + "2" + "}" * 140,
     "x" * 10**6,
     "1" * 10**6,
-    "1," * 10**5,
+    "1," * 10**4,
     "$" * 10**5,
     "answer is " * 10**4,
     "\0",
@@ -466,7 +490,7 @@ _ODD = [
 
 
 def test_slow_expressions_are_given_up():
-    with Grader(1, timeout=1) as grader:
+    with Grader(1, timeout=0.4) as grader:
         grader.grade("math", ["2x"], ["x+x"])
         begun = time.monotonic()
         verdicts = grader.grade("math", [*_SLOW, "2x"], [r"\frac{x}{2}+1"] * len(_SLOW) + ["x+x"])
@@ -484,6 +508,21 @@ def test_odd_responses_are_only_wrong(grader, answer_type):
     for odd in _ODD:
         grader.grade(answer_type, ["7"], [odd])
     assert grader.grade(answer_type, [reference], [reference])[0].correct
+
+
+_REPEATED = [
+    " ", "\u00a0", ".", ". ", "\\[", "\\(", "\\boxed{", "$", "$$", "**", "1 ", "1,", "1/", "1 and ",
+    "\\frac", "\\frac{1}",
+    "answer is ", "answer *", "(A", "\\text{", "a'", "in the ", "{", "[1,", "10^", "\\left", "Rs. ", "~",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", _REPEATED)
+def test_long_repetition_takes_no_child_and_no_quadratic_time(piece):
+    for text in (piece * 200_000, f"answer is 1{piece * 200_000}x"):
+        for answer_type, reference in (("number", "7"), ("math", r"\frac{x}{2}"), ("any", "two words")):
+            assert grading._verdict(answer_type, text, reference).reason
+            assert grading._verdict(answer_type, reference, text).reason
 
 
 @settings(max_examples=150, deadline=None)
@@ -527,7 +566,7 @@ def test_references_against_themselves(grader, data_dir, name):
 def test_references_against_another_row(grader, data_dir, name):
     references = _references(data_dir, name)
     if name == "math.jsonl":
-        references = references[::5]  # 1,000: expressions take milliseconds
+        references = references[::10]  # 500: expressions take milliseconds
     others = references[1:] + references[:1]
     verdicts = grader.grade(FILES[name][0], others, references)
     odd = [v for v in verdicts if v.correct and v.answer != v.expected]
@@ -545,7 +584,7 @@ def test_gsm8k_worked_answers(grader, data_dir):
 def test_expressions_of_math_without_the_quick_path(grader, data_dir, monkeypatch):
     references = [reference_answer(text) for text in _references(data_dir, "math.jsonl")]
     hard = sorted({text for text in references if parse_number(text) is None and not grading._is_words(text)})
-    hard = hard[::3]
+    hard = hard[::5]
     monkeypatch.setattr(grading, "_normal", lambda text: object())
     verdicts = grader.grade("math", hard, hard)
     wrong = [verdict for verdict in verdicts if not verdict.correct]

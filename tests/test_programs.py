@@ -49,7 +49,8 @@ def each_pool(request):
 
 def _one(pool: ProgramPool, code: str, timeout: float = 20.0):
     """The result of one program; the pool is alive after it, and nothing is left of it."""
-    result, after = pool.run([code, "import os\nprint(6 * 7, os.listdir('.'))"], timeout)
+    (result,) = pool.run([code], timeout)
+    (after,) = pool.run(["import os\nprint(6 * 7, os.listdir('.'))"], 20.0)
     assert after.ok, after
     assert after.stdout == "42 []\n"
     return result
@@ -102,7 +103,7 @@ def test_one_program_by_itself():
 
 def test_results_come_in_the_order_of_the_programs():
     _pool(workers.LAYERS).close()
-    codes = [f"import time\ntime.sleep({0.2 if n % 4 == 0 else 0})\nprint({n})" for n in range(12)]
+    codes = [f"import time\ntime.sleep({0.05 if n % 4 == 0 else 0})\nprint({n})" for n in range(12)]
     with ProgramPool(2) as pool:
         assert [int(result.stdout) for result in pool.run(codes)] == list(range(12))
         assert pool.run([]) == []
@@ -115,6 +116,29 @@ def test_the_same_program_prints_the_same(pool):
     first, second = pool.run([code, code])
     assert first.ok
     assert first.stdout == second.stdout
+
+
+def test_a_program_ends_as_an_interpreter_would(pool):
+    code = """
+import atexit, threading, time
+atexit.register(print, 'registered')
+threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()
+print(__name__, __file__)
+"""
+    assert _one(pool, code).stdout == "__main__ program.py\nthread\nregistered\n"
+    waits = "import threading, time\nthreading.Thread(target=time.sleep, args=(99,)).start()"
+    assert _one(pool, waits, timeout=0.3).error == "ran longer than 0.3 s"
+
+
+def test_a_program_that_moves_its_own_folder_away(each_pool):
+    """Landlock refuses; without it the folder is found and emptied, and the server lives."""
+    for code in ("os.rename(os.getcwd(), os.getcwd() + '2')", "os.rmdir(os.getcwd())"):
+        result = _one(each_pool, f"import os\n{code}")
+        assert result.ok == ("landlock" not in each_pool.isolation)
+        assert "process died" not in result.error
+    left = each_pool.run(["import os\nprint(os.listdir('..') if os.access('..', os.R_OK) else '')"])[0]
+    if "landlock" not in each_pool.isolation:
+        assert left.stdout == "['program']\n"
 
 
 def test_nothing_is_kept_from_one_program_to_the_next(pool):
@@ -137,6 +161,13 @@ def test_nothing_is_kept_from_one_program_to_the_next(pool):
         ("input()", False, "EOFError: EOF when reading a line"),
         ("print(undefined)", False, "NameError: name 'undefined' is not defined"),
         ("raise KeyboardInterrupt", False, "KeyboardInterrupt"),
+        ("raise ValueError('no\\nroot')", False, "ValueError: no root"),
+        (
+            "import sys\nsys.stderr.write('x')\nraise ValueError('a' * 10**4)",
+            False,
+            "ValueError: " + "a" * 488,
+        ),
+        ("import os\nos.close(1)\nprint(1)", False, "what it printed could not be written"),
         ("import missing_package", False, "ModuleNotFoundError: No module named 'missing_package'"),
         ("import os\nos.kill(os.getpid(), 11)", False, "killed by SIGSEGV"),
     ],
@@ -149,9 +180,9 @@ def test_the_error_of_a_program(pool, code, ok, error):
 
 def test_a_message_that_a_program_makes_up_is_only_text(pool):
     result = _one(
-        pool, "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E", timeout=1
+        pool, "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E", timeout=0.3
     )
-    assert result.error == "ran longer than 1 s"
+    assert result.error == "ran longer than 0.3 s"
     assert "�" in _one(pool, "import os\nos.write(1, b'\\xff\\xfe')").stdout
 
 
@@ -159,9 +190,9 @@ def test_a_message_that_a_program_makes_up_is_only_text(pool):
 
 
 def test_an_endless_loop(each_pool):
-    result = _one(each_pool, "print('begun', flush=True)\nwhile True: pass", timeout=1)
-    assert (result.ok, result.error, result.stdout) == (False, "ran longer than 1 s", "begun\n")
-    assert _one(each_pool, "import time\ntime.sleep(1000)", timeout=1).error == "ran longer than 1 s"
+    result = _one(each_pool, "print('begun', flush=True)\nwhile True: pass", timeout=0.6)
+    assert (result.ok, result.error, result.stdout) == (False, "ran longer than 0.6 s", "begun\n")
+    assert _one(each_pool, "import time\ntime.sleep(1000)", timeout=0.1).error == "ran longer than 0.1 s"
 
 
 def test_signals_that_are_ignored_do_not_help(each_pool):
@@ -172,12 +203,12 @@ for number in range(1, 65):
     except (OSError, ValueError): pass
 while True: pass
 """
-    assert _one(each_pool, code, timeout=1).error == "ran longer than 1 s"
+    assert _one(each_pool, code, timeout=0.3).error == "ran longer than 0.3 s"
 
 
 def test_a_fork_bomb(each_pool):
     code = "import os\nwhile True:\n    try: os.fork()\n    except OSError as error: last = error"
-    result = _one(each_pool, code, timeout=1)
+    result = _one(each_pool, code, timeout=0.5)
     assert not result.ok
 
 
@@ -199,7 +230,7 @@ def test_a_memory_bomb(each_pool):
     assert (result.ok, result.error) == (False, "MemoryError")
     assert not _one(each_pool, "import numpy\nnumpy.ones(10**10)").ok
     assert not _one(each_pool, "print(len(list(range(10**12))))").ok
-    assert not _one(each_pool, "10 ** 10 ** 10", timeout=1).ok
+    assert not _one(each_pool, "10 ** 10 ** 10", timeout=0.2).ok
 
 
 def test_a_gigabyte_of_output(each_pool):
@@ -217,9 +248,10 @@ def test_a_gigabyte_on_the_disk(each_pool):
     assert not _one(each_pool, code).ok
 
 
-def test_a_thousand_files_and_folders_nested_beyond_any_path(each_pool):
-    code = (
-        "import os\nfor n in range(1000):\n    os.mkdir('d')\n    os.chdir('d')\n    open('f', 'w').close()"
+def test_a_thousand_files_in_folders_nested_beyond_any_path(each_pool):
+    code = (  # 6,000 characters, and a path has 4,096
+        "import os\nfor n in range(120):\n    os.mkdir('d' * 50)\n    os.chdir('d' * 50)\n"
+        "    for k in range(8): open(f'f{k}', 'w').close()"
     )
     assert _one(each_pool, code).ok
     code = "import os\nos.makedirs('0/1')\nos.symlink('/', '0/l')\nos.chmod('0/1', 0)\nos.chmod('0', 0)"
@@ -337,11 +369,11 @@ print('done')
 def test_deep_recursion(each_pool):
     assert "RecursionError" in _one(each_pool, "def f(): return f()\nf()").error
     code = "import sys\nsys.setrecursionlimit(10**9)\ndef f(n): return f(n + 1) + 1\nf(0)"
-    assert not _one(each_pool, code, timeout=1).ok
+    assert not _one(each_pool, code, timeout=0.4).ok
     code = (
         "import sys\nsys.setrecursionlimit(10**9)\nclass A:\n    def __add__(s, o): return s + o\nA() + A()"
     )
-    assert not _one(each_pool, code, timeout=1).ok
+    assert not _one(each_pool, code, timeout=0.4).ok
 
 
 def test_a_threads_bomb(each_pool):
@@ -600,10 +632,12 @@ def test_extraction_survives_what_parsers_dislike(hostile):
     assert extract_program(f"print(1)\ny = {hostile}") is not None
 
 
-def test_every_svamp_equation_as_a_program(data_dir, pool):
+def test_every_svamp_equation_as_a_program(data_dir):
+    _pool(workers.LAYERS).close()
     rows = json.loads((data_dir / "eval" / "svamp.json").read_text())
     assert len(rows) == 1000
-    results = pool.run([f"result = {row['Equation']}\nprint(result)" for row in rows])
+    with ProgramPool() as pool:
+        results = pool.run([f"result = {row['Equation']}\nprint(result)" for row in rows])
     with Grader(1) as grader:
         references = [str(row["Answer"]) for row in rows]
         verdicts = grader.grade("number", [result.stdout for result in results], references)

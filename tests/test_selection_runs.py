@@ -384,3 +384,8 @@ def test_weights_of_clusters_go_into_the_targets_batches(config_of, done, tmp_pa
     held = batch.slots >= 0
     of_batch = [expected[row] if use_weights else 1.0 for row in batch.examples[batch.slots[held]].tolist()]
     assert sorted(batch.rows.weights[batch.rows.weights > 0].tolist()) == pytest.approx(sorted(of_batch))
+
+
+def test_select_only_without_trajectories_says_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match=r"trajectories\.path are both empty"):
+        run_pipeline(load("select_only"), tmp_path)

@@ -10,8 +10,8 @@ from etils import epath
 from jaxtyping import Float, Int
 
 from s2l_jax import artifacts
-from s2l_jax.analysis import benchmark_table, figures, source_figures, table
-from s2l_jax.analysis.runs import FULL, UNTUNED, RunGroup, finite_number, group_runs
+from s2l_jax.analysis import benchmark_table, figures, page_head, source_figures, table
+from s2l_jax.analysis.runs import UNTUNED, RunGroup, finite_number, group_runs
 from s2l_jax.analysis.trajectory_figure import sample_trajectories, trajectory_figure
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def render_report(
     source = importlib.resources.files(__package__).joinpath("report.html").read_text("utf-8")
     return environment.from_string(source).render(
         title=str(results.get("config_name") or "run"),
-        summary=_summary(results, groups),
-        facts=_facts(results),
+        summary=page_head.summary(results, groups),
+        facts=page_head.facts(results),
         sections=present,
         absent=[section for section in sections if not (section.views or section.rows)],
         heights={key: figure.layout.height for key, figure in views.items()},
@@ -334,71 +334,6 @@ def _files(results: Mapping[str, Any]) -> Section:
     return Section("files", "Files", intro, header=("path", "holds"), rows=rows, scroll=True)
 
 
-def _summary(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> str:
-    """One sentence on what was run."""
-    methods = sorted({g.method for g in groups} - {UNTUNED, FULL})
-    selections = len(results.get("selections") or {})
-    trained = len(results.get("targets") or {})
-    evaluated = len(results.get("evaluations") or {})
-    parts = [
-        f"{count} {noun}{'' if count == 1 else 's'}"
-        for count, noun in (
-            (selections, "selection"),
-            (trained, "target run"),
-            (evaluated, "evaluation"),
-        )
-        if count
-    ]
-    text = ", ".join(parts) or "No runs yet"
-    return f"{text}. Methods: {', '.join(methods)}." if methods else f"{text}."
-
-
-def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(what, value, remark) for the head of the page; only what is known."""
-    pool, proxy = results.get("pool") or {}, results.get("proxy") or {}
-    swept = results.get("trajectories") or {}
-    targets = list((results.get("targets") or {}).values())
-    facts = []
-    if pool.get("num_examples") is not None:
-        remark = []
-        if pool.get("sources"):
-            remark.append(f"{len(pool['sources'])} sources")
-        if pool.get("num_tokens"):
-            remark.append(f"{_short(pool['num_tokens'])} tokens")
-        if pool.get("num_without_loss"):
-            remark.append(f"{pool['num_without_loss']:,} without a loss")
-        facts.append(("pool", f"{pool['num_examples']:,} examples", ", ".join(remark)))
-    if proxy:
-        facts.append(_model_fact("proxy", [proxy]))
-    if swept.get("steps"):
-        facts.append(_trajectories_fact(swept))
-    if targets:
-        facts.append(_model_fact("target", targets))
-    return facts
-
-
-def _trajectories_fact(swept: Mapping[str, Any]) -> tuple[str, str, str]:
-    columns, count, pool = len(swept["steps"]), swept.get("num_examples"), swept.get("slice_of")
-    remark = []
-    if count is not None:
-        remark.append(f"of {count:,} examples")
-    if pool is not None:
-        remark.append(f"a slice of the pool's {pool:,}: selections by trajectory are from it")
-    if swept.get("source") == "train":
-        return "trajectories", f"training losses of {columns} epochs", ", ".join(remark)
-    return "trajectories", f"{columns} checkpoints", ", ".join(remark)
-
-
-def _model_fact(what: str, models: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
-    parameters = {m["parameters"] for m in models if m.get("parameters")}
-    steps = sorted({m["steps"] for m in models if m.get("steps")})
-    size = " / ".join(f"{_short(p)}" for p in sorted(parameters))
-    span = " to ".join(f"{count:,}" for count in sorted({*steps[:1], *steps[-1:]}))
-    planned = next((f" of {m['planned_steps']:,}" for m in models if m.get("planned_steps")), "")
-    why = "; it ended once the clusters had settled" if planned else ""
-    return what, f"{size} parameters" if size else "-", f"{span}{planned} steps{why}" if span else ""
-
-
 def _settled(refreshes: Sequence[Mapping[str, Any]], steps: list[int]) -> str:
     """A sentence on the checkpoint after which no refresh moved much."""
     known = [(r, a) for r in refreshes if (a := finite_number(r.get("adjusted_rand"))) is not None]
@@ -428,11 +363,3 @@ def _decimals(value: Any, digits: int) -> str | None:
 
 def _dash(value: Any) -> Any:
     return table.NOT_MEASURED if value is None else value
-
-
-def _short(number: float) -> str:
-    """1,234,567 as 1.2 M."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:,}"

@@ -15,6 +15,7 @@ from s2l_jax.clustering.agreement import adjusted_rand_index
 from s2l_jax.clustering.distances import rescaled
 from s2l_jax.clustering.kmeans import KMeans
 from s2l_jax.clustering.lloyd import PRECISION
+from s2l_jax.clustering.rows import whole
 from s2l_jax.errors import InputError
 
 _SILHOUETTE_BLOCK = 512  # rows whose distances to the sample exist at once
@@ -61,12 +62,12 @@ def compare_cluster_counts(
       InputError: no counts or one below 2, fewer than 2 repeats, or what `KMeans` refuses, among it
         more clusters than distinct rows.
     """
-    if not counts or min(counts) < 2 or len(set(counts)) < len(counts):
-        raise InputError(f"cluster counts to compare must be different numbers from 2 up, got {list(counts)}")
-    if repeats < 2:
-        raise InputError(f"comparing cluster counts needs at least 2 repeats, got {repeats}")
+    tried = [whole("a cluster count to compare", count, 2) for count in counts]
+    if not tried or len(set(tried)) < len(tried):
+        raise InputError(f"cluster counts to compare must be different numbers from 2 up, got {tried}")
+    whole("repeats of each cluster count", repeats, 2)
     found = []
-    for count in counts:
+    for count in tried:
         # Fits of up to twice as many clusters share a program.
         size = 1 << (count - 1).bit_length()
         fits = [

@@ -18,7 +18,7 @@ def rescaled(points: ArrayLike, distance: str) -> jax.Array | Float[np.ndarray, 
     For "cosine" rows are brought to length 1: |a - b|^2 is then 2 (1 - cos(a, b)). For "correlation"
     their own mean is taken off before, which leaves the shape of a trajectory and not its level or
     scale. Rows of zeros, and for "correlation" constant rows, have no direction: they become zeros,
-    all in one place.
+    all in one place. Rows with NaN or infinity become NaN.
 
     Raises:
       InputError: an unknown distance.
@@ -29,12 +29,14 @@ def rescaled(points: ArrayLike, distance: str) -> jax.Array | Float[np.ndarray, 
     if distance == "euclidean" or array.ndim != 2 or not array.size:
         return array
     xp = jnp if isinstance(array, jax.Array) else np
-    array = array.astype(np.float32)
-    largest = xp.abs(array).max(1, keepdims=True)
-    array = array / xp.where(largest > 0, largest, 1)  # so that squares neither overflow nor vanish
-    length = xp.sqrt(xp.square(array).sum(1, keepdims=True))
-    if distance == "correlation":
-        array = array - array.mean(1, keepdims=True)
-        whole, length = length, xp.sqrt(xp.square(array).sum(1, keepdims=True))
-        length = xp.where(length > _ROUNDING * whole, length, 0)
-    return xp.where(length > 0, array / xp.where(length > 0, length, 1), 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever takes the rows reports such values
+        array = array.astype(np.float32)
+        largest = xp.abs(array).max(1, keepdims=True)
+        array = array / xp.where(largest > 0, largest, 1)  # so that squares neither overflow nor vanish
+        length = xp.sqrt(xp.square(array).sum(1, keepdims=True))
+        if distance == "correlation":
+            array = array - array.mean(1, keepdims=True)
+            whole, length = length, xp.sqrt(xp.square(array).sum(1, keepdims=True))
+            length = xp.where(length <= _ROUNDING * whole, 0, length)
+        # Comparisons that NaN fails, so that it stays.
+        return xp.where(length == 0, 0, array / xp.where(length == 0, 1, length))

@@ -217,7 +217,7 @@ def _nearest(
                 state = jax.lax.optimization_barrier((lowest, label))  # one loop over the block's rows each
             return state
 
-        start = jnp.full(len(block), jnp.inf), jnp.zeros(len(block), jnp.int32)
+        start = jnp.full(len(block), jnp.inf, block.dtype), jnp.zeros(len(block), jnp.int32)
         return jax.lax.fori_loop(0, groups, compare, start)[1]
 
     return jax.lax.map(label_block, points.reshape(-1, _BLOCK_ROWS, points.shape[1])).reshape(-1)

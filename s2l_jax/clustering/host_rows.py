@@ -29,7 +29,10 @@ class HostRows:
 
     def piece(self, which: slice | np.ndarray) -> Float[np.ndarray, "m t"]:
         """Some rows in float32, rescaled (see `distances.rescaled`)."""
-        return np.asarray(rescaled(self.points[which].astype(np.float32, copy=False), self.distance))
+        # Sums over columns follow the layout, and so would their rounding.
+        return np.ascontiguousarray(
+            rescaled(self.points[which].astype(np.float32, copy=False), self.distance)
+        )
 
 
 def prepare_host_rows(points: ArrayLike, weights: ArrayLike | None, distance: str) -> HostRows:

@@ -1,5 +1,6 @@
 """The k-means estimator, with scikit-learn's habits."""
 
+import math
 from typing import Self
 
 import jax
@@ -20,9 +21,15 @@ from s2l_jax.clustering.rows import (
     default_chunk_rows,
     prepare_rows,
     to_host,
+    whole,
 )
-from s2l_jax.clustering.seeding import kmeans_plus_plus, mean_and_variance, random_rows, sample_rows
+from s2l_jax.clustering.seeding import key_of, kmeans_plus_plus, mean_and_variance, random_rows, sample_rows
 from s2l_jax.errors import InputError
+
+_OVERFLOW = (
+    "k-means: squared distances between these rows, or their weights, are too large for float32; "
+    "divide the rows or the weights by a constant"
+)
 
 
 class KMeans:
@@ -42,10 +49,10 @@ class KMeans:
         the official S2L code.
       tol: stop once the centroids' summed squared movement is at most `tol` times the mean variance
         of the columns; 0 goes on until nothing moves.
-      seed: of the first centroids.
+      seed: of the first centroids, at least 0.
       chunk_rows: rows handled at a time; memory beyond the rows is about chunk_rows x K. 0 chooses.
       max_clusters: compile for this many clusters (0: num_clusters), so that fits of fewer share
-        the program.
+        the program. More of them also draw more candidates for k-means++ (see `seeding`).
 
     After `fit`: `cluster_centers_` float32 [K, T], `labels_` int32 [N], `inertia_` (sum of weighted
     squared distances from the own centroid), `n_iter_`.
@@ -69,15 +76,14 @@ class KMeans:
         chunk_rows: int = 0,
         max_clusters: int = 0,
     ) -> None:
-        for name, value, least in (
-            ("num_clusters", num_clusters, 1),
-            ("restarts", restarts, 1),
-            ("max_iter", max_iter, 1),
-            ("tol", tol, 0),
-            ("chunk_rows", chunk_rows, 0),
-        ):
-            if not value >= least:
-                raise InputError(f"KMeans: {name} must be at least {least}, got {value}")
+        self.num_clusters = whole("KMeans: num_clusters", num_clusters, 1)
+        self.restarts = whole("KMeans: restarts", restarts, 1)
+        self.max_iter = whole("KMeans: max_iter", max_iter, 1)
+        self.seed = whole("KMeans: seed", seed, 0)
+        self.chunk_rows = whole("KMeans: chunk_rows", chunk_rows, 0)
+        self.max_clusters = max(whole("KMeans: max_clusters", max_clusters, 0), self.num_clusters)
+        if not 0 <= tol < math.inf:
+            raise InputError(f"KMeans: tol must be a number of at least 0, got {tol}")
         if distance not in DISTANCES:
             raise InputError(f"KMeans: distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
         if isinstance(init, str) and init not in ("k-means++", "random"):
@@ -87,30 +93,26 @@ class KMeans:
             )
         if not isinstance(init, str) and restarts > 1:
             raise InputError(f"KMeans: {restarts} restarts from the same given centroids; leave restarts=1")
-        self.num_clusters = num_clusters
         self.distance = distance
         self.init = init
-        self.restarts = restarts
-        self.max_iter = max_iter
         self.tol = tol
-        self.seed = seed
-        self.max_clusters = max(max_clusters, num_clusters)
-        self.chunk_rows = chunk_rows
 
-    def fit(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Self:
         """Cluster rows [N, T]: a NumPy array, or a jax array that may be sharded over its rows.
 
-        Rows of weight 0 are labelled but count for nothing.
+        All arithmetic on them is float32's. Rows of weight 0 are labelled but count for nothing.
 
         Raises:
-          InputError: bad rows or weights (see `rows.prepare_rows`), or fewer distinct rows of
-            positive weight than clusters.
+          InputError: bad rows or weights (see `rows.prepare_rows`), fewer distinct rows of positive
+            weight than clusters, or rows so far apart that float32 cannot hold squared distances.
         """
         rows = self._prepare(X, sample_weight)
         self._check_distinct(rows)
-        key = jax.random.key(self.seed)
+        key = key_of(self.seed)
         sample, weights = sample_rows(key, rows, self.max_clusters)
         mean, variance = jax.device_get(mean_and_variance(sample, weights))
+        if not np.isfinite(variance):
+            raise InputError(_OVERFLOW)
         fitted, self._exact = fit_rows(
             rows,
             self._first_centroids(key, sample, weights),
@@ -120,6 +122,8 @@ class KMeans:
             tolerance=self.tol * float(variance),
             chunk_rows=self.chunk_rows,
         )
+        if not np.isfinite(fitted.inertia):
+            raise InputError(_OVERFLOW)
         self._offset = mean
         self.cluster_centers_ = fitted.centroids
         self.labels_ = fitted.labels
@@ -127,9 +131,9 @@ class KMeans:
         self.n_iter_ = fitted.num_iterations
         return self
 
-    def fit_predict(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> Int[np.ndarray, " n"]:
+    def fit_predict(self, X: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Int[np.ndarray, " n"]:
         """Fit, and the labels [N]."""
-        return self.fit(X, sample_weight).labels_
+        return self.fit(X, sample_weight=sample_weight).labels_
 
     def predict(self, X: ArrayLike) -> Int[np.ndarray, " n"]:
         """The nearest centroid of each row [N, T]; of equally near ones the lowest.

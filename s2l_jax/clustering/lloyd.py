@@ -214,7 +214,7 @@ def _sum_clusters(
         return totals + jnp.concatenate([sums, belongs.sum(1)[..., None]], -1)
 
     # One total per shard, so that devices meet once per pass and not once per chunk.
-    zeros = jnp.zeros((shards, clusters, columns + 1))
+    zeros = jnp.zeros((shards, clusters, columns + 1), centroids.dtype)
     totals = jax.lax.fori_loop(0, _num_chunks(problem), add, zeros).sum(0)
     return totals[:, :-1], totals[:, -1]
 

@@ -1,6 +1,8 @@
 """Rows made ready for the compiled k-means: checked, padded to few sizes, with their sharding."""
 
 import dataclasses
+import operator
+from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,21 @@ class Rows:
     weights: Float[Array, " m"]  # 0 for padding
     num_rows: int
     shards: int = 1
+
+
+def whole(name: str, value: SupportsIndex, least: int) -> int:
+    """A setting as a plain int; NumPy's integers are welcome.
+
+    Raises:
+      InputError: not a whole number of at least `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} must be a whole number, got {value!r}") from None
+    if number < least:
+        raise InputError(f"{name} must be at least {least}, got {number}")
+    return number
 
 
 def check_shape(points: ArrayLike) -> np.ndarray | Array:

@@ -12,27 +12,43 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from s2l_jax.clustering.host_rows import HostRows
 from s2l_jax.clustering.rows import Rows, bucket, row_sharding
 
+_LOW_BITS = 2**32 - 1  # what `jax.random.key` reads of a seed
+
+
+def key_of(seed: int) -> PRNGKeyArray:
+    """The key of a seed of any size; `jax.random.key` alone would give 2^32 that of 0."""
+    key = jax.random.key(seed & _LOW_BITS)
+    while seed := seed >> 32:
+        key = jax.random.fold_in(key, seed & _LOW_BITS)
+    return key
+
 
 def sample_rows(
     key: PRNGKeyArray, rows: Rows | HostRows, num_clusters: int
 ) -> tuple[Float[Array, "m t"], Float[Array, " m"]]:
     """A sample of the rows, with their weights, for choosing first centroids.
 
-    All rows, or as many drawn with replacement as the larger of 32,768 and 64 per cluster. It is
-    whole on every device, so first centroids do not depend on how the rows are chunked or sharded.
+    All rows, or as many of positive weight, drawn with replacement, as the larger of 32,768 and 64
+    per cluster; at least as many as clusters, with zeros of weight 0 after the rows. It is whole on
+    every device, so first centroids do not depend on how the rows are chunked or sharded.
     """
     size = max(32_768, 1 << (64 * num_clusters - 1).bit_length())
     if isinstance(rows, HostRows):
         chosen: np.ndarray | slice = slice(None)
         if size < rows.num_rows:
-            chosen = np.asarray(jax.random.randint(key, (size,), 0, rows.num_rows))
+            positive = None if rows.weights is None else np.flatnonzero(rows.weights)
+            total = rows.num_rows if positive is None else len(positive)
+            chosen = np.asarray(jax.random.randint(key, (size,), 0, total, jnp.int32))
+            chosen = chosen if positive is None else positive[chosen]
         points = rows.piece(chosen)
         weights = np.ones(len(points), np.float32) if rows.weights is None else rows.weights[chosen]
         extra = bucket(max(len(points), num_clusters)) - len(points)
         return jnp.asarray(np.pad(points, ((0, extra), (0, 0)))), jnp.asarray(np.pad(weights, (0, extra)))
     sample = (rows.points, rows.weights)
     if size < rows.points.shape[0]:
-        sample = _draw(key, *sample, rows.num_rows, size=size)
+        sample = _draw(key, *sample, size=size)
+    elif short := max(0, num_clusters - rows.points.shape[0]):
+        sample = (jnp.pad(rows.points, ((0, short), (0, 0))), jnp.pad(rows.weights, (0, short)))
     sharding = row_sharding(rows.points)
     if sharding is None:
         return sample
@@ -50,7 +66,7 @@ def random_rows(
     """For each key, rows of positive weight drawn at random without replacement."""
 
     def draw(key: PRNGKeyArray) -> Float[Array, "k t"]:
-        draws = jnp.where(weights > 0, jax.random.uniform(key, weights.shape), -1.0)
+        draws = jnp.where(weights > 0, jax.random.uniform(key, weights.shape, weights.dtype), -1.0)
         return sample[jax.lax.top_k(draws, max_clusters)[1]]
 
     return jax.vmap(draw)(keys)
@@ -79,7 +95,7 @@ def kmeans_plus_plus(
         def add(number, state):
             centroids, nearest = state
             cumulative = jnp.cumsum(jnp.where(number == 0, 1.0, nearest) * weights)
-            draws = jax.random.uniform(jax.random.fold_in(key, number), (candidates,))
+            draws = jax.random.uniform(jax.random.fold_in(key, number), (candidates,), weights.dtype)
             rows = jnp.searchsorted(cumulative, draws * cumulative[-1], side="right")
             drawn = sample[jnp.minimum(rows, last)]
             distances = jnp.square(columns - drawn[..., None]).sum(1)
@@ -110,9 +126,9 @@ def _draw(
     key: PRNGKeyArray,
     points: Float[Array, "n t"],
     weights: Float[Array, " n"],
-    num_rows: Int[Array, ""] | int,
     *,
     size: int,
 ) -> tuple[Float[Array, "m t"], Float[Array, " m"]]:
-    chosen = jax.random.randint(key, (size,), 0, num_rows)
+    positive = jnp.cumsum(weights > 0, dtype=jnp.int32)  # so many up to each row
+    chosen = jnp.searchsorted(positive, 1 + jax.random.randint(key, (size,), 0, positive[-1], jnp.int32))
     return points[chosen], weights[chosen]

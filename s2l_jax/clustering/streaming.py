@@ -11,13 +11,8 @@ from numpy.typing import ArrayLike
 
 from s2l_jax.clustering.agreement import adjusted_rand_index
 from s2l_jax.clustering.fitting import fit_rows
-from s2l_jax.clustering.rows import (
-    Rows,
-    count_distinct,
-    prepare_rows,
-    to_host,
-)
-from s2l_jax.clustering.seeding import kmeans_plus_plus, mean_and_variance, sample_rows
+from s2l_jax.clustering.rows import Rows, count_distinct, prepare_rows, to_host, whole
+from s2l_jax.clustering.seeding import key_of, kmeans_plus_plus, mean_and_variance, sample_rows
 from s2l_jax.errors import InputError
 
 
@@ -51,13 +46,10 @@ class StreamingKMeans:
     cluster_centers_: Float[np.ndarray, "k t"]
 
     def __init__(self, num_examples: int, num_clusters: int, seed: int = 0, *, max_iter: int = 20) -> None:
-        for name, value in (("num_examples", num_examples), ("num_clusters", num_clusters)):
-            if value < 1:
-                raise InputError(f"StreamingKMeans: {name} must be at least 1, got {value}")
-        self.num_examples = num_examples
-        self.num_clusters = num_clusters
-        self.seed = seed
-        self.max_iter = max_iter
+        self.num_examples = whole("StreamingKMeans: num_examples", num_examples, 1)
+        self.num_clusters = whole("StreamingKMeans: num_clusters", num_clusters, 1)
+        self.seed = whole("StreamingKMeans: seed", seed, 0)
+        self.max_iter = whole("StreamingKMeans: max_iter", max_iter, 1)
         self.records: list[Refresh] = []
         self._rows: Rows | None = None
 
@@ -74,9 +66,8 @@ class StreamingKMeans:
         columns = len(self.records) + 1
         distinct = count_distinct(rows.points, at_least=self.num_clusters, keep=to_host(rows.weights) > 0)
         active = min(self.num_clusters, distinct)
-        key = jax.random.key(self.seed)
-        real = dataclasses.replace(rows, num_rows=self.num_examples)
-        sample, weights = sample_rows(key, real, self.num_clusters)
+        key = key_of(self.seed)
+        sample, weights = sample_rows(key, rows, self.num_clusters)
         if columns == 1:
             keys = jax.random.fold_in(key, 1)[None]
             starts = kmeans_plus_plus(keys, sample, weights, active, max_clusters=self.num_clusters)

@@ -1,4 +1,4 @@
-"""The final answer of a response, and whether two are the same."""
+"""Answer type "exact": the text after the mark, or all of it; the others are in `extraction`."""
 
 import re
 

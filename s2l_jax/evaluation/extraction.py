@@ -9,7 +9,12 @@ _BOXES = re.compile(r"\\(?:boxed|fbox)\s*")
 _PHRASE = re.compile(
     r"\b(?:answer|option|choice)\b[*_]*\s*(?:is|are|was|would\ be|:|=)[*_]*\s*:?", re.IGNORECASE
 )
-_MATH_SPAN = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$\n]+?)(?<!\\)\$", re.DOTALL)
+# Bounded: a response that opens thousands of formulas and closes none would take quadratic time.
+_MATH_SPAN = re.compile(
+    r"\$\$(.{1,2000}?)\$\$|\\\[(.{1,2000}?)\\\]|\\\((.{1,2000}?)\\\)|(?<!\\)\$([^$\n]{1,2000}?)(?<!\\)\$",
+    re.DOTALL,
+)
+_MOST_BOXES = 50  # that are looked at, from the last; for the same reason
 _SENTENCE_END = re.compile(r"(?<=\S)[.!?](?=\s|$)|\n")
 _WRAPPED = re.compile(
     r"\$\$(?P<a>.*)\$\$|\$(?P<b>(?:[^$\\]|\\.)*)\$|\\\[(?P<c>.*)\\\]|\\\((?P<d>.*)\\\)|\*\*(?P<e>[^*]*)\*\*"
@@ -23,6 +28,9 @@ _LETTER = re.compile(
     r"|\b(?:option|choice|answer)\s+(?P<c>[A-Ja-j])\b",
     re.IGNORECASE,
 )
+_WORD = r"(?!(?:sin|cos|tan|log|ln|exp|sqrt|pi)\b)[A-Za-z][a-z]+"
+_PROSE = re.compile(rf"(?:[A-Z]|{_WORD}),?\s+[A-Za-z]")  # a line that begins with two words
+_SAID = re.compile(r"=|\b(?:is|are|equals)\b")  # comes before what a line in prose says
 _YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 
 
@@ -45,7 +53,7 @@ def marked_answer(response: str) -> str | None:
 
 def last_boxed(response: str) -> str | None:
     r"""What is in the last `\boxed{}` or `\fbox{}`; None if there is none that is closed."""
-    for match in reversed(list(_BOXES.finditer(response))):
+    for match in list(_BOXES.finditer(response))[: -_MOST_BOXES - 1 : -1]:
         rest = response[match.end() :]
         if not rest.startswith("{"):
             word = re.match(r"[^\s$.,]+", rest)
@@ -95,13 +103,22 @@ def yes_no_answer(response: str) -> str | None:
 
 
 def math_answer(response: str) -> str | None:
-    """The expression a response ends up with: the marked one, the last formula, or the last line."""
+    """The expression a response ends up with: the marked one, or else the last formula or last line.
+
+    Of a last line in prose it is what follows the last equals sign or "is", or else the last number.
+    """
     marked = marked_answer(response)
     spans = _spans(response if marked is None else marked)
     if marked is not None:
         return clean(", ".join(spans) if spans else marked) or None
-    lines = response.strip().splitlines()
-    return clean(spans[-1] if spans else lines[-1] if lines else "") or None
+    if spans:
+        return clean(spans[-1]) or None
+    line = clean(response.strip().rpartition("\n")[2])
+    if _PROSE.match(line):
+        said = _SAID.split(line)[-1].strip()
+        is_value = re.search(r"\d", said) and not re.match(_WORD, said) and not _PROSE.match(said)
+        line = said if is_value else last_number(line) or line
+    return line or None
 
 
 def text_answers(response: str) -> list[str]:
@@ -122,7 +139,7 @@ def clean(text: str) -> str:
     previous = None
     while text != previous:
         previous = text
-        text = text.strip().removesuffix(".").rstrip()
+        text = text.strip().rstrip(". \t\n")
         wrapped = _WRAPPED.fullmatch(text)
         if wrapped is not None:
             text = next(group for group in wrapped.groups() if group is not None)

@@ -16,12 +16,14 @@ ANSWER_TYPES = ("number", "math", "choice", "yesno", "any")
 
 _TIMEOUT = 5.0  # seconds for one comparison of expressions
 _LONGEST = 1000  # characters of an expression that is still compared
-_LONGEST_RESPONSE = 200_000  # characters that are looked through, from the end
+_LONGEST_RESPONSE = 20_000  # characters that are looked through, from the end; of a reference as well
 
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _LETTER = re.compile(r"(?:\\(?:text|mbox|mathrm|textbf)\s*\{\s*)?\(?([A-J])\)?\}?")
 _WORDS = re.compile(r"\\(?:text|mbox|mathrm|textbf|textrm)\s*\{([^{}]*)\}")
 _WORDY = re.compile(r"(?:[A-Za-z]{2,}|[aI])(?:[\s'.-]+[A-Za-z]+)*")
+# Units too short to be told from names beside an expression; after a number and a space they are units.
+_SHORT_UNIT = re.compile(r"(?<=\d)\s+(?:m|s|g|h|in|cm|mm|km|kg|ft|mi)(?:\s*\^\s*\{?\d\}?)?$")
 _FUNCTIONS = re.compile(r"sqrt|pi|sin|cos|tan|log|ln|exp|infty|inf|oo")
 _LEADING = re.compile(r"^(?:(?:it|he|she|they|is|was|in|on|at|the|a|an|month|day|of)\s+)+", re.IGNORECASE)
 
@@ -127,7 +129,7 @@ _UNSURE = "not compared yet"
 def _verdict(answer_type: str, response: str, reference: str) -> Verdict:
     """The verdict, as far as it takes no child process; `_UNSURE` is its reason where it does."""
     response = response[-_LONGEST_RESPONSE:]
-    expected = extraction.reference_answer(reference)
+    expected = extraction.reference_answer(reference[-_LONGEST_RESPONSE:])
     if answer_type == "any" and (numbers := _number_list(expected)):
         return _list(extraction.math_answer(response), expected, numbers)
     answer_type = _type_of(expected, answer_type)
@@ -204,7 +206,7 @@ def _math(answer: str | None, expected: str) -> Verdict:
         return Verdict(False, "", expected, "no answer found")
     if _normal(answer) == _normal(expected):
         return Verdict(True, answer, expected, "equal text")
-    numbers = [parse_number(_WORDS.sub("", each).replace(r"^\circ", "")) for each in (answer, expected)]
+    numbers = [parse_number(_without_unit(each)) for each in (answer, expected)]
     if numbers[0] is not None and numbers[1] is not None:
         reason = same_number(numbers[0], numbers[1])
         return Verdict(bool(reason), answer, expected, reason or "different numbers")
@@ -214,6 +216,10 @@ def _math(answer: str | None, expected: str) -> Verdict:
     if max(len(answer), len(expected)) > _LONGEST:
         return Verdict(False, answer, expected, "too long to compare")
     return Verdict(False, answer, expected, _UNSURE)
+
+
+def _without_unit(expression: str) -> str:
+    return _SHORT_UNIT.sub("", _WORDS.sub("", expression).replace(r"^\circ", "").strip())
 
 
 def _text(answers: list[str], expected: str) -> Verdict:

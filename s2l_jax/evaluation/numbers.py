@@ -22,7 +22,7 @@ _NUMBER = re.compile(
     (?:\\?[$£€¥₹]\s?|USD\s?|Rs\.?\s?)?
     (?P<inner_sign>-\s?)?
     (?:
-      (?P<mixed>\d+)?\s*\\[dtc]?frac\s*
+      (?P<mixed>\d+)?\s{{0,9}}\\[dtc]?frac\s*
         (?:\{{\s*(?P<top_sign>-)?\s*(?P<top>\d+)\s*\}}|\s*(?P<top_digit>\d))\s*
         (?:\{{\s*(?P<bottom>\d+)\s*\}}|(?P<bottom_digit>\d))
     | (?P<with>\d+)(?:\s+|\s*-\s*and\s*-\s*|\s+and\s+)(?P<part>\d+)\s?/\s?(?P<whole>\d+)(?![\d/])

@@ -23,6 +23,10 @@ _SUBSTITUTIONS = [
         (r"\\(?:text|mbox|textbf|mathrm|textrm|operatorname)\s*\{[^{}]*\}(?:\s*\^\s*(?:\{\d\}|\d))?\s*$", ""),
         (rf"(?<=[\d}}])(?:\s*{_UNITS}|\s+{_UNIT_WORDS}){_UNIT_POWER}\s*$", ""),
         (r"^\s*[A-Za-z]\s*(?:\\in(?![a-z])|∈)", ""),
+        (r"\\varnothing", r"\\emptyset"),
+        (r"(?<![\\A-Za-z])oo(?![A-Za-z])", r"\\infty"),  # this and I are how SymPy prints them
+        (r"\*\s*I(?![A-Za-z])", "i"),
+        (r"(?<![\\A-Za-z])I\s*\*", "i "),
         (r"\*\*\s*\(([^()]*)\)", r"^{\1}"),
         (r"\*\*\s*(-?\w+)", r"^{\1}"),
         (r"\*", r" \\cdot "),
@@ -33,6 +37,8 @@ _SUBSTITUTIONS = [
     )
 ]
 _BARE_SEPARATOR = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # of thousands, where no list or pair is meant
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar)\s*\{(\d+)\}")  # a decimal that never ends
+_BASE = re.compile(r"\d\s*_\s*\{?(\d+)\}?\s*$")  # of a number such as 2516_{7}
 _SYMBOLS = str.maketrans(
     {
         "π": r"\pi ",
@@ -58,6 +64,9 @@ def compare(answer: str, expected: str) -> tuple[bool, str]:
     """Whether `answer` equals `expected`, and a few words why."""
     import math_verify
 
+    bases = [_BASE.search(text) for text in (answer, expected)]
+    if bases[0] and bases[1] and bases[0][1] != bases[1][1]:
+        return False, "different bases"
     gold, found = _parsed(expected), _parsed(answer)
     if not gold:
         return False, "the reference could not be read"
@@ -85,6 +94,14 @@ def latex(text: str) -> str:
     text = text.translate(_SYMBOLS)
     if not re.search(r"[(\[]|\\\{", text):
         text = _BARE_SEPARATOR.sub("", text)
+    text = _REPEATING.sub(_fraction, text)
     for pattern, by in _SUBSTITUTIONS:
         text = pattern.sub(by, text)
     return text.strip()
+
+
+def _fraction(repeating: re.Match[str]) -> str:
+    """0.1666... as a fraction, from its digits before the point, after it, and those that repeat."""
+    whole, places, period = repeating.groups()
+    top = int(whole + places + period) - int(whole + places or "0")
+    return rf"\frac{{{top}}}{{{10 ** len(places) * (10 ** len(period) - 1)}}}"

@@ -11,7 +11,17 @@ def make(folder: str) -> None:
 
 
 def wipe(folder: str) -> None:
-    """Remove the folder and all in it, however deep and whatever its permissions.
+    """Remove the folder and all in it.
+
+    Raises:
+      OSError: see `empty`.
+    """
+    empty(folder)
+    os.rmdir(folder)
+
+
+def empty(folder: str) -> None:
+    """Remove all in the folder, however deep and whatever its permissions.
 
     What is in a folder is moved up next to it before it is removed: so no path gets long, while a hostile
     program can nest folders deeper than paths and recursion go.
@@ -35,7 +45,6 @@ def wipe(folder: str) -> None:
                 target = next(t for n in numbers if not os.path.lexists(t := os.path.join(folder, f"{n}")))
                 os.rename(source, target)
             os.rmdir(path)
-    os.rmdir(folder)
 
 
 def _is_folder(path: str) -> bool:

@@ -54,7 +54,8 @@ class _Server:
         offered = {"landlock": landlock.version() > 0, "seccomp": seccomp.supported()}
         installed = [name for name in settings["layers"] if offered.get(name)]
         self.layers = [*(["namespaces"] if settings["namespaces"] else []), *installed]
-        self._folder = os.path.join(settings["folder"], "program")
+        self._scratch = settings["folder"]
+        self._folder = os.path.join(self._scratch, "program")
         self._limits = {
             "readable": [*readable, *namespaces.DEVICES],
             "writable": [self._folder, os.devnull],
@@ -79,7 +80,7 @@ class _Server:
             return self._run(request)
         finally:
             self._kill_rest()
-            scratch.wipe(self._folder)
+            scratch.empty(self._scratch)  # a program may have renamed its folder
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         pipes = [os.pipe(), os.pipe()]
