@@ -21,7 +21,7 @@ def keep_programs() -> None:
     They go to `s2l_jax/programs` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache). Programs for
     CPUs hold instructions of one kind of CPU, so each kind has a folder of its own there.
     """
-    if jax.config.jax_compilation_cache_dir:  # as JAX_COMPILATION_CACHE_DIR sets it
+    if jax.config.read("jax_compilation_cache_dir"):  # as JAX_COMPILATION_CACHE_DIR sets it
         return
     base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folder = base / "s2l_jax" / "programs"
@@ -51,9 +51,9 @@ class CompileTime:
             f"{self.missed} were new and {self.found} kept from earlier runs"
         )
 
-    def _on_duration(self, event: str, seconds: float, **_: object) -> None:
+    def _on_duration(self, event: str, duration_secs: float, **_: object) -> None:
         if event == _COMPILED:
-            self.seconds += seconds
+            self.seconds += duration_secs
 
     def _on_event(self, event: str, **_: object) -> None:
         self.found += event == _FOUND
