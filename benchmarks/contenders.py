@@ -102,7 +102,9 @@ def _write_checkpoint(config_file: str, folder: str, noise: float) -> dict[str, 
     return {}
 
 
-def batches(rows: Rows, options: argparse.Namespace, num_steps: int, groups: int = 1) -> Any:
+def batches(
+    rows: Rows, options: argparse.Namespace, num_steps: int, groups: int = 1, *, share_prefix: bool = False
+) -> Any:
     """The batches of a training run: which examples each step sees, whoever trains on them."""
     from s2l_jax.data.batching import Batches
 
@@ -118,6 +120,7 @@ def batches(rows: Rows, options: argparse.Namespace, num_steps: int, groups: int
         microbatches=options.accumulation,
         groups=groups,
         local_groups=range(groups),
+        share_prefix=share_prefix,
     )
 
 

@@ -23,9 +23,11 @@ from contenders import Rows
 from etils import epath
 
 from s2l_jax.data.batching import Batch, Size, size_of
+from s2l_jax.models.attention import attend, shares_prefix
 from s2l_jax.models.hf import load_config
 from s2l_jax.models.parameters import model_params
 from s2l_jax.models.weights import DTYPES
+from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import make_mesh, row_groups
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.parallel.sharding import put_rows
@@ -94,7 +96,9 @@ def _measure(checkpoint: str, rows: Rows, options: argparse.Namespace, folder: e
     everything = np.arange(len(rows.tokens))
     num_steps = max(options.steps, -(-len(everything) // options.batch))
     settings = OptimizerSettings(**peers.TRAINING)
-    batches = contenders.batches(rows, options, num_steps, row_groups(mesh))
+    shared = attention_on(mesh, model.config, DTYPES[options.dtype]) is attend
+    shared = shared and shares_prefix(model.config, options.max_length)
+    batches = contenders.batches(rows, options, num_steps, row_groups(mesh), share_prefix=shared)
     state = init_state(model.config, settings, num_steps, mesh, model_params(model))
 
     def training(keep: bool) -> Callable[[], None]:

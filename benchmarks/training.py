@@ -15,7 +15,9 @@ strong      torch.compile, sdpa attention without a mask, fused AdamW, examples 
 PyTorch's batches are padded and put on the device before the clock starts; those of s2l_jax are not. Every
 contender has a process of its own and works only in its turn; the best round counts, the first, which
 compiles, left out. Model FLOPs are three forward passes (see benchmarks/trajectories.py): neither padding nor
-recomputation nor prompt logits. Utilisation is theirs over the largest rate that a matrix product reached.
+recomputation nor prompt logits. What all rows begin with counts in each of them, though s2l_jax may run it
+once a microbatch; the table of its parts has what it runs. Utilisation is theirs over the largest rate that a
+matrix product reached.
 
 Where the time of s2l_jax goes is found by leaving parts out of forward and backward pass: the vocabulary by
 keeping 8 response positions, attention by putting the values in its place. Beside each part is the time that
@@ -173,8 +175,10 @@ def ours(checkpoint: str, rows: Rows, options: argparse.Namespace) -> dict[str, 
     """The step as the loop of a run takes it, from the loader's batches."""
     import jax
 
+    from s2l_jax.models.attention import attend, shares_prefix
     from s2l_jax.models.parameters import model_params
     from s2l_jax.models.weights import DTYPES
+    from s2l_jax.parallel.attention import attention_on
     from s2l_jax.parallel.host_memory import keep_freed_memory
     from s2l_jax.parallel.mesh import make_mesh, row_groups
     from s2l_jax.parallel.placement import load_model
@@ -190,7 +194,9 @@ def ours(checkpoint: str, rows: Rows, options: argparse.Namespace) -> dict[str, 
     step = make_train_step(
         config, settings, options.total, mesh, dtype=DTYPES[options.dtype], remat=options.remat
     )
-    batches = contenders.batches(rows, options, options.total, row_groups(mesh))
+    shared = attention_on(mesh, config, DTYPES[options.dtype]) is attend
+    shared = shared and shares_prefix(config, options.max_length)
+    batches = contenders.batches(rows, options, options.total, row_groups(mesh), share_prefix=shared)
     state = init_state(config, settings, options.total, mesh, model_params(model))
     loader = batches.from_step(0)
 
@@ -234,7 +240,7 @@ def _breakdown(
     from s2l_jax.parallel.attention import attention_on
     from s2l_jax.parallel.sharding import put_rows, row_constraint
     from s2l_jax.training.flops import training_flops
-    from s2l_jax.training.loss import example_losses
+    from s2l_jax.training.loss import token_weights, training_loss
     from s2l_jax.training.optimizer import make_optimizer
 
     dtype = DTYPES[options.dtype]
@@ -253,10 +259,10 @@ def _breakdown(
         @jax.jit
         def gradients(params: Any, rows: Any) -> Any:
             def total(params: Any, microbatch: Any) -> jax.Array:
-                return example_losses(
-                    config, params, microbatch,
+                return training_loss(
+                    config, params, microbatch, token_weights("token", microbatch),
                     dtype=dtype, remat=options.remat, attend=attend, constrain=row_constraint(mesh),
-                )[1].sum()  # fmt: skip
+                )[0]  # fmt: skip
 
             each = (jax.grad(total)(params, jax.tree.map(lambda x, i=i: x[i], rows)) for i in range(count))
             return jax.tree.map(lambda *parts: sum(parts), *each)

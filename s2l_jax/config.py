@@ -135,7 +135,7 @@ SCHEMA: dict[str, Any] = {
         "step_zero": Field(False, "also sweep before the first step"),
         "stop_when_stable": _natural(
             0,
-            "end the proxy's training after as many sweeps that hardly changed the clusters, in a row; 0: never",
+            "end the proxy's training after as many sweeps in a row that hardly changed the clusters; 0: no",
         ),
         "stable_above": Field(
             0.95,

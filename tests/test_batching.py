@@ -2,6 +2,7 @@
 
 import collections
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,9 +115,9 @@ class TestBatches:
         for step in range(12):
             expected = whole.read(step)
             got = [part.read(step) for part in parts]
-            for i, leaf in enumerate(expected.rows):
-                joined = np.concatenate([batch.rows[i] for batch in got], axis=1)
-                assert np.array_equal(joined, leaf)
+            parts_of = (jax.tree.leaves(batch.rows) for batch in got)
+            for leaf, *pieces in zip(jax.tree.leaves(expected.rows), *parts_of, strict=True):
+                assert np.array_equal(np.concatenate(pieces, axis=1), leaf)
             for batch in got:
                 assert np.array_equal(batch.examples, expected.examples)
                 assert batch.size == expected.size  # of the whole batch, whoever provides it
@@ -156,7 +157,7 @@ class TestShapes:
     def test_few_programs_a_run(self, num_steps):
         batches = make_batches(make_examples(200), batch_size=16, num_steps=num_steps, name_examples=True)
         shapes = {
-            tuple(leaf.shape for leaf in batches.read(step).rows)
+            tuple(leaf.shape for leaf in jax.tree.leaves(batches.read(step).rows))
             for step in range(0, num_steps, max(1, num_steps // 60))
         }
         assert len(shapes) <= len(batches.shapes) <= min(3, 1 + num_steps // 500)

@@ -24,7 +24,7 @@ from s2l_jax.models import hf
 from s2l_jax.models.architecture import RopeScaling
 from s2l_jax.models.parameters import bind, flatten_params, model_params, nest_params
 from s2l_jax.parallel.placement import load_model
-from s2l_jax.training.loss import example_losses
+from s2l_jax.training.loss import token_weights, training_loss
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 WEIGHTS = "model.safetensors"
@@ -216,12 +216,13 @@ def test_gradients_of_the_example_loss_equal_pytorch(variant, load, tmp_path):
     packed, numbers = fill(layout, layout.shape, ROW, examples, np.ones(3, np.float32), range(1))
     assert layout.shape.rows == 1, "all share a row"
     rows = jax.tree.map(lambda x: x[0], packed)
-    slot = numbers[0, 0].tolist().index(2)
+    rows = rows._replace(weights=(numbers[0] == 2).astype(np.float32))  # the loss of the last one alone
 
     @jax.jit
     @jax.grad
     def gradient(params):
-        return example_losses(model.config, params, rows, dtype=jnp.float32)[0][0, slot]
+        weights = token_weights("example", rows)
+        return training_loss(model.config, params, rows, weights, dtype=jnp.float32)[0]
 
     # Written as if they were weights, they get the names and layouts of the checkpoint's tensors.
     gradients = bind(model.config, gradient(model_params(model)))

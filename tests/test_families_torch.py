@@ -15,7 +15,7 @@ from s2l_jax.evaluation.generate import generate
 from s2l_jax.models import hf
 from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.parallel.placement import load_model
-from s2l_jax.training.loss import example_losses
+from s2l_jax.training.loss import token_weights, training_loss
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -211,7 +211,8 @@ def test_gradients_equal_pytorch(name, make_golden, one_device_mesh, tmp_path):
     @jax.jit
     @jax.grad
     def gradient(params):
-        return example_losses(model.config, params, rows, dtype=jnp.float32)[0][0, 0]
+        weights = token_weights("example", rows)
+        return training_loss(model.config, params, rows, weights, dtype=jnp.float32)[0]
 
     # Written as if they were weights, they get the names and layouts of the checkpoint's tensors.
     hf_config = hf.read_config(GOLDEN / name)

@@ -10,13 +10,16 @@ import pytest
 
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
+from s2l_jax.models.attention import shares_prefix
 from s2l_jax.models.parameters import model_params
 from s2l_jax.parallel.placement import load_model, mesh_of
 from s2l_jax.parallel.sharding import row_constraint
-from s2l_jax.training import loss as loss_module
+from s2l_jax.training import cross_entropy
+from s2l_jax.training.loss import example_losses as packed_losses
+from s2l_jax.training.loss import token_weights, training_loss
 from s2l_jax.trajectories import pinned
 from s2l_jax.trajectories.pinned import PinnedSlice
-from s2l_jax.trajectories.sweep import example_losses, make_sweep, shares_prefix
+from s2l_jax.trajectories.sweep import example_losses, make_sweep
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
 LENGTH, VOCAB = 32, 64
@@ -194,20 +197,18 @@ def test_logits_of_all_tokens_never_exist_at_once(chunked, model, one_device_mes
     rows = jax.tree.map(lambda x: x[0], rows)
     tokens = rows.loss_targets.size
     if chunked:
-        monkeypatch.setattr(loss_module, "_LOGITS_AT_ONCE", 1)
+        monkeypatch.setattr(cross_entropy, "_LOGITS_AT_ONCE", 1)
     assert tokens > 128
 
-    def loss(params):
-        losses, _ = loss_module.example_losses(
-            model.config,
-            params,
-            rows,
-            dtype=jnp.float32,
-            constrain=row_constraint(one_device_mesh),
-        )
-        return losses.sum()
+    how = {"dtype": jnp.float32, "constrain": row_constraint(one_device_mesh)}
 
-    for function in (loss, jax.grad(loss)):
+    def swept(params):
+        return packed_losses(model.config, params, rows, **how)
+
+    def trained(params):
+        return training_loss(model.config, params, rows, token_weights("token", rows), **how)[0]
+
+    for function in (swept, trained, jax.grad(trained)):
         vocabulary = model.config.padded_vocab_size
         largest = largest_logits(vocabulary, function, model_params(model))
         assert largest == (64 if chunked else tokens) * vocabulary

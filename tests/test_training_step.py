@@ -16,7 +16,7 @@ from s2l_jax.models.parameters import bind, flatten_params, model_params
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.placement import load_model, random_params
 from s2l_jax.parallel.sharding import put_rows
-from s2l_jax.training import loss as loss_module
+from s2l_jax.training import cross_entropy
 from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule, make_optimizer
 from s2l_jax.training.step import TrainState, init_state, make_train_step
 
@@ -237,7 +237,7 @@ def is_split(sharding, shape, axis, mesh):
 
 def test_chunked_logits_and_recomputed_layers_change_nothing(one_device_mesh, token_run, monkeypatch):
     assert batches_of().read(0).rows.loss_mask.sum() > 64, "more than one chunk"
-    monkeypatch.setattr(loss_module, "_LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr(cross_entropy, "_LOGITS_AT_ONCE", 1)
     assert_same(run(one_device_mesh, remat="full"), first_step(token_run))
 
 

@@ -12,6 +12,7 @@ from s2l_jax.data.packing import Layout, PackedRows, Shape, choose_shapes, fill,
 
 _PLANNED_STEPS = 32_768  # steps laid out ahead to choose shapes; seconds of work
 _ROW_MULTIPLE = 32
+_SHORTEST_PREFIX = 8  # tokens; fewer are not worth keys and values of their own
 
 
 class Examples(Protocol):
@@ -19,6 +20,7 @@ class Examples(Protocol):
 
     lengths: Int[np.ndarray, "n"]  # tokens, end-of-sequence included
     prompt_lengths: Int[np.ndarray, "n"]  # tokens; equal to the length when no response is left
+    common_prefix: Int32[np.ndarray, "p"]  # tokens that all begin with
 
     def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
         """Token ids of some examples."""
@@ -42,26 +44,39 @@ class Size:
     tokens: int
     loss_tokens: int
     pairs: int  # (query, key) pairs that causal attention looks at
+    spared: int = 0  # of the tokens, those not run: what many examples begin with is run once
 
     def __add__(self, other: "Size") -> "Size":
         return Size(
             self.tokens + other.tokens,
             self.loss_tokens + other.loss_tokens,
             self.pairs + other.pairs,
+            self.spared + other.spared,
         )
 
 
-def size_of(examples: Examples, numbers: Int64[np.ndarray, "b"]) -> Size:
-    """How much work some examples are."""
+def size_of(examples: Examples, numbers: Int64[np.ndarray, "b"], prefix: int = 0, times: int = 1) -> Size:
+    """How much work some examples are, if their first `prefix` tokens are run `times` times in all."""
     lengths = np.asarray(examples.lengths[numbers], np.int64)
     loss_tokens = loss_token_counts(examples, numbers)
-    return Size(int(lengths.sum()), int(loss_tokens.sum()), int((lengths * (lengths + 1) // 2).sum()))
+    pairs = int((lengths * (lengths + 1) // 2).sum())
+    spared = prefix * max(len(numbers) - times, 0)
+    return Size(int(lengths.sum()), int(loss_tokens.sum()), pairs - spared * (prefix + 1) // 2, spared)
 
 
 def loss_token_counts(examples: Examples, numbers: Int64[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
     """Response tokens of some examples that have a token before them to be predicted from."""
     first = np.maximum(examples.prompt_lengths[numbers], 1)
     return np.maximum(np.asarray(examples.lengths[numbers], np.int64) - first, 0)
+
+
+def shared_prefix(examples: Examples, numbers: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "p"]:
+    """The tokens that rows need not hold: none that a loss is computed at, and not all of any example."""
+    if not len(numbers):
+        return np.zeros(0, np.int32)
+    shortest = min(int(examples.lengths[numbers].min()), int(examples.prompt_lengths[numbers].min()))
+    most = min(shortest - 1, len(examples.common_prefix))
+    return examples.common_prefix[: most if most >= _SHORTEST_PREFIX else 0]
 
 
 def row_length(lengths: Int[np.ndarray, "n"], most: int) -> int:
@@ -86,6 +101,7 @@ class Batches:
       local_groups: the row groups this process provides.
       pack: False gives each example a row of its own.
       name_examples: rows say which pool row each token is of, for dropout.
+      share_prefix: leave out of the rows what all examples of the pool begin with; it goes beside them.
     """
 
     def __init__(
@@ -103,11 +119,14 @@ class Batches:
         local_groups: range = range(1),
         pack: bool = True,
         name_examples: bool = False,
+        share_prefix: bool = False,
     ):
         self.examples, self.subset, self.weights = examples, subset, weights
         self.batch_size, self.num_steps, self.seed = batch_size, num_steps, seed
         # Of the whole pool, so that runs on its subsets share compiled programs.
-        self.row_length = row_length(np.asarray(examples.lengths), max_length)
+        whole = np.asarray(examples.lengths)
+        self._prefix = shared_prefix(examples, np.arange(len(whole) if share_prefix else 0))
+        self.row_length = row_length(whole - len(self._prefix), max_length)
         self._microbatches, self._groups, self._local = microbatches, groups, local_groups
         self._pack, self._name_examples = pack, name_examples
         planned = range(min(num_steps, _PLANNED_STEPS))
@@ -139,19 +158,25 @@ class Batches:
         prompts = self.examples.prompt_lengths[pool_rows]
         texts = {n: (t, int(prompts[n])) for n, t in zip(mine, ids, strict=True)}
         named = pool_rows if self._name_examples else None
-        rows, _ = fill(layout, shape, self.row_length, texts, self.weights[numbers], self._local, named)
+        skip = len(self._prefix)
+        rows, _ = fill(layout, shape, self.row_length, texts, self.weights[numbers], self._local, named, skip)
+        if skip:
+            rows = rows._replace(prefix=np.tile(self._prefix, (*rows.tokens.shape[:2], 1)))
         return Batch(
             step,
             pool_rows,
             rows,
-            size_of(self.examples, pool_rows),
+            self._size(pool_rows),
             slot_numbers(layout, shape.examples),
         )
 
     def size(self, num_steps: int) -> Size:
         """How much work the first steps of the run are."""
         steps = (self.subset[self.numbers(s)] for s in range(num_steps))
-        return sum((size_of(self.examples, rows) for rows in steps), Size(0, 0, 0))
+        return sum((self._size(rows) for rows in steps), Size(0, 0, 0))
+
+    def _size(self, pool_rows: Int64[np.ndarray, "b"]) -> Size:
+        return size_of(self.examples, pool_rows, len(self._prefix), self._microbatches)
 
     def from_step(self, step: int) -> Iterator[Batch]:
         """Batches from `step` on, read ahead in threads.
@@ -169,7 +194,7 @@ class Batches:
     def _lay_out(self, numbers: Int64[np.ndarray, "b"]) -> Layout:
         pool_rows = self.subset[numbers]
         return lay_out(
-            np.asarray(self.examples.lengths[pool_rows]),
+            np.asarray(self.examples.lengths[pool_rows]) - len(self._prefix),
             loss_token_counts(self.examples, pool_rows),
             self.row_length,
             microbatches=self._microbatches,

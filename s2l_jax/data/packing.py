@@ -27,6 +27,7 @@ class PackedRows(NamedTuple):
     loss_mask: Bool[Any, "a g m"]
     weights: Float32[np.ndarray, "a g e"]  # of each example in an example-mean loss; 0 for no example
     examples: Int32[Any, "a g r l"] | None = None  # pool row of each token, where dropout is to follow it
+    prefix: Int32[Any, "a g p"] | None = None  # tokens before each segment that no row holds; alike in all
 
 
 @dataclasses.dataclass(frozen=True, order=True)

@@ -50,6 +50,11 @@ def rotary_frequencies(config: DecoderConfig) -> Float32[np.ndarray, "f"]:
     return ((1.0 - share) * slow + share * frequencies).astype(np.float32)
 
 
+def shares_prefix(config: DecoderConfig, max_length: int) -> bool:
+    """Whether every token of an example sees all that is before it, so that a prefix can be run apart."""
+    return all(window == 0 or window >= max_length for window in config.windows)
+
+
 def visible_keys(
     segments: Int[Array, "b l"], window: Window, queries: slice = slice(None), keys: slice = slice(None)
 ) -> Bool[Array, "b q k"]:
@@ -107,17 +112,20 @@ def softmax_attention(
 ) -> Float[Array, "b q h d"]:
     """Softmax attention over the prefix and the visible keys in plain XLA, scores and softmax in float32."""
     batch, length, _, dim = query.shape
+    if prefix is not None:
+        key, value = (_after(first, rest) for first, rest in zip(prefix, (key, value), strict=True))
+        visible = jnp.pad(visible, ((0, 0), (0, 0), (len(prefix[0]), 0)), constant_values=True)
     grouped = query.reshape(batch, length, key.shape[1], -1, dim)
     scores = jnp.einsum("bqngd,bnkd->bngqk", grouped, key, preferred_element_type=jnp.float32)
     scores = jnp.where(visible[:, None, None], scores * dim**-0.5, jnp.finfo(jnp.float32).min)
-    if prefix is not None:
-        scores = jnp.concatenate([_prefix_scores(grouped, prefix), scores], axis=-1)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    before = 0 if prefix is None else len(prefix[0])
-    attended = jnp.einsum("bngqk,bnkd->bqngd", weights[..., before:], value)
-    if prefix is not None:
-        attended += jnp.einsum("bngqp,pnd->bqngd", weights[..., :before], prefix[1])
-    return attended.reshape(query.shape)
+    return jnp.einsum("bngqk,bnkd->bqngd", weights, value).reshape(query.shape)
+
+
+def _after(prefix: Float[Array, "p n d"], rest: Float[Array, "b n k d"]) -> Float[Array, "b n p+k d"]:
+    """Keys or values of the prefix before those of every row."""
+    shape = (len(rest), prefix.shape[1], len(prefix), prefix.shape[2])
+    return jnp.concatenate([jnp.broadcast_to(prefix.swapaxes(0, 1), shape), rest], axis=2)
 
 
 def with_prefix(

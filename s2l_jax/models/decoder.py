@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import Attend, Prefix, attend
 from s2l_jax.models.cache import KeyValueCache
-from s2l_jax.models.layers import Block, Linear, Norm, wide_product
+from s2l_jax.models.layers import Block, Head, Linear, Norm
 
 Constrain = Callable[[jax.Array], jax.Array]
 
@@ -201,17 +201,16 @@ class Decoder(nnx.Module):
         """Next-token logits in float32, whatever the parameters' dtype."""
         return self.padded_logits(hidden)[..., : self.config.vocab_size]
 
-    @_in_full_precision
     def padded_logits(self, hidden: Float[Array, "*b e"]) -> Float[Array, "*b p"]:
         """`logits` with the vocabulary's padding, which has no probability: its logits are -inf."""
-        kernel = self.embed.embedding[...].T if self.lm_head is None else self.lm_head.kernel[...]
-        logits = wide_product(hidden, kernel)
-        if self.lm_head is not None and self.lm_head.bias is not None:
-            logits += self.lm_head.bias[...].astype(jnp.float32)
-        if self.config.padded_vocab_size == self.config.vocab_size:
-            return logits
-        token = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-        return jnp.where(token < self.config.vocab_size, logits, -jnp.inf)
+        return self.head()(hidden)
+
+    def head(self) -> Head:
+        """What turns final hidden states into logits."""
+        if self.lm_head is None:
+            return Head(self.embed.embedding[...].T, None, self.config.vocab_size)
+        bias = None if self.lm_head.bias is None else self.lm_head.bias[...]
+        return Head(self.lm_head.kernel[...], bias, self.config.vocab_size)
 
     def _looked_up(
         self, tokens: Int[Array, "b q"], positions: Int[Array, "b q"], dtype: Any = None

@@ -1,5 +1,6 @@
 """What a decoder layer is made of: projections, norms, attention, MLP."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -73,6 +74,25 @@ def _precision(x: jax.Array) -> jax.lax.Precision | None:
 
 
 wide_product.defvjp(_wide_forward, _wide_backward)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """The last matrix: from hidden states to logits in float32, those of the vocabulary's padding -inf."""
+
+    kernel: Float[Array, "e p"]
+    bias: Float[Array, "p"] | None
+    vocab_size: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, hidden: Float[Array, "*b e"]) -> Float32[Array, "*b p"]:
+        logits = wide_product(hidden, self.kernel)
+        if self.bias is not None:
+            logits += self.bias.astype(jnp.float32)
+        if logits.shape[-1] == self.vocab_size:
+            return logits
+        token = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+        return jnp.where(token < self.vocab_size, logits, -jnp.inf)
 
 
 class Norm(nnx.Module):

@@ -10,6 +10,7 @@ import jax
 
 from s2l_jax.console import duration, say
 
+_FOLDER = "jax_compilation_cache_dir"
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # reading from the cache is counted too
 _FOUND = "/jax/compilation_cache/cache_hits"
 _KEPT = "/jax/compilation_cache/cache_misses"  # of programs that took long enough to be kept
@@ -21,13 +22,13 @@ def keep_programs() -> None:
     They go to `s2l_jax/programs` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache). Programs for
     CPUs hold instructions of one kind of CPU, so each kind has a folder of its own there.
     """
-    if jax.config.read("jax_compilation_cache_dir"):  # as JAX_COMPILATION_CACHE_DIR sets it
+    if getattr(jax.config, _FOLDER):  # as JAX_COMPILATION_CACHE_DIR sets it
         return
     base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folder = base / "s2l_jax" / "programs"
     if jax.default_backend() == "cpu":
         folder /= _kind_of_cpu()
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update(_FOLDER, str(folder))
 
 
 class CompileTime:

@@ -153,6 +153,7 @@ def _warm_up(
     rows = _warm_up_rows(pool, asked.warmup_fraction, run.config.seed)
     train = run.config.target.train.copy_and_resolve_references()
     train.update(learning_rate=asked.learning_rate, batch_size=asked.batch_size, steps=0, accumulation=1)
+    train.dtype = asked.dtype
     steps = [num_steps(_with_epochs(train, epoch), len(rows)) for epoch in range(1, asked.epochs + 1)]
     optimizer = OptimizerSettings(
         **{field.name: train[field.name] for field in dataclasses.fields(OptimizerSettings)}
@@ -161,7 +162,7 @@ def _warm_up(
     like = abstract_state(config, optimizer, steps[-1], run.mesh)
     files = [folder / f"warmup_{epoch}.npz" for epoch in range(1, asked.epochs + 1)]
     if not all(file.exists() for file in files):
-        batches = make_batches(run, pool, rows, np.ones(len(rows), np.float32), train, steps[-1])
+        batches = make_batches(run, pool, rows, np.ones(len(rows), np.float32), config, train, steps[-1])
         step_fn = make_train_step(
             config, optimizer, steps[-1], run.mesh, loss=train.loss, dtype=DTYPES[asked.dtype],
             remat=train.remat, attention=run.config.attention,

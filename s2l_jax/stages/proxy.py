@@ -67,7 +67,9 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     if record.done:
         return
     model = open_model(run, "proxy")
-    batches = make_batches(run, pool, subset, np.ones(len(subset), np.float32), config.proxy.train, steps)
+    batches = make_batches(
+        run, pool, subset, np.ones(len(subset), np.float32), model.config, config.proxy.train, steps
+    )
     columns = Columns(run, tracked, kind, settings)
     measure: dict[str, Any] = {}
     if kind == "sweep":

@@ -12,6 +12,10 @@ from ml_collections import ConfigDict
 from s2l_jax.data.batching import Batches
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.attention import attend, shares_prefix
+from s2l_jax.models.weights import DTYPES
+from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups
 from s2l_jax.training.loop import TrainSettings
@@ -81,12 +85,15 @@ def make_batches(
     pool: PreparedPool,
     subset: np.ndarray,
     weights: np.ndarray,
+    model: DecoderConfig,
     train: ConfigDict,
     steps: int,
-    *,
-    name_examples: bool = False,
 ) -> Batches:
     """The batches of a proxy or target run; see `Batches`."""
+    attention = attention_on(run.mesh, model, DTYPES[train.dtype], run.config.attention)
+    dropout = model.lora is not None and model.lora.dropout > 0
+    # Kernels merge what comes first by sums that they give no gradient of; dropout differs by example.
+    shared = attention is attend and not dropout and shares_prefix(model, run.config.tokenize.max_length)
     return Batches(
         pool,
         subset,
@@ -99,5 +106,6 @@ def make_batches(
         groups=row_groups(run.mesh),
         local_groups=local_groups(run.mesh),
         pack=train.pack,
-        name_examples=name_examples,
+        name_examples=dropout,
+        share_prefix=shared,
     )

@@ -58,8 +58,7 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
     model = open_model(run, "target")
     if not config.target.use_weights:
         weights = np.ones_like(weights)
-    dropout = model.lora is not None and model.lora.dropout > 0
-    batches = make_batches(run, pool, subset, weights, config.target.train, steps, name_examples=dropout)
+    batches = make_batches(run, pool, subset, weights, model.trained_config, config.target.train, steps)
     num_changed = num_trained(model.trained_config)
     part = "" if model.lora is None else f" and {num_changed / 1e6:.3g}M in adapters"
     result = train(

@@ -19,6 +19,7 @@ from s2l_jax.data.identity import data_identity
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint
 from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.attention import shares_prefix
 from s2l_jax.models.hf import load_config
 from s2l_jax.models.parameters import Params, model_params
 from s2l_jax.models.weights import DTYPES
@@ -34,7 +35,7 @@ from s2l_jax.trajectories.pinned import PinnedSlice, sweep_size
 from s2l_jax.trajectories.slices import SliceSettings, rows_in_pool, slice_rows
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot, read_mark
 from s2l_jax.trajectories.store import TrajectoryStore, Writers
-from s2l_jax.trajectories.sweep import make_sweep, shares_prefix
+from s2l_jax.trajectories.sweep import make_sweep
 
 STORE = "trajectories.zarr"
 SWEPT = "trajectories"  # the record of sweeps over another workdir's snapshots

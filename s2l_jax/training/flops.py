@@ -35,7 +35,7 @@ def forward_flops(config: DecoderConfig, size: Size) -> float:
     mlp = (3 if config.gated_mlp else 2) * config.intermediate_size
     layer = config.hidden_size * (2 * width + 2 * shared + mlp)
     return float(
-        2 * config.num_layers * layer * size.tokens
+        2 * config.num_layers * layer * (size.tokens - size.spared)
         + 4 * config.num_layers * width * size.pairs
         + 2 * config.hidden_size * config.vocab_size * size.loss_tokens
     )
@@ -45,7 +45,7 @@ def training_flops(config: DecoderConfig, size: Size) -> float:
     """A backward pass costs two forward passes, one where weights are frozen; recomputation not counted."""
     if config.lora is None:
         return 3 * forward_flops(config, size)
-    return 2 * forward_flops(config, size) + 6.0 * num_trained(config) * size.tokens
+    return 2 * forward_flops(config, size) + 6.0 * num_trained(config) * (size.tokens - size.spared)
 
 
 @functools.lru_cache

@@ -1,19 +1,19 @@
-"""Cross-entropy at response positions alone, per token and per example."""
+"""Losses of packed rows at response positions alone: of each example, and the sum that training minimises."""
 
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
+from jaxtyping import Array, Float, Float32, Int32, UInt32
 
 from s2l_jax.data.packing import PackedRows
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import Attend, Prefix, attend
-from s2l_jax.models.decoder import Constrain, Decoder
+from s2l_jax.models.decoder import Constrain
+from s2l_jax.models.layers import Head
 from s2l_jax.models.parameters import Params, bind
-
-_LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits, per row group
+from s2l_jax.training.cross_entropy import token_losses, weighted_loss
 
 
 def example_losses(
@@ -22,53 +22,97 @@ def example_losses(
     rows: PackedRows,
     *,
     dtype: Any,
-    remat: str = "none",
     constrain: Constrain = lambda x: x,
     attend: Attend = attend,
-    noise: UInt32[Array, "n g r l"] | None = None,
     prefix: Prefix | None = None,
-) -> tuple[Float32[Array, "g e"], Float32[Array, "g m"]]:
-    """Losses of one microbatch: the mean over each example's response tokens, and of each token.
+) -> Float32[Array, "g e"]:
+    """The mean loss over each example's response tokens, of one microbatch.
 
     Args:
       config: settings of the decoder.
       params: its parameters, in any dtype.
       rows: packed rows without the leading microbatch axis.
       dtype: of matrix products and activations; softmax and sums are float32.
-      remat: a name in models.decoder.REMAT_POLICIES.
       constrain: sharding constraint for activations, leading axis rows.
       attend: how attention is computed (`parallel.attention.attention_on`).
-      noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
-      prefix: what the rows leave out because all examples begin with it (`Decoder.read_prefix`).
+      prefix: of `read_prefix`, what the rows leave out because all examples begin with it.
     """
-    losses = _token_losses(
+    head, hidden = _run(config, params, rows, dtype=dtype, constrain=constrain, attend=attend, prefix=prefix)
+    return _by_example(token_losses(head, hidden, rows.loss_targets), rows)
+
+
+def training_loss(
+    config: DecoderConfig,
+    params: Params,
+    rows: PackedRows,
+    weights: Float32[Array, "g m"],
+    *,
+    dtype: Any,
+    remat: str = "none",
+    constrain: Constrain = lambda x: x,
+    attend: Attend = attend,
+    noise: UInt32[Array, "n g r l"] | None = None,
+) -> tuple[Float32[Array, ""], Float32[Array, "g e"]]:
+    """The weighted sum of token losses, and `example_losses`, which pass no gradient on.
+
+    What all examples begin with (`rows.prefix`) is run once, and given its gradient. The other
+    arguments are those of `example_losses`, and:
+
+    Args:
+      weights: of token losses, as `token_weights` gives them.
+      remat: a name in models.decoder.REMAT_POLICIES.
+      noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
+    """
+    prefix = None
+    if rows.prefix is not None:
+        prefix = read_prefix(config, params, rows.prefix[0], dtype=dtype)
+    head, hidden = _run(
         config, params, rows,
         dtype=dtype, remat=remat, constrain=constrain, attend=attend, noise=noise, prefix=prefix,
     )  # fmt: skip
+    head_is_trained = config.lora is None
+    total, losses = weighted_loss(head_is_trained, head, hidden, rows.loss_targets, weights)
+    return total, _by_example(losses, rows)
+
+
+def token_weights(kind: str, rows: PackedRows) -> Float32[Array, "g m"]:
+    """What each token loss counts in a sum over tokens ("token"), or over examples' means ("example")."""
+    mask = rows.loss_mask.astype(jnp.float32)
+    if kind == "token":
+        return mask
+    shares = rows.weights / jnp.maximum(_sum_by_slot(mask, rows), 1.0)
+    return mask * jax.vmap(lambda share, slot: share.at[slot].get(mode="clip"))(shares, rows.loss_slot)
+
+
+def read_prefix(config: DecoderConfig, params: Params, tokens: Int32[Array, "p"], *, dtype: Any) -> Prefix:
+    """Keys and values, by layer, of tokens before all rows."""
+    return bind(config, jax.tree.map(lambda p: p.astype(dtype), params)).read_prefix(tokens)
+
+
+def _by_example(losses: Float32[Array, "g m"], rows: PackedRows) -> Float32[Array, "g e"]:
+    mask = rows.loss_mask.astype(jnp.float32)
+    return _sum_by_slot(losses * mask, rows) / jnp.maximum(_sum_by_slot(mask, rows), 1.0)
+
+
+def _sum_by_slot(values: Float32[Array, "g m"], rows: PackedRows) -> Float32[Array, "g e"]:
     num_slots = rows.weights.shape[-1]
-    sums, counts = (
-        jax.vmap(functools.partial(_sum_by_slot, num_slots=num_slots))(x, rows.loss_slot)
-        for x in (losses, rows.loss_mask.astype(jnp.float32))
-    )
-    return sums / jnp.maximum(counts, 1.0), losses
+    summed = functools.partial(jax.ops.segment_sum, num_segments=num_slots + 1, indices_are_sorted=True)
+    return jax.vmap(summed)(values, rows.loss_slot)[:, :-1]
 
 
-def _sum_by_slot(values: Float32[Array, "m"], slot: Int32[Array, "m"], num_slots: int) -> Float32[Array, "e"]:
-    return jax.ops.segment_sum(values, slot, num_slots + 1, indices_are_sorted=True)[:-1]
-
-
-def _token_losses(
+def _run(
     config: DecoderConfig,
     params: Params,
     rows: PackedRows,
     *,
     dtype: Any,
-    remat: str,
     constrain: Constrain,
     attend: Attend,
-    noise: jax.Array | None,
     prefix: Prefix | None,
-) -> Float32[Array, "g m"]:
+    remat: str = "none",
+    noise: jax.Array | None = None,
+) -> tuple[Head, Float[Array, "g m e"]]:
+    """The model's head, and the final hidden states that it is applied to."""
     model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
     groups, per_group, length = rows.tokens.shape
     flat = (groups * per_group, length)
@@ -85,36 +129,4 @@ def _token_losses(
     hidden = hidden.reshape(groups, per_group * length, -1)
     # Gathers whole vectors; take_along_axis would gather, and scatter back, element by element.
     needed = jax.vmap(lambda vectors, index: vectors[index])(hidden, rows.loss_index)
-    return _cross_entropy(model, constrain(needed), rows.loss_targets, rows.loss_mask)
-
-
-def _cross_entropy(
-    model: Decoder,
-    hidden: Float[Array, "g m e"],
-    targets: Int32[Array, "g m"],
-    mask: Bool[Array, "g m"],
-) -> Float32[Array, "g m"]:
-    """Token losses, 0 where masked; logits exist for one chunk of positions at a time."""
-
-    @jax.checkpoint
-    def chunk_losses(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
-        logits = model.padded_logits(chunk[0])
-        # A masked sum fuses with the softmax, forwards and backwards; a gather does not.
-        is_target = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) == chunk[1][..., None]
-        picked = jnp.where(is_target, logits, 0.0).sum(axis=-1)
-        return jax.nn.logsumexp(logits, axis=-1) - picked
-
-    groups, tokens = targets.shape
-    size = max(64, _LOGITS_AT_ONCE // model.config.padded_vocab_size // 64 * 64)
-    if tokens <= size:
-        losses = chunk_losses((hidden, targets))
-    else:
-        pad = -tokens % size
-        chunks = tuple(
-            jnp.pad(x, ((0, 0), (0, pad), *((0, 0),) * (x.ndim - 2)))
-            .reshape(groups, -1, size, *x.shape[2:])
-            .swapaxes(0, 1)
-            for x in (hidden, targets)
-        )
-        losses = jax.lax.map(chunk_losses, chunks).swapaxes(0, 1).reshape(groups, -1)[:, :tokens]
-    return jnp.where(mask, losses, 0.0)
+    return model.head(), constrain(needed)

@@ -18,7 +18,7 @@ from s2l_jax.models.parameters import Params, abstract_params, joined, nest_para
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.placement import model_shardings
 from s2l_jax.parallel.sharding import replicated, row_constraint
-from s2l_jax.training.loss import example_losses
+from s2l_jax.training.loss import token_weights, training_loss
 from s2l_jax.training.optimizer import OptimizerSettings, make_optimizer
 
 
@@ -119,21 +119,18 @@ def make_train_step(
     def step(
         state: TrainState, rows: PackedRows, frozen: Params | None = None
     ) -> tuple[TrainState, StepMetrics]:
-        weight = rows.loss_mask if loss == "token" else rows.weights
-        total = jnp.maximum(weight.astype(jnp.float32).sum(), jnp.finfo(jnp.float32).tiny)
+        counted = rows.loss_mask if loss == "token" else rows.weights
+        total = jnp.maximum(counted.astype(jnp.float32).sum(), jnp.finfo(jnp.float32).tiny)
 
         @functools.partial(jax.value_and_grad, has_aux=True)
         def loss_and_grads(params: Params, rows: PackedRows) -> tuple[jax.Array, jax.Array | None]:
             noise = dropout_noise(config.lora, config.num_layers, state.step, rows.examples, rows.positions)
             whole = joined(frozen, params)
-            per_example, per_token = example_losses(
-                config, whole, rows,
+            value, per_example = training_loss(
+                config, whole, rows, token_weights(loss, rows) / total,
                 dtype=dtype, remat=remat, constrain=constrain, attend=attend, noise=noise,
             )  # fmt: skip
-            kept = per_example if keep_losses else None
-            if loss == "token":
-                return per_token.sum() / total, kept
-            return (per_example * rows.weights).sum() / total, kept
+            return value, per_example if keep_losses else None
 
         def accumulate(carry: tuple, microbatch: PackedRows) -> tuple[tuple, jax.Array | None]:
             (value, kept), grads = loss_and_grads(state.params, microbatch)

@@ -3,14 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int32, Int64
 
-from s2l_jax.data.batching import Examples, Size, loss_token_counts, row_length, size_of
+from s2l_jax.data.batching import Examples, Size, loss_token_counts, row_length, shared_prefix, size_of
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.packing import Layout, PackedRows, Shape, best_fit, deal, fill, roughly
 from s2l_jax.parallel.mesh import row_groups
@@ -19,15 +18,8 @@ from s2l_jax.parallel.sharding import local_groups, put_rows
 _BYTES_A_TOKEN = 3 * 4  # token, position, segment
 _SCANNED_AT_MOST = 64  # microbatches of one streamed block
 _SHORTEST_ROW = 128  # tokens; what accelerators work on at a time
-_SHORTEST_PREFIX = 8  # tokens; fewer are not worth keys and values of their own
 
 Block = tuple[PackedRows, Int32[Array, "a g e"]]
-
-
-class PrefixedExamples(Examples, Protocol):
-    """Tokenised examples, and the tokens that all of them begin with."""
-
-    common_prefix: Int32[np.ndarray, "p"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +57,7 @@ class PinnedSlice:
 
     def __init__(
         self,
-        examples: PrefixedExamples,
+        examples: Examples,
         numbers: Int64[np.ndarray, "n"],
         mesh: Mesh,
         *,
@@ -149,21 +141,9 @@ class PinnedSlice:
         return block
 
 
-def shared_prefix(examples: PrefixedExamples, numbers: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "p"]:
-    """The tokens that rows need not hold: none that a loss is computed at, and not all of any example."""
-    if not len(numbers):
-        return examples.common_prefix[:0]
-    shortest = min(int(examples.lengths[numbers].min()), int(examples.prompt_lengths[numbers].min()))
-    most = min(shortest - 1, len(examples.common_prefix))
-    return examples.common_prefix[: most if most >= _SHORTEST_PREFIX else 0]
-
-
-def sweep_size(examples: PrefixedExamples, numbers: Int64[np.ndarray, "n"], *, share_prefix: bool) -> Size:
+def sweep_size(examples: Examples, numbers: Int64[np.ndarray, "n"], *, share_prefix: bool) -> Size:
     """How much work a sweep is: what all examples begin with counts once, if it is shared."""
-    size = size_of(examples, numbers)
-    prefix = len(shared_prefix(examples, numbers)) if share_prefix else 0
-    spared = prefix * max(len(numbers) - 1, 0)
-    return Size(size.tokens - spared, size.loss_tokens, size.pairs - spared * (prefix + 1) // 2)
+    return size_of(examples, numbers, len(shared_prefix(examples, numbers)) if share_prefix else 0)
 
 
 def row_lengths(longest: int) -> list[int]:

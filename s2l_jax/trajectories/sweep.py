@@ -1,5 +1,6 @@
 """The loss sweep: the loss of every tracked example under the given parameters."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,13 +15,14 @@ from s2l_jax.data.pool import PoolRow, row_of
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.attention import Prefix
+from s2l_jax.models.attention import Prefix, shares_prefix
 from s2l_jax.models.decoder import Decoder
-from s2l_jax.models.parameters import Params, bind, model_params
+from s2l_jax.models.parameters import Params, model_params
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.placement import mesh_of
 from s2l_jax.parallel.sharding import replicated, row_constraint
 from s2l_jax.training.loss import example_losses as packed_losses
+from s2l_jax.training.loss import read_prefix
 from s2l_jax.trajectories.pinned import PinnedSlice
 
 Sweep = Callable[[Params], Float32[Array, "n"]]
@@ -44,18 +46,12 @@ def make_sweep(
     constrain = row_constraint(mesh)
     attend = attention_on(mesh, config, dtype, attention)
 
-    def read_prefix(params: Params) -> Prefix | None:
-        if not len(tracked.prefix):
-            return None
-        model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
-        return model.read_prefix(jnp.asarray(tracked.prefix))
-
     def scan_block(
         params: Params, prefix: Prefix | None, column: jax.Array, rows: PackedRows, slots: jax.Array
     ) -> jax.Array:
         def microbatch(column: jax.Array, xs: tuple[PackedRows, jax.Array]) -> tuple:
             rows, slots = xs
-            losses, _ = packed_losses(
+            losses = packed_losses(
                 config, params, rows, dtype=dtype, constrain=constrain, attend=attend, prefix=prefix
             )
             # -1 would count from the end: slots without an example go past it, and are dropped.
@@ -65,21 +61,16 @@ def make_sweep(
         return jax.lax.scan(microbatch, column, (rows, slots))[0]
 
     compiled = jax.jit(scan_block, donate_argnums=2, out_shardings=replicated(mesh))
-    read = jax.jit(read_prefix)
+    read = jax.jit(functools.partial(read_prefix, config, dtype=dtype))
 
     def sweep(params: Params) -> jax.Array:
         column = jax.device_put(jnp.zeros(len(tracked), jnp.float32), replicated(mesh))
-        prefix = read(params)
+        prefix = read(params, tracked.prefix) if len(tracked.prefix) else None
         for rows, slots in tracked.blocks():
             column = compiled(params, prefix, column, rows, slots)
         return column
 
     return sweep
-
-
-def shares_prefix(config: DecoderConfig, max_length: int) -> bool:
-    """Whether every token of an example sees all that is before it, so that a prefix can be run apart."""
-    return all(window == 0 or window >= max_length for window in config.windows)
 
 
 def example_losses(

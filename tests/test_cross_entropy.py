@@ -1,0 +1,82 @@
+"""The gradient that the forward pass takes is that of the plain cross-entropy, in few matrix products."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2l_jax.models.layers import Head
+from s2l_jax.training import cross_entropy
+from s2l_jax.training.cross_entropy import token_losses, weighted_loss
+
+GROUPS, TOKENS, WIDTH, VOCAB, PADDED = 2, 150, 8, 50, 64
+
+
+def make_inputs(dtype=jnp.float32, *, bias=True):
+    rng = np.random.default_rng(0)
+    hidden = jnp.asarray(rng.normal(size=(GROUPS, TOKENS, WIDTH)), dtype)
+    kernel = jnp.asarray(rng.normal(size=(WIDTH, PADDED)), dtype)
+    head = Head(kernel, jnp.asarray(rng.normal(size=PADDED), dtype) if bias else None, VOCAB)
+    weights = rng.uniform(0.0, 2.0, (GROUPS, TOKENS)).astype(np.float32)
+    weights[:, -20:] = 0.0
+    return head, hidden, rng.integers(0, VOCAB, (GROUPS, TOKENS)), weights
+
+
+def plain(head, hidden, targets, weights):
+    logits = jnp.dot(hidden, head.kernel, preferred_element_type=jnp.float32)[..., :VOCAB]
+    if head.bias is not None:
+        logits += head.bias[:VOCAB].astype(jnp.float32)
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
+    return -(weights * picked).sum(), -picked
+
+
+@pytest.fixture(params=[2**25, 1], ids=["whole", "chunks"])
+def _chunks(request, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "_LOGITS_AT_ONCE", request.param)
+
+
+@pytest.mark.usefixtures("_chunks")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 2e-6), (jnp.bfloat16, 2e-2)])
+def test_losses_and_gradients_are_those_of_the_plain_one(dtype, tolerance, bias):
+    head, hidden, targets, weights = make_inputs(dtype, bias=bias)
+
+    def scaled(function):  # what comes after must scale the gradient
+        def run(head, hidden):
+            total, losses = function(head, hidden, targets, weights)
+            return 3.0 * total, losses
+
+        return jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))(head, hidden)
+
+    want, got = scaled(plain), scaled(lambda *args: weighted_loss(True, *args))
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert ours.dtype == theirs.dtype
+        ours, theirs = np.asarray(ours, np.float32), np.asarray(theirs, np.float32)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+    np.testing.assert_allclose(token_losses(head, hidden, targets), want[0][1], rtol=tolerance)
+
+
+@pytest.mark.usefixtures("_chunks")
+def test_a_frozen_head_has_no_gradient_and_leaves_the_others_as_it_is():
+    head, *rest = make_inputs()
+
+    def gradients(head_is_trained):
+        run = jax.grad(
+            lambda head, hidden: weighted_loss(head_is_trained, head, hidden, *rest[1:])[0], (0, 1)
+        )
+        return jax.jit(run)(head, rest[0])
+
+    (of_head, of_hidden), (of_frozen, below_frozen) = gradients(True), gradients(False)
+    np.testing.assert_allclose(below_frozen, of_hidden, rtol=1e-6, atol=1e-7)
+    assert float(jnp.abs(of_head.kernel).max()) > 0 == float(jnp.abs(of_frozen.kernel).max())
+
+
+@pytest.mark.parametrize(("head_is_trained", "products"), [(True, 3), (False, 2)])
+def test_logits_are_computed_once(head_is_trained, products):
+    head, hidden, targets, weights = make_inputs()
+
+    def loss(head, hidden):
+        return weighted_loss(head_is_trained, head, hidden, targets, weights)[0]
+
+    program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(head, hidden).as_text()
+    assert program.count("stablehlo.dot_general") == products
