@@ -189,9 +189,15 @@ def _absolute(workdir: epath.PathLike) -> epath.Path:
 
 
 def _check_has_trajectories(run: Run) -> None:
-    """With neither a pool nor trajectories there is nothing to choose from."""
+    """Find now that methods by trajectory have none, and no pool to measure them on.
+
+    Raises:
+      InputError: so.
+    """
     config = run.config
-    if not (config.pool.path or config.trajectories.path or config.trajectories.snapshots):
+    if _needs_trajectories(run) and not (
+        config.pool.path or config.trajectories.path or config.trajectories.snapshots
+    ):
         raise InputError(
             "pool.path and trajectories.path are both empty: set trajectories.path to losses measured "
             "elsewhere (docs/trajectories.md), or pool.path to the rows to measure them on."

@@ -103,7 +103,7 @@ def test_what_rows_say(six):
     assert [first[name].worked for name in SIX] == [True, True, False, False, False, False]
 
 
-@pytest.mark.parametrize(("name", "rows"), zip(SIX, (1319, 5000, 1042, 1000, 1000, 514), strict=True))
+@pytest.mark.parametrize(("name", "rows"), list(zip(SIX, (1319, 5000, 1042, 1000, 1000, 514), strict=True)))
 def test_published_files(data_dir, name, rows):
     which = benchmark(name)
     problems = list(read_problems(which, str(data_dir / "eval")))
