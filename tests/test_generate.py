@@ -13,8 +13,8 @@ import pytest
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation import evaluate as evaluate_module
-from s2l_jax.evaluation.answers import exact_match, extract_answer
 from s2l_jax.evaluation.evaluate import reference_losses, respond
+from s2l_jax.evaluation.exact_match import exact_match, extract_answer
 from s2l_jax.evaluation.generate import generate
 from s2l_jax.evaluation.sampling import Sampling
 from s2l_jax.models import hf

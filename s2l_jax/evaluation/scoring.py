@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from s2l_jax.evaluation.answers import exact_match, extract_answer
+from s2l_jax.evaluation.exact_match import exact_match, extract_answer
 from s2l_jax.evaluation.grading import Grader, Verdict
 from s2l_jax.evaluation.programs import ProgramPool, extract_program
 

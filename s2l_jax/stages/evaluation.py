@@ -11,8 +11,8 @@ from s2l_jax.console import Progress
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.benchmarks import Problem
 from s2l_jax.evaluation.evaluate import reference_losses, respond
+from s2l_jax.evaluation.kept_responses import KeptResponses
 from s2l_jax.evaluation.metrics import text_metrics
-from s2l_jax.evaluation.parts import Parts
 from s2l_jax.evaluation.prompting import Asking
 from s2l_jax.evaluation.sampling import Sampling
 from s2l_jax.evaluation.scoring import Prediction, Response, grade_responses, needs_text
@@ -101,9 +101,9 @@ def _evaluate_one(run: Run, name: str, each: Wanted, record: Record, model: Deco
     config = run.config.evaluation
     problems = problems_of(run, each)
     asking = asking_of(run, each, tokenizer, model.config.max_positions)
-    parts = Parts(record.folder / "parts")
+    kept = KeptResponses(record.folder / "parts")
     progress = Progress(f"evaluating {name} on {each.which.name}", len(problems), "answers")
-    first, attempts = _answers(run, model, asking, problems, parts, progress)
+    first, attempts = _answers(run, model, asking, problems, kept, progress)
     losses = _losses(run, model, tokenizer, asking, problems)
     results: dict[str, Any] = {}
     if processes.is_writer():
@@ -115,11 +115,16 @@ def _evaluate_one(run: Run, name: str, each: Wanted, record: Record, model: Deco
         results = _results(run, each, predictions)
     progress.close(_in_words(results))
     record.finish(results)
-    parts.remove()
+    kept.remove()
 
 
 def _answers(
-    run: Run, model: Decoder, asking: Asking, problems: Sequence[Problem], parts: Parts, progress: Progress
+    run: Run,
+    model: Decoder,
+    asking: Asking,
+    problems: Sequence[Problem],
+    kept: KeptResponses,
+    progress: Progress,
 ) -> tuple[list[Response], dict[int, Response]]:
     """The response to each problem, and the failed programs, by row, that some of them replace."""
     config = run.config.evaluation
@@ -150,8 +155,8 @@ def _answers(
             progress.update(settled + done)
 
         kind = "program" if program else "text"
-        texts = parts.responses(kind, numbers, ask, shown)
-        ran = parts.program_runs(kind, texts) if config.run_programs else [None] * len(texts)
+        texts = kept.responses(kind, numbers, ask, shown)
+        ran = kept.program_runs(kind, texts) if config.run_programs else [None] * len(texts)
         for n, text, one in zip(numbers, texts, ran, strict=True):
             found[n] = Response(prompts[n].text, text, prompts[n].shots, one)
         if program and config.mode == "hybrid":

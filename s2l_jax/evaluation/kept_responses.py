@@ -17,7 +17,7 @@ _AT_ONCE = 512
 Ask = Callable[[Sequence[int], Callable[[int], None]], list[str]]
 
 
-class Parts:
+class KeptResponses:
     """The responses of one benchmark that is under way, in files of a folder.
 
     Every process reads the same files and calls the same methods; one of them writes.
