@@ -16,7 +16,7 @@ from s2l_jax.analysis.benchmark_table import benchmark_table, part_table
 from s2l_jax.analysis.report import render_report
 from s2l_jax.config import default, run, validate
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation import parts
+from s2l_jax.evaluation import kept_responses
 from s2l_jax.evaluation.intervals import bootstrap, mean_interval, wilson
 from s2l_jax.evaluation.regrade import main as regrade
 from s2l_jax.evaluation.regrade import read_predictions
@@ -193,7 +193,7 @@ def test_a_failed_program_is_wrong_and_nothing_is_run_unless_asked(asked, folder
 
 @pytest.mark.parametrize("mode", ["text", "hybrid"])
 def test_what_was_answered_before_a_kill_is_not_asked_again(asked, folder, tmp_path, mode, monkeypatch):
-    monkeypatch.setattr(parts, "_AT_ONCE", 2)
+    monkeypatch.setattr(kept_responses, "_AT_ONCE", 2)
     asked.answers = {"1 + 1": "2", "3 + 3": "print(6)"}
     options = {"mode": mode, "run_programs": mode == "hybrid"}
     whole = evaluate(unbroken := make_run(tmp_path / "unbroken", folder, **options))
