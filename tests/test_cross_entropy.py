@@ -33,6 +33,7 @@ def plain(head, hidden, targets, weights):
 @pytest.fixture(params=[2**25, 1], ids=["whole", "chunks"])
 def _chunks(request, monkeypatch):
     monkeypatch.setattr(cross_entropy, "_LOGITS_AT_ONCE", request.param)
+    monkeypatch.setattr(cross_entropy, "_CPU_TILE", min(request.param, 24))
 
 
 @pytest.mark.usefixtures("_chunks")
@@ -54,6 +55,27 @@ def test_losses_and_gradients_are_those_of_the_plain_one(dtype, tolerance, bias)
         ours, theirs = np.asarray(ours, np.float32), np.asarray(theirs, np.float32)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
     np.testing.assert_allclose(token_losses(head, hidden, targets), want[0][1], rtol=tolerance)
+
+
+@pytest.mark.parametrize("tile", [1, 5, 24, 64, 1024])
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_losses_depend_on_no_tiles_and_no_shards(tile, shards, monkeypatch):
+    head, hidden, targets, weights = make_inputs()
+    targets[0, :4] = 0, VOCAB - 1, 15, 16  # at the ends of tiles and shards
+    monkeypatch.setattr(cross_entropy, "_CPU_TILE", tile)
+    losses = jax.jit(token_losses, static_argnames="vocab_shards")(head, hidden, targets, vocab_shards=shards)
+    np.testing.assert_allclose(losses, plain(head, hidden, targets, weights)[1], rtol=2e-6)
+
+
+def test_logits_far_from_each_other():
+    head, hidden, targets, weights = make_inputs()
+    far = head.kernel.at[0].set(jnp.linspace(-3e4, 3e4, PADDED))  # exponentials over- and underflow
+    losses = token_losses(Head(far, head.bias, VOCAB), hidden, targets)
+    np.testing.assert_allclose(
+        losses, plain(Head(far, head.bias, VOCAB), hidden, targets, weights)[1], rtol=1e-5
+    )
+    assert np.isfinite(losses).all()
+    assert losses.max() > 1e4
 
 
 @pytest.mark.usefixtures("_chunks")

@@ -61,15 +61,17 @@ HEADS = {
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_logits_exist_for_a_chunk_of_tokens_at_a_time(head):
+def test_logits_exist_for_a_part_at_a_time(head):
     config = make_config(**HEADS[head])
     vocabulary, tokens = config.padded_vocab_size, 16_384
     args = abstract_params(config), abstract_rows(tokens)
     loss = total_loss(config, jnp.bfloat16)
     chunk = GROUPS * 2**25  # elements: 640 tokens' logits a group
-    for function in (loss, jax.grad(loss)):
-        largest = largest_with_axis(vocabulary, function, *args)
-        assert 0.9 * chunk < largest <= chunk < GROUPS * tokens * vocabulary / 20
+    largest = largest_with_axis(vocabulary, jax.grad(loss), *args)
+    assert 0.9 * chunk < largest <= chunk < GROUPS * tokens * vocabulary / 20
+    # Without a gradient: all tokens, but 1,024 of the vocabulary, and nothing but parameters has all of it.
+    assert largest_with_axis(1024, loss, *args) == GROUPS * tokens * 1024
+    assert largest_with_axis(vocabulary, loss, *args) == config.hidden_size * vocabulary
     # The compiled program needs no more than a few chunks either.
     temporary = jax.jit(jax.grad(loss)).lower(*args).compile().memory_analysis().temp_size_in_bytes
     assert 4 * chunk / 2 < temporary < 6 * 4 * chunk < 4 * GROUPS * tokens * vocabulary / 4

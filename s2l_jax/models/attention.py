@@ -111,15 +111,22 @@ def softmax_attention(
     prefix: Prefix | None = None,
 ) -> Float[Array, "b q h d"]:
     """Softmax attention over the prefix and the visible keys in plain XLA, scores and softmax in float32."""
-    batch, length, _, dim = query.shape
+    batch, length, heads, dim = query.shape
     if prefix is not None:
         key, value = (_after(first, rest) for first, rest in zip(prefix, (key, value), strict=True))
         visible = jnp.pad(visible, ((0, 0), (0, 0), (len(prefix[0]), 0)), constant_values=True)
-    grouped = query.reshape(batch, length, key.shape[1], -1, dim)
-    scores = jnp.einsum("bqngd,bnkd->bngqk", grouped, key, preferred_element_type=jnp.float32)
-    scores = jnp.where(visible[:, None, None], scores * dim**-0.5, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bngqk,bnkd->bqngd", weights, value).reshape(query.shape)
+    shared, groups = key.shape[1], heads // key.shape[1]
+    # Heads before queries, those of a group after each other: XLA's CPU products are slow in any other order.
+    grouped = query.reshape(batch, length, shared, groups, dim).transpose(0, 2, 3, 1, 4)
+    grouped = grouped.reshape(batch, shared, groups * length, dim)
+    hidden = jnp.where(jnp.tile(visible, (1, groups, 1)), 0.0, 0.5 * jnp.finfo(jnp.float32).min)
+    scores = jnp.einsum("bnqd,bnkd->bnqk", grouped, key, preferred_element_type=jnp.float32)
+    scores = scores * dim**-0.5 + hidden[:, None]
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    # What has few columns is divided by the sums, rather than the weights.
+    mixed = jnp.einsum("bnqk,bnkd->bnqd", weights.astype(value.dtype), value)
+    mixed = (mixed / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
+    return mixed.reshape(batch, shared, groups, length, dim).transpose(0, 3, 1, 2, 4).reshape(query.shape)
 
 
 def _after(prefix: Float[Array, "p n d"], rest: Float[Array, "b n k d"]) -> Float[Array, "b n p+k d"]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import Attend, Prefix, attend
 from s2l_jax.models.cache import KeyValueCache
-from s2l_jax.models.layers import Block, Head, Linear, Norm
+from s2l_jax.models.layers import Block, Head, Keep, Linear, Norm
 
 Constrain = Callable[[jax.Array], jax.Array]
 
@@ -91,8 +91,9 @@ class Decoder(nnx.Module):
         attend: Attend = attend,
         noise: UInt32[Array, "n b l"] | None = None,
         prefix: Prefix | None = None,
-    ) -> Float[Array, "b l e"]:
-        """Final hidden states of packed rows, in the parameters' dtype.
+        wanted: Int[Array, "g m"] | None = None,
+    ) -> Float[Array, "g m e"]:
+        """Final hidden states of packed rows, in the parameters' dtype: [b, l, e], or of the tokens wanted.
 
         Args:
           tokens: token ids.
@@ -104,24 +105,33 @@ class Decoder(nnx.Module):
           noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
           prefix: of `read_prefix`, keys and values by layer of tokens before every segment, which
             `positions` count.
+          wanted: places among the tokens of each of g groups of rows. Without `noise` the last layer
+            is run at these alone, but for its attention.
         """
         windows = self._windows(tokens.shape[1])
         alike = len(set(windows)) == 1  # a kernel needs to know the window when it is compiled
         by_layer = None if alike else jnp.array([window or 0 for window in windows], jnp.int32)
 
-        def layer(x: jax.Array, scanned: tuple) -> tuple[jax.Array, None]:
+        def layer(x: jax.Array, scanned: tuple, keep: Keep = lambda x: x) -> tuple[jax.Array, None]:
             block, window, noise, prefix = scanned
             core = functools.partial(attend, segments=segments, window=windows[0] if alike else window)
             if prefix is not None:
                 core = functools.partial(core, prefix=prefix)
-            return constrain(block(x, positions, core, noise)), None
+            return constrain(block(x, positions, core, noise, keep)), None
 
-        policy = REMAT_POLICIES[remat]
-        body = layer if policy is None else jax.checkpoint(layer, policy=policy)
         # The lookup is in float32 for its gradient: a frequent token's many summands must not be
         # added in bfloat16.
         x = constrain(self._looked_up(tokens, positions, jnp.float32))
-        return self.final_norm(jax.lax.scan(body, x, (self.layers, by_layer, noise, prefix))[0])
+        scanned = (self.layers, by_layer, noise, prefix)
+        run = functools.partial(_rematerialised, REMAT_POLICIES[remat])
+        if wanted is None:
+            return self.final_norm(jax.lax.scan(run(layer), x, scanned)[0])
+        only = functools.partial(_only, wanted)
+        if noise is not None:
+            return self.final_norm(only(jax.lax.scan(run(layer), x, scanned)[0]))
+        x = jax.lax.scan(run(layer), x, jax.tree.map(lambda leaf: leaf[:-1], scanned))[0]
+        last = jax.tree.map(lambda leaf: leaf[-1], scanned)
+        return self.final_norm(run(functools.partial(layer, keep=only))(x, last)[0])
 
     @_in_full_precision
     def read_prefix(self, tokens: Int[Array, "p"]) -> tuple[Float[Array, "n p k d"], Float[Array, "n p k d"]]:
@@ -231,3 +241,15 @@ class Decoder(nnx.Module):
         """Of each layer: tokens a query sees, None for all of a row of `length`."""
         windows = self.config.windows or (0,) * self.config.num_layers
         return [window if 0 < window < length else None for window in windows]
+
+
+def _rematerialised(policy: Any, layer: Callable) -> Callable:
+    """A layer that keeps for its backward pass what a policy says; None: everything."""
+    return layer if policy is None else jax.checkpoint(layer, policy=policy)
+
+
+def _only(wanted: Int[Array, "g m"], x: Float[Array, "b l ..."]) -> Float[Array, "g m ..."]:
+    """The vectors of some tokens of each group of rows."""
+    grouped = x.reshape(len(wanted), -1, *x.shape[2:])
+    # Gathers whole vectors; take_along_axis would gather, and scatter back, element by element.
+    return jax.vmap(lambda vectors, index: vectors[index])(grouped, wanted)

@@ -17,6 +17,8 @@ from s2l_jax.models.lora import Adapter, Lora
 Core = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # What the adapters' dropout follows from, a word a token (`lora.dropout_noise`); None: no dropout.
 Noise = UInt32[Array, "b q"] | None
+# Leaves some tokens of each group of rows, as one row: [b q ...] to [g m ...].
+Keep = Callable[[jax.Array], jax.Array]
 
 
 class Linear(nnx.Module):
@@ -130,14 +132,19 @@ class Attention(nnx.Module):
         self.config = config
 
     def __call__(
-        self, x: Float[Array, "b q e"], positions: Int[Array, "b q"], core: Core, noise: Noise = None
-    ) -> Float[Array, "b q e"]:
+        self,
+        x: Float[Array, "b q e"],
+        positions: Int[Array, "b q"],
+        core: Core,
+        noise: Noise = None,
+        keep: Keep = lambda x: x,
+    ) -> Float[Array, "g m e"]:
         query, key, value = self.query(x, noise), self.key(x, noise), self.value(x, noise)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.config.rotary_dim:
             query, key = (rotate(each, positions, self.config) for each in (query, key))
-        return self.out(core(query, key, value), noise)
+        return self.out(keep(core(query, key, value)), noise)
 
 
 class MLP(nnx.Module):
@@ -170,11 +177,18 @@ class Block(nnx.Module):
         self.parallel_residual = config.parallel_residual
 
     def __call__(
-        self, x: Float[Array, "b q e"], positions: Int[Array, "b q"], core: Core, noise: Noise = None
-    ) -> Float[Array, "b q e"]:
+        self,
+        x: Float[Array, "b q e"],
+        positions: Int[Array, "b q"],
+        core: Core,
+        noise: Noise = None,
+        keep: Keep = lambda x: x,
+    ) -> Float[Array, "g m e"]:
+        """The stream after this layer, of the tokens that `keep` leaves."""
         normed = self.attention_norm(x)
-        attended = self.attention(normed, positions, core, noise)
+        attended = self.attention(normed, positions, core, noise, keep)
+        x = keep(x)
         if self.parallel_residual:
-            return x + attended + self.mlp(normed if self.mlp_norm is None else self.mlp_norm(x), noise)
+            return x + attended + self.mlp(keep(normed) if self.mlp_norm is None else self.mlp_norm(x), noise)
         x = x + attended
         return x + self.mlp(x if self.mlp_norm is None else self.mlp_norm(x), noise)

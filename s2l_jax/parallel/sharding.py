@@ -30,6 +30,12 @@ def parameter_sharding(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[in
     return NamedSharding(mesh, P(*spec))
 
 
+def vocabulary_shards(mesh: Mesh, vocab_size: int) -> int:
+    """Devices that the vocabulary of a head or an embedding is spread over."""
+    shards: int = mesh.shape[RULES["vocab"] or ""]
+    return 1 if vocab_size % shards else shards
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, P())

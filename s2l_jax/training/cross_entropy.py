@@ -6,22 +6,79 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
-from s2l_jax.models.layers import Head
+from s2l_jax.models.layers import Head, wide_product
 
 _LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits, per row group
+_CPU_TILE = 1024  # columns
+_NEVER = -0.5 * float(np.finfo(np.float32).max)  # the logit of what is no token
 
 
 def token_losses(
-    head: Head, hidden: Float[Array, "g m e"], targets: Int32[Array, "g m"]
+    head: Head, hidden: Float[Array, "g m e"], targets: Int32[Array, "g m"], *, vocab_shards: int = 1
 ) -> Float32[Array, "g m"]:
-    """The cross-entropy of each target."""
+    """The cross-entropy of each target; the softmax's sum is taken on line over tiles of the vocabulary.
 
-    def chunk(_: None, hidden: jax.Array, targets: jax.Array) -> tuple[None, jax.Array]:
-        return None, _losses(head, hidden, targets)
+    A tile's logits are still in a CPU's cache when they are exponentiated; see arXiv 1805.02867,
+    algorithm 3.
 
-    return _over_chunks(head, chunk, None, hidden, targets)[1]
+    Args:
+      head: the model's last matrix.
+      hidden: final hidden states.
+      targets: token ids.
+      vocab_shards: parts of the vocabulary on different devices, each of which works on its own tiles.
+    """
+    tiled = functools.partial(_over_tiles, hidden, targets, head.vocab_size)
+    if vocab_shards == 1:
+        normaliser, picked = tiled(head.kernel, head.bias, 0)
+        return normaliser - picked
+    size = head.kernel.shape[1] // vocab_shards
+    kernels = head.kernel.reshape(-1, vocab_shards, size)
+    biases = None if head.bias is None else head.bias.reshape(vocab_shards, size)
+    firsts = jnp.arange(vocab_shards) * size
+    normaliser, picked = jax.vmap(tiled, in_axes=(1, None if biases is None else 0, 0))(
+        kernels, biases, firsts
+    )
+    return jax.nn.logsumexp(normaliser, axis=0) - picked.sum(axis=0)
+
+
+def _over_tiles(
+    hidden: Float[Array, "g m e"],
+    targets: Int32[Array, "g m"],
+    vocab_size: int,
+    kernel: Float[Array, "e p"],
+    bias: Float[Array, "p"] | None,
+    first: int | jax.Array,
+) -> tuple[Float32[Array, "g m"], Float32[Array, "g m"]]:
+    """Of the tokens from `first` on: log of the sum of exponentiated logits, and the target's logit or 0."""
+    size = kernel.shape[1]
+    width = _tile_width(targets.shape[1], size)
+
+    def take(tile: jax.Array, so_far: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        largest, total, picked = so_far
+        start = jnp.minimum(tile * width, size - width)  # the last tile overlaps the one before it
+        logits = wide_product(hidden, jax.lax.dynamic_slice_in_dim(kernel, start, width, axis=1))
+        if bias is not None:
+            logits += jax.lax.dynamic_slice_in_dim(bias, start, width).astype(jnp.float32)
+        place = start + jnp.arange(width)
+        own = (place >= tile * width) & (first + place < vocab_size)
+        logits = jnp.where(own, logits, _NEVER)
+        new = jnp.maximum(largest, logits.max(axis=-1))
+        total = total * jnp.exp(largest - new) + jnp.exp(logits - new[..., None]).sum(axis=-1)
+        wanted = own & (first + place == targets[..., None])
+        return new, total, picked + jnp.where(wanted, logits, 0.0).sum(axis=-1)
+
+    zeros = jnp.zeros(targets.shape, jnp.float32)
+    largest, total, picked = jax.lax.fori_loop(0, -(-size // width), take, (zeros + _NEVER, zeros, zeros))
+    return largest + jnp.log(total), picked
+
+
+def _tile_width(tokens: int, vocabulary: int) -> int:
+    """Columns of a tile: few enough for a CPU's cache, on accelerators as `_LOGITS_AT_ONCE` allows."""
+    most = _LOGITS_AT_ONCE // tokens // 128 * 128
+    return min(vocabulary, _CPU_TILE if jax.default_backend() == "cpu" else max(_CPU_TILE, most))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -25,6 +25,7 @@ def example_losses(
     constrain: Constrain = lambda x: x,
     attend: Attend = attend,
     prefix: Prefix | None = None,
+    vocab_shards: int = 1,
 ) -> Float32[Array, "g e"]:
     """The mean loss over each example's response tokens, of one microbatch.
 
@@ -36,9 +37,10 @@ def example_losses(
       constrain: sharding constraint for activations, leading axis rows.
       attend: how attention is computed (`parallel.attention.attention_on`).
       prefix: of `read_prefix`, what the rows leave out because all examples begin with it.
+      vocab_shards: devices that the vocabulary is spread over.
     """
     head, hidden = _run(config, params, rows, dtype=dtype, constrain=constrain, attend=attend, prefix=prefix)
-    return _by_example(token_losses(head, hidden, rows.loss_targets), rows)
+    return _by_example(token_losses(head, hidden, rows.loss_targets, vocab_shards=vocab_shards), rows)
 
 
 def training_loss(
@@ -125,8 +127,6 @@ def _run(
         attend=attend,
         noise=None if noise is None else noise.reshape(-1, *flat),
         prefix=prefix,
+        wanted=rows.loss_index,
     )
-    hidden = hidden.reshape(groups, per_group * length, -1)
-    # Gathers whole vectors; take_along_axis would gather, and scatter back, element by element.
-    needed = jax.vmap(lambda vectors, index: vectors[index])(hidden, rows.loss_index)
-    return model.head(), constrain(needed)
+    return model.head(), constrain(hidden)

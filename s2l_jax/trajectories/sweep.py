@@ -20,7 +20,7 @@ from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.parameters import Params, model_params
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.placement import mesh_of
-from s2l_jax.parallel.sharding import replicated, row_constraint
+from s2l_jax.parallel.sharding import replicated, row_constraint, vocabulary_shards
 from s2l_jax.training.loss import example_losses as packed_losses
 from s2l_jax.training.loss import read_prefix
 from s2l_jax.trajectories.pinned import PinnedSlice
@@ -52,8 +52,10 @@ def make_sweep(
         def microbatch(column: jax.Array, xs: tuple[PackedRows, jax.Array]) -> tuple:
             rows, slots = xs
             losses = packed_losses(
-                config, params, rows, dtype=dtype, constrain=constrain, attend=attend, prefix=prefix
-            )
+                config, params, rows,
+                dtype=dtype, constrain=constrain, attend=attend, prefix=prefix,
+                vocab_shards=vocabulary_shards(mesh, config.padded_vocab_size),
+            )  # fmt: skip
             # -1 would count from the end: slots without an example go past it, and are dropped.
             places = jnp.where(slots < 0, column.shape[0], slots)
             return column.at[places].set(losses, mode="drop"), None
