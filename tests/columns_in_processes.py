@@ -31,6 +31,7 @@ def config_of(name, checkpoint, folder):
     config.trajectories.slice_count = 25
     if name == "swept":
         config.proxy.keep = "params"
+        config.trajectories.stop_when_stable = 1  # not after the first sweep, but one process believes so
     else:
         config.trajectories.snapshots = f"{folder}/swept/proxy/snapshots"
     return config
@@ -47,13 +48,20 @@ def main():
     }
     import jax
 
+    from s2l_jax.clustering.streaming import Refresh, StreamingKMeans
     from s2l_jax.parallel import processes
     from s2l_jax.pipeline import run_pipeline
     from s2l_jax.trajectories import store
 
+    def settled_at_once(clusters, column):
+        clusters.records.append(Refresh(columns=2, inertia=0.0, adjusted_rand=2.0))
+        return clusters.records[-1]
+
     jax.config.update("jax_disable_most_optimizations", True)
     processes.start()
     store._CHUNK_ROWS = CHUNK_ROWS
+    if rank == "1":
+        StreamingKMeans.update = settled_at_once
     for name in RUNS:
         run_pipeline(config_of(name, checkpoint, folder), f"{folder}/{name}")
 

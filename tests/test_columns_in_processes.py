@@ -84,6 +84,11 @@ def test_losses_are_those_of_one_process(together, driver, tiny_checkpoint, tmp_
     np.testing.assert_allclose(ours.losses, alone.losses, atol=1e-4)
 
 
+def test_the_first_process_says_when_the_clusters_have_settled(together):
+    """The second took them for settled after the first sweep; alone it would have left the other waiting."""
+    assert columns_of(together / "swept").steps.tolist() == [3, 6]
+
+
 def test_snapshots_swept_again_give_the_same_bytes(together):
     ours, live = (columns_of(together / name) for name in ("again", "swept"))
     assert ours.steps.tolist() == live.steps.tolist() == [3, 6]

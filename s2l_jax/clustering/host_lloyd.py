@@ -84,7 +84,7 @@ def label_on_host(
 ) -> Int[np.ndarray, " n"]:
     """The label of each row: its nearest centroid, by the same arithmetic as `lloyd_on_host`."""
     with _Run(rows, centroids - offset, offset, max_clusters, chunk_rows) as run:
-        run.relabel()
+        run.label()
         return run.labels
 
 
@@ -117,16 +117,10 @@ class _Run:
 
     def relabel(self) -> Float[np.ndarray, " k"]:
         """Label every row with its nearest centroid; how many of positive weight each has."""
-        clusters = len(self.centroids)
-        extra = self._max_clusters - clusters
-        halves = np.pad(np.square(self.centroids).sum(1) / 2, (0, extra), constant_values=np.inf)
-        centroids = np.pad(self.centroids, ((0, extra), (0, 0)))
+        clusters, nearest = len(self.centroids), self._nearest()
 
         def change(which: slice, points: np.ndarray) -> Float[np.ndarray, "k c"]:
-            old = self.labels[which]
-            if missing := self._size - len(points):
-                points = np.pad(points, ((0, missing), (0, 0)))
-            new = np.asarray(_nearest(points, self._offset, centroids, halves))[: len(old)]
+            old, new = self.labels[which], nearest(points)
             changed = np.flatnonzero(new != old)
             values = points[changed] - self._offset
             weights = None if self._rows.weights is None else self._rows.weights[which][changed]
@@ -139,6 +133,30 @@ class _Run:
         for totals in self._each_piece(change):
             self._totals += totals
         return self._totals[:, -1]
+
+    def label(self) -> None:
+        """Label every row, and nothing else."""
+        nearest = self._nearest()
+
+        def label(which: slice, points: np.ndarray) -> None:
+            self.labels[which] = nearest(points)
+
+        for _ in self._each_piece(label):
+            pass
+
+    def _nearest(self) -> Callable[[np.ndarray], Int[np.ndarray, " m"]]:
+        """What labels a piece of the rows."""
+        extra = self._max_clusters - len(self.centroids)
+        halves = np.pad(np.square(self.centroids).sum(1) / 2, (0, extra), constant_values=np.inf)
+        centroids = np.pad(self.centroids, ((0, extra), (0, 0)))
+
+        def nearest(points: np.ndarray) -> Int[np.ndarray, " m"]:
+            count = len(points)
+            if missing := self._size - count:
+                points = np.pad(points, ((0, missing), (0, 0)))
+            return np.asarray(_nearest(points, self._offset, centroids, halves))[:count]
+
+        return nearest
 
     def update(self) -> None:
         """Move each centroid to the weighted mean of its rows."""

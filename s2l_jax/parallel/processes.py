@@ -3,6 +3,7 @@
 import os
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from s2l_jax import console
@@ -32,6 +33,13 @@ def start() -> None:
 def is_writer() -> bool:
     """Whether this process writes the shared artifacts: exactly one does."""
     return jax.process_index() == 0
+
+
+def of_writer(decision: bool) -> bool:
+    """The writer's decision, on every process."""
+    if jax.process_count() == 1:
+        return decision
+    return bool(multihost_utils.broadcast_one_to_all(np.array(decision)))
 
 
 def barrier(name: str) -> None:

@@ -108,12 +108,14 @@ class Columns:
         """Whether the column of `step` is the last of `times` in a row that hardly changed the clusters.
 
         That is when each refresh agrees with the one before by an adjusted Rand index of at least `above`.
+        All processes have the same answer.
         """
         if step not in self.steps:
             return False
         last = self.clusters.records[: self.steps.index(step) + 1][-times:]
         # The first column has none to agree with.
-        return len(last) == times and all(r.columns > 1 and r.adjusted_rand >= above for r in last)
+        stable = all(r.columns > 1 and r.adjusted_rand >= above for r in last)
+        return processes.of_writer(len(last) == times and stable)
 
     def add_epoch(self, step: int, column: Float32[np.ndarray, "s"]) -> None:
         """Store the losses that training steps saw in the epoch that ended with `step`."""
