@@ -60,9 +60,9 @@ def main():
     jax.config.update("jax_disable_most_optimizations", True)
     processes.start()
     store._CHUNK_ROWS = CHUNK_ROWS
-    if rank == "1":
-        StreamingKMeans.update = settled_at_once
+    update = StreamingKMeans.update
     for name in RUNS:
+        StreamingKMeans.update = settled_at_once if (name, rank) == ("swept", "1") else update
         run_pipeline(config_of(name, checkpoint, folder), f"{folder}/{name}")
 
 

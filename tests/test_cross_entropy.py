@@ -33,7 +33,7 @@ def plain(head, hidden, targets, weights):
 @pytest.fixture(params=[2**25, 1], ids=["whole", "chunks"])
 def _chunks(request, monkeypatch):
     monkeypatch.setattr(cross_entropy, "_LOGITS_AT_ONCE", request.param)
-    monkeypatch.setattr(cross_entropy, "_CPU_TILE", min(request.param, 24))
+    monkeypatch.setattr(cross_entropy, "_tile_width", lambda tokens, vocabulary: min(request.param, 24))
 
 
 @pytest.mark.usefixtures("_chunks")
@@ -62,9 +62,21 @@ def test_losses_and_gradients_are_those_of_the_plain_one(dtype, tolerance, bias)
 def test_losses_depend_on_no_tiles_and_no_shards(tile, shards, monkeypatch):
     head, hidden, targets, weights = make_inputs()
     targets[0, :4] = 0, VOCAB - 1, 15, 16  # at the ends of tiles and shards
-    monkeypatch.setattr(cross_entropy, "_CPU_TILE", tile)
+    monkeypatch.setattr(cross_entropy, "_tile_width", lambda tokens, vocabulary: min(tile, vocabulary))
     losses = jax.jit(token_losses, static_argnames="vocab_shards")(head, hidden, targets, vocab_shards=shards)
     np.testing.assert_allclose(losses, plain(head, hidden, targets, weights)[1], rtol=2e-6)
+
+
+@pytest.mark.parametrize("vocabulary", [64, 1536, 32_000, 50_304, 151_936])
+@pytest.mark.parametrize("tokens", [8, 704, 4608, 60_000])
+def test_tiles_are_even_and_fit(tokens, vocabulary, monkeypatch):
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        width = cross_entropy._tile_width(tokens, vocabulary)
+        tiles = -(-vocabulary // width)
+        assert tiles * width < vocabulary + tiles * 128  # columns that two tiles have are computed twice
+        room = 1024 * tokens if backend == "cpu" else 2**25
+        assert tokens * width < max(room, 128 * tokens) + 128 * tokens
 
 
 def test_logits_far_from_each_other():

@@ -117,10 +117,10 @@ class _Run:
 
     def relabel(self) -> Float[np.ndarray, " k"]:
         """Label every row with its nearest centroid; how many of positive weight each has."""
-        clusters, nearest = len(self.centroids), self._nearest()
+        clusters, label = len(self.centroids), self._labeller()
 
         def change(which: slice, points: np.ndarray) -> Float[np.ndarray, "k c"]:
-            old, new = self.labels[which], nearest(points)
+            old, new = self.labels[which], label(points)
             changed = np.flatnonzero(new != old)
             values = points[changed] - self._offset
             weights = None if self._rows.weights is None else self._rows.weights[which][changed]
@@ -136,27 +136,27 @@ class _Run:
 
     def label(self) -> None:
         """Label every row, and nothing else."""
-        nearest = self._nearest()
+        label = self._labeller()
 
-        def label(which: slice, points: np.ndarray) -> None:
-            self.labels[which] = nearest(points)
+        def replace(which: slice, points: np.ndarray) -> None:
+            self.labels[which] = label(points)
 
-        for _ in self._each_piece(label):
+        for _ in self._each_piece(replace):
             pass
 
-    def _nearest(self) -> Callable[[np.ndarray], Int[np.ndarray, " m"]]:
+    def _labeller(self) -> Callable[[np.ndarray], Int[np.ndarray, " m"]]:
         """What labels a piece of the rows."""
         extra = self._max_clusters - len(self.centroids)
         halves = np.pad(np.square(self.centroids).sum(1) / 2, (0, extra), constant_values=np.inf)
         centroids = np.pad(self.centroids, ((0, extra), (0, 0)))
 
-        def nearest(points: np.ndarray) -> Int[np.ndarray, " m"]:
+        def label(points: np.ndarray) -> Int[np.ndarray, " m"]:
             count = len(points)
             if missing := self._size - count:
                 points = np.pad(points, ((0, missing), (0, 0)))
             return np.asarray(_nearest(points, self._offset, centroids, halves))[:count]
 
-        return nearest
+        return label
 
     def update(self) -> None:
         """Move each centroid to the weighted mean of its rows."""

@@ -119,13 +119,18 @@ def softmax_attention(
     # Heads before queries, those of a group after each other: XLA's CPU products are slow in any other order.
     grouped = query.reshape(batch, length, shared, groups, dim).transpose(0, 2, 3, 1, 4)
     grouped = grouped.reshape(batch, shared, groups * length, dim)
-    hidden = jnp.where(jnp.tile(visible, (1, groups, 1)), 0.0, 0.5 * jnp.finfo(jnp.float32).min)
+    # Finite: a query that sees nothing, as rows of a cache without a token, must not become NaN.
+    bias = jnp.where(jnp.tile(visible, (1, groups, 1)), 0.0, 0.5 * jnp.finfo(jnp.float32).min)
     scores = jnp.einsum("bnqd,bnkd->bnqk", grouped, key, preferred_element_type=jnp.float32)
-    scores = scores * dim**-0.5 + hidden[:, None]
+    scores = scores * dim**-0.5 + bias[:, None]
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    # What has few columns is divided by the sums, rather than the weights.
-    mixed = jnp.einsum("bnqk,bnkd->bnqd", weights.astype(value.dtype), value)
-    mixed = (mixed / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
+    total = weights.sum(axis=-1, keepdims=True)
+    if (
+        value.dtype == jnp.float32
+    ):  # fewer quotients; a narrower product would be rounded before them and after
+        mixed = jnp.einsum("bnqk,bnkd->bnqd", weights, value) / total
+    else:
+        mixed = jnp.einsum("bnqk,bnkd->bnqd", (weights / total).astype(value.dtype), value)
     return mixed.reshape(batch, shared, groups, length, dim).transpose(0, 3, 1, 2, 4).reshape(query.shape)
 
 

@@ -32,8 +32,8 @@ def parameter_sharding(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[in
 
 def vocabulary_shards(mesh: Mesh, vocab_size: int) -> int:
     """Devices that the vocabulary of a head or an embedding is spread over."""
-    shards: int = mesh.shape[RULES["vocab"] or ""]
-    return 1 if vocab_size % shards else shards
+    spec = parameter_sharding(mesh, ("vocab",), (vocab_size,)).spec
+    return mesh.shape[spec[0]] if spec[0] else 1
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

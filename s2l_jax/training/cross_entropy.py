@@ -1,4 +1,6 @@
-"""Cross-entropy over the vocabulary; logits and their gradient exist for a chunk of positions at a time."""
+"""Cross-entropy over the vocabulary, without all logits at once.
+
+Alone it goes over tiles of the vocabulary, with a gradient over chunks of positions."""
 
 import functools
 from collections.abc import Callable
@@ -11,15 +13,16 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from s2l_jax.models.layers import Head, wide_product
 
-_LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits, per row group
-_CPU_TILE = 1024  # columns
-_NEVER = -0.5 * float(np.finfo(np.float32).max)  # the logit of what is no token
+_LOGITS_AT_ONCE = 2**25  # elements of one chunk or tile of logits, per row group
+_CPU_TILE = 1024  # columns, whose logits a CPU's cache holds
+# The logit of what is no token: finite, as the difference of two infinities is NaN.
+_NEVER = -0.5 * float(np.finfo(np.float32).max)
 
 
 def token_losses(
     head: Head, hidden: Float[Array, "g m e"], targets: Int32[Array, "g m"], *, vocab_shards: int = 1
 ) -> Float32[Array, "g m"]:
-    """The cross-entropy of each target; the softmax's sum is taken on line over tiles of the vocabulary.
+    """The cross-entropy of each target; the softmax's sum is taken online, tile by tile of the vocabulary.
 
     A tile's logits are still in a CPU's cache when they are exponentiated; see arXiv 1805.02867,
     algorithm 3.
@@ -67,8 +70,8 @@ def _over_tiles(
         logits = jnp.where(own, logits, _NEVER)
         new = jnp.maximum(largest, logits.max(axis=-1))
         total = total * jnp.exp(largest - new) + jnp.exp(logits - new[..., None]).sum(axis=-1)
-        wanted = own & (first + place == targets[..., None])
-        return new, total, picked + jnp.where(wanted, logits, 0.0).sum(axis=-1)
+        is_target = own & (first + place == targets[..., None])
+        return new, total, picked + jnp.where(is_target, logits, 0.0).sum(axis=-1)
 
     zeros = jnp.zeros(targets.shape, jnp.float32)
     largest, total, picked = jax.lax.fori_loop(0, -(-size // width), take, (zeros + _NEVER, zeros, zeros))
@@ -76,9 +79,10 @@ def _over_tiles(
 
 
 def _tile_width(tokens: int, vocabulary: int) -> int:
-    """Columns of a tile: few enough for a CPU's cache, on accelerators as `_LOGITS_AT_ONCE` allows."""
-    most = _LOGITS_AT_ONCE // tokens // 128 * 128
-    return min(vocabulary, _CPU_TILE if jax.default_backend() == "cpu" else max(_CPU_TILE, most))
+    """Columns of a tile: few enough for a CPU's cache, on accelerators for `_LOGITS_AT_ONCE`; even tiles."""
+    most = _CPU_TILE if jax.default_backend() == "cpu" else max(128, _LOGITS_AT_ONCE // tokens)
+    tiles = -(-vocabulary // most)
+    return min(vocabulary, -(-vocabulary // (tiles * 128)) * 128)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

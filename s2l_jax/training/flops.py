@@ -26,7 +26,7 @@ _PEAKS = {
 
 
 def forward_flops(config: DecoderConfig, size: Size) -> float:
-    """Matrix-product FLOPs of one forward pass; logits at response positions alone.
+    """Matrix-product FLOPs of one forward pass; logits at response positions alone, all layers at all tokens.
 
     Two a parameter and token, and four a head dimension and attended pair; padding not counted.
     """

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Float32, Int32, UInt32
 from s2l_jax.data.packing import PackedRows
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import Attend, Prefix, attend
-from s2l_jax.models.decoder import Constrain
+from s2l_jax.models.decoder import Constrain, pick
 from s2l_jax.models.layers import Head
 from s2l_jax.models.parameters import Params, bind
 from s2l_jax.training.cross_entropy import token_losses, weighted_loss
@@ -39,7 +39,10 @@ def example_losses(
       prefix: of `read_prefix`, what the rows leave out because all examples begin with it.
       vocab_shards: devices that the vocabulary is spread over.
     """
-    head, hidden = _run(config, params, rows, dtype=dtype, constrain=constrain, attend=attend, prefix=prefix)
+    head, hidden = _run(
+        config, params, rows,
+        dtype=dtype, constrain=constrain, attend=attend, prefix=prefix, pick_early=True,
+    )  # fmt: skip
     return _by_example(token_losses(head, hidden, rows.loss_targets, vocab_shards=vocab_shards), rows)
 
 
@@ -113,8 +116,12 @@ def _run(
     prefix: Prefix | None,
     remat: str = "none",
     noise: jax.Array | None = None,
+    pick_early: bool = False,
 ) -> tuple[Head, Float[Array, "g m e"]]:
-    """The model's head, and the final hidden states that it is applied to."""
+    """The model's head, and the final hidden states that it is applied to.
+
+    `pick_early` runs the last layer for these alone, which gradients would pay for with copies of layers.
+    """
     model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
     groups, per_group, length = rows.tokens.shape
     flat = (groups * per_group, length)
@@ -127,6 +134,6 @@ def _run(
         attend=attend,
         noise=None if noise is None else noise.reshape(-1, *flat),
         prefix=prefix,
-        wanted=rows.loss_index,
+        wanted=rows.loss_index if pick_early else None,
     )
-    return model.head(), constrain(hidden)
+    return model.head(), constrain(hidden if pick_early else pick(rows.loss_index, hidden))
