@@ -1,11 +1,15 @@
 """The gradient that the forward pass takes is that of the plain cross-entropy, in few matrix products."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from s2l_jax.models.layers import Head
+from s2l_jax.parallel.sharding import parameter_sharding, vocabulary_shards
+from s2l_jax.parallel.sharding import rows as row_sharding
 from s2l_jax.training import cross_entropy
 from s2l_jax.training.cross_entropy import token_losses, weighted_loss
 
@@ -65,6 +69,25 @@ def test_losses_depend_on_no_tiles_and_no_shards(tile, shards, monkeypatch):
     monkeypatch.setattr(cross_entropy, "_tile_width", lambda tokens, vocabulary: min(tile, vocabulary))
     losses = jax.jit(token_losses, static_argnames="vocab_shards")(head, hidden, targets, vocab_shards=shards)
     np.testing.assert_allclose(losses, plain(head, hidden, targets, weights)[1], rtol=2e-6)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_no_device_has_more_than_its_part_of_the_vocabulary(cube_mesh, tied):
+    vocabulary = 5120
+    hidden = jax.ShapeDtypeStruct((4, 24, 32), jnp.float32, sharding=row_sharding(cube_mesh))
+    targets = jax.ShapeDtypeStruct((4, 24), jnp.int32, sharding=row_sharding(cube_mesh))
+    axes, shape = (("vocab", "embed"), (vocabulary, 32)) if tied else (("embed", "vocab"), (32, vocabulary))
+    matrix = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=parameter_sharding(cube_mesh, axes, shape))
+    shards = vocabulary_shards(cube_mesh, vocabulary)
+
+    def losses(matrix, hidden, targets):
+        head = Head(matrix.T if tied else matrix, None, vocabulary - 20)
+        return token_losses(head, hidden, targets, vocab_shards=shards)
+
+    program = jax.jit(losses).lower(matrix, hidden, targets).compile().as_text()
+    assert shards == 2
+    assert re.search(rf"\[[\d,]*\b{vocabulary // 2}\b", program)
+    assert not re.search(rf"\[[\d,]*\b{vocabulary}\b", program)
 
 
 @pytest.mark.parametrize("vocabulary", [64, 1536, 32_000, 50_304, 151_936])

@@ -125,9 +125,8 @@ def softmax_attention(
     scores = scores * dim**-0.5 + bias[:, None]
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
-    if (
-        value.dtype == jnp.float32
-    ):  # fewer quotients; a narrower product would be rounded before them and after
+    # In float32 the fewer numbers are divided; in bfloat16 they would be rounded before and after.
+    if value.dtype == jnp.float32:
         mixed = jnp.einsum("bnqk,bnkd->bnqd", weights, value) / total
     else:
         mixed = jnp.einsum("bnqk,bnkd->bnqd", (weights / total).astype(value.dtype), value)

@@ -1,6 +1,4 @@
-"""Cross-entropy over the vocabulary, without all logits at once.
-
-Alone it goes over tiles of the vocabulary, with a gradient over chunks of positions."""
+"""Cross-entropy over the vocabulary: by tiles of it, or by chunks of positions where a gradient is taken."""
 
 import functools
 from collections.abc import Callable
