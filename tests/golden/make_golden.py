@@ -1,6 +1,6 @@
 """Writes tests/golden/<variant>: tiny models by transformers, noise on every tensor, PyTorch's outputs.
 
-Run with torch and transformers installed: python tests/golden/make_golden.py [variant ...]
+Run with torch and transformers installed: python -m tests.golden.make_golden [variant ...]
 
 A folder holds config.json and model.safetensors as transformers saves them, config_hub.json with the same
 settings in the spelling of that family's hub repositories, and golden.npz:
@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from hub_configs import hub_config
 from safetensors.numpy import load_file
+
+from tests.golden.hub_configs import hub_config
 
 OUT = pathlib.Path(__file__).parent
 LENGTHS = (9, 5, 21)  # tokens of each example

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import functools
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +40,8 @@ from s2l_jax.training import loop
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
+from tests.support.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
 FAMILY_NAMES = ("gemma", "gpt2", "gpt_neox", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3")
 BATCH, STEPS, LENGTH = 8, 4, 32
 # A large epsilon keeps Adam from blowing rounding noise up to full steps.

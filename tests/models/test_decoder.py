@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +25,15 @@ from s2l_jax.models.parameters import (
     unstacked,
 )
 from s2l_jax.parallel.placement import load_model, model_shardings
+from tests.support.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
-SEQUENTIAL = GOLDEN.parent / "gpt_neox_sequential"
-EXAMPLES = [np.load(GOLDEN / "golden.npz")[f"tokens_{i}"] for i in range(3)]
+GPT_NEOX = GOLDEN / "gpt_neox"
+SEQUENTIAL = GOLDEN / "gpt_neox_sequential"
+EXAMPLES = [np.load(GPT_NEOX / "golden.npz")[f"tokens_{i}"] for i in range(3)]
 ROW = 40  # tokens of a row; holds all three examples
 
 
-@pytest.fixture(scope="module", params=[GOLDEN, SEQUENTIAL], ids=lambda path: path.name)
+@pytest.fixture(scope="module", params=[GPT_NEOX, SEQUENTIAL], ids=lambda path: path.name)
 def directory(request):
     return request.param
 
@@ -153,7 +153,7 @@ def test_bfloat16_parameters_compute_in_bfloat16(model):
     assert 0 < np.abs(logits - exact)[row[2] > 0].max() < 0.15
 
 
-GOLDENS = sorted(path.parent for path in GOLDEN.parent.glob("*/config.json"))
+GOLDENS = sorted(path.parent for path in GOLDEN.glob("*/config.json"))
 
 
 @pytest.mark.filterwarnings("ignore:.*dropout")
@@ -180,7 +180,7 @@ def test_flat_and_nested_parameters_are_the_same(model):
 
 
 def test_fresh_parameters_have_the_configured_spread_and_depend_on_the_key():
-    config = dataclasses.replace(hf.load_config(GOLDEN), initializer_range=0.05)
+    config = dataclasses.replace(hf.load_config(GPT_NEOX), initializer_range=0.05)
     init = jax.jit(init_params, static_argnums=0)
     flat = flatten_params(init(config, jax.random.key(0)))
     assert {k: v.shape for k, v in flat.items()} == parameter_shapes(config)

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -14,8 +13,8 @@ from s2l_jax.config import default, load
 from s2l_jax.data.synthetic_tokenizer import write_tokenizer
 from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.pipeline import STAGES, find_stages, run_pipeline
+from tests.support.paths import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 QUICKSTART = "--config=configs/quickstart.py"
 
 

@@ -1,8 +1,6 @@
 """The pipeline on a slice of the pool: what is tracked, what is selected from it, and how it is told."""
 
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -14,21 +12,15 @@ from s2l_jax.selection import Selection, priorities, select
 from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.slices import stratified_rows
 from s2l_jax.trajectories.store import TrajectoryStore
+from tests.support.pipeline_kills import small_config
 
-FOLDER = pathlib.Path(__file__).parent
 SLICE, POOL = 100, 240
 
 
 @pytest.fixture(scope="module")
 def config_of(tiny_checkpoint):
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import pipeline_kills
-    finally:
-        sys.path.pop(0)
-
     def make(**trajectories):
-        config = pipeline_kills.small_config(str(tiny_checkpoint))
+        config = small_config(str(tiny_checkpoint))
         config.mesh.data = -1
         config.evaluation.path = ""
         config.trajectories.update(trajectories)

@@ -24,9 +24,10 @@ from s2l_jax.training import loop
 from s2l_jax.training.checkpoints import Checkpoints, abstract
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
+from tests.support.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
-CONFIG = hf.load_config(GOLDEN)
+GPT_NEOX = GOLDEN / "gpt_neox"
+CONFIG = hf.load_config(GPT_NEOX)
 STEPS = 8
 SETTINGS = loop.TrainSettings(
     OptimizerSettings(learning_rate=1e-2), checkpoint_every=2, keep_checkpoints=2, log_every=2
@@ -82,7 +83,7 @@ class Trainer:
 
         return loop.train(
             CONFIG,
-            lambda: model_params(load_model(str(GOLDEN), self.mesh)),
+            lambda: model_params(load_model(str(GPT_NEOX), self.mesh)),
             BATCHES,
             SETTINGS,
             self.mesh,
@@ -138,7 +139,7 @@ def test_an_unbroken_run_learns_and_leaves_its_files(unbroken):
     assert result.losses.shape == (STEPS,)
     assert result.losses[-1] < result.losses[0] - 0.1
     assert set(trainer.swept) == set(SWEEPS)
-    assert trainer.swept[0] == digest(model_params(load_model(str(GOLDEN))))
+    assert trainer.swept[0] == digest(model_params(load_model(str(GPT_NEOX))))
     assert trainer.swept[STEPS] == digest(result.params)
     np.testing.assert_array_equal(artifacts.read_npy(trainer.path / "losses.npy"), result.losses)
     assert trainer.checkpoints() == [6, 8]
@@ -204,7 +205,7 @@ def test_a_run_without_a_readable_checkpoint_starts_over(trainer, same_end):
 
 def test_a_checkpoint_restores_onto_another_mesh(unbroken, cube_mesh):
     trainer, result = unbroken
-    model = load_model(str(GOLDEN), cube_mesh)
+    model = load_model(str(GPT_NEOX), cube_mesh)
     fresh = init_state(CONFIG, SETTINGS.optimizer, STEPS, cube_mesh, model_params(model))
     with Checkpoints(trainer.path / "checkpoints", 2) as checkpoints:
         state = checkpoints.restore(abstract(fresh))

@@ -3,7 +3,6 @@
 import collections
 import hashlib
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -16,8 +15,8 @@ from s2l_jax.data import pool
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.data.row_ids import IdTable, RowIds, joined
 from s2l_jax.errors import InputError
+from tests.support.paths import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 MATHMIX = REPOSITORY.parent / "shared" / "data" / "pool" / "mathmix.jsonl"
 
 ROWS = [

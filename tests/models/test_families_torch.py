@@ -1,8 +1,6 @@
 """Every model family against transformers itself: fresh weights in, padded batches, and exports out."""
 
 import importlib
-import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +14,11 @@ from s2l_jax.models import hf
 from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.training.loss import token_weights, training_loss
+from tests.support.paths import GOLDEN
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
 VARIANTS = sorted(path.parent.name for path in GOLDEN.glob("*/golden.npz"))
 TIED = ["gemma", "gpt2", "llama_linear_tied", "qwen2", "qwen3"]
 LENGTHS = (13, 24, 4)  # tokens of each example
@@ -43,9 +41,7 @@ def _quick_compilation():
 @pytest.fixture(scope="module")
 def make_golden():
     """The script that writes the golden files."""
-    sys.path.insert(0, str(GOLDEN))
-    yield importlib.import_module("make_golden")
-    sys.path.remove(str(GOLDEN))
+    return importlib.import_module("tests.golden.make_golden")
 
 
 @pytest.fixture(scope="module", params=VARIANTS)

@@ -7,7 +7,6 @@ tests/golden/make_golden.py says how they came about. No PyTorch is needed here.
 import dataclasses
 import functools
 import json
-import pathlib
 import shutil
 
 import jax
@@ -25,8 +24,8 @@ from s2l_jax.models.architecture import RopeScaling
 from s2l_jax.models.parameters import bind, flatten_params, model_params, nest_params
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.training.loss import token_weights, training_loss
+from tests.support.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
 WEIGHTS = "model.safetensors"
 VARIANTS = sorted(path.parent.name for path in GOLDEN.glob("*/golden.npz"))
 FAMILIES = {"gemma", "gpt2", "gpt_neox", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3"}

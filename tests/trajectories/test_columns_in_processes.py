@@ -1,7 +1,6 @@
 """Trajectories that two processes record are those of one: slices, snapshots, and training's losses."""
 
 import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -12,29 +11,19 @@ import pytest
 
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.trajectories.load import load_trajectories
-
-TESTS = pathlib.Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def driver():
-    sys.path.insert(0, str(TESTS))
-    try:
-        import columns_in_processes
-    finally:
-        sys.path.pop(0)
-    return columns_in_processes
+from tests.support import columns_in_processes
+from tests.support.paths import REPOSITORY, SUPPORT
 
 
 @pytest.fixture(scope="module")
-def together(driver, tiny_checkpoint, tmp_path_factory):
+def together(tiny_checkpoint, tmp_path_factory):
     """The folder in which two processes made all runs."""
     folder = tmp_path_factory.mktemp("together")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
-    command = [sys.executable, str(TESTS / "columns_in_processes.py")]
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, str(SUPPORT / "columns_in_processes.py")]
     running = [
         subprocess.Popen(
             [*command, str(rank), str(port), str(tiny_checkpoint), str(folder)],
@@ -57,21 +46,21 @@ def columns_of(workdir):
     return load_trajectories(workdir / "trajectories.zarr")
 
 
-def test_both_wrote_whole_chunks_of_every_column(together, driver):
+def test_both_wrote_whole_chunks_of_every_column(together):
     for name, rows in (("swept", 25), ("train", 36)):
         files = sorted(
             p.relative_to(together / name / "trajectories.zarr" / "losses" / "c").as_posix()
             for p in (together / name / "trajectories.zarr" / "losses" / "c").rglob("*")
             if p.is_file()
         )
-        chunks = -(-rows // driver.CHUNK_ROWS)
+        chunks = -(-rows // columns_in_processes.CHUNK_ROWS)
         columns = len(columns_of(together / name).steps)
         assert files == sorted(f"{chunk}/{column}" for chunk in range(chunks) for column in range(columns))
 
 
 @pytest.mark.parametrize("name", ["swept", "train"])
 def test_losses_are_those_of_one_process(together, driver, tiny_checkpoint, tmp_path, monkeypatch, name):
-    config = driver.config_of(name, str(tiny_checkpoint), str(tmp_path))
+    config = columns_in_processes.config_of(name, str(tiny_checkpoint), str(tmp_path))
     config.mesh.tensor = 2  # this process has eight devices
     jax.config.update("jax_disable_most_optimizations", True)
     try:

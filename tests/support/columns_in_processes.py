@@ -9,7 +9,7 @@ has the losses of training steps.
 import os
 import sys
 
-from pipeline_kills import small_config
+from tests.support.pipeline_kills import small_config
 
 RUNS = ("swept", "again", "train")
 CHUNK_ROWS = 10  # so that a column has chunks for both

@@ -1,9 +1,7 @@
 """Parameter snapshots kept at each sweep, and sweeping them again in another workdir."""
 
 import json
-import pathlib
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -14,21 +12,15 @@ from s2l_jax.pipeline import run_pipeline
 from s2l_jax.stages import proxy as proxy_stage
 from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot
+from tests.support.pipeline_kills import small_config
 
-FOLDER = pathlib.Path(__file__).parent
 STEPS = [0, 3, 6, 9]
 
 
 @pytest.fixture(scope="module")
 def config_of(tiny_checkpoint):
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import pipeline_kills
-    finally:
-        sys.path.pop(0)
-
     def make(snapshots="", **trajectories):
-        config = pipeline_kills.small_config(str(tiny_checkpoint))
+        config = small_config(str(tiny_checkpoint))
         config.mesh.data, config.mesh.fsdp = 4, 2
         config.evaluation.path = ""
         config.trajectories.step_zero = True

@@ -1,7 +1,6 @@
 """Training that runs what all examples begin with once equals training on whole examples."""
 
 import dataclasses
-import pathlib
 import types
 
 import jax
@@ -21,8 +20,9 @@ from s2l_jax.stages import run as stages_run
 from s2l_jax.training.loss import token_weights, training_loss
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
+from tests.support.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
+GPT_NEOX = GOLDEN / "gpt_neox"
 BATCH, LENGTH = 16, 48
 BEGINNING = np.arange(20, 33, dtype=np.int32)
 SETTINGS = OptimizerSettings(learning_rate=1e-2, warmup_fraction=0.0, clip_norm=0.0)
@@ -121,7 +121,7 @@ def assert_same(ours, theirs, tolerance=2e-5):
 @pytest.mark.parametrize("remat", ["none", "full"])
 @pytest.mark.parametrize("lora", [False, True])
 def test_losses_and_gradients_equal_those_of_padded_whole_examples(lora, remat, one_device_mesh):
-    model = load_model(str(GOLDEN), one_device_mesh)
+    model = load_model(str(GPT_NEOX), one_device_mesh)
     config, frozen, params = model.config, None, model_params(model)
     if lora:
         config = dataclasses.replace(config, lora=Lora(2, 4.0, ("query", "key", "value", "up")))
@@ -143,7 +143,7 @@ def test_losses_and_gradients_equal_those_of_padded_whole_examples(lora, remat, 
 @pytest.mark.parametrize("loss", ["token", "example"])
 def test_a_step_on_a_cube_of_devices_equals_one_on_whole_examples(loss, one_device_mesh, cube_mesh):
     def first_moments(mesh, **options):
-        model = load_model(str(GOLDEN), mesh)
+        model = load_model(str(GPT_NEOX), mesh)
         batches = batches_of(groups=row_groups(mesh), **options)
         state = init_state(model.config, SETTINGS, 2, mesh, model_params(model))
         step = make_train_step(model.config, SETTINGS, 2, mesh, loss=loss)
@@ -169,7 +169,7 @@ class TestWhenItIsDone:
             tokenize = types.SimpleNamespace(max_length=LENGTH)
             config = types.SimpleNamespace(seed=0, attention="auto", tokenize=tokenize)
             run = types.SimpleNamespace(config=config, mesh=one_device_mesh)
-            model = dataclasses.replace(load_model(str(GOLDEN), one_device_mesh).config, **changes)
+            model = dataclasses.replace(load_model(str(GPT_NEOX), one_device_mesh).config, **changes)
             stages_run.make_batches(run, None, np.arange(3), np.ones(3), model, train, 5)
             return made[0]["share_prefix"]
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -17,8 +16,8 @@ from s2l_jax.data.prompts import TEMPLATES, render
 from s2l_jax.data.synthetic_tokenizer import write_tokenizer
 from s2l_jax.data.tokens import tokenize
 from s2l_jax.errors import InputError
+from tests.support.paths import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 SETTINGS = TokenizeSettings(prompt="plain", boundary="separate", max_length=40)
 ODD = {
     "half": "\ud83d",  # not valid Unicode, but valid JSON

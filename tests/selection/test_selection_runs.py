@@ -1,8 +1,6 @@
 """The selection stage: methods in one workdir, nested and token budgets, exports, runs without a model."""
 
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -11,21 +9,15 @@ from s2l_jax.config import load, run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.selection import METHODS, Selection, SelectionInputs, select
+from tests.support.pipeline_kills import small_config
 
-FOLDER = pathlib.Path(__file__).parent
 FROM_LOSSES = [name for name, method in METHODS.items() if method.needs == {"trajectories"}]
 
 
 @pytest.fixture(scope="module")
 def config_of(tiny_checkpoint):
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import pipeline_kills
-    finally:
-        sys.path.pop(0)
-
     def make(**runs):
-        config = pipeline_kills.small_config(str(tiny_checkpoint))
+        config = small_config(str(tiny_checkpoint))
         config.mesh.data = -1
         config.evaluation.path = ""
         config.selection.runs = {}

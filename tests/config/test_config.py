@@ -1,11 +1,8 @@
 """The config: every field is described and checked, and a wrong one is named with the right one."""
 
-import pathlib
-
 import pytest
 from ml_collections import ConfigDict
 
-from s2l_jax import config as config_module
 from s2l_jax.config import (
     RUN_SCHEMA,
     SCHEMA,
@@ -24,8 +21,9 @@ from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.errors import InputError
 from s2l_jax.selection.export import FILES
 from s2l_jax.selection.methods import METHODS
+from tests.support.paths import REPOSITORY
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+CONFIGS = REPOSITORY / "configs"
 
 
 def fields_of(schema, prefix=""):
@@ -411,5 +409,5 @@ def test_the_schema_is_imported_without_jax():
     import sys
 
     program = "import sys, s2l_jax.config; assert not {'jax', 'flax'} & set(sys.modules)"
-    folder = pathlib.Path(config_module.__file__).parents[1]
+    folder = REPOSITORY
     assert subprocess.run([sys.executable, "-c", program], cwd=folder).returncode == 0

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -14,8 +13,10 @@ from s2l_jax.config import run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.trajectories.load import load_trajectories
+from tests.support.paths import REPOSITORY, SUPPORT
+from tests.support.pipeline_kills import small_config
 
-DRIVER = pathlib.Path(__file__).parent / "pipeline_kills.py"
+DRIVER = SUPPORT / "pipeline_kills.py"
 KILLS = [
     "prompt_lengths.npy",  # pool: tokenised, not yet complete
     "column 6",  # proxy: swept, the column not yet stored
@@ -31,7 +32,7 @@ KILLS = [
 
 def drive(workdir, checkpoint, cache, labels=()):
     env = dict(os.environ) | {
-        "PYTHONPATH": str(DRIVER.parent.parent),
+        "PYTHONPATH": str(REPOSITORY),
         "XLA_FLAGS": "",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -77,15 +78,9 @@ def test_artifacts_of_a_killed_run_have_the_same_bytes(runs, artifact):
 
 
 @pytest.fixture(scope="module")
-def small_config(tiny_checkpoint):
-    sys.path.insert(0, str(DRIVER.parent))
-    try:
-        import pipeline_kills
-    finally:
-        sys.path.pop(0)
-
+def make_config(tiny_checkpoint):
     def make():
-        config = pipeline_kills.small_config(str(tiny_checkpoint))
+        config = small_config(str(tiny_checkpoint))
         config.mesh.data = -1
         return config
 
@@ -96,12 +91,12 @@ def stamps(workdir):
     return {p: p.stat().st_mtime_ns for p in workdir.rglob("stage.json")}
 
 
-def test_a_finished_run_is_not_run_again_and_new_names_are_added(runs, small_config):
+def test_a_finished_run_is_not_run_again_and_new_names_are_added(runs, make_config):
     workdir = runs / "unbroken"
     before = stamps(workdir)
-    run_pipeline(small_config(), workdir, name="kills")
+    run_pipeline(make_config(), workdir, name="kills")
     assert stamps(workdir) == before
-    config = small_config()
+    config = make_config()
     config.selection.runs["s2l_k2"] = run(method="s2l", num_clusters=2, train_target=False)
     found = run_pipeline(config, workdir, name="kills")
     after = stamps(workdir)
@@ -123,10 +118,10 @@ def test_a_finished_run_is_not_run_again_and_new_names_are_added(runs, small_con
         (lambda c: c.evaluation.update(limit=5), "limit: 12 before, 5 now"),
     ],
 )
-def test_other_settings_under_a_name_that_exists_are_refused(runs, small_config, change, what):
+def test_other_settings_under_a_name_that_exists_are_refused(runs, make_config, change, what):
     workdir = runs / "unbroken"
     before = stamps(workdir)
-    config = small_config()
+    config = make_config()
     change(config)
     with pytest.raises(InputError, match="made with other settings") as refused:
         run_pipeline(config, workdir, name="kills")
@@ -135,10 +130,10 @@ def test_other_settings_under_a_name_that_exists_are_refused(runs, small_config,
     assert stamps(workdir) == before
 
 
-def test_fields_that_only_decide_how_may_change_between_sittings(runs, small_config):
+def test_fields_that_only_decide_how_may_change_between_sittings(runs, make_config):
     workdir = runs / "unbroken"
     before = stamps(workdir)
-    config = small_config()
+    config = make_config()
     config.proxy.train.checkpoint_every = 5
     config.trajectories.batch_tokens = 4096
     config.evaluation.batch_size = 3
@@ -146,30 +141,30 @@ def test_fields_that_only_decide_how_may_change_between_sittings(runs, small_con
     assert stamps(workdir) == before
 
 
-def test_a_refused_command_leaves_config_json_as_it_was(runs, small_config):
+def test_a_refused_command_leaves_config_json_as_it_was(runs, make_config):
     workdir = runs / "unbroken"
     before = (workdir / "config.json").read_bytes()
-    config = small_config()
+    config = make_config()
     config.selection.runs.s2l.budget = 30
     with pytest.raises(InputError, match="made with other settings"):
         run_pipeline(config, workdir, name="kills")
     assert (workdir / "config.json").read_bytes() == before
 
 
-def test_an_unfinished_proxys_columns_are_not_selected_from(runs, small_config, tmp_path):
+def test_an_unfinished_proxys_columns_are_not_selected_from(runs, make_config, tmp_path):
     columns = runs / "unbroken" / "trajectories.zarr"
     shutil.copytree(columns, tmp_path / "trajectories.zarr")
     with pytest.raises(InputError, match="needs trajectories"):
-        run_pipeline(small_config(), tmp_path, stages=["selection"])
+        run_pipeline(make_config(), tmp_path, stages=["selection"])
     assert not (tmp_path / "selection" / "s2l" / "summary.json").exists()
 
 
-def test_a_selection_is_tied_to_its_trajectories(runs, small_config, tmp_path):
+def test_a_selection_is_tied_to_its_trajectories(runs, make_config, tmp_path):
     columns = runs / "unbroken" / "trajectories.zarr"
     losses = load_trajectories(columns).losses
     for name, array in (("one", losses), ("two", losses[:, ::-1])):
         np.save(tmp_path / f"{name}.npy", array)
-    config = small_config()
+    config = make_config()
     config.trajectories.path = str(tmp_path / "one.npy")
     run_pipeline(config, tmp_path / "run", stages=["selection"])
     config.trajectories.path = str(tmp_path / "two.npy")

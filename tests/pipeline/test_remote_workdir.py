@@ -1,9 +1,7 @@
 """A workdir on an object store holds what a local one does, after interruptions and full stores too."""
 
 import json
-import pathlib
 import struct
-import sys
 import uuid
 
 import jax
@@ -19,24 +17,16 @@ from s2l_jax.errors import InputError
 from s2l_jax.models import hf
 from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.trajectories.store import TrajectoryStore
+from tests.support import fake_object_store
+from tests.support.pipeline_kills import small_config
 
 pytest.importorskip("gcsfs")
-HERE = pathlib.Path(__file__).parent
 RUN = "gs://bucket/run"
-
-
-def beside(name):
-    """A module of this folder."""
-    sys.path.insert(0, str(HERE))
-    try:
-        return __import__(name)
-    finally:
-        sys.path.pop(0)
 
 
 @pytest.fixture(scope="module")
 def store():
-    with beside("fake_object_store").start() as store:
+    with fake_object_store.start() as store:
         yield store
 
 
@@ -193,7 +183,7 @@ class Stop(Exception):
 
 
 def config():
-    made = beside("pipeline_kills").small_config("gs://bucket/base")
+    made = small_config("gs://bucket/base")
     made.pool.path = "gs://bucket/pool/*.jsonl"
     made.proxy.keep = "params"
     made.evaluation.limit = 2
@@ -369,6 +359,6 @@ def test_tensorboard_files_of_both_sittings_are_there(runs):
 
 @pytest.mark.parametrize("workdir", ["s3://bucket/run", "hdfs://bucket/run"])
 def test_other_stores_are_refused(workdir):
-    config = beside("pipeline_kills").small_config("gs://bucket/base")
+    config = small_config("gs://bucket/base")
     with pytest.raises(InputError, match=f"--workdir={workdir}: a local folder or gs://"):
         pipeline.run_pipeline(config, workdir)

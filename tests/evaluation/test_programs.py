@@ -16,6 +16,7 @@ from s2l_jax.errors import InputError
 from s2l_jax.evaluation import workers
 from s2l_jax.evaluation.grading import Grader
 from s2l_jax.evaluation.programs import ProgramPool
+from tests.support.paths import REPOSITORY
 
 # What holds must hold without namespaces as well: many containers have none.
 LAYERS = {"all": workers.LAYERS, "without namespaces": ("landlock", "seccomp"), "only": ("namespaces",)}
@@ -421,7 +422,7 @@ def test_servers_end_with_the_process_that_started_them():
         "open(f'/proc/{n}/stat').read().rsplit(')', 1)[1][:20]), flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
-    root = pathlib.Path(__file__).parent.parent
+    root = REPOSITORY
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
     servers = [int(pid) for pid in done.stdout.split()]
     assert servers

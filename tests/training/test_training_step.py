@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,9 @@ from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training import cross_entropy
 from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule, make_optimizer
 from s2l_jax.training.step import TrainState, init_state, make_train_step
+from tests.support.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
+GPT_NEOX = GOLDEN / "gpt_neox"
 BATCH, STEPS, LENGTH = 8, 3, 32
 # A large epsilon keeps Adam from blowing rounding noise up to full steps.
 SETTINGS = OptimizerSettings(
@@ -80,7 +80,7 @@ class Outcome:
 
 
 def run(mesh, *, steps=1, microbatches=1, pack=True, **options):
-    model = load_model(str(GOLDEN), mesh)
+    model = load_model(str(GPT_NEOX), mesh)
     batches = batches_of(microbatches=microbatches, groups=row_groups(mesh), pack=pack)
     state = init_state(model.config, SETTINGS, STEPS, mesh, model_params(model))
     # Not the cached function: a test changes the module underneath.
@@ -130,7 +130,7 @@ def example_run(one_device_mesh):
 @pytest.fixture(scope="module")
 def oracle(one_device_mesh):
     """Summed loss and response tokens of each example, each in a row of its own."""
-    model = load_model(str(GOLDEN), one_device_mesh)
+    model = load_model(str(GPT_NEOX), one_device_mesh)
     rows = np.zeros((2, len(EXAMPLES), LENGTH), np.int32)
     for i, example in enumerate(EXAMPLES):
         rows[0, i, : len(example.tokens)] = example.tokens
@@ -199,7 +199,7 @@ def cube_run(cube_mesh):
 
 def test_a_cube_of_devices_equals_one(cube_run, token_run):
     assert_same(cube_run, token_run, tolerance=5e-6)
-    start = flatten_params(model_params(load_model(str(GOLDEN))))
+    start = flatten_params(model_params(load_model(str(GPT_NEOX))))
     for path, want in token_run.params.items():
         assert np.abs(want - start[path]).max() > 1e-3, path
         np.testing.assert_allclose(cube_run.params[path], want, atol=2e-5, err_msg=path)
@@ -250,7 +250,7 @@ def test_bfloat16_compute_is_near_and_keeps_float32_state(one_device_mesh, token
 
 
 def test_a_frequent_token_keeps_its_gradient_in_bfloat16(one_device_mesh):
-    model = load_model(str(GOLDEN), one_device_mesh)
+    model = load_model(str(GPT_NEOX), one_device_mesh)
     tokens, row = np.zeros((1, 2000), np.int32), np.ones((1, 2000), np.int32)
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), model_params(model))
 
@@ -336,7 +336,7 @@ def test_a_batch_without_response_tokens_has_no_gradient(loss, one_device_mesh, 
     program = request.getfixturevalue(f"{loss}_run").program
     rows = batches_of().read(0).rows
     rows = rows._replace(loss_mask=np.zeros_like(rows.loss_mask), weights=np.zeros_like(rows.weights))
-    model = load_model(str(GOLDEN), one_device_mesh)
+    model = load_model(str(GPT_NEOX), one_device_mesh)
     state = init_state(model.config, SETTINGS, STEPS, one_device_mesh, model_params(model))
     state, metrics = program(state, put_rows(one_device_mesh, rows, axis=1))
     assert float(metrics.loss) == float(metrics.grad_norm) == 0.0
@@ -345,7 +345,7 @@ def test_a_batch_without_response_tokens_has_no_gradient(loss, one_device_mesh, 
 
 def test_the_step_leaves_the_types_of_a_random_model_as_they_are(one_device_mesh):
     """A leaf that it changes, if only from a weak type to a strong one, has it compiled twice."""
-    config = load_model(str(GOLDEN), one_device_mesh).config
+    config = load_model(str(GPT_NEOX), one_device_mesh).config
     params = random_params(config, one_device_mesh, jax.random.key(0))
     state = init_state(config, SETTINGS, STEPS, one_device_mesh, params)
     rows = put_rows(one_device_mesh, batches_of().read(0).rows, axis=1)

@@ -1,7 +1,6 @@
 """The sweep's losses equal those of each example alone, however the slice is cut into blocks."""
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,9 @@ from s2l_jax.training.loss import token_weights, training_loss
 from s2l_jax.trajectories import pinned
 from s2l_jax.trajectories.pinned import PinnedSlice
 from s2l_jax.trajectories.sweep import example_losses, make_sweep
+from tests.support.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
+GPT_NEOX = GOLDEN / "gpt_neox"
 LENGTH, VOCAB = 32, 64
 
 
@@ -48,7 +48,7 @@ CUT = {9, 17}
 
 @pytest.fixture(scope="module")
 def model(one_device_mesh):
-    return load_model(str(GOLDEN), one_device_mesh)
+    return load_model(str(GPT_NEOX), one_device_mesh)
 
 
 @jax.jit
@@ -127,7 +127,7 @@ def test_streamed_blocks(model, one_device_mesh, oracle, monkeypatch):
 
 
 def test_a_cube_of_devices(cube_mesh, oracle):
-    model = load_model(str(GOLDEN), cube_mesh)
+    model = load_model(str(GPT_NEOX), cube_mesh)
     tracked = make_slice(cube_mesh, batch_tokens=LENGTH)
     ((rows, slots),) = tracked.blocks()
     assert rows.tokens.shape[:3] == (rows.tokens.shape[0], 4, 1)
@@ -150,7 +150,7 @@ def test_a_shared_beginning_is_run_once(request, mesh, monkeypatch):
     """Rows of several lengths, too; whatever is left out, the losses are those of each example alone."""
     monkeypatch.setattr(pinned, "_SHORTEST_ROW", 6)
     mesh = request.getfixturevalue(mesh)
-    model = load_model(str(GOLDEN), mesh)
+    model = load_model(str(GPT_NEOX), mesh)
     examples = [begins_alike(EXAMPLES[number]) for number in NUMBERS]
     tracked = PinnedSlice(
         TokenizedList(examples), np.arange(len(examples)), mesh, max_length=LENGTH, pinned_bytes=2**30
@@ -258,4 +258,4 @@ def test_no_rows_have_no_losses(tiny):
 
 def test_the_mesh_is_read_off_the_model(tiny, cube_mesh, one_device_mesh):
     assert mesh_of(tiny[0]) == one_device_mesh
-    assert mesh_of(load_model(str(GOLDEN), cube_mesh)) == cube_mesh
+    assert mesh_of(load_model(str(GPT_NEOX), cube_mesh)) == cube_mesh

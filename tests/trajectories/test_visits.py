@@ -1,8 +1,6 @@
 """Free trajectories: every example's loss in the epoch that visited it, kept through interruptions."""
 
 import json
-import pathlib
-import sys
 import types
 
 import jax
@@ -26,8 +24,8 @@ from s2l_jax.training.step import abstract_state, make_train_step
 from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.store import TrajectoryStore
 from s2l_jax.trajectories.visits import Visits, check_epochs
-
-FOLDER = pathlib.Path(__file__).parent
+from tests.support.paths import GOLDEN
+from tests.support.pipeline_kills import small_config
 
 
 def batch_of(step, size, subset, seed=3):
@@ -101,14 +99,8 @@ ROWS, STEPS = 36, 12
 
 @pytest.fixture(scope="module")
 def config_of(tiny_checkpoint):
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import pipeline_kills
-    finally:
-        sys.path.pop(0)
-
     def make(**trajectories):
-        config = pipeline_kills.small_config(str(tiny_checkpoint))
+        config = small_config(str(tiny_checkpoint))
         config.mesh.update(data=2, fsdp=2, tensor=2)
         config.pool.limit = ROWS
         config.proxy.train.update(steps=STEPS, accumulation=2)
@@ -226,7 +218,7 @@ def test_a_step_reports_losses_only_where_asked(one_device_mesh):
         TokenizedList(examples), np.arange(4), np.ones(4, np.float32), batch_size=4, num_steps=1, seed=0,
         max_length=32, microbatches=2,
     )  # fmt: skip
-    config = load_config(FOLDER / "golden" / "gpt_neox")
+    config = load_config(GOLDEN / "gpt_neox")
     state = abstract_state(config, OptimizerSettings(), 1, one_device_mesh)
     batch = batches.read(0)
     for asked in (False, True):

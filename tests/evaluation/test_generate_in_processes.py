@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -10,17 +9,17 @@ import sys
 from s2l_jax.evaluation.generate import generate
 from s2l_jax.models import weights
 from s2l_jax.parallel.placement import load_model
+from tests.support.paths import GOLDEN, REPOSITORY, SUPPORT
 
-TESTS = pathlib.Path(__file__).parent
-LLAMA = TESTS / "golden" / "llama"
+LLAMA = GOLDEN / "llama"
 
 
 def test_two_processes_load_generate_and_save_as_one(tmp_path, one_device_mesh):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(TESTS / "generate_in_processes.py")]
-    env = os.environ | {"PYTHONPATH": str(TESTS.parent)}
+    command = [sys.executable, str(SUPPORT / "generate_in_processes.py")]
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     arguments = [str(port), str(LLAMA), str(tmp_path)]
     running = [
         subprocess.Popen(

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import pathlib
 import re
 
 import jax
@@ -21,8 +20,9 @@ from s2l_jax.models import hf
 from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.parallel.placement import load_model, random_params
 from s2l_jax.trajectories.sweep import example_losses
+from tests.support.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
+GPT_NEOX = GOLDEN / "gpt_neox"
 NEW = 10  # tokens
 RNG = np.random.default_rng(5)
 PROMPTS = [RNG.integers(1, 64, length).tolist() for length in (33, 1, 8, 40, 2, 31, 32)]
@@ -37,7 +37,7 @@ def _quick_compilation():
 
 @pytest.fixture(scope="module")
 def model(one_device_mesh):
-    return load_model(str(GOLDEN), one_device_mesh)
+    return load_model(str(GPT_NEOX), one_device_mesh)
 
 
 @jax.jit
@@ -93,7 +93,7 @@ def test_greedy_equals_a_loop_without_cache(batch_size, model, one_device_mesh, 
 
 
 def test_a_cube_of_devices_gives_the_same_answers(cube_mesh, expected, end):
-    model = load_model(str(GOLDEN), cube_mesh)
+    model = load_model(str(GPT_NEOX), cube_mesh)
     answers = generate(model, PROMPTS, max_new_tokens=NEW, end_tokens=[end], mesh=cube_mesh)
     assert answers == expected
 
@@ -120,7 +120,7 @@ def test_rows_that_finish_take_the_next_prompt(model, one_device_mesh):
 
 
 def test_a_model_of_one_layer_answers_too(one_device_mesh):
-    config = dataclasses.replace(hf.load_config(GOLDEN), num_layers=1)
+    config = dataclasses.replace(hf.load_config(GPT_NEOX), num_layers=1)
     model = bind(config, random_params(config, one_device_mesh, jax.random.key(0)))
     answers = generate(model, PROMPTS[:2], max_new_tokens=4, end_tokens=[], mesh=one_device_mesh)
     for prompt, answer in zip(PROMPTS, answers, strict=False):
@@ -138,7 +138,7 @@ def test_samples_do_not_depend_on_the_batch(model, one_device_mesh, cube_mesh, e
     answers = generate(model, PROMPTS, mesh=one_device_mesh, **options)
     assert answers != [answer[:6] for answer in endless]
     assert generate(model, PROMPTS, mesh=one_device_mesh, batch_size=2, **options) == answers
-    sharded = load_model(str(GOLDEN), cube_mesh)
+    sharded = load_model(str(GPT_NEOX), cube_mesh)
     assert generate(sharded, PROMPTS, mesh=cube_mesh, **options) == answers
     options["sampling"] = Sampling(2.0, top_k=20, seed=4)
     assert generate(model, PROMPTS, mesh=one_device_mesh, **options) != answers
@@ -228,7 +228,7 @@ def test_bfloat16_generates_alike(model, one_device_mesh, endless):
 def test_transformers_generates_the_same(expected, end):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(GOLDEN)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(GPT_NEOX)
     for prompt, answer in zip(PROMPTS, expected, strict=True):
         out = theirs.generate(
             torch.tensor([prompt]),

@@ -17,15 +17,16 @@ from s2l_jax.errors import InputError
 from s2l_jax.models import hf, weights
 from s2l_jax.models.parameters import flatten_params, model_params, parameter_shapes
 from s2l_jax.parallel.placement import load_model, model_shardings, random_params
+from tests.support.paths import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "gpt_neox"
-CONFIG = json.loads((GOLDEN / "config.json").read_text())
+GPT_NEOX = GOLDEN / "gpt_neox"
+CONFIG = json.loads((GPT_NEOX / "config.json").read_text())
 FUSED = "gpt_neox.layers.1.attention.query_key_value.weight"
 
 
 @pytest.fixture
 def directory(tmp_path):
-    return pathlib.Path(shutil.copytree(GOLDEN, tmp_path / "model"))
+    return pathlib.Path(shutil.copytree(GPT_NEOX, tmp_path / "model"))
 
 
 @pytest.fixture
@@ -359,14 +360,14 @@ def test_a_hub_id_is_downloaded_without_pytorch_files(monkeypatch):
         kept = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
         expected = {"config.json", "model.safetensors", "tokenizer.json", "model-00001-of-00002.safetensors"}
         assert set(kept) == expected
-        return str(GOLDEN)
+        return str(GPT_NEOX)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert hf.load_config(hf.resolve("owner/name")).vocab_size == 64
 
 
 def test_loading_onto_a_mesh_gives_each_device_its_part_alone(cube_mesh, load):
-    spread, whole = load_model(str(GOLDEN), cube_mesh), load(GOLDEN)
+    spread, whole = load_model(str(GPT_NEOX), cube_mesh), load(GPT_NEOX)
     same_params(spread, whole)
     shardings = model_shardings(cube_mesh, spread.config)
     for path, leaf in flatten_params(model_params(spread)).items():
@@ -378,7 +379,7 @@ def test_loading_onto_a_mesh_gives_each_device_its_part_alone(cube_mesh, load):
 
 
 def test_random_parameters_do_not_depend_on_the_mesh(one_device_mesh, cube_mesh):
-    config = hf.load_config(GOLDEN)
+    config = hf.load_config(GPT_NEOX)
     one, cube = (
         flatten_params(random_params(config, mesh, jax.random.key(3)))
         for mesh in (one_device_mesh, cube_mesh)
@@ -396,7 +397,7 @@ def tokenizer_directory(tmp_path_factory):
 
 
 def test_a_saved_model_keeps_its_tokenizer(tokenizer_directory, load, tmp_path):
-    model, tokenizer = load(GOLDEN), hf.load_tokenizer(tokenizer_directory)
+    model, tokenizer = load(GPT_NEOX), hf.load_tokenizer(tokenizer_directory)
     hf.save_model(tmp_path, model_params(model), model.config, CONFIG, dtype=jnp.float32, tokenizer=tokenizer)
     again = hf.load_tokenizer(tmp_path)
     text = "Copy: QXZ, 12 + 7 = 19"
@@ -423,7 +424,7 @@ def test_a_tokenizer_without_end_of_sequence_is_refused(tokenizer_directory, tmp
 def test_transformers_loads_an_export_and_has_our_logits(load, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    model = load(GOLDEN)
+    model = load(GPT_NEOX)
     params = jax.tree.map(lambda p: p * 1.1 + 0.01, model_params(model))
     older = {k: v for k, v in CONFIG.items() if k not in ("rope_parameters", "dtype")}
     older |= {"rotary_pct": 0.5, "rotary_emb_base": 500, "torch_dtype": "float16"}
