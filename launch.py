@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     compiling = CompileTime()
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    from s2l_jax.pipeline import STAGES, run_pipeline
+    from s2l_jax.pipeline.run import STAGES, run_pipeline
 
     name = config.name or pathlib.Path(file).stem
     workdir = _WORKDIR.value or f"runs/{name}"

@@ -23,8 +23,8 @@ from s2l_jax import config as configs
 from s2l_jax import load_trajectories
 from s2l_jax.clustering import adjusted_rand_index
 from s2l_jax.pipeline import run_pipeline
+from s2l_jax.pipeline.stages.choosing import select_from_slice
 from s2l_jax.selection import Selection, SelectionInputs, jaccard, select
-from s2l_jax.stages.choosing import select_from_slice
 from s2l_jax.trajectories.slices import rows_in_pool
 
 

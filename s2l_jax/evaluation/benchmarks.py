@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from s2l_jax.config_rules import nearest
+from s2l_jax.config.rules import nearest
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.pool_fields import BadRow, field_text
 from s2l_jax.data.pool_files import RawRow, quoted, shortened

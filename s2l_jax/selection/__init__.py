@@ -1,17 +1,10 @@
 """Choosing a subset of a pool: S2L and its baselines behind one call, and the files they leave."""
 
 # Importing them enters their methods.
-from s2l_jax.selection import (
-    by_loss,
-    facility_location,
-    k_center,
-    less,
-    longest,
-    rds,
-    s2l,
-    semdedup,
-)
+from s2l_jax.selection import s2l
 from s2l_jax.selection.balanced import priorities
+from s2l_jax.selection.baselines import by_loss, facility_location, less, longest, rds, semdedup
+from s2l_jax.selection.baselines import diverse_evol as k_center
 from s2l_jax.selection.export import write_subset
 from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.methods import METHODS, Method

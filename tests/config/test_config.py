@@ -14,7 +14,7 @@ from s2l_jax.config import (
     run,
     validate,
 )
-from s2l_jax.config_selection import EXPORTS, OF_INPUTS, OPTIONS
+from s2l_jax.config.selection import EXPORTS, OF_INPUTS, OPTIONS
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES

@@ -19,8 +19,8 @@ from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, p
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList, end_tokens, tokenize, tokenize_prompts
 from s2l_jax.errors import InputError
-from s2l_jax.stages.pool import prepare_pool
-from s2l_jax.stages.run import Run
+from s2l_jax.pipeline.stages.pool import prepare_pool
+from s2l_jax.training.run import Run
 
 transformers = pytest.importorskip("transformers")
 
@@ -446,7 +446,7 @@ class TestStage:
             assert (len(pool), pool.manifest["num_skipped"]) == (1, 1)
 
     def test_heldout_rows_follow_the_same_rule(self, run):
-        from s2l_jax.stages.benchmarks import problems_of, wanted
+        from s2l_jax.pipeline.stages.benchmarks import problems_of, wanted
 
         run.config.evaluation.path = run.config.pool.path
         (each,) = wanted(run)

@@ -12,8 +12,6 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2l_jax.analysis.benchmark_table import benchmark_table, part_table
-from s2l_jax.analysis.report import render_report
 from s2l_jax.config import default, run, validate
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation import kept_responses
@@ -24,9 +22,11 @@ from s2l_jax.evaluation.scoring import Prediction, ProgramRun, Response, grade_r
 from s2l_jax.evaluation.summary import combine, summarise
 from s2l_jax.models import hf
 from s2l_jax.pipeline import run_pipeline
-from s2l_jax.stages import evaluation
-from s2l_jax.stages.benchmarks import wanted
-from s2l_jax.stages.run import Run
+from s2l_jax.pipeline.stages import evaluation
+from s2l_jax.pipeline.stages.benchmarks import wanted
+from s2l_jax.report.benchmark_table import benchmark_table, part_table
+from s2l_jax.report.page import render_report
+from s2l_jax.training.run import Run
 
 SIX = "gsm8k,math,numglue,svamp,mathematics,simuleq"
 FILES = {

@@ -9,10 +9,10 @@ import pytest
 
 from s2l_jax import load_model
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
+from s2l_jax.features.example_gradients import AdamMoments, ExampleGradients
 from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import bind, flatten_params, joined, model_params
 from s2l_jax.parallel.placement import random_adapters
-from s2l_jax.selection.gradients import AdamMoments, ExampleGradients
 
 LENGTHS = [(5, 9), (20, 33), (0, 9), (9, 9), (3, 33)]  # prompt, whole
 SHORT = np.array([0, 2, 3])  # rows of one length are one program

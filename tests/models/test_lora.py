@@ -34,11 +34,10 @@ from s2l_jax.parallel.mesh import make_mesh, row_groups
 from s2l_jax.parallel.placement import adapter_shardings, load_model, put_adapters, random_adapters
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.pipeline import run_pipeline
-from s2l_jax.stages import models
-from s2l_jax.stages.run import Run
-from s2l_jax.training import loop
+from s2l_jax.training import loop, models
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.optimizer import OptimizerSettings
+from s2l_jax.training.run import Run
 from s2l_jax.training.step import init_state, make_train_step
 from tests.support.paths import GOLDEN
 

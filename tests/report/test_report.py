@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import rich.console
 
-from s2l_jax.analysis import figures, source_figures
-from s2l_jax.analysis.report import render_report, write_report
-from s2l_jax.analysis.runs import Statistic, group_runs
-from s2l_jax.analysis.style import label
-from s2l_jax.analysis.table import format_seconds, results_table, table_rows
-from s2l_jax.analysis.trajectory_figure import sample_trajectories, trajectory_figure
 from s2l_jax.errors import InputError
+from s2l_jax.report import figures, source_figures
+from s2l_jax.report.page import render_report, write_report
+from s2l_jax.report.runs import Statistic, group_runs
+from s2l_jax.report.style import label
+from s2l_jax.report.table import format_seconds, results_table, table_rows
+from s2l_jax.report.trajectory_figure import sample_trajectories, trajectory_figure
 
 SECTIONS = {
     "results",
@@ -312,7 +312,7 @@ def test_same_inputs_give_the_same_bytes(tmp_path):
 def test_bytes_do_not_depend_on_the_hash_seed(tmp_path):
     code = (
         "import hashlib, json, sys\n"
-        "from s2l_jax.analysis.report import render_report\n"
+        "from s2l_jax.report.page import render_report\n"
         "page = render_report(json.load(open(sys.argv[1])), None, [10, 20], {})\n"
         "print(hashlib.sha256(page.encode()).hexdigest())\n"
     )
@@ -438,7 +438,7 @@ def test_many_sources_and_runs_stay_small_and_complete():
 
 def test_importing_the_report_imports_no_plotly():
     code = (
-        "import sys, s2l_jax.analysis.report, s2l_jax.analysis.table\n"
+        "import sys, s2l_jax.report.page, s2l_jax.report.table\n"
         "assert not {'plotly', 'torch', 'tensorflow'} & set(sys.modules)"
     )
     environment = {"PYTHONPATH": ":".join(sys.path)}

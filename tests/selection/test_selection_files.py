@@ -69,7 +69,7 @@ def test_scores_and_what_is_not_known(tmp_path):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 99))
 def test_of_a_slice(tmp_path_factory, size, seed):
-    from s2l_jax.stages.choosing import select_from_slice
+    from s2l_jax.pipeline.stages.choosing import select_from_slice
 
     rng = np.random.default_rng(seed)
     total = 50

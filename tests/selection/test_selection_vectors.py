@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from s2l_jax.errors import InputError
 from s2l_jax.selection import SelectionInputs, priorities, select
-from s2l_jax.selection.k_center import k_center
-from s2l_jax.selection.semdedup import find_duplicates
-from s2l_jax.selection.vectors import unit_rows
+from s2l_jax.selection.baselines.diverse_evol import k_center
+from s2l_jax.selection.baselines.semdedup import find_duplicates
+from s2l_jax.selection.baselines.unit_rows import unit_rows
 
 
 def vectors(size, columns, seed, *, repeat=False):
@@ -96,7 +96,7 @@ def test_stochastic_facility_location_keeps_its_guarantee(epsilon):
 
 
 def test_facility_location_is_chunked_without_a_difference(monkeypatch):
-    import s2l_jax.selection.facility_location as module
+    import s2l_jax.selection.baselines.facility_location as module
 
     rows = vectors(700, 5, 1)
     for evaluation in ("lazy", "stochastic"):
@@ -197,7 +197,7 @@ def test_semdedup(rows, num_clusters, threshold):
 
 
 def test_semdedup_in_blocks(monkeypatch):
-    import s2l_jax.selection.semdedup as module
+    import s2l_jax.selection.baselines.semdedup as module
 
     rows = vectors(60, 3, 0)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

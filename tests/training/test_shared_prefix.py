@@ -16,7 +16,7 @@ from s2l_jax.models.parameters import flatten_params, joined, model_params
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.placement import load_model, random_adapters
 from s2l_jax.parallel.sharding import put_rows
-from s2l_jax.stages import run as stages_run
+from s2l_jax.training import run as stages_run
 from s2l_jax.training.loss import token_weights, training_loss
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step

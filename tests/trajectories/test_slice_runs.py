@@ -48,7 +48,7 @@ def sliced(config_of, tmp_path_factory):
     workdir, said = tmp_path_factory.mktemp("sliced"), []
     with pytest.MonkeyPatch.context() as patch:
         for module in ("trajectories", "selection"):
-            patch.setattr(f"s2l_jax.stages.{module}.say", said.append)
+            patch.setattr(f"s2l_jax.pipeline.stages.{module}.say", said.append)
         results = run_pipeline(config_of(slice_count=SLICE), workdir)
     return workdir, results, said
 

@@ -9,7 +9,7 @@ import pytest
 from s2l_jax.config import run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
-from s2l_jax.stages import proxy as proxy_stage
+from s2l_jax.pipeline.stages import proxy as proxy_stage
 from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot
 from tests.support.pipeline_kills import small_config
@@ -117,7 +117,8 @@ def test_results_say_what_was_done(kept, again):
 
 
 def test_a_finished_sweep_is_not_made_again(again, config_of, snapshots, monkeypatch):
-    monkeypatch.setattr("s2l_jax.stages.trajectories.load_snapshot", lambda *_: pytest.fail("loaded"))
+    loading = "s2l_jax.pipeline.stages.trajectories.load_snapshot"
+    monkeypatch.setattr(loading, lambda *_: pytest.fail("loaded"))
     run_pipeline(config_of(snapshots), again[0])
     with pytest.raises(InputError, match=r"dtype: 'float32' before, 'bfloat16' now"):
         run_pipeline(config_of(snapshots, dtype="bfloat16"), again[0])
@@ -145,7 +146,7 @@ def test_a_sweep_that_stopped_goes_on(config_of, snapshots, kept, tmp_path, monk
             raise Stopped
         return load_snapshot(folder, mesh)
 
-    monkeypatch.setattr("s2l_jax.stages.trajectories.load_snapshot", stopping)
+    monkeypatch.setattr("s2l_jax.pipeline.stages.trajectories.load_snapshot", stopping)
     with pytest.raises(Stopped):
         run_pipeline(config_of(snapshots), tmp_path, stages=["trajectories"])
     with pytest.raises(InputError, match="needs trajectories"):

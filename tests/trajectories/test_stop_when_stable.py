@@ -7,8 +7,8 @@ from s2l_jax.clustering.streaming import Refresh
 from s2l_jax.config import default, run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
+from s2l_jax.pipeline.stages.trajectories import Columns
 from s2l_jax.selection import SelectionInputs, select
-from s2l_jax.stages.trajectories import Columns
 from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.trajectories.load import load_trajectories
 
@@ -66,7 +66,7 @@ def test_a_run_stopped_at_its_end_goes_on_to_the_same(stopping, tmp_path, monkey
 
 
 def test_a_run_killed_after_its_last_checkpoint_does_not_train_on(stopping, tmp_path, monkeypatch):
-    from s2l_jax.stages import proxy
+    from s2l_jax.pipeline.stages import proxy
 
     def fail(*_):
         raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""What selection methods go by beside losses: hidden states, gradients, queries."""

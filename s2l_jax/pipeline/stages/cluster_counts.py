@@ -1,0 +1,38 @@
+"""Part of stage `selection`: what the report says of other numbers of clusters."""
+
+import dataclasses
+
+from s2l_jax.clustering import compare_cluster_counts
+from s2l_jax.config.rules import counts_to_compare
+from s2l_jax.console import Progress
+from s2l_jax.errors import InputError
+from s2l_jax.records import Record
+from s2l_jax.training.run import Run
+from s2l_jax.trajectories.load import Trajectories
+
+FOLDER = "cluster_counts"  # with a part for each number
+
+
+def compare_all(run: Run, trajectories: Trajectories | None) -> None:
+    """Fit all trajectories with each number of clusters that `clustering.compare` lists.
+
+    Raises:
+      InputError: there are no trajectories, or more clusters than distinct ones.
+    """
+    counts = counts_to_compare(run.config.clustering.compare)
+    if not counts:
+        return
+    if trajectories is None:
+        raise InputError(
+            f"clustering.compare={run.config.clustering.compare!r}: there are no trajectories to cluster; "
+            "run stage proxy, or set trajectories.path."
+        )
+    settings = {"trajectories": trajectories.digest, "seed": run.config.seed}
+    progress = Progress("comparing numbers of clusters", len(counts), "numbers")
+    for done, count in enumerate(counts, start=1):
+        record = Record(run.workdir / FOLDER / str(count), f"{FOLDER}/{count}", settings)
+        if not record.done:
+            (found,) = compare_cluster_counts(trajectories.losses, [count], seed=run.config.seed)
+            record.finish(dataclasses.asdict(found))
+        progress.update(done, f"K={count}")
+    progress.close()

@@ -1,0 +1,113 @@
+"""Stage `pool`: rows to tokens, once for each tokeniser that the run uses."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from s2l_jax.console import Progress
+from s2l_jax.data.chat import CHAT
+from s2l_jax.data.identity import data_identity
+from s2l_jax.data.pool import FieldMap, PoolRow, RowReader, read_rows
+from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, prepare
+from s2l_jax.data.prompts import render
+from s2l_jax.data.tokens import end_tokens, tokenize_prompts
+from s2l_jax.errors import InputError
+from s2l_jax.models import hf
+from s2l_jax.parallel import processes
+from s2l_jax.records import Record
+from s2l_jax.training.run import Run
+
+
+def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool]:
+    """The prepared pool for each of `models` ("proxy", "target"), and under "rows" any of them.
+
+    With no model the rows are stored without tokens. Empty when the config names no pool.
+    """
+    config = run.config
+    if not config.pool.path:
+        return {}
+    settings = {
+        "pool": config.pool.to_dict() | {"content": data_identity(config.pool.path)},
+        "tokenize": config.tokenize.to_dict(),
+    }
+    record = Record(run.workdir / "pool", "pool", settings)
+    tokenizers: dict[str, Any] = {name: tokenizer_of(config[name]) for name in models}
+    options = TokenizeSettings(**config.tokenize.to_dict())
+    for name, tokenizer in tokenizers.items():
+        _check_room(tokenizer, options, name)
+    pools, prepared = {}, {}
+    for name, tokenizer in (tokenizers or {"rows": None}).items():
+        mark = fingerprint(json.dumps(settings["pool"], sort_keys=True), tokenizer, options)
+        if mark not in prepared:
+            path = record.folder / mark
+            if processes.is_writer() and not (path / "manifest.json").exists():
+                _prepare(run, path, tokenizer, options)
+            processes.barrier(f"pool {mark}")
+            prepared[mark] = PreparedPool(path)
+        pools[name] = prepared[mark]
+    pools["rows"] = next(iter(pools.values()))
+    if not record.done:
+        manifest = pools["rows"].manifest
+        record.finish(
+            {
+                "num_examples": manifest["num_examples"],
+                "num_skipped": manifest["num_skipped"],
+                "num_without_loss": manifest["num_without_loss"],
+                "num_cut": manifest["num_cut"],
+                "num_boundary_merged": manifest["num_boundary_merged"],
+                "num_tokens": manifest["num_tokens"],
+                "num_response_tokens": manifest["num_response_tokens"],
+                "sources": dict(zip(manifest["source_names"], manifest["source_counts"], strict=True)),
+            }
+        )
+    return pools
+
+
+def _check_room(tokenizer: Any, settings: TokenizeSettings, model: str) -> None:
+    end_tokens(tokenizer, settings.prompt)  # raises for a chat template that is absent or of no use
+    empty = PoolRow(id=0, instruction="", input="", output="", source="", original={}, place="")
+    prompt, _ = render(settings.prompt, empty, tokenizer)
+    template = tokenize_prompts(tokenizer, [prompt], settings.prompt)[0]
+    if len(template) >= settings.max_length:
+        raise InputError(
+            f"tokenize.max_length={settings.max_length} leaves no room for a response: the template "
+            f"{settings.prompt!r} alone has {len(template)} tokens with the {model}'s tokeniser."
+        )
+
+
+def tokenizer_of(model: ConfigDict) -> Any:
+    """The tokeniser of a `proxy` or `target` group."""
+    return hf.load_tokenizer(hf.resolve(model.tokenizer or model.checkpoint))
+
+
+def open_rows(config: ConfigDict) -> RowReader:
+    """The pool's rows as they are read from their source."""
+    return read_rows(
+        config.pool.path,
+        format=config.pool.format,
+        split=config.pool.split,
+        limit=config.pool.limit,
+        fields=FieldMap(**config.pool.fields.to_dict()),
+        on_bad_row=config.pool.on_bad_row,
+        multi_turn=config.tokenize.prompt == CHAT,
+    )
+
+
+def _prepare(run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings) -> None:
+    reader = open_rows(run.config)
+    progress = Progress("tokenising the pool", run.config.pool.limit, "rows")
+
+    def rows() -> Iterator[PoolRow]:
+        yield from reader
+
+    def skipped() -> dict[str, Any]:
+        return {"num_skipped": reader.num_skipped, "skipped": reader.skipped[:100]}
+
+    prepare(path, rows, tokenizer, settings, progress=progress.update, notes=skipped)
+    progress.close()
+    if reader.num_skipped:
+        shown = "; ".join(f"{place}: {reason}" for place, reason in reader.skipped[:5])
+        logging.warning("%d bad rows were skipped; the first: %s", reader.num_skipped, shown)

@@ -1,0 +1,90 @@
+"""Stage `target`: fine-tune the target on each subset, all by the same steps and schedule or epochs."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.errors import InputError
+from s2l_jax.models.parameters import num_trained
+from s2l_jax.models.weights import DTYPES
+from s2l_jax.parallel import processes
+from s2l_jax.pipeline.stages import selection as selections
+from s2l_jax.pipeline.stages.proxy import curve
+from s2l_jax.records import Record
+from s2l_jax.selection import Selection
+from s2l_jax.training.flops import training_flops
+from s2l_jax.training.loop import train
+from s2l_jax.training.models import export, first_params, open_model
+from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable, what_decides
+
+
+def target_names(run: Run) -> list[str]:
+    """The selections that a target is trained on."""
+    return [name for name, entry in run.config.selection.runs.items() if entry.train_target]
+
+
+def folder(run: Run, name: str) -> epath.Path:
+    """Where a target's artifacts are."""
+    return run.workdir / "target" / name
+
+
+def train_targets(run: Run, pool: PreparedPool) -> None:
+    """Train every target that is not finished."""
+    for name in target_names(run):
+        _train_one(run, name, pool)
+
+
+def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
+    config = run.config
+    chosen = Selection.load(selections.folder(run, name))
+    has_loss = np.isin(chosen.indices, trainable(pool))
+    subset, weights = chosen.indices[has_loss], chosen.weights[has_loss]
+    if not len(subset):
+        raise InputError(f"selection/{name}: none of its rows has a response within max_length.")
+    matched = len(trainable(pool)) if config.target.match == "steps" else len(subset)
+    steps = num_steps(config.target.train, matched)
+    settings: dict[str, Any] = {
+        "target": what_decides(config.target),
+        "seed": config.seed,
+        "pool": pool.fingerprint,
+        "subset_sha256": hashlib.sha256(chosen.indices.tobytes()).hexdigest(),
+    }
+    record = Record(folder(run, name), f"target/{name}", settings)
+    if record.done:
+        return
+    model = open_model(run, "target")
+    if not config.target.use_weights:
+        weights = np.ones_like(weights)
+    batches = make_batches(run, pool, subset, weights, model.trained_config, config.target.train, steps)
+    num_changed = num_trained(model.trained_config)
+    part = "" if model.lora is None else f" and {num_changed / 1e6:.3g}M in adapters"
+    result = train(
+        model.trained_config,
+        first_params(run, model),
+        batches,
+        train_settings(run, config.target.train),
+        run.mesh,
+        record.folder,
+        label=f"target on {name}, {model.num_parameters / 1e6:.3g}M parameters{part}",
+        frozen=None if model.lora is None else model.initial_params(DTYPES[config.target.train.dtype]),
+    )
+    export(run, model, result.params, record.folder)
+    processes.barrier(f"export {name}")
+    size = batches.size(steps)
+    examples = steps * config.target.train.batch_size
+    record.finish(
+        {
+            "steps": steps,
+            "epochs": examples / len(subset),
+            "examples_seen": examples,
+            "tokens_seen": size.tokens,
+            "training_flops": training_flops(model.trained_config, size),
+            "parameters": model.num_parameters,
+            "trained_parameters": num_changed,
+            "final_loss": float(result.losses[-1]),
+            "curve": curve(result.losses),
+        }
+    )

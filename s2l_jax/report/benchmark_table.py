@@ -1,0 +1,92 @@
+"""What each model scored on each benchmark, with intervals, as tables of text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from s2l_jax.report.runs import finite_number
+from s2l_jax.report.table import NOT_MEASURED
+
+_AVERAGES = (("in_domain", "in-domain mean"), ("out_of_domain", "out-of-domain mean"))
+_METRICS = {
+    "bleu": "BLEU",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "bertscore": "BERTScore",
+}
+_DOMAINS = ("in", "out", "")
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def benchmark_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Header and rows: a row for each model; in-domain benchmarks and their mean, then the others.
+
+    Cells are "accuracy [95 % interval]" in percent, or metrics of summaries. No rows where nothing
+    but the embedded or pool rows without metrics was evaluated: the results table has that.
+    """
+    columns: list[tuple[str, tuple[str, ...]]] = []
+    found = [b for e in evaluations.values() for b in (e.get("benchmarks") or {}).items()]
+    domains = {name: benchmark.get("domain", "") for name, benchmark in found}
+    for domain in _DOMAINS:
+        inside = [name for name in domains if domains[name] == domain]
+        columns += [(name, ("benchmarks", name)) for name in inside if domain]
+        title = {"in": _AVERAGES[0], "out": _AVERAGES[1]}.get(domain)
+        if title and inside:
+            columns.append((title[1], ("averages", title[0])))
+    if columns:
+        other = [name for name in domains if not domains[name]]
+        columns += [(name, ("benchmarks", name)) for name in other]
+        if len(domains) > 1:
+            columns.append(("mean of all", ("overall",)))
+    kinds = [k for k in _METRICS if any(k in (b.get("metrics") or {}) for _, b in found)]
+    header = ["model", *(title for title, _ in columns), *(_METRICS[k] for k in kinds)]
+    rows = []
+    for model, evaluation in evaluations.items():
+        scored = (evaluation.get("overall") or {}).get("metrics") or {}
+        cells = [_percent(_at(evaluation, path)) for _, path in columns]
+        cells += [_cell(scored.get(kind), "score", 1.0) for kind in kinds]
+        rows.append([model, *cells])
+    return (header, rows) if len(header) > 1 else ([], [])
+
+
+def part_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Header and rows: a row for each level and type of a benchmark, a column for each model."""
+    parts: dict[tuple[str, str, str], int] = {}
+    for evaluation in evaluations.values():
+        for name, benchmark in (evaluation.get("benchmarks") or {}).items():
+            for kind in ("levels", "types"):
+                for part, scores in (benchmark.get(kind) or {}).items():
+                    parts[(name, kind, part)] = scores.get("num_examples", 0)
+    header = ["benchmark", "part", "rows", *evaluations]
+    rows = [
+        [
+            key[0],
+            key[2],
+            f"{count:,}",
+            *(_percent(_at(evaluation, ("benchmarks", *key))) for evaluation in evaluations.values()),
+        ]
+        for key, count in parts.items()
+    ]
+    return header, rows
+
+
+def _at(values: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any] | None:
+    found: Any = values
+    for name in path:
+        found = (found or {}).get(name)
+    return found
+
+
+def _percent(scores: Mapping[str, Any] | None) -> str:
+    return _cell(scores, "accuracy", 100.0)
+
+
+def _cell(scores: Mapping[str, Any] | None, key: str, scale: float) -> str:
+    if not scores or (value := finite_number(scores.get(key))) is None:
+        return NOT_MEASURED
+    text = f"{scale * value:.1f}"
+    if interval := scores.get("interval"):
+        low, high = (scale * limit for limit in interval)
+        text += f" [{low:.1f}–{high:.1f}]"
+    return text

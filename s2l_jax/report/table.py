@@ -1,0 +1,122 @@
+"""The results as a table: one row per method, options and budget, with the spread over seeds."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from s2l_jax.report.runs import RunGroup, Statistic, group_runs
+
+COLUMNS = (
+    "selection",
+    "budget",
+    "seeds",
+    "target steps",
+    "accuracy %",
+    "held-out loss",
+    "select time",
+    "target time",
+)
+NOT_MEASURED = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class TableRow:
+    """The formatted cells of one group, in the order of `COLUMNS`."""
+
+    group: RunGroup
+    cells: tuple[str, ...]
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """Methods and budgets against accuracy, held-out loss, steps and time.
+
+    Runs that differ only in their seed are one row: the mean, and for the accuracy its lowest and
+    highest value. What was not measured is "-". The time of a selection includes the proxy and its
+    sweeps wherever the method needed them.
+    """
+    rows = table_rows(results)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for i, column in enumerate(COLUMNS):
+        # A narrow terminal may break cells at spaces, and never cuts a number.
+        words = [word for text in (column, *(row.cells[i] for row in rows)) for word in text.split()]
+        table.add_column(
+            column.replace(" ", "\n"),
+            justify="right" if i else "left",
+            min_width=max(len(word) for word in words),
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row.cells))
+    return table
+
+
+def table_rows(results: Mapping[str, Any]) -> list[TableRow]:
+    """The rows of the results table, as text."""
+    num_examples = results.get("pool", {}).get("num_examples")
+    rows = []
+    for group in group_runs(results):
+        cells = (
+            group.label,
+            _budget_cell(group.budget, num_examples),
+            str(len(group.runs)) if group.seeds else NOT_MEASURED,
+            format_range(group.statistic(lambda run: run.target.get("steps")), _count),
+            format_range(group.statistic(lambda run: run.accuracy), _percent),
+            _mean(group.statistic(lambda run: run.heldout_loss), _loss),
+            _mean(group.statistic(lambda run: run.selection_seconds), format_seconds),
+            _mean(group.statistic(lambda run: run.target_seconds), format_seconds),
+        )
+        rows.append(TableRow(group, cells))
+    return rows
+
+
+def format_range(statistic: Statistic | None, number: Callable[[float], str]) -> str:
+    """The mean, followed by (lowest–highest) when several runs differ."""
+    if statistic is None:
+        return NOT_MEASURED
+    low, high = number(statistic.low), number(statistic.high)
+    spread = "" if low == high else f" ({low}–{high})"
+    return f"{number(statistic.mean)}{spread}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration to about two digits: 0.42s, 38s, 4m 05s, 2h 10m."""
+    if 0 < seconds < 0.01:
+        return "<0.01s"
+    if seconds < 9.95:
+        return f"{seconds:.2g}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,}h {minutes % 60:02d}m"
+
+
+def _mean(statistic: Statistic | None, number: Callable[[float], str]) -> str:
+    return NOT_MEASURED if statistic is None else number(statistic.mean)
+
+
+def _budget_cell(budget: int | None, num_examples: int | None) -> str:
+    if budget is None:
+        return NOT_MEASURED
+    if not num_examples:
+        return f"{budget:,}"
+    percent = 100 * min(budget / num_examples, 1)  # a larger budget takes the whole pool
+    return f"{budget:,} ({percent:.0f}%)" if percent >= 10 else f"{budget:,} ({percent:.2g}%)"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
