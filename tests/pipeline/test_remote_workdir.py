@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from etils import epath
 
-from s2l_jax import artifacts, pipeline
+from s2l_jax import artifacts
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, prepare
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf
+from s2l_jax.pipeline import run as pipeline
 from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.trajectories.store import TrajectoryStore
 from tests.support import fake_object_store

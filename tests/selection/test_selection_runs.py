@@ -271,7 +271,7 @@ def test_what_methods_lack_is_found_early(config_of, tmp_path, fields, change, m
 
 
 def test_diverse_evol_trains_a_target_in_each_round(by_states, config_of, tmp_path, monkeypatch):
-    from s2l_jax.pipeline.stages import diverse_evol
+    from s2l_jax.features import embeddings as diverse_evol
 
     rounds = {"method": "diverse_evol", "initial": 10, "rounds": 2, "budget": 30}
     config = config_of(evol=rounds)
@@ -304,7 +304,7 @@ def test_diverse_evol_trains_a_target_in_each_round(by_states, config_of, tmp_pa
 
 def test_less_goes_by_gradients_at_each_epoch_of_a_warm_up(by_states, config_of, tmp_path, monkeypatch):
     from s2l_jax import artifacts
-    from s2l_jax.pipeline.stages import gradients
+    from s2l_jax.features import gradients
 
     of_queries, asked = gradients.query_gradients, []
 
