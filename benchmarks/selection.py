@@ -61,18 +61,19 @@ def _time(options: argparse.Namespace) -> None:
         "sources": rng.integers(0, 14, size),
         "response_tokens": rng.integers(1, 512, size),
     }
-    wide = {"hidden_states", "query_states"} & frozenset().union(*(METHODS[name].needs for name in names))
+    wide = {"hidden_states", "embeddings", "query_states"} & frozenset().union(
+        *(METHODS[name].needs for name in names)
+    )
     if wide:
         given["hidden_states"] = _vectors(rng, size, options.columns)
         given["query_states"] = _vectors(rng, 100, options.columns)
     if "less" in names:
         given["gradients"] = rng.standard_normal((size, 1, options.columns), np.float32)
         given["query_gradients"] = rng.standard_normal((100, 1, options.columns), np.float32)
+    inputs = SelectionInputs(**given)
     print(f"N = {size}, T = {options.checkpoints}, D = {options.columns}")
     for name in names:
         budget = min(options.budget, _COSTLY.get(name, options.budget))
-        needs = METHODS[name].needs | {"ids", "sources"}
-        inputs = SelectionInputs(**{field: given[field] for field in needs})
         seconds = []
         for _ in range(2):  # the first one compiles
             begin = time.perf_counter()
@@ -99,7 +100,9 @@ def _overlap(options: argparse.Namespace) -> None:
     fraction = budget / len(losses)
     print(f"{len(losses)} rows, budget {budget}; two random subsets: {fraction / (2 - fraction):.3f}")
     variants: list[tuple[str, dict[str, Any]]] = [
-        (name, {}) for name, method in METHODS.items() if method.needs <= set(given) and name != "full"
+        (name, {})
+        for name, method in METHODS.items()
+        if not method.takes_all and all(need.is_in(inputs) for need in method.features.values())
     ]
     variants.insert(1, ("s2l", {"stratify_by": "none"}))
     for name, more in variants:

@@ -48,8 +48,9 @@ class Registry(Mapping[str, _Value]):
         if ":" in name:
             return self._imported(name)
         if name not in self:
-            hint = nearest(name, self).removesuffix(".")
-            raise InputError(f"unknown {self._kind}: {name!r}{hint}; there are: {', '.join(self)}")
+            raise InputError(
+                f"unknown {self._kind}: {name!r}{nearest(name, self)} There are: {', '.join(self)}."
+            )
         return self[name]
 
     def __getitem__(self, name: str) -> _Value:

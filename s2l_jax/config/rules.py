@@ -1,19 +1,14 @@
 """What fields of a config must agree on; each by itself is checked where it is declared, in `config`."""
 
-import difflib
 from typing import Any
 
-from s2l_jax.config.selection import BUDGETS, EXPORTS, OPTIONS, RUN_SCHEMA
+from s2l_jax.config.runs import BUDGETS
+from s2l_jax.config.selection import EXPORTS
 from s2l_jax.errors import InputError
+from s2l_jax.registry import nearest
 
 METRICS = ("accuracy", "bleu", "rouge", "bertscore")
 PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer; some have no gate
-
-
-def nearest(name: str, known: Any) -> str:
-    """`; did you mean ...?` for a name that is not known, or `.` where none is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def check_together(values: dict[str, Any]) -> None:
@@ -46,25 +41,16 @@ def check_runs(selection: dict[str, Any], runs: dict[str, dict[str, Any]]) -> No
     """Check budgets, options and exports of the selection runs.
 
     Raises:
-      InputError: two budgets for one run, an option that its method does not have, a run within one
-        that there is not, or an unknown export.
+      InputError: two budgets for one run, a prefix of
+        a run that there is not, or an unknown export.
     """
     _check_budget(selection, "selection.", BUDGETS[1:])
     for name in selection["exports"].split(","):
         if name.strip() and name.strip() not in EXPORTS:
             raise InputError(f"selection.exports: no export {name.strip()!r}{nearest(name.strip(), EXPORTS)}")
-    options = {option for of_method in OPTIONS.values() for option in of_method}
     for name, entry in runs.items():
-        where, method = f"selection.runs.{name}.", entry["method"]
-        _check_budget(entry, where, BUDGETS)
-        for option in sorted(options - set(OPTIONS.get(method, ()))):
-            if entry[option] != RUN_SCHEMA[option].default:
-                having = ", ".join(sorted(m for m, known in OPTIONS.items() if option in known))
-                raise InputError(
-                    f"{where}{option}={entry[option]!r}: method {method!r} has no such option; it is one of "
-                    f"{having}."
-                )
-        _check_within(name, runs)
+        _check_budget(entry, f"selection.runs.{name}.", BUDGETS)
+        _check_prefix(name, runs)
 
 
 def _check_budget(values: dict[str, Any], where: str, names: tuple[str, ...]) -> None:
@@ -72,17 +58,17 @@ def _check_budget(values: dict[str, Any], where: str, names: tuple[str, ...]) ->
         raise InputError(f"{' and '.join(asked)}: these are ways to say one budget; set one of them.")
 
 
-def _check_within(name: str, runs: dict[str, dict[str, Any]]) -> None:
+def _check_prefix(name: str, runs: dict[str, dict[str, Any]]) -> None:
     entry = runs[name]
-    if not (outer := entry["within"]):
+    if not (outer := entry["prefix_of"]):
         return
-    where = f"selection.runs.{name}.within={outer!r}"
+    where = f"selection.runs.{name}.prefix_of={outer!r}"
     if outer not in runs:
         raise InputError(f"{where}: no such run{nearest(outer, runs)}")
-    if outer == name or runs[outer]["within"]:
-        raise InputError(f"{where}: name a run that is not within another itself.")
-    free = {*BUDGETS, "within", "train_target"}
-    if other := [field for field in entry if field not in free and entry[field] != runs[outer][field]]:
+    if outer == name or runs[outer]["prefix_of"]:
+        raise InputError(f"{where}: name a run that is not a prefix of another itself.")
+    free = {*BUDGETS, "prefix_of", "train_target"}
+    if other := [field for field in entry if field not in free and entry[field] != runs[outer].get(field)]:
         raise InputError(
             f"{where}: a subset of another has all of that one's settings, and {', '.join(other)} differ."
         )

@@ -9,14 +9,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from s2l_jax.config.fields import Field, Value
+from s2l_jax.config.fields import Field
 from s2l_jax.config.fields import axis as _axis
 from s2l_jax.config.fields import choice as _choice
 from s2l_jax.config.fields import fraction as _fraction
 from s2l_jax.config.fields import natural as _natural
 from s2l_jax.config.fields import positive as _positive
 from s2l_jax.config.rules import PROJECTIONS, check_runs, check_together, nearest
-from s2l_jax.config.selection import BUDGETS, RUN_SCHEMA, SELECTION
+from s2l_jax.config.runs import RUN_FIELDS, check_method, run_schema
+from s2l_jax.config.selection import SELECTION
 from s2l_jax.errors import InputError
 
 DTYPES = ("float32", "bfloat16")
@@ -241,20 +242,6 @@ def default() -> ConfigDict:
     return config
 
 
-def run(**fields: Value) -> ConfigDict:
-    """One entry of `selection.runs`, as in `config.selection.runs.s2l = run(method="s2l")`.
-
-    Raises:
-      InputError: an unknown field.
-    """
-    entry = ConfigDict(_defaults(RUN_SCHEMA))
-    for name, value in fields.items():
-        if name not in RUN_SCHEMA:
-            raise InputError(f"selection run: no field {name!r}{nearest(name, RUN_SCHEMA)}")
-        entry[name] = value
-    return entry
-
-
 def load(name: str) -> ConfigDict:
     """The config of a file beside this package: configs/<name>.py.
 
@@ -284,33 +271,32 @@ def validate(config: ConfigDict) -> None:
     for name, entry in runs.items():
         if not name or set(name) - set(_NAME_CHARACTERS):
             raise InputError(f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'.")
-        _check_fields(entry, RUN_SCHEMA, f"selection.runs.{name}.")
+        where = f"selection.runs.{name}."
+        if not isinstance(entry, dict):
+            raise InputError(f"{where.rstrip('.')}: {entry!r} is not a group of fields.")
+        if type(method := entry.get("method", "")) is not str:
+            raise InputError(f"{where}method={method!r}: needs text.")
+        schema = check_method({"method": ""} | entry, where)
+        options = {field: schema[field].default for field in schema if field not in RUN_FIELDS}
+        _check_fields({f: v for f, v in (options | entry).items() if f in schema}, schema, where)
     check_together(values)
     check_runs(values["selection"], runs)
 
 
-def resolved_run(config: ConfigDict, name: str) -> dict[str, Value]:
-    """One selection run with what it inherits filled in."""
-    entry = dict(config.selection.runs[name])
-    if not any(entry[name] for name in BUDGETS):
-        entry.update({name: config.selection[name] for name in BUDGETS})
-    # Of the ways to say a budget, the one that is set beside `budget`, or `budget`.
-    if entry["budget_fraction"] or entry["budget_tokens"]:
-        entry["budget"] = 0
-    entry["seed"] = config.seed if entry["seed"] < 0 else entry["seed"]
-    entry["num_clusters"] = entry["num_clusters"] or config.clustering.num_clusters
-    if entry["stratify_by"] == "inherit":
-        entry["stratify_by"] = config.selection.stratify_by
-    return entry
-
-
 def describe() -> str:
     """All fields with defaults and meanings, for `--help`."""
+    from s2l_jax.selection.method import METHODS
+
     lines = []
     for path, field in _walk(SCHEMA):
         lines.append(_describe_field(path, field))
     lines.append("\nEach entry selection.runs.<name> has:")
-    lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in RUN_SCHEMA.items()]
+    lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in RUN_FIELDS.items()]
+    for method in METHODS:
+        schema = run_schema(method)
+        if own := [name for name in schema if name not in RUN_FIELDS]:
+            lines.append(f"\nand with method {method!r}:")
+            lines += [_describe_field(f"selection.runs.<name>.{name}", schema[name]) for name in own]
     return "\n".join(lines)
 
 
@@ -320,18 +306,25 @@ def nearest_field(path: str) -> str | None:
     parts = path.split(".")
     if parts[:2] == ["selection", "runs"]:
         if len(parts) != 4:
-            return f"; a run's fields are selection.runs.<name>.{', .'.join(RUN_SCHEMA)}."
-        return None if parts[3] in RUN_SCHEMA else nearest(parts[3], RUN_SCHEMA)
+            return f"; a run's fields are selection.runs.<name>.{', .'.join(_run_fields())}."
+        return None if parts[3] in _run_fields() else nearest(parts[3], _run_fields())
     if path in known:
         return None
     inner = [name for name in known if name.startswith(f"{path}.")]
     return f"; it is a group, with {inner[0]!r} in it." if inner else nearest(path, known)
 
 
+def _run_fields() -> dict[str, Field]:
+    """The fields that selection runs have with some method of ours."""
+    from s2l_jax.selection.method import METHODS
+
+    return {name: field for method in METHODS for name, field in run_schema(method).items()}
+
+
 def meaning(path: str) -> str:
     """What a field may be and what it means, for a dotted path that is a field."""
     parts = path.split(".")
-    field = RUN_SCHEMA[parts[3]] if parts[:2] == ["selection", "runs"] else dict(_walk(SCHEMA))[path]
+    field = _run_fields()[parts[3]] if parts[:2] == ["selection", "runs"] else dict(_walk(SCHEMA))[path]
     return f"{_article(type(field.default).__name__)}: {field.doc}"
 
 

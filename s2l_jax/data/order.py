@@ -24,6 +24,15 @@ def visit_order(positions: Int[np.ndarray, "n"], size: int, seed: int) -> Int64[
     return out.astype(np.int64)
 
 
+def priorities(ids: UInt64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
+    """A random-looking number per example, a function of (seed, id) alone: the smallest go first.
+
+    A draw by priority depends on nothing but the candidates. So where a few labels change, a few
+    picks change, and a larger budget on the same clusters keeps what a smaller one took.
+    """
+    return mix(mix(np.asarray(ids, np.uint64)) ^ mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
+
+
 def mix(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
     """The splitmix64 finaliser: a well-mixed 64-bit hash (Steele, Lea & Flood, OOPSLA 2014)."""
     with np.errstate(over="ignore"):

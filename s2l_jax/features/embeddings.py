@@ -1,66 +1,99 @@
-"""DiverseEvol's rounds: the target is trained on what is chosen, and more is chosen by its embeddings."""
+"""Embeddings by a target that is trained between rounds of choosing, as DiverseEvol asks for them."""
+
+from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from etils import epath
 from jaxtyping import Float32, Int64
+from ml_collections import ConfigDict
 
-from s2l_jax.data.prepared import PreparedPool
-from s2l_jax.features.pooled_states import StateSettings, hidden_states
-from s2l_jax.models.parameters import Params, joined
-from s2l_jax.models.weights import DTYPES
-from s2l_jax.training.loop import train
-from s2l_jax.training.models import Model, first_params, open_model
-from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
+from s2l_jax.errors import InputError
+from s2l_jax.features.arrays import function
+from s2l_jax.features.feature import FEATURES
+from s2l_jax.features.hidden_states import HiddenStates, StateSettings, model_states
 
-
-def embeddings(
-    run: Run, pool: PreparedPool, folder: epath.Path, states: StateSettings
-) -> Callable[[Int64[np.ndarray, " b"]], Float32[np.ndarray, "n d"]]:
-    """What DiverseEvol asks in each round: the pool, embedded by a target trained on the rows so far.
-
-    A fresh target is trained as `target.train` says (by its steps, or its epochs of these rows). The
-    rounds of an interrupted run are gone through again: their training goes on from its checkpoints,
-    and is passed over where it was finished.
-
-    Args:
-      run: the run.
-      pool: as the target tokenises it.
-      folder: where each round's training is kept.
-      states: which hidden states are the embeddings.
-    """
-    rounds = itertools.count(1)
-
-    def embed(rows: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n d"]:
-        model = open_model(run, "target")
-        params = _trained(run, model, pool, rows, folder / str(next(rounds)))
-        return np.concatenate([part for _, part in _states(run, model, params, pool, states)])
-
-    return embed
+if TYPE_CHECKING:
+    from s2l_jax.data.prepared import PreparedPool
+    from s2l_jax.features.context import SelectionContext
+    from s2l_jax.models.parameters import Params
+    from s2l_jax.training.run import Run
 
 
-def _trained(
-    run: Run, model: Model, pool: PreparedPool, rows: Int64[np.ndarray, " b"], folder: epath.Path
-) -> Params:
+class Embeddings(HiddenStates):
+    """`embed`, a function from the rows chosen so far to hidden states of the pool; with one round these."""
+
+    arrays: ClassVar = {"embed": function()}
+
+    def is_in(self, inputs: Any) -> bool:
+        """Hidden states stand for embeddings that stay the same."""
+        return inputs.embed is not None or inputs.hidden_states is not None
+
+    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
+        """It is the target that is trained.
+
+        Raises:
+          InputError: hidden states of another model are asked for, or it is not there.
+        """
+        super().check(run, name, options)
+        if options["rounds"] > 1 and run.config.selection.states.model != "target":
+            raise InputError(
+                f"selection.runs.{name}.rounds={options['rounds']}: it is the target that is trained between "
+                "rounds; set selection.states.model='target'."
+            )
+
+    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """Of the hidden states, and what the target's training follows from."""
+        from s2l_jax.training.run import what_decides
+
+        found = super().fingerprint(context, options)
+        return found | ({"target": what_decides(context.run.config.target)} if options["rounds"] > 1 else {})
+
+    def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
+        """Rounds are of use to their selection alone."""
+        return "" if options["rounds"] > 1 else super().part(config, options)
+
+    def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
+        """With rounds, nothing is made before the method asks.
+
+        A fresh target is trained as `target.train` says (by its steps, or its epochs of these rows). The
+        rounds of an interrupted run are gone through again: their training goes on from its checkpoints,
+        and is passed over where it was finished.
+        """
+        if options["rounds"] == 1:
+            return super().make(context, options, folder)
+        run, pool, rounds = context.run, context.pools["target"], itertools.count(1)
+
+        def embed(rows: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n d"]:
+            from s2l_jax.training.models import open_model
+
+            config = open_model(run, "target").trained_config
+            params = _trained(run, pool, rows, folder / "rounds" / str(next(rounds)))
+            chunks = model_states(run, config, params, pool, StateSettings.of(options))
+            return np.concatenate([chunk for _, chunk in chunks])
+
+        return {"embed": embed}
+
+
+def _trained(run: Run, pool: PreparedPool, rows: Int64[np.ndarray, " b"], folder: epath.Path) -> Params:
     """All parameters of a target trained on some rows."""
+    from s2l_jax.models.parameters import joined
+    from s2l_jax.models.weights import DTYPES
+    from s2l_jax.training.loop import train
+    from s2l_jax.training.models import first_params, open_model
+    from s2l_jax.training.run import make_batches, num_steps, train_settings, trainable
+
     settings: Any = run.config.target.train
+    model = open_model(run, "target")
     subset = np.intersect1d(rows, trainable(pool))
+    steps, weights = num_steps(settings, len(subset)), np.ones(len(subset), np.float32)
     frozen = None if model.lora is None else model.initial_params(DTYPES[settings.dtype])
     result = train(
         model.trained_config,
         first_params(run, model),
-        make_batches(
-            run,
-            pool,
-            subset,
-            np.ones(len(subset), np.float32),
-            model.trained_config,
-            settings,
-            num_steps(settings, len(subset)),
-        ),
+        make_batches(run, pool, subset, weights, model.trained_config, settings, steps),
         train_settings(run, settings),
         run.mesh,
         folder,
@@ -70,16 +103,4 @@ def _trained(
     return joined(frozen, result.params)
 
 
-def _states(run: Run, model: Model, params: Params, pool: PreparedPool, states: StateSettings) -> Any:
-    asked = run.config.selection.states
-    return hidden_states(
-        model.trained_config,
-        params,
-        pool,
-        run.mesh,
-        states,
-        max_length=run.config.tokenize.max_length,
-        batch_tokens=asked.batch_tokens,
-        dtype=DTYPES[asked.dtype],
-        attention=run.config.attention,
-    )
+FEATURES.enter("embeddings", Embeddings())

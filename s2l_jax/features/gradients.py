@@ -1,44 +1,101 @@
-"""Gradients for LESS: adapters warmed up on a part of the pool, and every example's gradient in them."""
+"""Gradients for LESS: every example's, in adapters of the target warmed up on a part of the pool."""
 
-import dataclasses
-import io
-from typing import Any
+from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+from typing import TYPE_CHECKING, Any, ClassVar
+
 import numpy as np
-import optax
 from etils import epath
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float
+from ml_collections import ConfigDict
 
-from s2l_jax import artifacts
-from s2l_jax.clustering.rows import to_host
-from s2l_jax.console import Progress, say
-from s2l_jax.data.batching import size_of
-from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.console import Progress
 from s2l_jax.errors import DivergedError
-from s2l_jax.features.chunked_array import Parts
-from s2l_jax.features.example_gradients import AdamMoments, ExampleGradients
-from s2l_jax.features.hidden_states import query_rows, tokenized_queries
-from s2l_jax.models.lora import Lora, available
-from s2l_jax.models.parameters import Params, num_trained
-from s2l_jax.models.weights import DTYPES
-from s2l_jax.parallel import processes
-from s2l_jax.parallel.placement import random_adapters
-from s2l_jax.parallel.sharding import put_rows
-from s2l_jax.records import Record
-from s2l_jax.selection import priorities
-from s2l_jax.training.flops import training_flops
-from s2l_jax.training.models import Model, open_model
-from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
-from s2l_jax.training.run import Run, make_batches, num_steps, trainable
-from s2l_jax.training.step import TrainState, abstract_state, init_state, make_train_step
+from s2l_jax.features.arrays import names, numbers
+from s2l_jax.features.feature import FEATURES, Feature
+from s2l_jax.features.queries import queries_fingerprint, query_rows, tokenized_queries
+
+if TYPE_CHECKING:
+    from s2l_jax.data.prepared import PreparedPool
+    from s2l_jax.features.context import SelectionContext
+    from s2l_jax.training.run import Run
 
 FOLDER = "gradients"
 _CHUNK = 1024  # examples whose gradients are stored together
 
 
-def made_with(run: Run, pool: PreparedPool) -> dict[str, Any]:
+class Gradients(Feature):
+    """Each example's projected gradient at the checkpoints of the warm-up."""
+
+    arrays: ClassVar = {"gradients": numbers("n c p")}
+    source = (
+        "run the selection stage with a pool and a target, or pass SelectionInputs(gradients=...), [N, C, P]"
+    )
+
+    def models(self, config: ConfigDict) -> tuple[str, ...]:
+        """The target, whose adapters gradients are taken in."""
+        return ("target",)
+
+    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
+        """The target must be there.
+
+        Raises:
+          InputError: it is not.
+        """
+        from s2l_jax.training.models import open_model
+
+        open_model(run, "target")
+
+    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """The target, the rows as tokens, and the warm-up."""
+        return gradient_settings(context.run, context.pools["target"])
+
+    def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
+        """One for all selections."""
+        return FOLDER
+
+    def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
+        """Memory-mapped; see `pool_gradients`."""
+        return {"gradients": pool_gradients(context.run, context.pools["target"])}
+
+
+class QueryGradients(Feature):
+    """The gradient of each query at the same checkpoints, its task (its source), and the checkpoints' rates.
+
+    It is the gradient and not Adam's update that is taken of queries (LESS, section 4.2).
+    """
+
+    arrays: ClassVar = {
+        "query_gradients": numbers("q c p"),
+        "query_tasks": names("q"),
+        "checkpoint_weights": numbers("c"),
+    }
+    source = "set selection.queries, or pass SelectionInputs(query_gradients=...), [Q, C, P]"
+
+    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
+        """There must be queries.
+
+        Raises:
+          InputError: there are none.
+        """
+        query_rows(run)
+
+    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """The rows; the rest is as for the pool's."""
+        return queries_fingerprint(context.run)
+
+    def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
+        """Made anew in each sitting: they are few.
+
+        Raises:
+          InputError: a row without a response within the length limit.
+        """
+        return context.cached(
+            "query gradients", lambda: _query_gradients(context.run, context.pools["target"])
+        )
+
+
+def gradient_settings(run: Run, pool: PreparedPool) -> dict[str, Any]:
     """What decides the gradients."""
     decisive = {name: run.config.target[name] for name in ("checkpoint", "init", "model_config")}
     asked = run.config.selection.gradients.to_dict()
@@ -56,19 +113,28 @@ def pool_gradients(run: Run, pool: PreparedPool) -> Float[np.ndarray, "n c p"]:
       InputError: gradients made with other settings.
       DivergedError: gradients that are not finite.
     """
-    record = Record(run.workdir / FOLDER, FOLDER, made_with(run, pool))
-    parts = Parts(record.folder, "gradients.npy")
+    from s2l_jax.data.batching import size_of
+    from s2l_jax.features.compute.chunked_array import ChunkedArray
+    from s2l_jax.features.compute.warm_up import adapted_target, example_gradients, warm_up
+    from s2l_jax.models.parameters import num_trained
+    from s2l_jax.models.weights import DTYPES
+    from s2l_jax.parallel import processes
+    from s2l_jax.records import Record
+    from s2l_jax.training.flops import training_flops
+
+    record = Record(run.workdir / FOLDER, FOLDER, gradient_settings(run, pool))
+    chunks = ChunkedArray(record.folder, "gradients.npy")
     if not record.done:
-        model = _adapted(run)
+        model = adapted_target(run)
         frozen = model.initial_params(DTYPES[run.config.selection.gradients.dtype])
-        checkpoints = _warm_up(run, model, pool, record.folder, frozen)
-        sweep = _sweep(run, model)
+        checkpoints = warm_up(run, model, pool, record.folder, frozen)
+        gradients = example_gradients(run, model)
         progress = Progress("gradients", len(pool), "rows")
         for start in range(0, len(pool), _CHUNK):
-            if parts.has(start):
+            if chunks.has(start):
                 continue
-            numbers = np.arange(start, min(start + _CHUNK, len(pool)))
-            found = [sweep.of(frozen, at.adapters, pool, numbers, at.moments) for at in checkpoints]
+            indices = np.arange(start, min(start + _CHUNK, len(pool)))
+            found = [gradients.of(frozen, at.adapters, pool, indices, at.moments) for at in checkpoints]
             vectors = np.stack(found, axis=1)
             if not np.isfinite(vectors).all():
                 row = start + int(np.flatnonzero(~np.isfinite(vectors).all((1, 2)))[0])
@@ -76,12 +142,12 @@ def pool_gradients(run: Run, pool: PreparedPool) -> Float[np.ndarray, "n c p"]:
             lengths = np.linalg.norm(vectors, axis=2, keepdims=True)
             vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
             if processes.is_writer():
-                parts.write(start, vectors.astype(np.float16))
-            progress.update(int(numbers[-1]) + 1)
+                chunks.write(start, vectors.astype(np.float16))
+            progress.update(int(indices[-1]) + 1)
         progress.close()
         columns = run.config.selection.gradients.dims or num_trained(model.trained_config)
         if processes.is_writer():
-            parts.join((len(pool), len(checkpoints), columns), np.float16)
+            chunks.join((len(pool), len(checkpoints), columns), np.float16)
         size = size_of(pool, np.arange(len(pool)))
         record.finish(
             {
@@ -90,143 +156,28 @@ def pool_gradients(run: Run, pool: PreparedPool) -> Float[np.ndarray, "n c p"]:
                 "flops": len(checkpoints) * training_flops(model.trained_config, size),
             }
         )
-    return parts.read()
+    return chunks.read()
 
 
-def query_gradients(
-    run: Run, pool: PreparedPool
-) -> tuple[Float32[np.ndarray, "q c p"], list[str], Float32[np.ndarray, " c"]]:
-    """Of the queries: gradients, tasks (their sources), and the learning rates of the checkpoints.
+def _query_gradients(run: Run, pool: PreparedPool) -> dict[str, Any]:
+    from s2l_jax.features.compute.warm_up import adapted_target, example_gradients, warm_up
+    from s2l_jax.models.weights import DTYPES
 
-    It is the gradient and not Adam's update that is taken of queries (LESS, section 4.2).
-
-    Args:
-      run: the run.
-      pool: whose gradients were made, at the same checkpoints.
-    """
-    model = _adapted(run)
+    model = adapted_target(run)
     rows = query_rows(run)
     examples = tokenized_queries(run, model, rows)
     frozen = model.initial_params(DTYPES[run.config.selection.gradients.dtype])
-    checkpoints = _warm_up(run, model, pool, run.workdir / FOLDER, frozen)
-    sweep = _sweep(run, model)
-    numbers = np.arange(len(rows))
-    found = [sweep.of(frozen, at.adapters, examples, numbers) for at in checkpoints]
-    rates = np.array([at.learning_rate for at in checkpoints], np.float32)
-    return np.stack(found, axis=1), [row.source for row in rows], rates
+    checkpoints = warm_up(run, model, pool, run.workdir / FOLDER, frozen)
+    gradients = example_gradients(run, model)
+    indices = np.arange(len(rows))
+    return {
+        "query_gradients": np.stack(
+            [gradients.of(frozen, at.adapters, examples, indices) for at in checkpoints], axis=1
+        ),
+        "query_tasks": [row.source for row in rows],
+        "checkpoint_weights": np.array([at.learning_rate for at in checkpoints], np.float32),
+    }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Checkpoint:
-    adapters: Params
-    moments: AdamMoments
-    learning_rate: float  # mean over the epoch that ended with it
-
-
-def _adapted(run: Run) -> Model:
-    """The target with the adapters that gradients are taken in."""
-    asked = run.config.selection.gradients
-    model = open_model(run, "target")
-    known = available(model.config.gated_mlp)
-    wanted = known if asked.projections == "all" else asked.projections.replace(" ", "").split(",")
-    names = tuple(name for name in known if name in wanted)
-    return dataclasses.replace(model, lora=Lora(asked.rank, asked.alpha, names))
-
-
-def _sweep(run: Run, model: Model) -> ExampleGradients:
-    asked = run.config.selection.gradients
-    return ExampleGradients(
-        model.trained_config,
-        run.mesh,
-        dims=asked.dims,
-        seed=run.config.seed,
-        batch_tokens=asked.batch_tokens,
-        dtype=DTYPES[asked.dtype],
-    )
-
-
-def _warm_up(
-    run: Run, model: Model, pool: PreparedPool, folder: epath.Path, frozen: Params
-) -> list[_Checkpoint]:
-    """Train the adapters on a random part of the pool; the state after each epoch (LESS, section 3.3)."""
-    asked = run.config.selection.gradients
-    rows = _warm_up_rows(pool, asked.warmup_fraction, run.config.seed)
-    train = run.config.target.train.copy_and_resolve_references()
-    train.update(learning_rate=asked.learning_rate, batch_size=asked.batch_size, steps=0, accumulation=1)
-    train.dtype = asked.dtype
-    steps = [num_steps(_with_epochs(train, epoch), len(rows)) for epoch in range(1, asked.epochs + 1)]
-    optimizer = OptimizerSettings(
-        **{field.name: train[field.name] for field in dataclasses.fields(OptimizerSettings)}
-    )
-    config = model.trained_config
-    like = abstract_state(config, optimizer, steps[-1], run.mesh)
-    files = [folder / f"warmup_{epoch}.npz" for epoch in range(1, asked.epochs + 1)]
-    if not all(file.exists() for file in files):
-        batches = make_batches(run, pool, rows, np.ones(len(rows), np.float32), config, train, steps[-1])
-        step_fn = make_train_step(
-            config, optimizer, steps[-1], run.mesh, loss=train.loss, dtype=DTYPES[asked.dtype],
-            remat=train.remat, attention=run.config.attention,
-        )  # fmt: skip
-        finished = [epoch for epoch, file in enumerate(files) if file.exists()]
-        if finished:
-            state = _read(files[finished[-1]], like)
-        else:
-            key = jax.random.fold_in(jax.random.key(run.config.seed), 2)
-            adapters = random_adapters(config, run.mesh, key)
-            state = init_state(config, optimizer, steps[-1], run.mesh, adapters)
-        for batch in batches.from_step(int(state.step)):
-            state, values = step_fn(state, put_rows(run.mesh, batch.rows, axis=1), frozen)
-            if batch.step + 1 in steps:
-                epoch = steps.index(batch.step + 1)
-                if not np.isfinite(loss := float(values.loss)):
-                    raise DivergedError(f"{folder}: the warm-up's loss is {loss}; lower its learning_rate")
-                say(f"  gradients: warm-up epoch {epoch + 1} of {asked.epochs}, loss {loss:.3f}")
-                _write(files[epoch], state)
-    rate = learning_rate_schedule(optimizer, steps[-1])
-    found = []
-    for file, begin, end in zip(files, [0, *steps], steps, strict=False):
-        state = _read(file, like)
-        moments = AdamMoments(
-            optax.tree.get(state.opt_state, "mu"),
-            optax.tree.get(state.opt_state, "nu"),
-            int(state.step),
-            optimizer.beta1,
-            optimizer.beta2,
-            optimizer.epsilon,
-        )
-        mean_rate = float(np.mean([rate(step) for step in range(begin, end)]))
-        found.append(_Checkpoint(state.params, moments, mean_rate))
-    return found
-
-
-def _warm_up_rows(pool: PreparedPool, fraction: float, seed: int) -> Int64[np.ndarray, " b"]:
-    rows = trainable(pool)
-    order = np.argsort(priorities(np.asarray(pool.ids)[rows], seed), kind="stable")
-    return np.sort(rows[order[: max(1, round(fraction * len(rows)))]])
-
-
-def _with_epochs(train: Any, epochs: int) -> Any:
-    changed = train.copy_and_resolve_references()
-    changed.epochs = float(epochs)
-    return changed
-
-
-def _write(file: epath.Path, state: TrainState) -> None:
-    """Store a state; it is adapters and their moments, and small."""
-    leaves = [to_host(leaf) for leaf in jax.tree.leaves(state)]
-    if processes.is_writer():
-        buffer = io.BytesIO()
-        np.savez(buffer, *leaves)
-        artifacts.write_bytes(file, buffer.getvalue())
-    processes.barrier(file.name)
-
-
-def _read(file: epath.Path, like: TrainState) -> TrainState:
-    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-        leaves = [stored[f"arr_{number}"] for number in range(len(stored.files))]
-    shapes, structure = jax.tree.flatten(like)
-    placed = [
-        jax.device_put(jnp.asarray(leaf, shape.dtype), shape.sharding)
-        for leaf, shape in zip(leaves, shapes, strict=True)
-    ]
-    return jax.tree.unflatten(structure, placed)
+FEATURES.enter("gradients", Gradients())
+FEATURES.enter("query_gradients", QueryGradients())

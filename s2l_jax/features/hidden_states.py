@@ -1,45 +1,140 @@
-"""Hidden states for the selection methods that go by them: made once for all, kept in the workdir."""
+"""Hidden states of the pool's rows and of the queries: made once for all selections, kept in the workdir."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge
+from etils import epath
 from jaxtyping import Float32
+from ml_collections import ConfigDict
 
 from s2l_jax.console import Progress
-from s2l_jax.data.batching import Examples, size_of
-from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
-from s2l_jax.data.prepared import PreparedPool
-from s2l_jax.data.prompts import render
-from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import DivergedError, InputError
-from s2l_jax.features.chunked_array import Parts
-from s2l_jax.features.pooled_states import StateSettings, hidden_states
-from s2l_jax.models.weights import DTYPES
-from s2l_jax.parallel import processes
-from s2l_jax.records import Record
-from s2l_jax.training.flops import forward_flops
-from s2l_jax.training.models import Model, open_model
-from s2l_jax.training.run import Run
+from s2l_jax.features.arrays import numbers
+from s2l_jax.features.feature import FEATURES, Feature
+from s2l_jax.features.queries import queries_fingerprint, query_rows, tokenized_queries
+
+if TYPE_CHECKING:
+    from s2l_jax.data.batching import Examples
+    from s2l_jax.data.prepared import PreparedPool
+    from s2l_jax.features.context import SelectionContext
+    from s2l_jax.models.architecture import DecoderConfig
+    from s2l_jax.training.run import Run
 
 FOLDER = "hidden_states"
 
 
-def wanted_states(entry: dict[str, Any]) -> StateSettings:
-    """The vectors that a selection run goes by; "auto" is the pooling that its method was published with."""
-    pooling = entry["pooling"]
-    if pooling == "auto":
-        pooling = "weighted" if entry["method"] == "rds" else "mean"
-    return StateSettings(pooling, entry["layer"])
+@dataclasses.dataclass(frozen=True)
+class StateSettings:
+    """Which vectors.
+
+    Attributes:
+      pooling: of hidden states over an example's tokens: "mean" over all tokens of prompt and response,
+        "last" of them, or "weighted", the mean with weights that grow with the position (RDS+; Muennighoff,
+        arXiv 2202.08904).
+      layer: after how many layers hidden states are taken, followed by the model's final norm; -1: all.
+    """
+
+    pooling: Literal["mean", "last", "weighted"] = "mean"
+    layer: Annotated[int, Ge(-1)] = -1
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> StateSettings:
+        """Those that a selection run asks for."""
+        return cls(options["pooling"], options["layer"])
+
+    def check(self, config: DecoderConfig) -> None:
+        """Check that a model has them.
+
+        Raises:
+          InputError: a layer that it does not have.
+        """
+        if self.layer != -1 and not 1 <= self.layer <= config.num_layers:
+            raise InputError(f"layer={self.layer}: the model has {config.num_layers}; use 1 to that, or -1")
+
+    def part(self, config: ConfigDict) -> str:
+        """Their folder in a workdir, such as hidden_states/target-mean or .../target-weighted-layer3."""
+        layer = "" if self.layer == -1 else f"-layer{self.layer}"
+        return f"{FOLDER}/{config.selection.states.model}-{self.pooling}{layer}"
 
 
-def part_name(run: Run, settings: StateSettings) -> str:
-    """The folder of some vectors, such as target-mean or target-weighted-layer3."""
-    layer = "" if settings.layer == -1 else f"-layer{settings.layer}"
-    return f"{run.config.selection.states.model}-{settings.pooling}{layer}"
+class HiddenStates(Feature):
+    """A vector for each row of the pool, by the untuned model that `selection.states.model` names."""
+
+    arrays: ClassVar = {"hidden_states": numbers("n d")}
+    source = "run the selection stage with a pool and a model, or pass hidden_states, [N, D]"
+    options = StateSettings
+
+    def models(self, config: ConfigDict) -> tuple[str, ...]:
+        """The model itself."""
+        return (config.selection.states.model,)
+
+    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
+        """The model must be there, with the layer.
+
+        Raises:
+          InputError: it is not.
+        """
+        from s2l_jax.training.models import open_model
+
+        StateSettings.of(options).check(open_model(run, run.config.selection.states.model).config)
+
+    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """The model, the rows as tokens, and which vectors."""
+        return state_settings(context.run, _pool(context), StateSettings.of(options))
+
+    def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
+        """A folder for each pooling and layer."""
+        return StateSettings.of(options).part(config)
+
+    def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
+        """Memory-mapped; see `pool_states`."""
+        return {"hidden_states": pool_states(context.run, _pool(context), StateSettings.of(options))}
 
 
-def made_with(run: Run, pool: PreparedPool, settings: StateSettings) -> dict[str, Any]:
+class QueryStates(Feature):
+    """A vector for each row of `selection.queries`, made as those of the pool are."""
+
+    arrays: ClassVar = {"query_states": numbers("q d")}
+    source = "set selection.queries, or pass SelectionInputs(query_states=...), [Q, D]"
+    options = StateSettings
+
+    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
+        """There must be queries.
+
+        Raises:
+          InputError: there are none.
+        """
+        query_rows(run)
+
+    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """The rows; the rest is as for the pool's."""
+        return queries_fingerprint(context.run)
+
+    def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
+        """Made anew in each sitting: they are few.
+
+        Raises:
+          InputError: a row without a response within the length limit.
+        """
+        run, settings = context.run, StateSettings.of(options)
+
+        def states() -> Float32[np.ndarray, "q d"]:
+            from s2l_jax.training.models import open_model
+
+            examples = tokenized_queries(
+                run, model := open_model(run, run.config.selection.states.model), query_rows(run)
+            )
+            chunks = model_states(run, model.config, model.initial_params, examples, settings)
+            return np.concatenate([chunk for _, chunk in chunks])
+
+        return {"query_states": context.cached(f"queries {settings.part(run.config)}", states)}
+
+
+def state_settings(run: Run, pool: PreparedPool, settings: StateSettings) -> dict[str, Any]:
     """What decides the vectors."""
     model = run.config[run.config.selection.states.model]
     decisive: dict[str, Any] = {name: model[name] for name in ("checkpoint", "init", "model_config")}
@@ -48,10 +143,8 @@ def made_with(run: Run, pool: PreparedPool, settings: StateSettings) -> dict[str
     return {
         "model": decisive,
         "pool": pool.fingerprint,
-        "pooling": settings.pooling,
-        "layer": settings.layer,
         "dtype": run.config.selection.states.dtype,
-    }
+    } | dataclasses.asdict(settings)
 
 
 def pool_states(run: Run, pool: PreparedPool, settings: StateSettings) -> Float32[np.ndarray, "n d"]:
@@ -68,92 +161,60 @@ def pool_states(run: Run, pool: PreparedPool, settings: StateSettings) -> Float3
       InputError: settings that do not fit the model, or vectors of that name made otherwise.
       DivergedError: vectors that are not finite.
     """
-    name = part_name(run, settings)
-    record = Record(run.workdir / FOLDER / name, f"{FOLDER}/{name}", made_with(run, pool, settings))
-    parts = Parts(record.folder, "states.npy")
+    from s2l_jax.data.batching import size_of
+    from s2l_jax.features.compute.chunked_array import ChunkedArray
+    from s2l_jax.parallel import processes
+    from s2l_jax.records import Record
+    from s2l_jax.training.flops import forward_flops
+    from s2l_jax.training.models import open_model
+
+    part = settings.part(run.config)
+    record = Record(run.workdir / part, part, state_settings(run, pool, settings))
+    chunks = ChunkedArray(record.folder, "states.npy")
     if not record.done:
         model = open_model(run, run.config.selection.states.model)
-        settings.check(model.config)
-        progress = Progress(f"hidden states {name}", len(pool), "rows")
-        for start, states in _states(run, model, pool, settings, parts.has):
+        progress = Progress(f"hidden states {record.folder.name}", len(pool), "rows")
+        for start, states in model_states(
+            run, model.config, model.initial_params, pool, settings, skip=chunks.has
+        ):
             if not np.isfinite(states).all():
                 row = start + int(np.flatnonzero(~np.isfinite(states).all(1))[0])
                 raise DivergedError(
-                    f"hidden states {name}: those of pool row {row} are not finite; use "
+                    f"{part}: the hidden states of pool row {row} are not finite; use "
                     "selection.states.dtype=float32."
                 )
             if processes.is_writer():
-                parts.write(start, states)
+                chunks.write(start, states)
             progress.update(start + len(states))
         progress.close()
         if processes.is_writer():
-            parts.join((len(pool), model.config.hidden_size), np.float32)
+            chunks.join((len(pool), model.config.hidden_size), np.float32)
         size = size_of(pool, np.arange(len(pool)))
         record.finish({"examples": len(pool), "flops": forward_flops(model.config, size)})
-    return parts.read()
+    return chunks.read()
 
 
-def query_states(run: Run, settings: StateSettings) -> Float32[np.ndarray, "q d"]:
-    """A vector for each row of selection.queries.
+def model_states(
+    run: Run, config: DecoderConfig, params: Any, examples: Examples, settings: StateSettings, **options: Any
+) -> Any:
+    """`pooled_states.hidden_states` as `selection.states` of the config asks for it.
 
-    Raises:
-      InputError: no such file, or a row without a response within the length limit.
+    Args:
+      run: the run.
+      config: of the model.
+      params: its parameters, or what gives them in a dtype.
+      examples: tokenised.
+      settings: which vectors.
+      **options: more arguments of `hidden_states`.
     """
-    model = open_model(run, run.config.selection.states.model)
-    settings.check(model.config)
-    examples = tokenized_queries(run, model, query_rows(run))
-    return np.concatenate([states for _, states in _states(run, model, examples, settings)])
+    from s2l_jax.features.compute.pooled_states import hidden_states
+    from s2l_jax.models.weights import DTYPES
 
-
-def query_rows(run: Run) -> list[PoolRow]:
-    """The rows of the task that the subset is for.
-
-    Raises:
-      InputError: selection.queries is empty, or cannot be read.
-    """
-    asked = run.config.selection
-    if not asked.queries:
-        raise InputError(
-            "selection.queries is empty: name a file with a few rows of the task that the subset is for, in "
-            "the pool's schema, but not those that evaluate it."
-        )
-    return list(
-        read_rows(asked.queries, limit=asked.query_limit, fields=FieldMap(**run.config.pool.fields.to_dict()))
-    )
-
-
-def tokenized_queries(run: Run, model: Model, rows: list[PoolRow]) -> TokenizedList:
-    """Query rows as tokens, by the pool's settings.
-
-    Raises:
-      InputError: a row whose response is cut away.
-    """
-    asked = run.config.tokenize
-    texts = [render(asked.prompt, row, model.tokenizer) for row in rows]
-    examples = tokenize(
-        model.tokenizer, texts, max_length=asked.max_length, boundary=asked.boundary, template=asked.prompt
-    )
-    for row, example in zip(rows, examples, strict=True):
-        if len(example.tokens) <= max(example.prompt_length, 1):
-            raise InputError(
-                f"{row.place}: no response is left of this query within tokenize.max_length="
-                f"{asked.max_length}"
-            )
-    return TokenizedList(examples)
-
-
-def _states(
-    run: Run,
-    model: Model,
-    examples: Examples,
-    settings: StateSettings,
-    skip: Callable[[int], bool] = lambda start: False,
-) -> Iterator[tuple[int, Float32[np.ndarray, "c d"]]]:
     asked = run.config.selection.states
     dtype = DTYPES[asked.dtype]
     return hidden_states(
-        model.config,
-        model.initial_params(dtype),
+        config,
+        params(dtype) if callable(params) else params,
         examples,
         run.mesh,
         settings,
@@ -161,5 +222,13 @@ def _states(
         batch_tokens=asked.batch_tokens,
         dtype=dtype,
         attention=run.config.attention,
-        skip=skip,
+        **options,
     )
+
+
+def _pool(context: SelectionContext) -> PreparedPool:
+    return context.pools[context.run.config.selection.states.model]
+
+
+FEATURES.enter("hidden_states", HiddenStates())
+FEATURES.enter("query_states", QueryStates())

@@ -207,18 +207,14 @@ def _check_has_trajectories(run: Run) -> None:
 def _check_paths(run: Run) -> None:
     """Find now what is misspelt and would be met only after long work."""
     config = run.config
-    given = any(entry.method == "given" for entry in config.selection.runs.values())
-    for field, path, used in (
-        ("trajectories.path", config.trajectories.path, True),
-        ("trajectories.slice_ids", config.trajectories.slice_ids, True),
-        ("trajectories.snapshots", config.trajectories.snapshots, True),
-        ("selection.queries", config.selection.queries, True),
-        ("selection.path", config.selection.path, given),
+    for field, path in (
+        ("trajectories.path", config.trajectories.path),
+        ("trajectories.slice_ids", config.trajectories.slice_ids),
+        ("trajectories.snapshots", config.trajectories.snapshots),
+        ("selection.queries", config.selection.queries),
     ):
-        if used and path and not epath.Path(path).exists():
+        if path and not epath.Path(path).exists():
             raise InputError(f"{field}={path!r} does not exist.")
-    if given and not config.selection.path:
-        raise InputError("method='given' needs selection.path, a .npy of pool rows.")
 
 
 def _models(run: Run, wanted: list[str]) -> tuple[str, ...]:
@@ -245,8 +241,7 @@ def _sweeps_again(run: Run, wanted: list[str]) -> bool:
 
 
 def _needs_trajectories(run: Run) -> bool:
-    runs = run.config.selection.runs.values()
-    return not runs or any("trajectories" in selection.needs_of(entry.method) for entry in runs)
+    return not run.config.selection.runs or selection.needs_trajectories(run)
 
 
 def _pool_of(pools: dict[str, PreparedPool], model: str) -> PreparedPool:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from s2l_jax.selection import METHODS
+from s2l_jax.errors import InputError
+from s2l_jax.selection import METHODS, Method
 
 UNTUNED = "untuned"
 FULL = "full"
@@ -89,10 +90,16 @@ def finite_number(value: Any) -> float | None:
 
 def charged_stages(method: str) -> tuple[str, ...]:
     """The stages before the choice itself without which `method` has nothing to choose by."""
-    needs = METHODS[method].needs if method in METHODS else frozenset()
-    if "trajectories" in needs:
-        return ("proxy", "trajectories")
-    return ()
+    known = _known(method)
+    return ("proxy", "trajectories") if known and "trajectories" in known.needs else ()
+
+
+def _known(method: str) -> Method | None:
+    """The method of that name; None for one that this machine does not have."""
+    try:
+        return METHODS.find(method)
+    except InputError:
+        return None
 
 
 def selection_seconds(results: Mapping[str, Any], name: str, method: str) -> float | None:
@@ -159,7 +166,7 @@ def _options(run: Run) -> dict[str, Any]:
 
 
 def _budget(run: Run, method: str, results: Mapping[str, Any]) -> int | None:
-    if method == FULL:
+    if (known := _known(method)) and known.takes_all:
         return run.selection.get("size") or results.get("pool", {}).get("num_examples")
     return run.selection.get("budget") or run.selection.get("size")
 

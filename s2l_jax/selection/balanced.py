@@ -3,17 +3,7 @@
 import numpy as np
 from jaxtyping import Int, Int64, UInt64
 
-from s2l_jax.data.order import mix
-from s2l_jax.selection.ranking import in_turns
-
-
-def priorities(ids: UInt64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
-    """A random-looking number per example, a function of (seed, id) alone: the smallest go first.
-
-    A draw by priority depends on nothing but the candidates. So where a few labels change, a few
-    picks change, and a larger budget on the same clusters keeps what a smaller one took.
-    """
-    return mix(mix(np.asarray(ids, np.uint64)) ^ mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
+from s2l_jax.selection.ranking import round_robin
 
 
 def shares(sizes: Int[np.ndarray, " k"], budget: int) -> Int64[np.ndarray, " k"]:
@@ -38,7 +28,7 @@ def balanced_order(
 
     From each cluster come the rows of smallest priority (equal ones by row).
     """
-    return in_turns(labels, priority)
+    return round_robin(labels, priority)
 
 
 def balanced_order_of_source(
@@ -68,4 +58,4 @@ def order_by_source(
     place = np.empty(len(sources), np.int64)
     for order in orders:
         place[order] = np.arange(len(order))
-    return in_turns(sources, place)
+    return round_robin(sources, place)

@@ -1,7 +1,45 @@
 """Orders of preference: a method ranks the pool, and a budget takes the first rows of the ranking."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int, Int64, UInt64
+
+_NO_CENTROIDS = np.zeros((0, 0), np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """What a method hands back: its order of preference, and how that came about.
+
+    Attributes:
+      order: distinct rows, the most wanted first; of these the budget's number is taken, or all.
+      nested: whether the first rows of the order are also the choice of a smaller budget. Only then can a
+        smaller subset be taken from the larger (`Selection.first`).
+      labels: the cluster of each row; None for no clusters.
+      centroids: of the clusters.
+      cluster_sources: the source of each cluster, where sources were clustered on their own.
+      stands_for_cluster: whether a chosen row weighs |C_k| / R_k, the rows of its cluster over those chosen.
+      weights: of each row, for a rule that gives them itself (draws with replacement: how often it came);
+        1 where both are left out.
+      scores: what rows were ranked by, if by one number.
+      reasons: what decided, in a few words, and `reason_of` which of them holds for each row
+        (None: the first for all).
+      notes: numbers for summary.json, such as an objective.
+    """
+
+    order: Int64[np.ndarray, " m"]
+    nested: bool = True
+    labels: Int[np.ndarray, " n"] | None = None
+    centroids: Float[np.ndarray, "k t"] = dataclasses.field(default_factory=lambda: _NO_CENTROIDS)
+    cluster_sources: list[str] | None = None
+    stands_for_cluster: bool = False
+    weights: Float[np.ndarray, " n"] | None = None
+    scores: Float[np.ndarray, " n"] | None = None
+    reasons: tuple[str, ...] = ("",)
+    reason_of: Int[np.ndarray, " n"] | None = None
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def by_score(score: Float[np.ndarray, " n"], priority: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
@@ -9,7 +47,7 @@ def by_score(score: Float[np.ndarray, " n"], priority: UInt64[np.ndarray, " n"])
     return np.lexsort((priority, -np.asarray(score)))
 
 
-def in_turns(groups: Int[np.ndarray, " n"], key: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+def round_robin(groups: Int[np.ndarray, " n"], key: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """All rows, the groups taking turns, so that for every B the first B are what `balanced.shares` gives.
 
     With one more example of budget exactly one group of Algorithm 1 gets one more: in each round the
@@ -28,19 +66,19 @@ def in_turns(groups: Int[np.ndarray, " n"], key: Int[np.ndarray, " n"]) -> Int64
     return order[np.lexsort((place[groups[order]], turn))]
 
 
-def places(order: Int[np.ndarray, " m"], size: int) -> Int64[np.ndarray, " n"]:
-    """The place of each of `size` rows in an order of some of them, from 0; -1 for the others."""
-    place = np.full(size, -1, np.int64)
-    place[order] = np.arange(len(order))
-    return place
+def ranks(order: Int[np.ndarray, " m"], size: int) -> Int64[np.ndarray, " n"]:
+    """The rank of each of `size` rows in an order of some of them, from 0; -1 for the others."""
+    found = np.full(size, -1, np.int64)
+    found[order] = np.arange(len(order))
+    return found
 
 
-def places_within(groups: Int[np.ndarray, " n"], place: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """The place of each row among those of its group, from 0; -1 for rows whose place or group is -1."""
+def ranks_within(groups: Int[np.ndarray, " n"], rank: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The rank of each row among those of its group, from 0; -1 for rows whose rank or group is -1."""
     within = np.full(len(groups), -1, np.int64)
-    rows = np.flatnonzero((place >= 0) & (groups >= 0))
+    rows = np.flatnonzero((rank >= 0) & (groups >= 0))
     own = groups[rows]
     sizes = np.bincount(own)
-    order = np.lexsort((place[rows], own))
+    order = np.lexsort((rank[rows], own))
     within[rows[order]] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return within

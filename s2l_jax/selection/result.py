@@ -13,8 +13,7 @@ from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.summary import summarise
 from s2l_jax.selection.table import TABLE, read_table, write_table
 
-_SETTINGS = ("method", "budget", "unit", "seed", "options", "weighted", "notes")
-_OLDER: dict[str, Any] = {"unit": "examples", "weighted": False, "notes": {}}  # what older summaries lack
+_SETTINGS = ("method", "budget", "unit", "seed", "options", "nested", "weighted", "notes")
 
 
 @dataclasses.dataclass
@@ -37,6 +36,7 @@ class Selection:
       seed: of clustering and drawing.
       options: every option of the method, defaults included.
       unit: of the budget: "examples" or "tokens".
+      nested: whether a smaller subset can be taken from this one; see `first`.
       weighted: whether weights are those of clusters.
       ranks: the place of each row of the pool in the method's order of preference, from 0; -1 for
         rows that the method did not come to. None for a subset made elsewhere.
@@ -59,6 +59,7 @@ class Selection:
     seed: int
     options: dict[str, Any]
     unit: str = "examples"
+    nested: bool = True
     weighted: bool = False
     ranks: Int64[np.ndarray, " n"] | None = None
     scores: Float32[np.ndarray, " n"] | None = None
@@ -109,15 +110,21 @@ class Selection:
 
         For S2L, and for every method whose order does not depend on its budget, it is the subset that
         the smaller budget gives by itself. (S2L by source does not cluster a source that is taken
-        whole, so its rows come at random, unless cluster_whole=True asks for it.)
+        whole, so its rows come at random, unless cluster_small_sources=True asks for it.)
 
         Args:
           budget: examples, a fraction of the candidates, or tokens.
           unit: "examples" or "tokens".
 
         Raises:
-          InputError: a bad budget, or one that this subset is too small for.
+          InputError: a bad budget, one that this subset is too small for, or a method whose smaller subsets
+            are not parts of its larger ones.
         """
+        if not self.nested:
+            raise InputError(
+                f"method {self.method!r} does not nest: a smaller subset of it is not a part of this one; "
+                "select it by itself"
+            )
         asked = Budget(budget, unit)
         order, size = self.order, len(self.indices)
         if unit == "tokens":
@@ -135,7 +142,11 @@ class Selection:
         return dataclasses.replace(
             self,
             indices=indices,
-            weights=cluster_weights(self.labels, indices) if self.weighted else np.ones(count, np.float32),
+            weights=(
+                cluster_weights(self.labels, indices)
+                if self.weighted
+                else self.weights[np.searchsorted(self.indices, indices)]
+            ),
             budget=budget,
             unit=unit,
         )
@@ -181,7 +192,7 @@ class Selection:
                 f"{folder} holds no complete selection: it has no summary.json; run the selection "
                 f"stage, or point to a folder that Selection.save wrote"
             )
-        summary = _OLDER | artifacts.read_json(folder / "summary.json")
+        summary = artifacts.read_json(folder / "summary.json")
         cluster_sources = [
             cluster["source"] for cluster in summary["clusters"] if cluster["source"] is not None
         ]

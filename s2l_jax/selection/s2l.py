@@ -3,80 +3,83 @@
 import functools
 import logging
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Float, Int, Int64, UInt64
 
-from s2l_jax.clustering import DISTANCES, KMeans, count_distinct, rescaled
+from s2l_jax.config.options import Inherits
+from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
 from s2l_jax.selection.balanced import (
     balanced_order,
     balanced_order_of_source,
     order_by_source,
-    priorities,
     shares,
 )
 from s2l_jax.selection.inputs import SelectionInputs
-from s2l_jax.selection.methods import Choice, by_source, method
+from s2l_jax.selection.method import StratifyBy, method
+from s2l_jax.selection.ranking import Ranking
 
 _log = logging.getLogger(__name__)
 
 _LEAST_LOSS = 1e-6  # nats; an example without a loss has 0, which has no logarithm
 
 
-@method("s2l", needs={"trajectories"})
+@method("s2l", needs=["trajectories"])
 def s2l(
     inputs: SelectionInputs,
     count: int,
     seed: int,
     *,
-    num_clusters: int = 100,
-    stratify_by: str = "source",
-    min_cluster_size: int = 2,
-    every: int = 1,
-    first: int = 0,
-    distance: str = "euclidean",
+    num_clusters: Annotated[int, Ge(1), Inherits("clustering.num_clusters")] = 100,
+    stratify_by: Annotated[StratifyBy, Inherits("selection.stratify_by")] = "source",
+    min_cluster_size: Annotated[int, Ge(0), Inherits("selection.min_cluster_size")] = 2,
+    every: Annotated[int, Ge(1)] = 1,
+    num_checkpoints: Annotated[int, Ge(0)] = 0,
+    distance: Literal["euclidean", "cosine", "correlation"] = "euclidean",
     log_losses: bool = False,
     standardise: bool = False,
-    cluster_whole: bool = False,
-) -> Choice:
+    cluster_small_sources: bool = False,
+) -> Ranking:
     """SmallToLarge (arXiv 2403.07384): balanced sampling from clusters of loss trajectories.
 
     Options:
-      num_clusters: K; fewer where there are fewer distinct trajectories, which is logged.
+      num_clusters: K, of each source with stratify_by="source"; fewer where there are fewer distinct
+        trajectories, which is logged.
       stratify_by: "source" is the official code: the budget is first split over the sources, and
         each source larger than its share is clustered on its own. Sources taken whole, or not at
         all, are one cluster each. Without sources the pool is one source. "none" is the paper's
         text: one clustering of all trajectories, Algorithm 1.
-      min_cluster_size: with "source", clusters of at most this size are left until last.
+      min_cluster_size: with stratify_by="source", clusters of at most this size are left until last.
       every: use every so-many-th column, as if checkpoints were this many times as far apart.
-      first: use the first so many columns, as if training had ended there; 0: all. `every` thins them.
-      distance: "euclidean" (the paper), "cosine" or "correlation"; see `clustering.KMeans`.
+      num_checkpoints: use the first so many columns, as if training had ended there; 0: all. `every`
+        thins them.
+      distance: between trajectories: "euclidean" (the paper), "cosine" or "correlation"; see
+        `clustering.KMeans`.
       log_losses: cluster the logarithms of the losses, none taken below 1e-6.
       standardise: bring each column to mean 0 and variance 1 over the pool, after the logarithm.
-      cluster_whole: cluster sources that are taken whole too, so that smaller subsets of this one
+      cluster_small_sources: cluster sources that are taken whole too, so that smaller subsets of this one
         (`Selection.first`) are balanced within them. A token budget, which comes to fewer examples
         than there might be, always does.
     """
-    if num_clusters < 1 or every < 1 or min_cluster_size < 0 or first < 0:
-        raise InputError(
-            f"s2l: num_clusters and every must be at least 1, min_cluster_size and first at least 0, got "
-            f"{num_clusters}, {every}, {min_cluster_size} and {first}"
-        )
-    if distance not in DISTANCES:
-        raise InputError(f"s2l: distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
-    assert inputs.trajectories is not None
-    assert inputs.ids is not None
-    trajectories = thinned(inputs.trajectories, every, first)
+    trajectories = thinned(inputs.trajectories, every, num_checkpoints)
     if log_losses or standardise:
         trajectories = _scaled(trajectories, log_losses, standardise)
     priority = priorities(inputs.ids, seed)
-    if not by_source(stratify_by):
+    if stratify_by == "none":
         labels, centroids = _cluster(
             trajectories, "the pool", num_clusters=num_clusters, seed=seed, distance=distance
         )
         order = balanced_order(labels, priority)
-        return Choice(order, labels, centroids, weighted=True, reasons=("its cluster's share",))
+        return Ranking(
+            order,
+            labels=labels,
+            centroids=centroids,
+            stands_for_cluster=True,
+            reasons=("its cluster's share",),
+        )
     if inputs.sources is None:
         names, codes = None, np.zeros(len(trajectories), np.int64)
     else:
@@ -87,24 +90,27 @@ def s2l(
         codes,
         shares(np.bincount(codes), count),
         priority,
-        cluster_whole=cluster_whole,
+        cluster_small_sources=cluster_small_sources,
         min_cluster_size=min_cluster_size,
         cluster=functools.partial(_cluster, num_clusters=num_clusters, seed=seed, distance=distance),
     )
 
 
-def thinned(trajectories: Float[np.ndarray, "n t"], every: int, first: int) -> Float[np.ndarray, "n s"]:
+def thinned(
+    trajectories: Float[np.ndarray, "n t"], every: int, num_checkpoints: int
+) -> Float[np.ndarray, "n s"]:
     """Every so-many-th of the first columns (0: of all), as a view.
 
     Raises:
       InputError: more columns than there are, or none left.
     """
     columns = trajectories.shape[1]
-    if first > columns:
+    if num_checkpoints > columns:
         raise InputError(
-            f"s2l: first={first}, but trajectories have {columns} columns; use at most {columns}"
+            f"s2l: num_checkpoints={num_checkpoints}, but trajectories have {columns} columns; use at most "
+            f"{columns}"
         )
-    kept = trajectories[:, : first or columns]
+    kept = trajectories[:, : num_checkpoints or columns]
     if every > kept.shape[1]:
         raise InputError(
             f"s2l: every={every} leaves none of the {kept.shape[1]} trajectory columns; use at most "
@@ -135,10 +141,10 @@ def _by_source(
     counts: Int64[np.ndarray, " s"],
     priority: UInt64[np.ndarray, " n"],
     *,
-    cluster_whole: bool,
+    cluster_small_sources: bool,
     min_cluster_size: int,
     cluster: Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]],
-) -> Choice:
+) -> Ranking:
     """The official code's rule; clusters are numbered source by source, in order of name."""
     labels, reason_of = np.zeros(len(codes), np.int32), np.zeros(len(codes), np.int8)
     centroids: list[np.ndarray] = []
@@ -150,7 +156,7 @@ def _by_source(
         rows = rows_of[code]
         own = trajectories[rows]
         name = "" if names is None else str(names[code])
-        if share and (share < len(rows) or cluster_whole):
+        if share and (share < len(rows) or cluster_small_sources):
             within, means = cluster(own, f"source {name!r}" if name else "the pool")
             order = balanced_order_of_source(within, priority[rows], min_cluster_size=min_cluster_size)
             reason_of[rows] = np.where(np.bincount(within)[within] > min_cluster_size, 0, 3)
@@ -163,12 +169,12 @@ def _by_source(
         labels[rows] = within + len(cluster_sources)
         centroids.append(means)
         cluster_sources += [name] * len(means)
-    return Choice(
+    return Ranking(
         order_by_source(codes, orders),
-        labels,
-        np.concatenate(centroids),
-        cluster_sources if names is not None else None,
-        weighted=True,
+        labels=labels,
+        centroids=np.concatenate(centroids),
+        cluster_sources=cluster_sources if names is not None else None,
+        stands_for_cluster=True,
         reasons=(
             "its cluster's share",
             "its source is taken whole",
@@ -182,6 +188,8 @@ def _by_source(
 def _cluster(
     trajectories: Float[np.ndarray, "n t"], where: str, *, num_clusters: int, seed: int, distance: str
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "k t"]]:
+    from s2l_jax.clustering import KMeans, count_distinct, rescaled
+
     distinct = count_distinct(rescaled(trajectories, distance), at_least=num_clusters)
     if distinct < num_clusters:
         _log.info(

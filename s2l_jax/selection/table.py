@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Bool, Float, Int64
 
-from s2l_jax.selection.ranking import places_within
+from s2l_jax.selection.ranking import ranks_within
 
 if TYPE_CHECKING:
     from s2l_jax.selection.result import Selection
@@ -48,7 +48,7 @@ def write_table(
     selected[selection.indices], weights[selection.indices] = True, selection.weights
     within = None
     if selection.ranks is not None and len(selection.centroids):
-        within = places_within(selection.labels, selection.ranks)
+        within = ranks_within(selection.labels, selection.ranks)
     place = np.arange(size)
     if trajectories is not None and rows is not None:
         place = np.full(size, -1, np.int64)

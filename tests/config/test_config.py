@@ -1,10 +1,11 @@
 """The config: every field is described and checked, and a wrong one is named with the right one."""
 
+import re
+
 import pytest
 from ml_collections import ConfigDict
 
 from s2l_jax.config import (
-    RUN_SCHEMA,
     SCHEMA,
     default,
     describe,
@@ -14,13 +15,14 @@ from s2l_jax.config import (
     run,
     validate,
 )
-from s2l_jax.config.selection import EXPORTS, OF_INPUTS, OPTIONS
+from s2l_jax.config.runs import RUN_FIELDS, run_schema
+from s2l_jax.config.selection import EXPORTS
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.errors import InputError
 from s2l_jax.selection.export import FILES
-from s2l_jax.selection.methods import METHODS
+from s2l_jax.selection.method import METHODS
 from tests.support.paths import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
@@ -39,17 +41,22 @@ NEEDS_ANOTHER_FIELD = {
     ("proxy.init", "random"),
     ("target.init", "random"),
     ("trajectories.cadence", "list"),
-    *(("selection.runs.a.region", region) for region in ("easy", "hard")),
-    *(("selection.runs.a.pooling", pooling) for pooling in ("mean", "last", "weighted")),
-    *(("selection.runs.a.evaluation", way) for way in ("lazy", "stochastic")),
 }
-RUN_FIELDS = [(f"selection.runs.a.{name}", field) for name, field in RUN_SCHEMA.items()]
+# The method is a run's own field, by which the others are told apart.
+OF_RUNS = [
+    (f"selection.runs.{method}.{name}", field)
+    for method in METHODS
+    for name, field in run_schema(method).items()
+    if name != "method" and (name not in RUN_FIELDS or method == "random")
+]
 
 
 def with_value(path, value):
-    """The default config with a run named `a`, and a field set without ConfigDict's own checks."""
+    """The default config with a run for each method, and a field set without ConfigDict's own checks."""
     config = default()
     config.selection.runs.a = run()
+    for method in METHODS:
+        config.selection.runs[method] = run(method=method)
     *groups, name = path.split(".")
     at = config
     for group in groups:
@@ -79,7 +86,7 @@ class TestFields:
         config.selection.runs.a = run()
         validate(config)
 
-    @pytest.mark.parametrize(("path", "field"), FIELDS + RUN_FIELDS, ids=lambda p: str(p)[:60])
+    @pytest.mark.parametrize(("path", "field"), FIELDS + OF_RUNS, ids=lambda p: str(p)[:60])
     def test_values_it_may_not_have(self, path, field):
         for value in bad_values(field):
             with pytest.raises(InputError) as error:
@@ -90,11 +97,11 @@ class TestFields:
             if (path, choice) not in NEEDS_ANOTHER_FIELD:
                 validate(with_value(path, choice))
 
-    @pytest.mark.parametrize(("path", "field"), FIELDS + RUN_FIELDS, ids=lambda p: str(p)[:60])
+    @pytest.mark.parametrize(("path", "field"), FIELDS + OF_RUNS, ids=lambda p: str(p)[:60])
     def test_is_described(self, path, field):
         assert field.doc
         assert field.check(field.default)
-        shown = path.replace("runs.a.", "runs.<name>.")
+        shown = re.sub(r"\.runs\.\w+", ".runs.<name>", path)
         assert f"  {shown} = {field.default!r}\n" in describe()
         assert nearest_field(path) is None
 
@@ -112,7 +119,14 @@ class TestFields:
             ("tokenize.boundary", "joint", "must be one of separate, official"),
             ("mesh.fsdp", 0, "must be above 0, or -1 for what remains"),
             ("pool.path", None, "needs text"),
-            ("selection.runs.a.method", "s3l", "must be one of s2l, random, full, given"),
+            (
+                "selection.runs.a.method",
+                "s3l",
+                "unknown selection method: 's3l'; did you mean 's2l'",
+            ),
+            ("selection.runs.a.method", "os:path", "'os:path' is no selection method, it is a module"),
+            ("selection.runs.a.method", 3, "needs text"),
+            ("selection.runs.a.distance", "manhattan", "must be one of euclidean, cosine, correlation"),
             ("selection.runs.a.seed", -2, "must be -1 or above"),
         ],
     )
@@ -130,7 +144,6 @@ class TestFields:
     def test_choices_are_those_that_the_code_has(self):
         assert set(SCHEMA["tokenize"]["boundary"].choices) == set(BOUNDARIES)
         assert set(SCHEMA["tokenize"]["prompt"].choices) == {*TEMPLATES, CHAT}
-        assert set(RUN_SCHEMA["method"].choices) == {*METHODS, "given"}
 
 
 class TestNames:
@@ -152,7 +165,7 @@ class TestNames:
         with pytest.raises(InputError, match=r"zzzzzz: no such field\.$"):
             validate(with_value("zzzzzz", 1))
 
-    @pytest.mark.parametrize("path", ["seed", "mesh", "pool.fields.id", "selection.runs.a.every"])
+    @pytest.mark.parametrize("path", ["seed", "mesh", "pool.fields.id", "selection.runs.a.budget"])
     def test_a_missing_field(self, path):
         config = default()
         config.selection.runs.a = run()
@@ -191,6 +204,10 @@ class TestNames:
         assert (entry.method, entry.seed, entry.budget) == ("random", 3, 0)
         with pytest.raises(InputError, match="no field 'metod'; did you mean 'method'"):
             run(metod="s2l")
+        with pytest.raises(InputError, match="no field 'every'"):
+            run(method="random", every=2)
+        with pytest.raises(InputError, match="unknown selection method: 'randon'; did you mean 'random'"):
+            run(method="randon")
 
     @pytest.mark.parametrize(
         ("path", "hint"),
@@ -285,26 +302,29 @@ class TestRuns:
         config.selection.stratify_by = "none"
         config.clustering.num_clusters = 9
         config.selection.runs.a = run()
+        config.selection.min_cluster_size = 4
         assert resolved_run(config, "a") == run().to_dict() | {
             "method": "s2l",
             "budget": 123,
             "seed": 7,
             "num_clusters": 9,
-            "every": 1,
             "stratify_by": "none",
-            "train_target": True,
+            "min_cluster_size": 4,
         }
+        config.selection.runs.b = run(method="random")  # asks for strata by itself, or has none
+        assert resolved_run(config, "b")["stratify_by"] == "none"
 
     def test_what_is_set_stays(self):
         config = default()
         config.seed = 7
         fields = {
-            "method": "random",
+            "method": "s2l",
             "budget": 5,
             "seed": 0,
             "num_clusters": 3,
             "every": 2,
             "stratify_by": "source",
+            "min_cluster_size": 0,
             "train_target": False,
         }
         config.selection.runs.a = run(**fields)
@@ -330,26 +350,27 @@ class TestRuns:
         entry = resolved_run(config, "a")
         assert tuple(entry[name] for name in ("budget", "budget_fraction", "budget_tokens")) == budgets
 
-    def test_options_are_those_of_the_methods(self):
-        shared = {"min_cluster_size"}  # of selection, for all runs
-        for name, method in METHODS.items():
-            known = set(OPTIONS.get(name, ())) - set(OF_INPUTS)
-            assert known == set(method.options) - shared
-            for option in known - {"num_clusters", "stratify_by"}:  # 0 and "inherit" stand for another field
-                assert RUN_SCHEMA[option].default == method.options[option], (name, option)
+    def test_another_method_may_be_set_on_the_command_line(self):
+        config = default()
+        config.selection.runs.a = run()
+        config.selection.runs.a.method = "cartography"
+        validate(config)
+        entry = resolved_run(config, "a")
+        assert entry["region"] == "ambiguous"
+        assert "every" not in entry
+        config.selection.runs.a.every = 2
+        with pytest.raises(
+            InputError, match="every=2: method 'cartography' has no such option; it is one of"
+        ):
+            validate(config)
 
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
             ({"budget": 3, "budget_tokens": 9}, "a.budget=3 and selection.runs.a.budget_tokens=9: these are"),
-            (
-                {"method": "random", "every": 2},
-                "every=2: method 'random' has no such option; it is one of s2l",
-            ),
-            ({"region": "easy"}, "region='easy': method 's2l' has no such option; it is one of cartography"),
-            ({"within": "al"}, "within='al': no such run; did you mean 'all'"),
-            ({"within": "a"}, "within='a': name a run that is not within another itself"),
-            ({"within": "all", "seed": 3}, "all of that one's settings, and seed differ"),
+            ({"prefix_of": "al"}, "prefix_of='al': no such run; did you mean 'all'"),
+            ({"prefix_of": "a"}, "prefix_of='a': name a run that is not a prefix of another itself"),
+            ({"prefix_of": "all", "seed": 3}, "all of that one's settings, and seed differ"),
         ],
     )
     def test_what_a_run_may_not_say(self, fields, message):

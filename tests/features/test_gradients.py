@@ -9,7 +9,7 @@ import pytest
 
 from s2l_jax import load_model
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
-from s2l_jax.features.example_gradients import AdamMoments, ExampleGradients
+from s2l_jax.features.compute.example_gradients import AdamMoments, ExampleGradients
 from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import bind, flatten_params, joined, model_params
 from s2l_jax.parallel.placement import random_adapters

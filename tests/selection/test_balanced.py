@@ -11,7 +11,7 @@ from s2l_jax.selection.balanced import (
     order_by_source,
     shares,
 )
-from s2l_jax.selection.ranking import places_within
+from s2l_jax.selection.ranking import ranks_within
 
 label_vectors = st.one_of(
     st.lists(st.integers(0, 8), min_size=1, max_size=60),
@@ -108,9 +108,9 @@ def test_one_order_holds_the_draw_of_every_budget(labels, sources, seed):
             assert set(by_source[source][:share]) == set(np.flatnonzero(taken & (sources == source)))
 
 
-def test_places_within_groups():
+def test_ranks_within_groups():
     groups, place = np.array([0, 1, 0, 1, -1, 0]), np.array([4, 0, 1, -1, 2, 3])
-    assert places_within(groups, place).tolist() == [2, 0, 0, -1, -1, 1]
+    assert ranks_within(groups, place).tolist() == [2, 0, 0, -1, -1, 1]
 
 
 def test_few_changed_labels_change_few_picks():

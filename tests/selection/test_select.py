@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from s2l_jax.clustering import KMeans
 from s2l_jax.errors import InputError
+from s2l_jax.features.feature import FEATURES
 from s2l_jax.selection import (
     METHODS,
     Selection,
@@ -210,8 +211,8 @@ def test_jaccard():
 
 
 def test_every_method_declares_known_needs():
-    fields = set(SelectionInputs.__dataclass_fields__)
-    assert all(method.needs <= fields for method in METHODS.values())
+    for method in METHODS.values():
+        assert set(method.features) == method.needs <= set(FEATURES)
     assert METHODS["s2l"].needs == {"trajectories"}
     assert METHODS["s2l"].options["stratify_by"] == "source"
 
@@ -261,7 +262,7 @@ def bad_rows():
         (SelectionInputs(ids=np.array([0.5])), {"method": "random"}, "ids must be whole numbers"),
         (SelectionInputs(ids=np.array([3, -1])), {"method": "random"}, "-1 at row 1"),
         (SelectionInputs(sources=["a", None]), {"method": "random"}, "all of one kind.*row 1 has None"),
-        (np.ones((4, 2)), {"method": "s2"}, "unknown method: 's2'; did you mean 's2l'"),
+        (np.ones((4, 2)), {"method": "s2"}, "unknown selection method: 's2'; did you mean 's2l'"),
         (np.ones((4, 2)), {"stratify": "none"}, "did you mean 'stratify_by'"),
         (np.ones((4, 2)), {"stratify_by": "topic"}, "got 'topic'"),
         (np.ones((4, 2)), {"every": 3}, "use at most 2"),
@@ -271,21 +272,22 @@ def bad_rows():
         (np.ones((4, 2)), {"standardise": 1}, "standardise must be True or False, got 1"),
         (np.ones((4, 2)), {"method": "forgetting", "margin": "0"}, "margin must be a number, got .0."),
         (np.ones((4, 2)), {"seed": 1.5}, "seed must be a whole number, got 1.5"),
-        (np.ones((4, 2)), {"first": 3}, "first=3, but trajectories have 2 columns"),
-        (np.ones((4, 2)), {"first": 1, "every": 2}, "leaves none of the 1 trajectory columns"),
+        (np.ones((4, 2)), {"num_checkpoints": 3}, "num_checkpoints=3, but trajectories have 2 columns"),
+        (np.ones((4, 2)), {"num_checkpoints": 1, "every": 2}, "leaves none of the 1 trajectory columns"),
         (
             np.ones((4, 2)),
             {"distance": "manhattan"},
             "cosine, correlation, got 'manhattan'",
         ),
         (np.ones((4, 1)), {"method": "high_learnability"}, "at least 2 columns, and there are 1"),
-        (np.ones((4, 2)), {"method": "forgetting", "margin": -1.0}, "at least 0 nats, got -1.0"),
+        (np.ones((4, 2)), {"method": "forgetting", "margin": -1.0}, "margin must be at least 0, got -1.0"),
         (
             np.ones((4, 2)),
             {"method": "cartography", "region": "odd"},
             "easy, hard, got 'odd'",
         ),
         (np.ones((4, 2)), {"method": "early_loss", "early": 3}, "at least 3 columns"),
+        (np.ones((4, 2)), {"colour": 1}, "unknown option of method 's2l': 'colour'. There are: num_clusters"),
         (np.ones((4, 2)), {"method": "longest"}, "needs response_tokens.*run the pool stage"),
     ],
 )

@@ -69,14 +69,16 @@ def test_scores_and_what_is_not_known(tmp_path):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 99))
 def test_of_a_slice(tmp_path_factory, size, seed):
-    from s2l_jax.pipeline.stages.choosing import select_from_slice
+    from s2l_jax.selection.selector import select_from_slice
 
     rng = np.random.default_rng(seed)
     total = 50
     rows = np.sort(rng.permutation(total)[:size])
     losses = rng.gamma(2, 1, (size, 3)).astype(np.float32)
     pool = SelectionInputs(ids=np.arange(total), sources=["x"] * total, num_tokens=np.arange(total))
-    selection = select_from_slice(pool, rows, losses, {"budget": 0.5, "num_clusters": 3})
+    selection = select_from_slice(
+        pool, rows, pool.rows(rows).replace(trajectories=losses), budget=0.5, num_clusters=3
+    )
     assert len(selection.indices) == max(1, round(size / 2))
     folder = tmp_path_factory.mktemp("slice")
     table = table_of(selection, folder, trajectories=losses, rows=rows)
@@ -130,25 +132,6 @@ def test_the_summary_counts_rows_tokens_and_losses(tmp_path):
         check(part, labels == part["cluster"])
     assert summary["unit"] == "examples"
     assert len(summary["indices_sha256"]) == 64
-
-
-def test_tables_of_older_versions_load(tmp_path):
-    _, selection = chosen()
-    table = table_of(selection, tmp_path)
-    import pyarrow as pa
-
-    kept = {"row": None, "id": pa.uint64(), "source": None, "cluster": pa.int32(), "selected": None,
-            "weight": pa.float32()}  # fmt: skip
-    columns = {name: pa.array([line[name] for line in table], kind) for name, kind in kept.items()}
-    pq.write_table(pa.table(columns), tmp_path / "clusters.parquet")
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    for newer in ("unit", "weighted", "notes"):
-        del summary[newer]
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    loaded = type(selection).load(tmp_path)
-    assert np.array_equal(loaded.indices, selection.indices)
-    assert np.array_equal(loaded.weights, selection.weights)
-    assert loaded.ranks is None
 
 
 ROWS = [

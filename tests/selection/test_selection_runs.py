@@ -33,10 +33,10 @@ def done(config_of, tmp_path_factory):
     """A workdir with a run of each method that needs losses or lengths, and of each kind of budget."""
     runs = {name: {"method": name} for name in [*FROM_LOSSES, "random", "full", "longest"]}
     runs["part"] = {"method": "s2l", "budget_fraction": 0.1}
-    runs["inner"] = {"method": "s2l", "budget": 20, "within": "s2l"}
+    runs["inner"] = {"method": "s2l", "budget": 20, "prefix_of": "s2l"}
     runs["tokens"] = {"method": "least_confidence", "budget_tokens": 1500}
-    runs["inner_tokens"] = {"method": "least_confidence", "budget_tokens": 500, "within": "tokens"}
-    runs["scaled"] = {"method": "s2l", "log_losses": True, "standardise": True, "first": 2}
+    runs["inner_tokens"] = {"method": "least_confidence", "budget_tokens": 500, "prefix_of": "tokens"}
+    runs["scaled"] = {"method": "s2l", "log_losses": True, "standardise": True, "num_checkpoints": 2}
     config = config_of(**runs)
     config.selection.exports = "jsonl,messages"
     folder = tmp_path_factory.mktemp("methods")
@@ -88,17 +88,19 @@ def test_budgets(done):
     assert (scaled.options["log_losses"], scaled.options["standardise"]) == (True, True)
 
 
-def test_records_leave_out_options_at_their_defaults(done):
+def test_records_hold_what_decides_a_subset_and_nothing_of_other_methods(done):
     _, workdir, _ = done
     stored = {
         name: json.loads((workdir / "selection" / name / "stage.json").read_text())["settings"]
         for name in ("s2l", "scaled", "random")
     }
-    old = {"method", "budget", "seed", "num_clusters", "every", "stratify_by", "min_cluster_size"}
-    made_from = {"pool_ids_sha256", "trajectories_sha256"}
-    assert set(stored["s2l"]) == old | made_from
-    assert set(stored["scaled"]) == old | made_from | {"first", "log_losses", "standardise"}
-    assert set(stored["random"]) == {"method", "budget", "seed", "pool_ids_sha256"}
+    every = {"method", "budget", "budget_fraction", "budget_tokens", "prefix_of", "seed", "pool_ids_sha256"}
+    assert (
+        set(stored["s2l"]) == set(stored["scaled"]) == every | set(METHODS["s2l"].options) | {"trajectories"}
+    )
+    assert set(stored["random"]) == every | {"stratify_by"}
+    assert (stored["s2l"]["num_clusters"], stored["s2l"]["min_cluster_size"]) == (3, 2)
+    assert (stored["s2l"]["num_checkpoints"], stored["scaled"]["num_checkpoints"]) == (0, 2)
 
 
 def test_exports_are_added_to_what_is_there(done):
@@ -228,7 +230,7 @@ def test_rds_finds_the_rows_like_the_queries(by_states):
 
 def test_an_interrupted_sweep_of_states_goes_on(by_states, config_of, tmp_path, monkeypatch):
     from s2l_jax import artifacts
-    from s2l_jax.selection import hidden_states as module
+    from s2l_jax.features.compute import pooled_states as module
 
     monkeypatch.setattr(module, "CHUNK", 64)
     config = config_of(facility={"method": "facility_location"})
@@ -271,12 +273,12 @@ def test_what_methods_lack_is_found_early(config_of, tmp_path, fields, change, m
 
 
 def test_diverse_evol_trains_a_target_in_each_round(by_states, config_of, tmp_path, monkeypatch):
-    from s2l_jax.features import embeddings as diverse_evol
+    from s2l_jax.training import loop
 
     rounds = {"method": "diverse_evol", "initial": 10, "rounds": 2, "budget": 30}
     config = config_of(evol=rounds)
     config.target.train.steps = 3
-    trained, train = [], diverse_evol.train
+    trained, train = [], loop.train
 
     def watched(*args, **options):
         trained.append(options["label"])
@@ -285,7 +287,7 @@ def test_diverse_evol_trains_a_target_in_each_round(by_states, config_of, tmp_pa
         return train(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(diverse_evol, "train", watched)
+        patch.setattr(loop, "train", watched)
         with pytest.raises(KeyboardInterrupt):
             run_pipeline(config, tmp_path)
     results = run_pipeline(config, tmp_path)
@@ -306,13 +308,13 @@ def test_less_goes_by_gradients_at_each_epoch_of_a_warm_up(by_states, config_of,
     from s2l_jax import artifacts
     from s2l_jax.features import gradients
 
-    of_queries, asked = gradients.query_gradients, []
+    of_queries, asked = gradients._query_gradients, []
 
     def counted(*args):
         asked.append(args)
         return of_queries(*args)
 
-    monkeypatch.setattr(gradients, "query_gradients", counted)
+    monkeypatch.setattr(gradients, "_query_gradients", counted)
     config = config_of(less={"method": "less", "budget": 24}, again={"method": "less", "budget": 10})
     config.selection.queries = by_states[0].selection.queries
     config.selection.gradients.update(

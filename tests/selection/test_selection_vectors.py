@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from s2l_jax.errors import InputError
 from s2l_jax.selection import SelectionInputs, priorities, select
-from s2l_jax.selection.baselines.diverse_evol import k_center
 from s2l_jax.selection.baselines.semdedup import find_duplicates
 from s2l_jax.selection.baselines.unit_rows import unit_rows
+from s2l_jax.selection.kernels.k_center import k_center
 
 
 def vectors(size, columns, seed, *, repeat=False):
@@ -96,7 +96,7 @@ def test_stochastic_facility_location_keeps_its_guarantee(epsilon):
 
 
 def test_facility_location_is_chunked_without_a_difference(monkeypatch):
-    import s2l_jax.selection.baselines.facility_location as module
+    import s2l_jax.selection.kernels.facility as module
 
     rows = vectors(700, 5, 1)
     for evaluation in ("lazy", "stochastic"):
@@ -278,8 +278,8 @@ ZERO = np.where(np.arange(6)[:, None] == 2, 0, STATES).astype(np.float32)
         ({"hidden_states": ZERO}, {"method": "semdedup"}, "row 2 is all zeros"),
         ({"hidden_states": STATES}, {"method": "facility_location", "evaluation": "fast"}, "got 'fast'"),
         ({"hidden_states": STATES}, {"method": "facility_location", "epsilon": 1.0}, "below 1, got 1.0"),
-        ({"hidden_states": STATES}, {"method": "semdedup", "threshold": 2.0}, "from -1 to 1"),
-        ({"hidden_states": STATES}, {"method": "diverse_evol", "initial": 0}, "at least 1, got 0 and 1"),
+        ({"hidden_states": STATES}, {"method": "semdedup", "threshold": 2.0}, "-1 and at most 1, got 2"),
+        ({"hidden_states": STATES}, {"method": "diverse_evol", "initial": 0}, "at least 1, got 0"),
         (
             {"hidden_states": STATES, "query_states": STATES[:, :2]},
             {"method": "rds"},
@@ -288,13 +288,13 @@ ZERO = np.where(np.arange(6)[:, None] == 2, 0, STATES).astype(np.float32)
         (
             {"gradients": np.ones((6, 2, 3)), "query_gradients": np.ones((2, 2, 3)), "query_tasks": ["a"]},
             {"method": "less"},
-            "query_tasks has 1 entries for 2 query_gradients",
+            r"query_gradients have shape \(2, 2, 3\) and query_tasks \(1,\): axis 'Q' must be the same",
         ),
         (
             {"gradients": np.ones((6, 2, 3)), "query_gradients": np.ones((2, 2, 3)),
              "checkpoint_weights": [1.0]},
             {"method": "less"},
-            "checkpoint_weights has 1 entries for gradients at 2 checkpoints",
+            r"gradients have shape \(6, 2, 3\) and checkpoint_weights \(1,\): axis 'C'",
         ),
         ({"gradients": np.ones((6, 3))}, {"method": "less"}, "needs query_gradients"),
         (
@@ -311,7 +311,7 @@ ZERO = np.where(np.arange(6)[:, None] == 2, 0, STATES).astype(np.float32)
         (
             {"gradients": np.ones((6, 3)), "query_gradients": np.ones((2, 2, 3))},
             {"method": "less"},
-            r"gradients must be a number array \[N, checkpoints, columns\]",
+            r"gradients must be a number array \[N, C, P\]",
         ),
     ],
 )  # fmt: skip

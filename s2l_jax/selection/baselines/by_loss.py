@@ -1,19 +1,20 @@
 """Baselines that rank examples by what their losses say, from the trajectories that S2L clusters."""
 
+from typing import Annotated, Literal
+
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Float, Int
 
+from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
-from s2l_jax.selection.balanced import priorities
 from s2l_jax.selection.inputs import SelectionInputs
-from s2l_jax.selection.methods import Choice, method
-from s2l_jax.selection.ranking import by_score, in_turns
-
-REGIONS = ("ambiguous", "easy", "hard")
+from s2l_jax.selection.method import method
+from s2l_jax.selection.ranking import Ranking, by_score, round_robin
 
 
-@method("least_confidence", needs={"trajectories"})
-def least_confidence(inputs: SelectionInputs, count: int, seed: int) -> Choice:
+@method("least_confidence", needs=["trajectories"])
+def least_confidence(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     """The examples that the trained model is least sure of: the highest loss at the last checkpoint.
 
     Least confidence sampling (Bhatt et al., arXiv 2401.06692; a baseline of arXiv 2403.07384, section
@@ -22,15 +23,14 @@ def least_confidence(inputs: SelectionInputs, count: int, seed: int) -> Choice:
     return _highest(inputs, seed, _losses(inputs)[:, -1], "loss at the last checkpoint, highest first")
 
 
-@method("middle_perplexity", needs={"trajectories"})
-def middle_perplexity(inputs: SelectionInputs, count: int, seed: int) -> Choice:
+@method("middle_perplexity", needs=["trajectories"])
+def middle_perplexity(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     """The middle of the pool by perplexity: nearest to the median rank at the last checkpoint.
 
     Marion et al. (arXiv 2309.04564) keep the middle of the perplexity distribution; a baseline of
     arXiv 2403.07384, section 5. Perplexity is exp(loss), so ranks of losses are ranks of perplexities.
     The score is minus the distance of the row's rank, from 0, to (N - 1) / 2.
     """
-    assert inputs.ids is not None
     last = _losses(inputs)[:, -1]
     rank = np.empty(len(last), np.int64)
     rank[np.lexsort((priorities(inputs.ids, seed), last))] = np.arange(len(last))
@@ -38,8 +38,8 @@ def middle_perplexity(inputs: SelectionInputs, count: int, seed: int) -> Choice:
     return _highest(inputs, seed, -distance, "rank of its perplexity, the middle first")
 
 
-@method("high_learnability", needs={"trajectories"})
-def high_learnability(inputs: SelectionInputs, count: int, seed: int) -> Choice:
+@method("high_learnability", needs=["trajectories"])
+def high_learnability(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     """The examples whose loss falls most from the first checkpoint to the last.
 
     Zhou et al. (arXiv 2310.10688); a baseline of arXiv 2403.07384, section 5. A trajectory with a
@@ -53,8 +53,10 @@ def high_learnability(inputs: SelectionInputs, count: int, seed: int) -> Choice:
     return _highest(inputs, seed, fall, "fall of its loss, highest first")
 
 
-@method("forgetting", needs={"trajectories"})
-def forgetting(inputs: SelectionInputs, count: int, seed: int, *, margin: float = 0.0) -> Choice:
+@method("forgetting", needs=["trajectories"])
+def forgetting(
+    inputs: SelectionInputs, count: int, seed: int, *, margin: Annotated[float, Ge(0)] = 0.0
+) -> Ranking:
     """The examples that are forgotten most often.
 
     Toneva et al. (arXiv 1812.05159) count how often an example turns from right to wrong. A response
@@ -62,12 +64,12 @@ def forgetting(inputs: SelectionInputs, count: int, seed: int, *, margin: float 
     nats from one checkpoint to the next. Of examples with as many events, the one whose rises add up
     to more is first.
 
+    Options:
+      margin: nats; a rise of the loss above this counts as forgetting.
+
     Raises:
-      InputError: trajectories of one column, or a negative margin.
+      InputError: trajectories of one column.
     """
-    if margin < 0:
-        raise InputError(f"forgetting: margin must be at least 0 nats, got {margin}")
-    assert inputs.ids is not None
     losses = _losses(inputs, least=2)
     events, risen = np.zeros(len(losses), np.int64), np.zeros(len(losses))
     for column in range(1, losses.shape[1]):
@@ -75,21 +77,26 @@ def forgetting(inputs: SelectionInputs, count: int, seed: int, *, margin: float 
         events += rise > margin
         risen += np.where(rise > margin, rise, 0.0)
     order = np.lexsort((priorities(inputs.ids, seed), -risen, -events))
-    return Choice(order, scores=events, reasons=("times it was forgotten, most first",))
+    return Ranking(order, scores=events, reasons=("times it was forgotten, most first",))
 
 
-@method("cartography", needs={"trajectories"})
-def cartography(inputs: SelectionInputs, count: int, seed: int, *, region: str = "ambiguous") -> Choice:
+@method("cartography", needs=["trajectories"])
+def cartography(
+    inputs: SelectionInputs,
+    count: int,
+    seed: int,
+    *,
+    region: Literal["ambiguous", "easy", "hard"] = "ambiguous",
+) -> Ranking:
     """A region of the dataset map (Swayamdipta et al., arXiv 2009.10795, section 2).
 
     Confidence is the mean over checkpoints of the probability of the right answer, variability its
     standard deviation; the probability is here exp(-loss), the geometric mean of the response tokens'.
 
     Options:
-      region: "ambiguous" (highest variability), "easy" (highest confidence) or "hard" (lowest).
+      region: of the dataset map: "ambiguous" (highest variability), "easy" (highest confidence) or "hard"
+        (lowest).
     """
-    if region not in REGIONS:
-        raise InputError(f"cartography: region must be one of {', '.join(REGIONS)}, got {region!r}")
     losses = _losses(inputs, least=2 if region == "ambiguous" else 1)
     mean = np.zeros(len(losses))
     for column in losses.T:
@@ -104,8 +111,10 @@ def cartography(inputs: SelectionInputs, count: int, seed: int, *, region: str =
     return _highest(inputs, seed, np.sqrt(variance), "variability, highest first")
 
 
-@method("early_loss", needs={"trajectories"})
-def early_loss(inputs: SelectionInputs, count: int, seed: int, *, early: int = 1) -> Choice:
+@method("early_loss", needs=["trajectories"])
+def early_loss(
+    inputs: SelectionInputs, count: int, seed: int, *, early: Annotated[int, Ge(1)] = 1
+) -> Ranking:
     """The examples that are hardest early in training, in the manner of EL2N.
 
     Paul et al. (arXiv 2107.07075) score an example by the norm of its error early in training, mean
@@ -113,13 +122,11 @@ def early_loss(inputs: SelectionInputs, count: int, seed: int, *, early: int = 1
     error of the response's probability.
 
     Options:
-      early: how many columns are early.
+      early: how many of the first checkpoints count as early.
 
     Raises:
       InputError: fewer columns than that.
     """
-    if early < 1:
-        raise InputError(f"early_loss: early must be at least 1 column, got {early}")
     losses = _losses(inputs, least=early)
     error = np.zeros(len(losses))
     for column in losses[:, :early].T:
@@ -127,8 +134,8 @@ def early_loss(inputs: SelectionInputs, count: int, seed: int, *, early: int = 1
     return _highest(inputs, seed, error, "error early in training, highest first")
 
 
-@method("confidence_curriculum", needs={"trajectories"})
-def confidence_curriculum(inputs: SelectionInputs, count: int, seed: int) -> Choice:
+@method("confidence_curriculum", needs=["trajectories"])
+def confidence_curriculum(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     """Examples of falling confidence as training goes on: from easy ones early to hard ones late.
 
     A baseline of arXiv 2403.07384, section 5, after Varshney et al. (arXiv 2205.09602): examples of
@@ -138,7 +145,6 @@ def confidence_curriculum(inputs: SelectionInputs, count: int, seed: int) -> Cho
     several stages belongs to the first of them. Stages share the budget by Algorithm 1, drawing at
     random within; examples that are in no stage's band come last. The label of a row is its stage.
     """
-    assert inputs.ids is not None
     losses = _losses(inputs)
     size, stages = losses.shape
     priority = priorities(inputs.ids, seed)
@@ -149,19 +155,18 @@ def confidence_curriculum(inputs: SelectionInputs, count: int, seed: int) -> Cho
         band = ranked[bounds[t] : bounds[t + 1]]
         stage[band[stage[band] == stages]] = t
     claimed, rest = np.flatnonzero(stage < stages), np.flatnonzero(stage == stages)
-    order = claimed[in_turns(_without_gaps(stage[claimed]), priority[claimed])]
+    order = claimed[round_robin(_without_gaps(stage[claimed]), priority[claimed])]
     order = np.concatenate([order, rest[np.argsort(priority[rest], kind="stable")]])
-    return Choice(
+    return Ranking(
         order,
-        stage,
-        _means(losses, stage, stages + 1),
+        labels=stage,
+        centroids=_means(losses, stage, stages + 1),
         reasons=("its stage's share", "in no stage's band of confidence"),
         reason_of=(stage == stages).astype(np.int8),
     )
 
 
 def _losses(inputs: SelectionInputs, *, least: int = 1) -> Float[np.ndarray, "n t"]:
-    assert inputs.trajectories is not None
     if inputs.trajectories.shape[1] < least:
         raise InputError(
             f"this method needs trajectories of at least {least} columns, and there are "
@@ -170,9 +175,8 @@ def _losses(inputs: SelectionInputs, *, least: int = 1) -> Float[np.ndarray, "n 
     return inputs.trajectories
 
 
-def _highest(inputs: SelectionInputs, seed: int, score: Float[np.ndarray, " n"], reason: str) -> Choice:
-    assert inputs.ids is not None
-    return Choice(by_score(score, priorities(inputs.ids, seed)), scores=score, reasons=(reason,))
+def _highest(inputs: SelectionInputs, seed: int, score: Float[np.ndarray, " n"], reason: str) -> Ranking:
+    return Ranking(by_score(score, priorities(inputs.ids, seed)), scores=score, reasons=(reason,))
 
 
 def _without_gaps(groups: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -2,23 +2,23 @@
 
 import numpy as np
 
-from s2l_jax.selection.balanced import priorities
+from s2l_jax.data.order import priorities
 from s2l_jax.selection.baselines.unit_rows import unit_rows
 from s2l_jax.selection.inputs import SelectionInputs
-from s2l_jax.selection.methods import Choice, method
-from s2l_jax.selection.ranking import by_score
+from s2l_jax.selection.method import method
+from s2l_jax.selection.ranking import Ranking, by_score
 
 _ROWS_AT_ONCE = 65_536
 
 
-@method("less", needs={"gradients", "query_gradients"})
-def less(inputs: SelectionInputs, count: int, seed: int) -> Choice:
+@method("less", needs=["gradients", "query_gradients"])
+def less(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     """The examples whose training would lower the loss of the target task most, to first order.
 
     LESS (Xia et al., arXiv 2402.04333, section 4): the influence of an example on a task is the sum over
     checkpoints of the learning rate times the cosine of the example's Adam update with the task's mean
     gradient, both of LoRA parameters and randomly projected; its score is the largest over the tasks.
-    `selection.gradients` makes the gradients.
+    `features.gradients` makes the gradients.
 
     (The published code takes the mean of the cosines with a task's examples instead of the cosine with
     their mean.) An example without a gradient (its response was cut away) has influence 0.
@@ -26,9 +26,6 @@ def less(inputs: SelectionInputs, count: int, seed: int) -> Choice:
     Raises:
       InputError: a task whose mean gradient is all zeros.
     """
-    assert inputs.gradients is not None
-    assert inputs.query_gradients is not None
-    assert inputs.ids is not None
     tasks = np.zeros(len(inputs.query_gradients), np.int64)
     if inputs.query_tasks is not None:
         tasks = np.unique(inputs.query_tasks, return_inverse=True)[1]
@@ -47,4 +44,4 @@ def less(inputs: SelectionInputs, count: int, seed: int) -> Choice:
             influence[:, part] += float(weights[number]) * (directions @ own.T) / lengths
     score = influence.max(0)
     order = by_score(score, priorities(inputs.ids, seed))
-    return Choice(order, scores=score, reasons=("influence on the task, highest first",))
+    return Ranking(order, scores=score, reasons=("influence on the task, highest first",))

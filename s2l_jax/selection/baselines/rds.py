@@ -3,18 +3,18 @@
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
 
-from s2l_jax.selection.balanced import priorities
+from s2l_jax.data.order import priorities
 from s2l_jax.selection.baselines.unit_rows import unit_rows
 from s2l_jax.selection.inputs import SelectionInputs
-from s2l_jax.selection.methods import Choice, method
-from s2l_jax.selection.ranking import by_score
+from s2l_jax.selection.method import method
+from s2l_jax.selection.ranking import Ranking, by_score
 
 _ROWS_AT_ONCE = 65_536
 _QUERIES_AT_ONCE = 16
 
 
-@method("rds", needs={"hidden_states", "query_states"})
-def rds(inputs: SelectionInputs, count: int, seed: int) -> Choice:
+@method("rds", needs=["hidden_states", "query_states"], pooling="weighted")
+def rds(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     """The examples most like a few of the target task, these taking turns.
 
     RDS+ (Ivison et al., arXiv 2503.01807, section 3 and algorithm 1): similarity is the cosine of hidden
@@ -25,9 +25,6 @@ def rds(inputs: SelectionInputs, count: int, seed: int) -> Choice:
     Raises:
       InputError: a row that is all zeros.
     """
-    assert inputs.hidden_states is not None
-    assert inputs.query_states is not None
-    assert inputs.ids is not None
     rows = unit_rows(inputs.hidden_states, "hidden_states")
     queries = unit_rows(inputs.query_states, "query_states")
     priority = priorities(inputs.ids, seed)
@@ -42,7 +39,7 @@ def rds(inputs: SelectionInputs, count: int, seed: int) -> Choice:
             turns = np.arange(len(ranked), dtype=np.int64) * len(queries) + number
             turn[ranked] = np.minimum(turn[ranked], turns)
     order = np.argsort(turn, kind="stable")[: int((turn < np.iinfo(np.int64).max).sum())]
-    return Choice(order, scores=best, reasons=("most like an example of the task, in turns",))
+    return Ranking(order, scores=best, reasons=("most like an example of the task, in turns",))
 
 
 def _similarity(

@@ -1,26 +1,33 @@
 """Leaving out near-duplicates in meaning before drawing at random."""
 
 import logging
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 from jaxtyping import Bool, Float32, Int, Int64
 
-from s2l_jax.clustering import KMeans, count_distinct
-from s2l_jax.errors import InputError
-from s2l_jax.selection.balanced import priorities
+from s2l_jax.config.options import Inherits
+from s2l_jax.data.order import priorities
 from s2l_jax.selection.baselines.unit_rows import unit_rows
 from s2l_jax.selection.inputs import SelectionInputs
-from s2l_jax.selection.methods import Choice, method
+from s2l_jax.selection.method import method
+from s2l_jax.selection.ranking import Ranking
 
 _log = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 2048  # of a cluster, compared with all of its rows before them
 
 
-@method("semdedup", needs={"hidden_states"})
+@method("semdedup", needs=["hidden_states"])
 def semdedup(
-    inputs: SelectionInputs, count: int, seed: int, *, num_clusters: int = 100, threshold: float = 0.95
-) -> Choice:
+    inputs: SelectionInputs,
+    count: int,
+    seed: int,
+    *,
+    num_clusters: Annotated[int, Ge(1), Inherits("clustering.num_clusters")] = 100,
+    threshold: Annotated[float, Ge(-1), Le(1)] = 0.95,
+) -> Ranking:
     """A random draw from what is left when near-duplicates are dropped.
 
     SemDeDup (Abbas et al., arXiv 2303.09540, algorithm 1): hidden states, as unit vectors, are clustered
@@ -35,25 +42,20 @@ def semdedup(
       threshold: cosine above which two rows are duplicates (1 - epsilon in the paper).
 
     Raises:
-      InputError: a row that is all zeros, or an option out of range.
+      InputError: a row that is all zeros.
     """
-    if num_clusters < 1 or not -1 <= threshold <= 1:
-        raise InputError(
-            f"semdedup: num_clusters must be at least 1 and threshold from -1 to 1, got {num_clusters} and "
-            f"{threshold}"
-        )
-    assert inputs.hidden_states is not None
-    assert inputs.ids is not None
+    from s2l_jax.clustering import KMeans, count_distinct
+
     rows = unit_rows(inputs.hidden_states, "hidden_states")
     distinct = count_distinct(rows, at_least=num_clusters)
     kmeans = KMeans(distinct, seed=seed, max_clusters=num_clusters).fit(rows)
     labels, centroids = kmeans.labels_, kmeans.cluster_centers_
     duplicate = find_duplicates(rows, labels, centroids, threshold)
     _log.info("semdedup: %d of %d rows are near-duplicates", duplicate.sum(), len(rows))
-    return Choice(
+    return Ranking(
         np.lexsort((priorities(inputs.ids, seed), duplicate)),
-        labels,
-        centroids,
+        labels=labels,
+        centroids=centroids,
         reasons=("drawn at random from those without near-duplicates", "a near-duplicate of another row"),
         reason_of=duplicate.astype(np.int8),
         notes={"num_duplicates": int(duplicate.sum())},

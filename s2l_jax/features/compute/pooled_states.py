@@ -14,40 +14,14 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Int64
 
 from s2l_jax.data.batching import Examples, row_length
 from s2l_jax.data.packing import best_fit
-from s2l_jax.errors import InputError
+from s2l_jax.features.hidden_states import StateSettings
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.parameters import Params, bind
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups, put_rows, replicated, row_constraint
 
-POOLINGS = ("mean", "last", "weighted")
 CHUNK = 4096  # examples whose states are made, and may be stored, together
-
-
-@dataclasses.dataclass(frozen=True)
-class StateSettings:
-    """What the vectors are.
-
-    Attributes:
-      pooling: "mean" over all tokens of prompt and response, "last" of them, or "weighted", the mean
-        with weights that grow with the position (RDS+; Muennighoff, arXiv 2202.08904).
-      layer: after how many layers, each followed by the model's final norm; -1: all.
-    """
-
-    pooling: str = "mean"
-    layer: int = -1
-
-    def check(self, config: DecoderConfig) -> None:
-        """Check that a model has them.
-
-        Raises:
-          InputError: an unknown pooling, or a layer that it does not have.
-        """
-        if self.pooling not in POOLINGS:
-            raise InputError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
-        if self.layer != -1 and not 1 <= self.layer <= config.num_layers:
-            raise InputError(f"layer={self.layer}: the model has {config.num_layers}; use 1 to that, or -1")
 
 
 def hidden_states(

@@ -1,4 +1,4 @@
-"""A large array of the workdir that is made in parts: an interrupted run goes on after the last of them."""
+"""A large array of the workdir that is made in chunks: an interrupted run goes on after the last of them."""
 
 import numpy as np
 from etils import epath
@@ -7,8 +7,8 @@ from numpy.typing import DTypeLike
 from s2l_jax import artifacts
 
 
-class Parts:
-    """Parts by the number of their first row, and in the end one file of them.
+class ChunkedArray:
+    """Chunks by the number of their first row, and in the end one file of them.
 
     Args:
       folder: where they are.

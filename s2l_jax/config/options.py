@@ -1,0 +1,160 @@
+"""Options of a method or feature, read from its signature: name, type, default, bounds and meaning."""
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import annotated_types
+import numpy as np
+
+from s2l_jax.config.fields import Field
+from s2l_jax.errors import InputError
+
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+_HEADINGS = ("Options:", "Attributes:")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inherits:
+    """In an annotation: a run that does not say otherwise takes the option from this field of the config."""
+
+    field: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option: what it may be, and what it is where nobody says."""
+
+    name: str
+    kind: type
+    default: Any
+    doc: str
+    choices: tuple[str, ...] = ()
+    bounds: tuple[annotated_types.BaseMetadata, ...] = ()
+    inherits: str = ""  # the field of the config that a run takes it from
+
+    def check(self, value: Any, whose: str) -> None:
+        """Check a value.
+
+        Raises:
+          InputError: it is of another kind, or out of bounds; begins with `whose`.
+        """
+        if not self._is_of_kind(value):
+            raise InputError(f"{whose}: {self.name} must be {_KINDS[self.kind]}, got {value!r}")
+        if not self.allows(value):
+            raise InputError(f"{whose}: {self.name} must be {self.allowed}, got {value!r}")
+
+    def _is_of_kind(self, value: Any) -> bool:
+        if isinstance(value, bool | np.bool_) or self.kind is bool:
+            return isinstance(value, bool | np.bool_) and self.kind is bool
+        wanted = {int: int | np.integer, float: int | float | np.integer | np.floating, str: str}[self.kind]
+        return isinstance(value, wanted)
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value of the right kind is within bounds."""
+        if self.choices:
+            return value in self.choices
+        return all(_TESTS[type(bound)](value, _limit(bound)) for bound in self.bounds)
+
+    @property
+    def allowed(self) -> str:
+        """What it may be, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        words = [f"{_WORDS[type(bound)]} {_limit(bound)}" for bound in self.bounds]
+        return " and ".join(words)
+
+    @property
+    def unset(self) -> Any:
+        """What stands for "as the config has it", for an option that is inherited."""
+        if self.kind is str:
+            return "inherit"
+        return min(_limit(bound) for bound in self.bounds) - 1
+
+    def field(self) -> Field:
+        """The option as a field of a selection run."""
+        if not self.inherits:
+            return Field(self.default, self.doc, self.allows, self.allowed, self.choices)
+        unset = self.unset
+        return Field(
+            unset,
+            f"{self.doc}; {unset!r}: {self.inherits}".replace("'", ""),
+            lambda value: value == unset or self.allows(value),
+            f"{self.allowed}, or {unset}",
+            (unset, *self.choices) if self.choices else (),
+        )
+
+
+def options_of(function: Callable[..., Any]) -> dict[str, Option]:
+    """The options that a function, or a dataclass, has: its arguments with defaults.
+
+    An annotation is bool, int, float, str or a `Literal` of texts; in `Annotated` it may have bounds of
+    `annotated_types` and an `Inherits`. What each means is in the docstring, under "Options:" (of a dataclass
+    under "Attributes:"), as "name: meaning".
+
+    Raises:
+      TypeError: an option without an annotation of these, or without a meaning.
+    """
+    hints = typing.get_type_hints(
+        function.__init__ if inspect.isclass(function) else function, include_extras=True
+    )
+    meanings = _meanings(inspect.getdoc(function) or "")
+    options = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is parameter.empty:
+            continue
+        if name not in hints or name not in meanings:
+            what = "type" if name not in hints else "meaning in the docstring"
+            raise TypeError(f"{function.__qualname__}: option {name!r} has no {what}")
+        options[name] = _option(name, parameter.default, hints[name], meanings[name])
+    return options
+
+
+def _option(name: str, default: Any, hint: Any, doc: str) -> Option:
+    extras: tuple[Any, ...] = ()
+    if typing.get_origin(hint) is Annotated:
+        hint, *rest = typing.get_args(hint)
+        extras = tuple(rest)
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    kind = str if choices else hint
+    if kind not in _KINDS:
+        raise TypeError(f"option {name!r}: {hint!r} is not bool, int, float, str or a Literal of texts")
+    inherits = next((extra.field for extra in extras if isinstance(extra, Inherits)), "")
+    bounds = tuple(extra for extra in extras if isinstance(extra, annotated_types.BaseMetadata))
+    return Option(name, kind, default, doc, choices, bounds, inherits)
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    name, inside = "", False
+    for line in docstring.splitlines():
+        if not inside:
+            inside = line.strip() in _HEADINGS
+        elif not line.startswith(" "):
+            break
+        elif match := re.match(r" {1,4}(\w+): (.*)", line):
+            name, found[match[1]] = match[1], match[2]
+        elif name:
+            found[name] += f" {line.strip()}"
+    return {name: text.rstrip(".") for name, text in found.items()}
+
+
+_TESTS: dict[type, Callable[[Any, Any], bool]] = {
+    annotated_types.Ge: lambda value, limit: value >= limit,
+    annotated_types.Gt: lambda value, limit: value > limit,
+    annotated_types.Le: lambda value, limit: value <= limit,
+    annotated_types.Lt: lambda value, limit: value < limit,
+}
+_WORDS = {
+    annotated_types.Ge: "at least",
+    annotated_types.Gt: "above",
+    annotated_types.Le: "at most",
+    annotated_types.Lt: "below",
+}
+
+
+def _limit(bound: annotated_types.BaseMetadata) -> Any:
+    return getattr(bound, type(bound).__name__.lower())

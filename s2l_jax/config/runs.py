@@ -1,0 +1,119 @@
+"""The fields of `selection.runs`: what every run has, and the options of its method."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from s2l_jax.config.fields import Field, Value, fraction, natural
+from s2l_jax.errors import InputError
+from s2l_jax.registry import nearest
+
+if TYPE_CHECKING:
+    from s2l_jax.config.options import Option
+    from s2l_jax.selection.method import Method
+
+BUDGETS = ("budget", "budget_fraction", "budget_tokens")
+
+RUN_FIELDS: dict[str, Field] = {
+    "method": Field(
+        "s2l", "name of a selection method (docs/selection.md), or module:function for one of your own"
+    ),
+    "budget": natural(0, "examples to select; 0: selection.budget"),
+    "budget_fraction": fraction(0.0, "budget as a share of the pool's rows, instead of `budget`"),
+    "budget_tokens": natural(0, "budget in tokens of prompt and response, instead of `budget`"),
+    "prefix_of": Field(
+        "", "another run, of the same method and settings and a larger budget, whose first rows are taken"
+    ),
+    "seed": Field(-1, "seed of clustering and sampling; -1: seed", lambda v: v >= -1, "-1 or above"),
+    "train_target": Field(True, "train and evaluate a target on this subset"),
+}
+
+
+def run(**fields: Value) -> ConfigDict:
+    """One entry of `selection.runs`, as in `config.selection.runs.s2l = run(method="s2l")`.
+
+    It has the fields of every run and the options of its method, at their defaults where not given.
+
+    Raises:
+      InputError: an unknown method or field.
+    """
+    schema = run_schema(str(fields.get("method", RUN_FIELDS["method"].default)))
+    entry = ConfigDict({name: field.default for name, field in schema.items()})
+    for name, value in fields.items():
+        if name not in schema:
+            raise InputError(f"selection run: no field {name!r}{nearest(name, schema)}")
+        entry[name] = value
+    return entry
+
+
+def run_schema(method: str) -> dict[str, Field]:
+    """The fields of a run of a method.
+
+    Raises:
+      InputError: no such method.
+    """
+    return RUN_FIELDS | {name: option.field() for name, option in options(find_method(method)).items()}
+
+
+def options(method: "Method") -> "dict[str, Option]":
+    """What a run of a method may set: its own options and those of the features it needs."""
+    return method.own_options | method.feature_options
+
+
+def find_method(name: str) -> "Method":
+    """The method of a name."""
+    from s2l_jax.selection.method import METHODS
+
+    return METHODS.find(name)
+
+
+def check_method(entry: Mapping[str, Any], where: str) -> dict[str, Field]:
+    """The schema of an entry, whose method and options are found to fit.
+
+    An option of the method that the entry was made with may be left in it at its default, as the method can
+    be set on the command line.
+
+    Args:
+      entry: of `selection.runs`.
+      where: it is, such as "selection.runs.s2l.".
+
+    Raises:
+      InputError: an unknown method, or an option that it does not have.
+    """
+    from s2l_jax.selection.method import METHODS
+
+    try:
+        schema = run_schema(entry["method"])
+    except InputError as error:
+        raise InputError(f"{where}method={entry['method']!r}: {error}") from error
+    for name in entry:
+        if name in schema:
+            continue
+        having = [other for other in METHODS.values() if name in options(other)]
+        if not having:
+            raise InputError(f"{where}{name}: no such field{nearest(name, schema)}")
+        if entry[name] not in [options(other)[name].field().default for other in having]:
+            raise InputError(
+                f"{where}{name}={entry[name]!r}: method {entry['method']!r} has no such option; it is one of "
+                f"{', '.join(sorted(other.name for other in having))}."
+            )
+    return schema
+
+
+def resolved_run(config: ConfigDict, name: str) -> dict[str, Any]:
+    """One selection run, fields and options of its method, with what it inherits filled in."""
+    given = config.selection.runs[name]
+    schema = run_schema(given.method)
+    entry = {field: given.get(field, schema[field].default) for field in schema}
+    if not any(entry[budget] for budget in BUDGETS):
+        entry.update({budget: config.selection[budget] for budget in BUDGETS})
+    # Of the ways to say a budget, the one that is set beside `budget`, or `budget`.
+    if entry["budget_fraction"] or entry["budget_tokens"]:
+        entry["budget"] = 0
+    entry["seed"] = config.seed if entry["seed"] < 0 else entry["seed"]
+    for option in options(find_method(given.method)).values():
+        if option.inherits and entry[option.name] == option.unset:
+            group, _, field = option.inherits.partition(".")
+            entry[option.name] = config[group][field]
+    return entry

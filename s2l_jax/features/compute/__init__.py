@@ -1,0 +1,1 @@
+"""The work behind features: programs on devices, and arrays that are made in chunks."""

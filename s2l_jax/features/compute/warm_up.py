@@ -1,0 +1,149 @@
+"""LESS's checkpoints: the target's adapters, warmed up on a part of the pool."""
+
+import dataclasses
+import io
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from jaxtyping import Int64
+
+from s2l_jax import artifacts
+from s2l_jax.clustering.rows import to_host
+from s2l_jax.console import say
+from s2l_jax.data.order import priorities
+from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.errors import DivergedError
+from s2l_jax.features.compute.example_gradients import AdamMoments, ExampleGradients
+from s2l_jax.models.lora import Lora, available
+from s2l_jax.models.parameters import Params
+from s2l_jax.models.weights import DTYPES
+from s2l_jax.parallel import processes
+from s2l_jax.parallel.placement import random_adapters
+from s2l_jax.parallel.sharding import put_rows
+from s2l_jax.training.models import Model, open_model
+from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
+from s2l_jax.training.run import Run, make_batches, num_steps, trainable
+from s2l_jax.training.step import TrainState, abstract_state, init_state, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Adapters after an epoch, and what Adam had of them."""
+
+    adapters: Params
+    moments: AdamMoments
+    learning_rate: float  # mean over the epoch that ended with it
+
+
+def adapted_target(run: Run) -> Model:
+    """The target with the adapters that gradients are taken in."""
+    asked = run.config.selection.gradients
+    model = open_model(run, "target")
+    known = available(model.config.gated_mlp)
+    wanted = known if asked.projections == "all" else asked.projections.replace(" ", "").split(",")
+    names = tuple(name for name in known if name in wanted)
+    return dataclasses.replace(model, lora=Lora(asked.rank, asked.alpha, names))
+
+
+def example_gradients(run: Run, model: Model) -> ExampleGradients:
+    """What takes gradients as `selection.gradients` of the config asks for them."""
+    asked = run.config.selection.gradients
+    return ExampleGradients(
+        model.trained_config,
+        run.mesh,
+        dims=asked.dims,
+        seed=run.config.seed,
+        batch_tokens=asked.batch_tokens,
+        dtype=DTYPES[asked.dtype],
+    )
+
+
+def warm_up(
+    run: Run, model: Model, pool: PreparedPool, folder: epath.Path, frozen: Params
+) -> list[Checkpoint]:
+    """Train the adapters on a random part of the pool; the state after each epoch (LESS, section 3.3)."""
+    asked = run.config.selection.gradients
+    rows = _warm_up_rows(pool, asked.warmup_fraction, run.config.seed)
+    train = run.config.target.train.copy_and_resolve_references()
+    train.update(learning_rate=asked.learning_rate, batch_size=asked.batch_size, steps=0, accumulation=1)
+    train.dtype = asked.dtype
+    steps = [num_steps(_with_epochs(train, epoch), len(rows)) for epoch in range(1, asked.epochs + 1)]
+    optimizer = OptimizerSettings(
+        **{field.name: train[field.name] for field in dataclasses.fields(OptimizerSettings)}
+    )
+    config = model.trained_config
+    like = abstract_state(config, optimizer, steps[-1], run.mesh)
+    files = [folder / f"warmup_{epoch}.npz" for epoch in range(1, asked.epochs + 1)]
+    if not all(file.exists() for file in files):
+        batches = make_batches(run, pool, rows, np.ones(len(rows), np.float32), config, train, steps[-1])
+        step_fn = make_train_step(
+            config, optimizer, steps[-1], run.mesh, loss=train.loss, dtype=DTYPES[asked.dtype],
+            remat=train.remat, attention=run.config.attention,
+        )  # fmt: skip
+        finished = [epoch for epoch, file in enumerate(files) if file.exists()]
+        if finished:
+            state = _read(files[finished[-1]], like)
+        else:
+            key = jax.random.fold_in(jax.random.key(run.config.seed), 2)
+            adapters = random_adapters(config, run.mesh, key)
+            state = init_state(config, optimizer, steps[-1], run.mesh, adapters)
+        for batch in batches.from_step(int(state.step)):
+            state, values = step_fn(state, put_rows(run.mesh, batch.rows, axis=1), frozen)
+            if batch.step + 1 in steps:
+                epoch = steps.index(batch.step + 1)
+                if not np.isfinite(loss := float(values.loss)):
+                    raise DivergedError(f"{folder}: the warm-up's loss is {loss}; lower its learning_rate")
+                say(f"  gradients: warm-up epoch {epoch + 1} of {asked.epochs}, loss {loss:.3f}")
+                _write(files[epoch], state)
+    rate = learning_rate_schedule(optimizer, steps[-1])
+    found = []
+    for file, begin, end in zip(files, [0, *steps], steps, strict=False):
+        state = _read(file, like)
+        moments = AdamMoments(
+            optax.tree.get(state.opt_state, "mu"),
+            optax.tree.get(state.opt_state, "nu"),
+            int(state.step),
+            optimizer.beta1,
+            optimizer.beta2,
+            optimizer.epsilon,
+        )
+        mean_rate = float(np.mean([rate(step) for step in range(begin, end)]))
+        found.append(Checkpoint(state.params, moments, mean_rate))
+    return found
+
+
+def _warm_up_rows(pool: PreparedPool, fraction: float, seed: int) -> Int64[np.ndarray, " b"]:
+    rows = trainable(pool)
+    order = np.argsort(priorities(np.asarray(pool.ids)[rows], seed), kind="stable")
+    return np.sort(rows[order[: max(1, round(fraction * len(rows)))]])
+
+
+def _with_epochs(train: Any, epochs: int) -> Any:
+    changed = train.copy_and_resolve_references()
+    changed.epochs = float(epochs)
+    return changed
+
+
+def _write(file: epath.Path, state: TrainState) -> None:
+    """Store a state; it is adapters and their moments, and small."""
+    leaves = [to_host(leaf) for leaf in jax.tree.leaves(state)]
+    if processes.is_writer():
+        buffer = io.BytesIO()
+        np.savez(buffer, *leaves)
+        artifacts.write_bytes(file, buffer.getvalue())
+    processes.barrier(file.name)
+
+
+def _read(file: epath.Path, like: TrainState) -> TrainState:
+    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+        leaves = [stored[f"arr_{number}"] for number in range(len(stored.files))]
+    shapes, structure = jax.tree.flatten(like)
+    placed = [
+        jax.device_put(jnp.asarray(leaf, shape.dtype), shape.sharding)
+        for leaf, shape in zip(leaves, shapes, strict=True)
+    ]
+    return jax.tree.unflatten(structure, placed)

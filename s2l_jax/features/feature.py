@@ -1,0 +1,70 @@
+"""What selection methods may need beside ids and sources, and who provides it in a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from s2l_jax.features.arrays import ArrayOf
+from s2l_jax.registry import Registry
+
+if TYPE_CHECKING:
+    from s2l_jax.features.context import SelectionContext
+    from s2l_jax.training.run import Run
+
+
+class Feature:
+    """One need of selection methods, and its provider in a run of the pipeline.
+
+    To add one: a subclass in a file of `s2l_jax/features/`, and `FEATURES.enter(name, instance)`. What is
+    heavy to import is imported in `make`: the config reads `options` from here.
+
+    Attributes:
+      arrays: what a method finds in its `SelectionInputs`, by name.
+      source: where the arrays come from, for who calls `select` without them.
+      options: a dataclass whose fields are options of the runs whose methods need the feature.
+      needs_pool: whether there must be a pool.
+    """
+
+    arrays: ClassVar[dict[str, ArrayOf]]
+    source: str
+    options: type | None = None
+    needs_pool: bool = True
+
+    def is_in(self, inputs: Any) -> bool:
+        """Whether `SelectionInputs` have what a method cannot do without: the first of `arrays`."""
+        return getattr(inputs, next(iter(self.arrays))) is not None
+
+    def models(self, config: ConfigDict) -> tuple[str, ...]:
+        """The models ("proxy", "target") for which the pool must be tokenised."""
+        return ()
+
+    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
+        """Find now what `make` would lack for the selection run `name`.
+
+        Raises:
+          InputError: so.
+        """
+
+    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """What decides the arrays, for the record of a selection that is made with them."""
+        raise NotImplementedError
+
+    def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
+        """The part of the workdir that `make` leaves and whose cost is charged to selections; "": none."""
+        return ""
+
+    def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
+        """The arrays, for all rows of the pool; what takes long is kept in the workdir, and gone on with.
+
+        Args:
+          context: what there is to select from.
+          options: of the selection run.
+          folder: of the selection, for what is of no use to others.
+        """
+        raise NotImplementedError
+
+
+FEATURES: Registry[Feature] = Registry("need of a selection method", Feature, ["s2l_jax.features"])

@@ -1,0 +1,71 @@
+"""A list of pool rows that was made elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int64
+
+from s2l_jax import artifacts
+from s2l_jax.data.identity import data_identity
+from s2l_jax.errors import InputError
+from s2l_jax.features.arrays import counts
+from s2l_jax.features.feature import FEATURES, Feature
+
+if TYPE_CHECKING:
+    from s2l_jax.features.context import SelectionContext
+    from s2l_jax.training.run import Run
+
+_INDICES = "indices.npy"
+
+
+class GivenRows(Feature):
+    """The rows that `selection.path` names: a .npy file, or a selection's folder."""
+
+    arrays: ClassVar = {"given_rows": counts("m")}
+    source = "set selection.path, a .npy of pool rows, or pass SelectionInputs(given_rows=...)"
+
+    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
+        """The file must be there.
+
+        Raises:
+          InputError: it is not.
+        """
+        path = run.config.selection.path
+        if not path or not run.config.pool.path:
+            raise InputError("method='given' needs selection.path, a .npy of pool rows, and pool.path.")
+        if not epath.Path(path).exists():
+            raise InputError(f"selection.path={path!r} does not exist.")
+
+    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """The file's content."""
+        return {"content": data_identity(context.run.config.selection.path)}
+
+    def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
+        """Read the file.
+
+        Raises:
+          InputError: no such file, or one that is not a list of distinct rows of the pool.
+        """
+        path = epath.Path(context.run.config.selection.path)
+        assert context.pool is not None
+        return {"given_rows": _read(path / _INDICES if path.is_dir() else path, len(context.pool))}
+
+
+def _read(path: epath.Path, size: int) -> Int64[np.ndarray, " m"]:
+    if not path.exists():
+        raise InputError(f"selection.path: {path} does not exist.")
+    indices = artifacts.read_npy(path)
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        raise InputError(f"{path}: needs a list of whole numbers, holds {indices.dtype}{indices.shape}.")
+    indices = np.asarray(indices, np.int64)
+    if len(np.unique(indices)) != len(indices) or not len(indices):
+        raise InputError(f"{path}: {len(indices)} rows, {len(np.unique(indices))} of them distinct.")
+    if indices.min() < 0 or indices.max() >= size:
+        raise InputError(f"{path}: rows {indices.min()} to {indices.max()}, but the pool has {size} rows.")
+    return indices
+
+
+FEATURES.enter("given_rows", GivenRows())

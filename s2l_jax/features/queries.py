@@ -1,0 +1,58 @@
+"""A few rows of the task that the subset is for, as the pool's rows are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from s2l_jax.data.identity import data_identity
+from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
+from s2l_jax.data.prompts import render
+from s2l_jax.data.tokens import TokenizedList, tokenize
+from s2l_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from s2l_jax.training.models import Model
+    from s2l_jax.training.run import Run
+
+
+def query_rows(run: Run) -> list[PoolRow]:
+    """The rows of `selection.queries`.
+
+    Raises:
+      InputError: selection.queries is empty, or cannot be read.
+    """
+    asked = run.config.selection
+    if not asked.queries:
+        raise InputError(
+            "selection.queries is empty: name a file with a few rows of the task that the subset is for, in "
+            "the pool's schema, but not those that evaluate it."
+        )
+    return list(
+        read_rows(asked.queries, limit=asked.query_limit, fields=FieldMap(**run.config.pool.fields.to_dict()))
+    )
+
+
+def queries_fingerprint(run: Run) -> dict[str, Any]:
+    """What decides which rows there are."""
+    asked = run.config.selection
+    return {"content": data_identity(asked.queries), "limit": asked.query_limit}
+
+
+def tokenized_queries(run: Run, model: Model, rows: list[PoolRow]) -> TokenizedList:
+    """Query rows as tokens, by the pool's settings.
+
+    Raises:
+      InputError: a row whose response is cut away.
+    """
+    asked = run.config.tokenize
+    texts = [render(asked.prompt, row, model.tokenizer) for row in rows]
+    examples = tokenize(
+        model.tokenizer, texts, max_length=asked.max_length, boundary=asked.boundary, template=asked.prompt
+    )
+    for row, example in zip(rows, examples, strict=True):
+        if len(example.tokens) <= max(example.prompt_length, 1):
+            raise InputError(
+                f"{row.place}: no response is left of this query within tokenize.max_length="
+                f"{asked.max_length}"
+            )
+    return TokenizedList(examples)

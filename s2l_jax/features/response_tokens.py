@@ -1,0 +1,47 @@
+"""Lengths of responses in tokens, and whose tokeniser counts tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from s2l_jax.features.arrays import counts
+from s2l_jax.features.feature import FEATURES, Feature
+
+if TYPE_CHECKING:
+    from s2l_jax.features.context import SelectionContext
+
+
+class ResponseTokens(Feature):
+    """How many tokens each response has."""
+
+    arrays: ClassVar = {"response_tokens": counts()}
+    source = "run the pool stage with a model's tokeniser, or pass SelectionInputs(response_tokens=...)"
+
+    def models(self, config: ConfigDict) -> tuple[str, ...]:
+        """The one that counts."""
+        return counting_models(config)
+
+    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """The rows as tokens."""
+        return {} if context.pool is None else {"pool": context.pool.fingerprint}
+
+    def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
+        """From the tokenised pool; nothing for one without tokens."""
+        pool = context.pool
+        if pool is None or not np.asarray(pool.lengths).any():
+            return {}
+        lengths = np.asarray(pool.lengths, np.int64) - np.asarray(pool.prompt_lengths, np.int64)
+        return {"response_tokens": lengths}
+
+
+def counting_models(config: ConfigDict) -> tuple[str, ...]:
+    """The model whose tokeniser counts: the target, or the proxy where no target is named; none without."""
+    named = [model for model in ("target", "proxy") if config[model].checkpoint or config[model].tokenizer]
+    return tuple(named[:1])
+
+
+FEATURES.enter("response_tokens", ResponseTokens())

@@ -1,0 +1,1 @@
+"""The programs on devices behind some methods; the methods themselves import no JAX until they run."""

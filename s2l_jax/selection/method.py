@@ -1,0 +1,92 @@
+"""What a selection method is: a function with a name, what it needs, and its arguments as options."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from s2l_jax.config.options import Option, options_of
+from s2l_jax.features.feature import FEATURES, Feature
+from s2l_jax.registry import Registry
+from s2l_jax.selection.ranking import Ranking
+
+StratifyBy = Literal["source", "none"]
+
+
+@dataclasses.dataclass(eq=False)
+class Method:
+    """A selection method; calling it calls its function.
+
+    Attributes:
+      name: what users call it.
+      rank: (inputs, count, seed, **options) -> Ranking, with inputs checked and count <= N.
+      needs: the features it cannot do without.
+      takes_all: whether it takes every row that it ranks, whatever the budget.
+      preferences: values of its features' options that it was published with.
+    """
+
+    name: str
+    rank: Callable[..., Ranking]
+    needs: frozenset[str]
+    takes_all: bool = False
+    preferences: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, *args: Any, **options: Any) -> Ranking:
+        """Rank the examples."""
+        return self.rank(*args, **options)
+
+    @functools.cached_property
+    def own_options(self) -> dict[str, Option]:
+        """The options of the function."""
+        return options_of(self.rank)
+
+    @functools.cached_property
+    def feature_options(self) -> dict[str, Option]:
+        """The options of the features it needs, which say what a run of the pipeline gives it."""
+        found: dict[str, Option] = {}
+        for feature in self.features.values():
+            found |= options_of(feature.options) if feature.options else {}
+        return {
+            name: dataclasses.replace(option, default=self.preferences.get(name, option.default))
+            for name, option in found.items()
+        }
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """What it needs, by name, in order."""
+        return {name: FEATURES.find(name) for name in sorted(self.needs)}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its own options with their defaults."""
+        return {name: option.default for name, option in self.own_options.items()}
+
+
+METHODS: Registry[Method] = Registry(
+    "selection method", Method, ["s2l_jax.selection.s2l", "s2l_jax.selection.baselines"]
+)
+
+
+def method(
+    name: str, *, needs: Iterable[str] = (), takes_all: bool = False, **preferences: Any
+) -> Callable[[Callable[..., Ranking]], Method]:
+    """Make a function a selection method: `@method("longest", needs=["response_tokens"])`.
+
+    Its arguments are (inputs, count, seed) and after them its options, each with a default, an annotation and
+    a line under "Options:" in the docstring; see `config.options.options_of`. It is known by its name once
+    its module is imported, and from anywhere as "module:function".
+
+    Args:
+      name: what users call it.
+      needs: names in `FEATURES`.
+      takes_all: see `Method`.
+      **preferences: see `Method`.
+    """
+
+    def enter(rank: Callable[..., Ranking]) -> Method:
+        made = Method(name, rank, frozenset(needs), takes_all, preferences)
+        functools.update_wrapper(made, rank, updated=())
+        METHODS.enter(name, made)
+        return made
+
+    return enter
