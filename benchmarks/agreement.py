@@ -58,7 +58,7 @@ def main() -> None:
         config.selection.runs.all = configs.run(method="full", train_target=False)
         config.selection.runs.s2l = configs.run(method="s2l", train_target=False)
         config.trajectories.update(trajectories)
-        config.proxy.keep = "params" if name == "full" else "none"
+        config.proxy.save_params = name == "full"
         run_pipeline(config, options.workdir / name, stages=stages)
         return config, load_trajectories(options.workdir / name / "trajectories.zarr")
 

@@ -1,23 +1,21 @@
-"""Every field of a run, its checks, and configs as files."""
+"""Every field of a run, its checks, what it decides, and configs as files."""
 
-from s2l_jax.config.schema import (
-    RUN_SCHEMA,
-    SCHEMA,
-    default,
-    describe,
-    load,
-    meaning,
-    nearest_field,
-    resolved_run,
-    run,
-    validate,
-)
+from s2l_jax.config.configs import default, load, resolved_run, run
+from s2l_jax.config.fingerprint import deciding, deciding_run
+from s2l_jax.config.help import describe, meaning, nearest_field
+from s2l_jax.config.schema import PROJECTIONS, SCHEMA, find_field
+from s2l_jax.config.selection import RUN_SCHEMA
+from s2l_jax.config.validate import validate
 
 __all__ = [
+    "PROJECTIONS",
     "RUN_SCHEMA",
     "SCHEMA",
+    "deciding",
+    "deciding_run",
     "default",
     "describe",
+    "find_field",
     "load",
     "meaning",
     "nearest_field",

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, Int64
 
 from s2l_jax import artifacts
 from s2l_jax.clustering.rows import to_host
+from s2l_jax.config import deciding
 from s2l_jax.console import Progress, say
 from s2l_jax.data.batching import size_of
 from s2l_jax.data.prepared import PreparedPool
@@ -40,10 +41,7 @@ _CHUNK = 1024  # examples whose gradients are stored together
 
 def made_with(run: Run, pool: PreparedPool) -> dict[str, Any]:
     """What decides the gradients."""
-    decisive = {name: run.config.target[name] for name in ("checkpoint", "init", "model_config")}
-    asked = run.config.selection.gradients.to_dict()
-    asked.pop("batch_tokens")
-    return {"target": decisive, "pool": pool.fingerprint, "seed": run.config.seed} | asked
+    return deciding(run.config, "gradients", {"pool.fingerprint": pool.fingerprint})
 
 
 def pool_gradients(run: Run, pool: PreparedPool) -> Float[np.ndarray, "n c p"]:
@@ -128,8 +126,7 @@ def _adapted(run: Run) -> Model:
     asked = run.config.selection.gradients
     model = open_model(run, "target")
     known = available(model.config.gated_mlp)
-    wanted = known if asked.projections == "all" else asked.projections.replace(" ", "").split(",")
-    names = tuple(name for name in known if name in wanted)
+    names = tuple(name for name in known if asked.projections == ("all",) or name in asked.projections)
     return dataclasses.replace(model, lora=Lora(asked.rank, asked.alpha, names))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from s2l_jax.config import deciding
 from s2l_jax.console import Progress
 from s2l_jax.data.batching import Examples, size_of
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
@@ -41,17 +42,8 @@ def part_name(run: Run, settings: StateSettings) -> str:
 
 def made_with(run: Run, pool: PreparedPool, settings: StateSettings) -> dict[str, Any]:
     """What decides the vectors."""
-    model = run.config[run.config.selection.states.model]
-    decisive: dict[str, Any] = {name: model[name] for name in ("checkpoint", "init", "model_config")}
-    if model.init == "random":
-        decisive["seed"] = run.config.seed
-    return {
-        "model": decisive,
-        "pool": pool.fingerprint,
-        "pooling": settings.pooling,
-        "layer": settings.layer,
-        "dtype": run.config.selection.states.dtype,
-    }
+    of_states = {"hidden_states.pooling": settings.pooling, "hidden_states.layer": settings.layer}
+    return deciding(run.config, "hidden_states", of_states | {"pool.fingerprint": pool.fingerprint})
 
 
 def pool_states(run: Run, pool: PreparedPool, settings: StateSettings) -> Float32[np.ndarray, "n d"]:

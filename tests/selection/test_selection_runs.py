@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from s2l_jax.config import load, run
+from s2l_jax.config.selection import OPTIONS
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.selection import METHODS, Selection, SelectionInputs, select
@@ -33,12 +34,12 @@ def done(config_of, tmp_path_factory):
     """A workdir with a run of each method that needs losses or lengths, and of each kind of budget."""
     runs = {name: {"method": name} for name in [*FROM_LOSSES, "random", "full", "longest"]}
     runs["part"] = {"method": "s2l", "budget_fraction": 0.1}
-    runs["inner"] = {"method": "s2l", "budget": 20, "within": "s2l"}
+    runs["inner"] = {"method": "s2l", "budget": 20, "prefix_of": "s2l"}
     runs["tokens"] = {"method": "least_confidence", "budget_tokens": 1500}
-    runs["inner_tokens"] = {"method": "least_confidence", "budget_tokens": 500, "within": "tokens"}
-    runs["scaled"] = {"method": "s2l", "log_losses": True, "standardise": True, "first": 2}
+    runs["inner_tokens"] = {"method": "least_confidence", "budget_tokens": 500, "prefix_of": "tokens"}
+    runs["scaled"] = {"method": "s2l", "log_losses": True, "standardise": True, "num_checkpoints": 2}
     config = config_of(**runs)
-    config.selection.exports = "jsonl,messages"
+    config.selection.exports = ("jsonl", "messages")
     folder = tmp_path_factory.mktemp("methods")
     np.save(folder / "losses.npy", np.random.default_rng(0).gamma(2, 1, (240, 3)).astype(np.float32))
     config.trajectories.path = str(folder / "losses.npy")
@@ -88,17 +89,19 @@ def test_budgets(done):
     assert (scaled.options["log_losses"], scaled.options["standardise"]) == (True, True)
 
 
-def test_records_leave_out_options_at_their_defaults(done):
+def test_records_hold_the_options_of_the_method_and_no_other(done):
     _, workdir, _ = done
     stored = {
         name: json.loads((workdir / "selection" / name / "stage.json").read_text())["settings"]
         for name in ("s2l", "scaled", "random")
     }
-    old = {"method", "budget", "seed", "num_clusters", "every", "stratify_by", "min_cluster_size"}
-    made_from = {"pool_ids_sha256", "trajectories_sha256"}
-    assert set(stored["s2l"]) == old | made_from
-    assert set(stored["scaled"]) == old | made_from | {"first", "log_losses", "standardise"}
-    assert set(stored["random"]) == {"method", "budget", "seed", "pool_ids_sha256"}
+    own = {"method", "budget", "seed", *OPTIONS["s2l"]}
+    made_from = {"pool.ids_sha256", "trajectories.sha256", "selection.min_cluster_size"}
+    for name in ("s2l", "scaled"):
+        assert set(stored[name]) == {f"selection.runs.{name}.{field}" for field in own} | made_from
+    assert stored["scaled"]["selection.runs.scaled.log_losses"] is True
+    own = {"method", "budget", "seed", "stratify_by"}
+    assert set(stored["random"]) == {f"selection.runs.random.{f}" for f in own} | {"pool.ids_sha256"}
 
 
 def test_exports_are_added_to_what_is_there(done):
@@ -106,7 +109,7 @@ def test_exports_are_added_to_what_is_there(done):
     folder = workdir / "selection" / "s2l"
     assert not (folder / "subset.parquet").exists()
     stamp = (folder / "subset.jsonl").stat().st_mtime_ns
-    config.selection.exports = "parquet,messages"
+    config.selection.exports = ("parquet", "messages")
     run_pipeline(config, workdir)
     pq = pytest.importorskip("pyarrow.parquet")
     table = pq.read_table(folder / "subset.parquet")

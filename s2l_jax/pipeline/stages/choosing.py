@@ -20,6 +20,8 @@ from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
 
 _INDICES = "indices.npy"
+# What s2l calls options that the config has another name for: to go when it has the same.
+_NAMED = {"num_checkpoints": "first", "cluster_small_sources": "cluster_whole"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,6 @@ def budget_of(entry: dict[str, Any]) -> dict[str, Any]:
 def chosen_by(
     run: Run,
     entry: dict[str, Any],
-    settings: dict[str, Any],
     known: Known,
     needs: frozenset[str],
     place: epath.Path,
@@ -79,13 +80,15 @@ def chosen_by(
     Args:
       run: the run.
       entry: with what it leaves to the config filled in.
-      settings: what decides the subset.
       known: what there is to select by.
       needs: of the method.
       place: the selection's folder, where methods that train leave their models.
     """
-    arguments = {k: v for k, v in settings.items() if not k.startswith("budget") and k not in OF_INPUTS}
-    arguments |= budget_of(entry)
+    options = {name: entry[name] for name in OPTIONS.get(entry["method"], ()) if name not in OF_INPUTS}
+    if entry["method"] == "s2l":
+        options["min_cluster_size"] = run.config.selection.min_cluster_size
+    options = {_NAMED.get(name, name): value for name, value in options.items()}
+    arguments = {"method": entry["method"], "seed": entry["seed"]} | options | budget_of(entry)
     inputs = known.inputs(needs)
     if "hidden_states" in needs:
         wanted, tokenized = wanted_states(entry), known.pools[run.config.selection.states.model]

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from s2l_jax.config import resolved_run
-from s2l_jax.config.selection import OPTIONS, RUN_SCHEMA
+from s2l_jax.config import deciding, deciding_run, resolved_run
 from s2l_jax.console import say
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap
@@ -23,11 +22,8 @@ from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import METHODS, Selection
 from s2l_jax.selection.export import missing_exports, write_exports
 from s2l_jax.training.models import open_model
-from s2l_jax.training.run import Run, what_decides
+from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
-
-# Options that records have always held; later ones are in them where they are not at their default.
-_ALWAYS = ("num_clusters", "every", "stratify_by")
 
 
 def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
@@ -49,7 +45,7 @@ def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajector
     rows = tracked_rows(trajectories, None if pool is None else np.asarray(pool.ids))
     known = Known(pool, trajectories, rows, pools)
     _make_inputs(run, known)
-    for name in sorted(runs, key=lambda name: bool(runs[name].within)):  # after what they are within
+    for name in sorted(runs, key=lambda name: bool(runs[name].prefix_of)):  # after what they begin
         _select_one(run, name, known)
 
 
@@ -130,37 +126,37 @@ def _make_inputs(run: Run, known: Known) -> None:
 
 def _select_one(run: Run, name: str, known: Known) -> None:
     entry = resolved_run(run.config, name)
-    settings = _settings(run, name, entry)
     method, pool = str(entry["method"]), known.pool
     wanted = wanted_states(entry)
     made_from: dict[str, Any] = {}
     if pool is not None:
-        made_from["pool_ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
+        made_from["pool.ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
     needs = needs_of(method)
     if _counts_tokens(entry) and pool is not None:
-        made_from["tokens"] = pool.fingerprint
+        made_from["pool.token_counts"] = pool.fingerprint
     if "trajectories" in needs and known.trajectories is not None:
-        made_from["trajectories_sha256"] = known.trajectories.digest
+        made_from["trajectories.sha256"] = known.trajectories.digest
     if "hidden_states" in needs:
-        made_from["hidden_states"] = made_with(run, known.pools[run.config.selection.states.model], wanted)
+        made_from |= made_with(run, known.pools[run.config.selection.states.model], wanted)
     if "gradients" in needs:
-        made_from["gradients"] = gradients.made_with(run, known.pools["target"])
+        made_from |= gradients.made_with(run, known.pools["target"])
     if in_rounds(entry):
-        made_from["target"] = what_decides(run.config.target)
+        made_from |= deciding(run.config, "target")
     if needs & {"query_states", "query_gradients"}:
-        made_from["queries"] = data_identity(run.config.selection.queries)
+        queries = {"selection.queries": data_identity(run.config.selection.queries)}
+        made_from |= deciding(run.config, "queries", queries)
     if method == "given":
-        made_from["subset"] = data_identity(run.config.selection.path)
-    record = Record(folder(run, name), f"selection/{name}", settings | made_from)
+        made_from["selection.path"] = data_identity(run.config.selection.path)
+    record = Record(folder(run, name), f"selection/{name}", deciding_run(run.config, name, made_from))
     if record.done:
         _export(run, record.folder, None, pool)
         return
     if method == "given":
         selection = chosen_by_hand(run, pool)
-    elif entry["within"]:
-        selection = Selection.load(folder(run, str(entry["within"]))).first(**budget_of(entry))
+    elif entry["prefix_of"]:
+        selection = Selection.load(folder(run, str(entry["prefix_of"]))).first(**budget_of(entry))
     else:
-        selection = chosen_by(run, entry, settings, known, needs, record.folder)
+        selection = chosen_by(run, entry, known, needs, record.folder)
     if processes.is_writer():
         losses = known.trajectories
         if losses is not None and run.config.selection.table_losses:
@@ -188,24 +184,6 @@ def _select_one(run: Run, name: str, known: Known) -> None:
         | _slice_note(selection)
     )
     say(f"selection {name}: {_described(selection)}")
-
-
-def _settings(run: Run, name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """What the record of a run holds: everything that decides its subset, and nothing else."""
-    method = entry["method"]
-    settings = {"method": method, "seed": entry["seed"]}
-    settings |= {field: value for field, value in entry.items() if field.startswith("budget") and value}
-    if entry["within"]:
-        settings["within"] = entry["within"]
-    for option in OPTIONS.get(method, ()):
-        if option in _ALWAYS or entry[option] != RUN_SCHEMA[option].default:
-            settings[option] = entry[option]
-    if method == "s2l":
-        settings["min_cluster_size"] = run.config.selection.min_cluster_size
-    # Only a run that asks for it by name draws its random subset source by source.
-    if method == "random" and run.config.selection.runs[name].stratify_by == "inherit":
-        settings.pop("stratify_by")
-    return settings
 
 
 def _used(run: Run, entry: dict[str, Any], needs: frozenset[str]) -> list[str]:
@@ -244,8 +222,7 @@ def _export(run: Run, place: epath.Path, selection: Selection | None, pool: Prep
     """Write the files of the chosen rows that the config asks for and that are not there."""
     if pool is None or not processes.is_writer():
         return
-    wanted = [name.strip() for name in run.config.selection.exports.split(",") if name.strip()]
-    if lacking := missing_exports(place, wanted):
+    if lacking := missing_exports(place, run.config.selection.exports):
         selection = selection or Selection.load(place)
         fields = FieldMap(**run.config.pool.fields.to_dict())
         write_exports(place, selection, pool.originals, lacking, fields)

@@ -1,0 +1,54 @@
+"""What `--help` and errors on the command line say of fields."""
+
+import textwrap
+from collections.abc import Iterator
+
+from s2l_jax.config.fields import Field, Group
+from s2l_jax.config.schema import SCHEMA, find_field, walk
+from s2l_jax.config.selection import RUN_SCHEMA
+from s2l_jax.config.validate import unknown
+
+
+def describe() -> str:
+    """All fields with defaults and meanings, group by group, for `--help`."""
+    lines = [line for group in _groups(SCHEMA, "") for line in group]
+    lines += ["", "One subset of selection.runs", ""]
+    lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in RUN_SCHEMA.items()]
+    return "\n".join(lines).lstrip("\n")
+
+
+def nearest_field(path: str) -> str | None:
+    """`; did you mean ...?` (or `.`) for a dotted path that is no field; None for one that is."""
+    if find_field(path) is not None:
+        return None
+    parts = path.split(".")
+    if parts[:2] == ["selection", "runs"]:
+        if len(parts) != 4:
+            return f"; a run's fields are selection.runs.<name>.{', .'.join(RUN_SCHEMA)}."
+        return unknown(parts[3], RUN_SCHEMA)
+    known = [known for known, _ in walk()]
+    inner = [name for name in known if name.startswith(f"{path}.")]
+    return f"; it is a group, with {inner[0]!r} in it." if inner else unknown(path, known)
+
+
+def meaning(path: str) -> str:
+    """What a field may be and what it means, for a dotted path that is a field."""
+    field = find_field(path)
+    assert field is not None
+    return f"{field.kind}: {field.doc}"
+
+
+def _groups(group: Group, prefix: str) -> Iterator[list[str]]:
+    own = [_describe_field(prefix + n, f) for n, f in group.items() if isinstance(f, Field)]
+    yield ["", group.doc, "", *own]
+    for name, inner in group.items():
+        if isinstance(inner, Group):
+            yield from _groups(inner, f"{prefix}{name}.")
+
+
+def _describe_field(path: str, field: Field) -> str:
+    counts = f"counts {' and '.join(map(str, field.when))}" if field.when else ""
+    limits = "; ".join(filter(None, (field.unit, field.allowed, counts)))
+    text = f"{field.doc} ({limits})" if limits else field.doc
+    head = f"  {path} = {field.default!r}"
+    return f"{head}\n{textwrap.indent(textwrap.fill(text, 84), '      ')}"
