@@ -8,6 +8,7 @@ from what the workdir already holds. Any field of the config can be set on the c
     python launch.py --config=configs/math_pythia70m.py --config.pool.path=pool.jsonl \\
         --config.selection.budget=30000 --config.mesh.fsdp=4
 
+Lists have commas between: --config.selection.exports=jsonl,parquet.
 --stages runs some of the stages only: --stages=proxy,select. Several machines: start the same
 command on each (TPU pods and Slurm are recognised; otherwise set JAX_COORDINATOR_ADDRESS,
 JAX_NUM_PROCESSES and JAX_PROCESS_ID).
@@ -20,7 +21,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from s2l_jax.config import describe, meaning, nearest_field, validate
+from s2l_jax.config import describe, find_field, meaning, nearest_field, validate
 from s2l_jax.errors import DivergedError, InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, a file of configs/")
@@ -63,7 +64,7 @@ def _parse(argv: list[str]) -> list[str]:
     """Parse the flags; an override of a field that is not there names the nearest one."""
     _check_config_file(argv)
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(_with_lists(argv))
     except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
         cause: BaseException | None = error
         while cause is not None:  # a fault that the config file itself found, freed of its wrapping
@@ -82,6 +83,24 @@ def _parse(argv: list[str]) -> list[str]:
         if isinstance(error, KeyError):
             raise InputError(f"the config file has no {error.args[0]} to override.") from error
         raise InputError(str(error)) from error
+
+
+def _with_lists(argv: list[str]) -> list[str]:
+    """The arguments with the lists among them, such as `a,b`, as ml_collections reads them: as literals."""
+    written = list(argv)
+    for n, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        path = name.lstrip("-").removeprefix("config.")
+        field = find_field(path) if name.lstrip("-").startswith("config.") else None
+        if field is None or not isinstance(field.default, tuple) or not (equals or n + 1 < len(argv)):
+            continue
+        place, value = (n, value) if equals else (n + 1, argv[n + 1])
+        try:
+            literal = repr(field.parse_list(value))
+        except ValueError as error:
+            raise InputError(f"--config.{path}={value}: needs {meaning(path)} ({error}).") from error
+        written[place] = f"{name}={literal}" if equals else literal
+    return written
 
 
 def _check_config_file(argv: list[str]) -> None:

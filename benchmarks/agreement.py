@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from s2l_jax.pipeline.stages.choosing import select_from_slice
 
 from s2l_jax import config as configs
 from s2l_jax import load_trajectories
 from s2l_jax.clustering import adjusted_rand_index
 from s2l_jax.pipeline import run_pipeline
-from s2l_jax.pipeline.stages.choosing import select_from_slice
 from s2l_jax.selection import Selection, SelectionInputs, jaccard, select
 from s2l_jax.trajectories.slices import rows_in_pool
 
@@ -58,7 +58,7 @@ def main() -> None:
         config.selection.runs.all = configs.run(method="full", train_target=False)
         config.selection.runs.s2l = configs.run(method="s2l", train_target=False)
         config.trajectories.update(trajectories)
-        config.proxy.keep = "params" if name == "full" else "none"
+        config.proxy.save_params = name == "full"
         run_pipeline(config, options.workdir / name, stages=stages)
         return config, load_trajectories(options.workdir / name / "trajectories.zarr")
 

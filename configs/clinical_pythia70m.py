@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.selection.budget_fraction = 0.5
 
     config.target.checkpoint = "EleutherAI/pythia-1b"
-    config.target.match = "steps"
+    config.target.match_by = "steps"
     for model in (config.proxy, config.target):
         model.train.epochs = 3.0
         model.train.batch_size = 128
@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
         model.train.dtype = "bfloat16"
 
     config.evaluation.path = "data/clinical/test.jsonl"
-    config.evaluation.metrics = "bleu,rouge"  # and bertscore, with bert-score installed
+    config.evaluation.metrics = ("bleu", "rouge")  # and "bertscore", with bert-score installed
     config.evaluation.max_new_tokens = 200
     config.evaluation.dtype = "bfloat16"
 

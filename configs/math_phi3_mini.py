@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.proxy.checkpoint = "EleutherAI/pythia-70m-deduped"
     config.selection.budget = 130_000
     config.target.checkpoint = "microsoft/Phi-3-mini-4k-instruct"
-    config.target.match = "epochs"
+    config.target.match_by = "epochs"
     config.target.train.remat = "full"
     config.evaluation.dtype = "bfloat16"
     config.mesh.data, config.mesh.fsdp = 1, -1

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.selection.budget = 50_000
 
     config.target.checkpoint = "EleutherAI/pythia-410m"
-    config.target.match = "steps"
+    config.target.match_by = "steps"
     for model in (config.proxy, config.target):
         model.train.epochs = 3.0
         model.train.batch_size = 128
@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     # The folder of the six files (docs/evaluation.md) evaluates as the paper does, in MAmmoTH's protocol:
     # --config.evaluation.path=FOLDER --config.evaluation.run_programs=True. "" trains without evaluating.
     config.evaluation.path = ""
-    config.evaluation.benchmarks = "gsm8k,math,numglue,svamp,mathematics,simuleq"
+    config.evaluation.benchmarks = ("gsm8k", "math", "numglue", "svamp", "mathematics", "simuleq")
     config.evaluation.mode = "hybrid"
     config.evaluation.max_new_tokens = 512
 

@@ -5,7 +5,7 @@
         --config.target.checkpoint=EleutherAI/pythia-410m
 
 For a subset that is a file of its own, give it as pool.path with
---config.selection.runs.subset.method=full and --config.target.match=epochs.
+--config.selection.runs.subset.method=full and --config.target.match_by=epochs.
 """
 
 from ml_collections import ConfigDict

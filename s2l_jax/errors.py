@@ -1,5 +1,8 @@
 """The exceptions whose messages are meant for the person at the keyboard."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Bad input or configuration: the message names what was wrong, the value met, and the fix.
@@ -13,3 +16,9 @@ class DivergedError(RuntimeError):
 
     `launch.py` prints it without a traceback and exits with status 3.
     """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` for a name that is not known, or `.` where none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."

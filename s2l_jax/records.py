@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -19,16 +20,17 @@ class Record:
     Args:
       folder: where the part's artifacts are.
       what: names it in errors, such as "selection/s2l".
-      settings: everything that decides what the part's results are.
+      settings: everything that decides what the part's results are, by dotted names (see
+        `config.fingerprint`); names within a value's own are joined to its.
 
     Raises:
       InputError: the folder holds a part that was made with other settings; shows the difference. A
         part that failed before it made anything may be tried again with other settings.
     """
 
-    def __init__(self, folder: epath.Path, what: str, settings: dict[str, Any]):
+    def __init__(self, folder: epath.Path, what: str, settings: Mapping[str, Any]):
         self.folder, self.what = folder, what
-        self._settings = json.loads(json.dumps(settings))
+        self._settings = json.loads(json.dumps(dict(_flattened(settings))))
         self._start = time.monotonic()
         self._stored: dict[str, Any] = {}
         # Looked at before the settings, which another process may be replacing.
@@ -80,23 +82,30 @@ def _is_hidden_or_record(file: epath.Path) -> bool:
     return file.name == _FILE or file.name.startswith(".")
 
 
-def _check_same(before: Any, now: Any, what: str, folder: epath.Path) -> None:
-    lines = [f"  {path}: {old!r} before, {new!r} now" for path, old, new in _differences(before, now, "")]
-    if lines:
-        named = "another name, " if "/" in what else ""
-        raise InputError(
-            f"{folder} was made with other settings:\n"
-            + "\n".join(lines)
-            + f"\nWhat is in a workdir keeps its meaning. Use {named}another --workdir, or start "
-            "from this one's results with --config.trajectories.path= or --config.selection.path=."
-        )
+def _check_same(before: dict[str, Any], now: dict[str, Any], what: str, folder: epath.Path) -> None:
+    if before == now:
+        return
+    lines = [
+        f"  {name}: {_shown(before, name)} before, {_shown(now, name)} now"
+        for name in sorted(before | now)
+        if _shown(before, name) != _shown(now, name)
+    ]
+    named = "another name, " if "/" in what else ""
+    raise InputError(
+        f"{folder} was made with other settings:\n"
+        + "\n".join(lines)
+        + f"\nWhat is in a workdir keeps its meaning. Use {named}another --workdir, or start "
+        "from this one's results with --config.trajectories.path= or --config.selection.path=."
+    )
 
 
-def _differences(before: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted(before | now):
-            inner = f"{path}.{key}" if path else key
-            found += _differences(before.get(key, "absent"), now.get(key, "absent"), inner)
-        return found
-    return [] if before == now else [(path, before, now)]
+def _shown(settings: dict[str, Any], name: str) -> str:
+    return repr(settings[name]) if name in settings else "absent"
+
+
+def _flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

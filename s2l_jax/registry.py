@@ -1,12 +1,11 @@
 """Things that are found by name, each entered by the file that has it; a user's own module may have more."""
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from s2l_jax.errors import InputError
+from s2l_jax.errors import InputError, nearest
 
 _Value = TypeVar("_Value")
 
@@ -86,9 +85,3 @@ class Registry(Mapping[str, _Value]):
         if not isinstance(value, self._type):
             raise InputError(f"{name!r} is no {self._kind}, it is a {type(value).__name__}.")
         return value
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` for a name that is not known, or `.` where none is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "."

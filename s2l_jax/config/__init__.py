@@ -1,20 +1,20 @@
-"""Every field of a run, its checks, and configs as files."""
+"""Every field of a run, its checks, what it decides, and configs as files."""
 
+from s2l_jax.config.configs import default, load
+from s2l_jax.config.fingerprint import deciding, deciding_run
+from s2l_jax.config.help import describe, meaning, nearest_field
 from s2l_jax.config.runs import resolved_run, run
-from s2l_jax.config.schema import (
-    SCHEMA,
-    default,
-    describe,
-    load,
-    meaning,
-    nearest_field,
-    validate,
-)
+from s2l_jax.config.schema import PROJECTIONS, SCHEMA, find_field
+from s2l_jax.config.validate import validate
 
 __all__ = [
+    "PROJECTIONS",
     "SCHEMA",
+    "deciding",
+    "deciding_run",
     "default",
     "describe",
+    "find_field",
     "load",
     "meaning",
     "nearest_field",

@@ -1,43 +1,139 @@
-"""What a field of a config is: a default, a meaning and a check; and the kinds of field there are."""
+"""What a field of a config is: a default, a meaning, a check, and what it decides; and the kinds of field."""
 
+import ast
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-Value = bool | int | float | str
+Value = bool | int | float | str | tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class When:
+    """A condition on another field, named from the group that the field is in.
+
+    It holds where the other one is (or with `negated`, is not) one of `values`; a list, where it has one.
+    """
+
+    name: str
+    values: tuple[Value, ...]
+    negated: bool = False
+
+    def holds(self, group: Mapping[str, Any]) -> bool:
+        """Whether it does, in a group of values."""
+        value: Any = group
+        for part in self.name.split("."):
+            value = value[part]
+        found = any(v in self.values for v in value) if isinstance(value, tuple) else value in self.values
+        return found != self.negated
+
+    def __str__(self) -> str:
+        values = " or ".join(map(repr, self.values))
+        return f"unless {self.name}={values}" if self.negated else f"with {self.name}={values}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One field: its default (which fixes its type), what it means, and what it may be."""
+    """One field of a config.
+
+    Attributes:
+      default: fixes its type; a tuple is a list, written with commas between on the command line.
+      doc: what it means, in words that can be read alone.
+      check: whether a value may be had; `allowed` says which may, in words.
+      choices: the words it is one of, or a list is made of.
+      unit: of a number.
+      items: the type of what is in a list.
+      decides: whether results depend on it. One that does not says only how, or how fast, they are made,
+        and may change from one sitting to the next.
+      adds: it names things that are made beside what is there; what is there stays.
+      by_content: a path, or what stands for rows: results depend on what it leads to, which the part
+        that reads it tells (see `fingerprint`), and not on how it is written.
+      when: conditions without all of which it is not looked at, and so decides nothing.
+    """
 
     default: Value
     doc: str
     check: Callable[[Any], bool] = lambda value: True
-    allowed: str = ""  # what `check` asks for, in words
+    allowed: str = ""
     choices: tuple[str, ...] = ()
+    unit: str = ""
+    items: type = str
+    decides: bool = True
+    adds: bool = False
+    by_content: bool = False
+    when: tuple[When, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """Its type in words."""
+        if isinstance(self.default, tuple):
+            return {int: "whole numbers", str: "texts"}[self.items] + " with commas between"
+        kinds = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+        return kinds[type(self.default)]
+
+    def is_active(self, group: Mapping[str, Any]) -> bool:
+        """Whether it is looked at, by the values of its group."""
+        return all(condition.holds(group) for condition in self.when)
+
+    def parse_list(self, text: str) -> tuple:
+        """The list that a command line has: `a,b`, or as Python writes one: "('a, b', 'c')".
+
+        Raises:
+          ValueError: whole numbers are needed, or it is no such literal.
+        """
+        text = text.strip()
+        if text[:1] in ("(", "[", "'", '"') and text[-1:] in (")", "]", "'", '"'):
+            try:
+                found = ast.literal_eval(text)
+            except SyntaxError as error:
+                raise ValueError(f"{text} is not a Python literal") from error
+            return tuple(found) if isinstance(found, tuple | list) else (found,)
+        return tuple(self.items(part.strip()) for part in text.split(",")) if text else ()
 
 
-def positive(default: Value, doc: str) -> Field:
+def when(name: str, *values: Value) -> When:
+    """Another field is one of some values."""
+    return When(name, values)
+
+
+def unless(name: str, *values: Value) -> When:
+    """Another field is none of some values."""
+    return When(name, values, negated=True)
+
+
+def positive(default: Value, doc: str, **more: Any) -> Field:
     """A number above 0."""
-    return Field(default, doc, lambda v: v > 0, "above 0")
+    return Field(default, doc, lambda v: v > 0, "above 0", **more)
 
 
-def natural(default: Value, doc: str) -> Field:
+def natural(default: Value, doc: str, **more: Any) -> Field:
     """A number of at least 0."""
-    return Field(default, doc, lambda v: v >= 0, "0 or above")
+    return Field(default, doc, lambda v: v >= 0, "0 or above", **more)
 
 
-def fraction(default: float, doc: str) -> Field:
+def fraction(default: float, doc: str, **more: Any) -> Field:
     """A number of at least 0 and below 1."""
-    return Field(default, doc, lambda v: 0 <= v < 1, "at least 0 and below 1")
+    return Field(default, doc, lambda v: 0 <= v < 1, "at least 0 and below 1", **more)
 
 
-def choice(default: str, choices: tuple[str, ...], doc: str) -> Field:
+def share(default: float, doc: str, **more: Any) -> Field:
+    """A number above 0 and at most 1."""
+    return Field(default, doc, lambda v: 0 < v <= 1, "above 0 and at most 1", **more)
+
+
+def choice(default: str, choices: tuple[str, ...], doc: str, **more: Any) -> Field:
     """One of a few words."""
-    return Field(default, doc, lambda v: v in choices, f"one of {', '.join(choices)}", choices)
+    return Field(default, doc, lambda v: v in choices, f"one of {', '.join(choices)}", choices, **more)
 
 
-def axis(default: int, doc: str) -> Field:
+def axis(default: int, doc: str, **more: Any) -> Field:
     """The size of a mesh axis."""
-    return Field(default, doc, lambda v: v > 0 or v == -1, "above 0, or -1 for what remains")
+    return Field(default, doc, lambda v: v > 0 or v == -1, "above 0, or -1 for what remains", **more)
+
+
+class Group(dict[str, Any]):
+    """Fields and further groups by name, and what they are about."""
+
+    def __init__(self, doc: str, /, **fields: Any):
+        super().__init__(fields)
+        self.doc = doc

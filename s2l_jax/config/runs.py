@@ -1,13 +1,12 @@
 """The fields of `selection.runs`: what every run has, and the options of its method."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
 from s2l_jax.config.fields import Field, Value, fraction, natural
+from s2l_jax.config.names import unknown
 from s2l_jax.errors import InputError
-from s2l_jax.registry import nearest
 
 if TYPE_CHECKING:
     from s2l_jax.config.options import Option
@@ -15,18 +14,18 @@ if TYPE_CHECKING:
 
 BUDGETS = ("budget", "budget_fraction", "budget_tokens")
 
-RUN_FIELDS: dict[str, Field] = {
+COMMON: dict[str, Field] = {
     "method": Field(
         "s2l", "name of a selection method (docs/selection.md), or module:function for one of your own"
     ),
     "budget": natural(0, "examples to select; 0: selection.budget"),
-    "budget_fraction": fraction(0.0, "budget as a share of the pool's rows, instead of `budget`"),
-    "budget_tokens": natural(0, "budget in tokens of prompt and response, instead of `budget`"),
+    "budget_fraction": fraction(0.0, "share of the pool's rows to select, in place of `budget`"),
+    "budget_tokens": natural(0, "tokens of prompt and response to select, in place of `budget`"),
     "prefix_of": Field(
         "", "another run, of the same method and settings and a larger budget, whose first rows are taken"
     ),
     "seed": Field(-1, "seed of clustering and sampling; -1: seed", lambda v: v >= -1, "-1 or above"),
-    "train_target": Field(True, "train and evaluate a target on this subset"),
+    "train_target": Field(True, "train and evaluate a target on this subset", decides=False, adds=True),
 }
 
 
@@ -38,11 +37,11 @@ def run(**fields: Value) -> ConfigDict:
     Raises:
       InputError: an unknown method or field.
     """
-    schema = run_schema(str(fields.get("method", RUN_FIELDS["method"].default)))
+    schema = run_schema(str(fields.get("method", COMMON["method"].default)))
     entry = ConfigDict({name: field.default for name, field in schema.items()})
     for name, value in fields.items():
         if name not in schema:
-            raise InputError(f"selection run: no field {name!r}{nearest(name, schema)}")
+            raise InputError(f"selection run: no field {name!r}{unknown(name, schema)}")
         entry[name] = value
     return entry
 
@@ -53,7 +52,7 @@ def run_schema(method: str) -> dict[str, Field]:
     Raises:
       InputError: no such method.
     """
-    return RUN_FIELDS | {name: option.field() for name, option in options(find_method(method)).items()}
+    return COMMON | {name: option.field() for name, option in options(find_method(method)).items()}
 
 
 def options(method: "Method") -> "dict[str, Option]":
@@ -68,37 +67,11 @@ def find_method(name: str) -> "Method":
     return METHODS.find(name)
 
 
-def check_method(entry: Mapping[str, Any], where: str) -> dict[str, Field]:
-    """The schema of an entry, whose method and options are found to fit.
-
-    An option of the method that the entry was made with may be left in it at its default, as the method can
-    be set on the command line.
-
-    Args:
-      entry: of `selection.runs`.
-      where: it is, such as "selection.runs.s2l.".
-
-    Raises:
-      InputError: an unknown method, or an option that it does not have.
-    """
+def run_fields() -> dict[str, Field]:
+    """The fields that selection runs have with some method that has been imported."""
     from s2l_jax.selection.method import METHODS
 
-    try:
-        schema = run_schema(entry["method"])
-    except InputError as error:
-        raise InputError(f"{where}method={entry['method']!r}: {error}") from error
-    for name in entry:
-        if name in schema:
-            continue
-        having = [other for other in METHODS.values() if name in options(other)]
-        if not having:
-            raise InputError(f"{where}{name}: no such field{nearest(name, schema)}")
-        if entry[name] not in [options(other)[name].field().default for other in having]:
-            raise InputError(
-                f"{where}{name}={entry[name]!r}: method {entry['method']!r} has no such option; it is one of "
-                f"{', '.join(sorted(other.name for other in having))}."
-            )
-    return schema
+    return {name: field for method in METHODS for name, field in run_schema(method).items()}
 
 
 def resolved_run(config: ConfigDict, name: str) -> dict[str, Any]:

@@ -1,377 +1,414 @@
-"""Every field of a run: default, type, unit, meaning and check; selection's are in `config_selection`."""
+"""Every field of a run, once: default, type, unit, meaning, check, and whether results depend on it."""
 
-import math
-import pathlib
-import runpy
-import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from s2l_jax.config.fields import Field
-from s2l_jax.config.fields import axis as _axis
-from s2l_jax.config.fields import choice as _choice
-from s2l_jax.config.fields import fraction as _fraction
-from s2l_jax.config.fields import natural as _natural
-from s2l_jax.config.fields import positive as _positive
-from s2l_jax.config.rules import PROJECTIONS, check_runs, check_together, nearest
-from s2l_jax.config.runs import RUN_FIELDS, check_method, run_schema
-from s2l_jax.config.selection import SELECTION
-from s2l_jax.errors import InputError
+from s2l_jax.config.fields import (
+    Field,
+    Group,
+    axis,
+    choice,
+    fraction,
+    natural,
+    positive,
+    share,
+    unless,
+    when,
+)
+from s2l_jax.config.runs import run_fields
+from s2l_jax.data.chat import CHAT
+from s2l_jax.data.prompts import TEMPLATES
+from s2l_jax.data.tokens import BOUNDARIES
 
 DTYPES = ("float32", "bfloat16")
+EXPORTS = ("jsonl", "parquet", "messages", "datasets")
+METRICS = ("accuracy", "bleu", "rouge", "bertscore")
+PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer; some have no gate
 
-_MODEL = {
-    "checkpoint": Field("", "directory in Hugging Face layout, or a hub id"),
-    "init": _choice("pretrained", ("pretrained", "random"), "start from the weights, or at random"),
-    "model_config": Field("", "config.json for init='random'; empty: the one in `checkpoint`"),
-    "tokenizer": Field("", "directory of the tokeniser; empty: that of `checkpoint`"),
-}
+_STEPS, _TOKENS, _ROWS, _EXAMPLES = "steps", "tokens", "rows", "examples"
 
-_TRAIN = {
-    "epochs": _positive(3.0, "passes over the rows trained on; not used when `steps` is set"),
-    "steps": _natural(0, "optimiser steps; 0: by `epochs`"),
-    "batch_size": _positive(128, "examples of an optimiser step"),
-    "accumulation": _positive(1, "microbatches that a step's examples are split into"),
-    "learning_rate": _positive(2e-5, "peak learning rate"),
-    "schedule": _choice("cosine", ("cosine", "linear", "constant"), "decay after the warm-up"),
-    "warmup_fraction": _fraction(0.03, "share of the steps with linear warm-up"),
-    "weight_decay": _natural(0.0, "AdamW's, on matrices and embeddings"),
-    "beta1": _fraction(0.9, "AdamW's"),
-    "beta2": _fraction(0.999, "AdamW's"),
-    "epsilon": _positive(1e-8, "AdamW's"),
-    "clip_norm": _natural(1.0, "global norm that gradients are clipped to; 0: no clipping"),
-    "loss": _choice(
-        "token", ("token", "example"), "mean over a step's response tokens, or over its examples"
-    ),
-    "pack": Field(True, "several examples to a row; the step's gradient is the same either way"),
-    "dtype": _choice("bfloat16", DTYPES, "of matrix products; parameters and sums are float32"),
-    "remat": _choice(
-        "none",
-        ("none", "dots", "full"),
-        "memory for time: keep all activations, only those of projections, or only each layer's input",
-    ),
-    "checkpoint_every": _positive(500, "steps between checkpoints"),
-    "keep_checkpoints": _positive(2, "newest checkpoints kept"),
-    "log_every": _positive(10, "steps between TensorBoard points"),
-}
 
-SCHEMA: dict[str, Any] = {
-    "name": Field("", "names the experiment in the report"),
-    "seed": _natural(0, "of initialisation, order, clustering and sampling"),
-    "pool": {
-        "path": Field(
-            "synthetic",
-            "file, glob, comma-separated files, hub dataset id, tfds:NAME, or 'synthetic'; "
-            "empty: none, for imported trajectories",
+def _projections(default: tuple[str, ...], doc: str, **more: Any) -> Field:
+    """A list of projections of a layer, or ("all",)."""
+    return Field(
+        default,
+        f"{doc}: {', '.join(PROJECTIONS)}; all: those that the model has",
+        lambda v: v == ("all",) or (bool(v) and set(v) <= set(PROJECTIONS)),
+        "projections of a layer, or all",
+        (*PROJECTIONS, "all"),
+        **more,
+    )
+
+
+def _model(doc: str, **more: Any) -> Group:
+    return Group(
+        doc,
+        checkpoint=Field("", "directory of the model in Hugging Face layout, or a hub id"),
+        init=choice("pretrained", ("pretrained", "random"), "start from the model's weights, or at random"),
+        model_config=Field("", "config.json of the model; empty: the one in its `checkpoint`"),
+        tokenizer=Field("", "directory of the tokeniser; empty: that of the model's `checkpoint`"),
+        train=Group(
+            f"{doc}: how it is trained",
+            epochs=positive(3.0, "passes over the rows that are trained on", when=(when("steps", 0),)),
+            steps=natural(0, "optimiser steps of the training; 0: by `epochs`", unit=_STEPS),
+            batch_size=positive(128, "examples of an optimiser step", unit=_EXAMPLES),
+            accumulation=positive(1, "microbatches that a step's examples are split into"),
+            learning_rate=positive(2e-5, "peak learning rate"),
+            schedule=choice(
+                "cosine", ("cosine", "linear", "constant"), "learning rate's decay after the warm-up"
+            ),
+            warmup_fraction=fraction(0.03, "share of the steps with linear warm-up"),
+            weight_decay=natural(0.0, "AdamW's weight decay, on matrices and embeddings"),
+            beta1=fraction(0.9, "AdamW's decay of the mean of gradients"),
+            beta2=fraction(0.999, "AdamW's decay of the mean of squared gradients"),
+            epsilon=positive(1e-8, "AdamW's epsilon, added to the root of the second moment"),
+            clip_norm=natural(1.0, "global norm that gradients are clipped to; 0: no clipping"),
+            loss=choice(
+                "token",
+                ("token", "example"),
+                "loss of a step: the mean over its response tokens, or over its examples",
+            ),
+            pack=Field(True, "pack several examples into a row; the step's gradient is the same either way"),
+            dtype=choice(
+                "bfloat16", DTYPES, "type of matrix products in training; parameters and sums are float32"
+            ),
+            remat=choice(
+                "none",
+                ("none", "dots", "full"),
+                "memory for time: keep all activations, only those of projections, or only each layer's "
+                "input",
+                decides=False,
+            ),
+            checkpoint_every=positive(500, "steps between checkpoints", unit=_STEPS, decides=False),
+            keep_checkpoints=positive(2, "newest checkpoints that are kept", decides=False),
+            log_every=positive(10, "steps between TensorBoard points", unit=_STEPS, decides=False),
         ),
-        "format": _choice(
+        **more,
+    )
+
+
+_SWEEPS = when("source", "sweep")
+_ADAPTS = unless("rank", 0)
+_DRAWS = unless("temperature", 0.0)
+
+SCHEMA: Group = Group(
+    "The experiment",
+    name=Field("", "name of the experiment in the report", decides=False),
+    seed=natural(0, "seed of initialisation, order, clustering and sampling"),
+    pool=Group(
+        "The pool: rows to choose from",
+        path=Field(
+            "synthetic",
+            "file, glob, comma-separated files, hub dataset id, tfds:NAME, or 'synthetic'; empty: none, for "
+            "imported trajectories",
+        ),
+        format=choice(
             "auto",
             ("auto", "jsonl", "json", "parquet", "hub", "tfds", "synthetic"),
-            "of `path`; auto looks at prefix, suffix and disk",
+            "format of pool.path; auto looks at prefix, suffix and disk",
         ),
-        "split": Field("train", "of a hub dataset or a TFDS name"),
-        "limit": _natural(0, "rows read; 0: all"),
-        "on_bad_row": _choice("error", ("error", "skip"), "stop at a bad row, or skip and count"),
-        "fields": {
-            "instruction": Field("instruction", "field that holds the instruction"),
-            "input": Field("input", "field that holds the input, where there is one"),
-            "output": Field("output", "field that holds the response"),
-            "messages": Field("messages", "field that holds a conversation, in rows that have one instead"),
-            "source": Field("source", "field that names the row's source, where there is one"),
-            "id": Field("", "field that holds a unique id; empty: ids are made from the content"),
-        },
-    },
-    "tokenize": {
-        "prompt": _choice(
+        split=Field("train", "split of a hub dataset or a TFDS name"),
+        limit=natural(0, "rows read of the pool; 0: all", unit=_ROWS),
+        on_bad_row=choice("error", ("error", "skip"), "stop at a bad row, or skip and count it"),
+        fields=Group(
+            "The pool: names of its rows' fields",
+            instruction=Field("instruction", "field that holds the instruction"),
+            input=Field("input", "field that holds the input, where there is one"),
+            output=Field("output", "field that holds the response"),
+            messages=Field("messages", "field that holds a conversation, in rows that have one instead"),
+            source=Field("source", "field that names the row's source, where there is one"),
+            id=Field("", "field that holds a unique id; empty: ids are made from the content"),
+        ),
+    ),
+    tokenize=Group(
+        "How rows become tokens",
+        prompt=choice(
             "alpaca",
-            ("alpaca", "plain", "radiology", "chat"),
+            (*TEMPLATES, CHAT),
             "prompt template; chat: the tokeniser's own, the only one for several turns",
         ),
-        "boundary": _choice(
+        boundary=choice(
             "separate",
-            ("separate", "official"),
+            BOUNDARIES,
             "tokenise prompt and response apart, or joined as the official code does",
         ),
-        "max_length": Field(512, "tokens kept of an example", lambda v: v >= 2, "2 or above"),
-    },
-    "mesh": {
-        "data": _axis(-1, "devices that rows are spread over; -1: what remains"),
-        "fsdp": _axis(1, "devices that rows and weights are spread over"),
-        "tensor": _axis(1, "devices that heads, MLP and vocabulary are spread over"),
-    },
-    "attention": _choice(
+        max_length=Field(512, "tokens kept of an example", lambda v: v >= 2, "2 or above", unit=_TOKENS),
+    ),
+    mesh=Group(
+        "Devices: data x fsdp x tensor of them",
+        data=axis(-1, "devices that rows are spread over; -1: what remains", decides=False),
+        fsdp=axis(1, "devices that rows and weights are spread over", decides=False),
+        tensor=axis(1, "devices that heads, MLP and vocabulary are spread over", decides=False),
+    ),
+    attention=choice(
         "auto",
         ("auto", "xla"),
-        "auto: cuDNN's or splash attention on a GPU or TPU where it is exact and works; xla: never",
+        "attention; auto: cuDNN's or splash on a GPU or TPU where it is exact and works; xla: neither",
+        decides=False,
     ),
-    "proxy": {
-        **_MODEL,
-        "train": _TRAIN,
-        "keep": _choice(
-            "none",
-            ("none", "params"),
-            "params: keep the parameters of each sweep, 4 bytes each, to sweep again without training",
+    proxy=_model(
+        "The proxy",
+        save_params=Field(
+            False, "keep the proxy's parameters at each sweep, 4 bytes each, to sweep again without training"
         ),
-    },
-    "trajectories": {
-        "path": Field("", "trajectories made elsewhere (.zarr, .npy, .npz); no proxy is trained"),
-        "source": _choice(
+    ),
+    trajectories=Group(
+        "Trajectories: the losses that rows are selected by",
+        path=Field(
+            "", "trajectories made elsewhere (.zarr, .npy, .npz); no proxy is trained", by_content=True
+        ),
+        source=choice(
             "sweep",
             ("sweep", "train"),
             "sweep: losses at the cadence; train: those of the training steps, one an epoch, at no cost",
         ),
-        "snapshots": Field(
-            "", "proxy/snapshots of another workdir, to sweep again with other rows or dtype; no training"
+        snapshots=Field(
+            "",
+            "proxy/snapshots of another workdir, to sweep again with other rows or dtype; no training",
+            by_content=True,
         ),
-        "cadence": _choice(
+        cadence=choice(
             "every",
             ("every", "even", "log", "list"),
             "when to sweep: each `every` steps; `num_checkpoints` times, evenly or denser early; at `steps`",
+            when=(_SWEEPS,),
         ),
-        "every": _positive(500, "cadence='every': proxy steps between loss sweeps"),
-        "num_checkpoints": _positive(12, "cadence='even' or 'log': sweeps, the last step's among them"),
-        "steps": Field("", "cadence='list': proxy steps with commas between, such as 10,50,200"),
-        "step_zero": Field(False, "also sweep before the first step"),
-        "stop_when_stable": _natural(
+        every=positive(
+            500, "proxy steps between sweeps", unit=_STEPS, when=(_SWEEPS, when("cadence", "every"))
+        ),
+        num_checkpoints=positive(
+            12, "sweeps of a run, the last step's among them", when=(_SWEEPS, when("cadence", "even", "log"))
+        ),
+        steps=Field(
+            (),
+            "proxy steps to sweep after, such as 10,50,200",
+            lambda v: all(step >= 0 for step in v),
+            "0 or above each",
+            unit=_STEPS,
+            items=int,
+            when=(_SWEEPS, when("cadence", "list")),
+        ),
+        step_zero=Field(False, "sweep before the first step, too", when=(_SWEEPS,)),
+        stop_when_stable=natural(
             0,
             "end the proxy's training after as many sweeps in a row that hardly changed the clusters; 0: no",
+            when=(_SWEEPS,),
         ),
-        "stable_above": Field(
+        stable_above=Field(
             0.95,
             "adjusted Rand index with the clusters before that counts as hardly changed",
             lambda v: 0 < v < 1,
             "above 0 and below 1",
+            when=(_SWEEPS, unless("stop_when_stable", 0)),
         ),
-        "slice_count": _natural(0, "rows whose losses are tracked, drawn source by source; 0: all"),
-        "slice_fraction": Field(
-            1.0, "the same as a share of the pool's rows", lambda v: 0 < v <= 1, "above 0 and at most 1"
+        slice_count=natural(
+            0,
+            "rows whose losses are tracked, drawn source by source; 0: all",
+            unit=_ROWS,
+            by_content=True,
         ),
-        "slice_ids": Field("", "the same from a file of row ids (.npy, or text with one on each line)"),
-        "dtype": _choice("float32", DTYPES, "of matrix products in sweeps"),
-        "batch_tokens": _natural(0, "tokens a device sweeps at a time; 0: 1024 on CPUs, 16384 elsewhere"),
-        "pinned_mb": _positive(4096, "MB of device memory the packed pool may keep; above, streamed"),
-    },
-    "clustering": {
-        "num_clusters": _positive(100, "K; of each source under stratify_by='source'"),
-        "compare": Field("", "numbers of clusters to compare in the report, with commas between: 25,50,100"),
-    },
-    "selection": SELECTION,
-    "target": {
-        **_MODEL,
-        "train": _TRAIN,
-        "match": _choice(
+        slice_fraction=share(
+            1.0, "share of the pool's rows whose losses are tracked, drawn source by source", by_content=True
+        ),
+        slice_ids=Field(
+            "",
+            "file with the ids of the rows whose losses are tracked (.npy, or text with one on each line)",
+            by_content=True,
+        ),
+        dtype=choice("float32", DTYPES, "type of matrix products in sweeps", when=(_SWEEPS,)),
+        batch_tokens=natural(
+            0,
+            "tokens a device sweeps at a time; 0: 1024 on CPUs, 16384 elsewhere",
+            unit=_TOKENS,
+            decides=False,
+        ),
+        pinned_mb=positive(
+            4096,
+            "device memory that the packed pool may keep; above, it is streamed",
+            unit="MB",
+            decides=False,
+        ),
+    ),
+    clustering=Group(
+        "Clusters of trajectories",
+        num_clusters=positive(100, "number of clusters K; of each source under stratify_by='source'"),
+        compare=Field(
+            (),
+            "numbers of clusters to compare in the report, such as 25,50,100",
+            lambda v: all(count >= 2 for count in v) and len(set(v)) == len(v),
+            "different whole numbers from 2 up",
+            items=int,
+            decides=False,
+            adds=True,
+        ),
+    ),
+    selection=Group(
+        "Selection: of all runs together",
+        path=Field("", "a subset made elsewhere (.npy of pool rows), for method='given'", by_content=True),
+        budget=positive(
+            50_000, "examples to select; above the pool's size: all, and said so", unit=_EXAMPLES
+        ),
+        budget_fraction=fraction(0.0, "share of the pool's rows to select; 0: by selection.budget"),
+        budget_tokens=natural(
+            0, "tokens of prompt and response to select; 0: by selection.budget", unit=_TOKENS
+        ),
+        stratify_by=choice(
+            "source",
+            ("source", "none"),
+            "split the budget over sources first (official code), or not (paper)",
+        ),
+        min_cluster_size=natural(
+            2, "clusters of at most as many examples come last, under stratify_by='source'", unit=_EXAMPLES
+        ),
+        exports=Field(
+            ("jsonl",),
+            "formats that the chosen rows are written in",
+            lambda v: set(v) <= set(EXPORTS),
+            f"of {', '.join(EXPORTS)}",
+            EXPORTS,
+            decides=False,
+            adds=True,
+        ),
+        queries=Field(
+            "",
+            "file with a few rows of the task that the subset is for, in the pool's schema (rds, less)",
+            by_content=True,
+        ),
+        query_limit=natural(0, "rows read of selection.queries; 0: all", unit=_ROWS),
+        states=Group(
+            "Selection: hidden states, for methods that go by them",
+            model=choice("target", ("target", "proxy"), "model whose hidden states methods go by, untuned"),
+            dtype=choice("float32", DTYPES, "type of matrix products for hidden states"),
+            batch_tokens=positive(
+                16384, "tokens a device makes states of at a time", unit=_TOKENS, decides=False
+            ),
+        ),
+        gradients=Group(
+            "Selection: gradients in adapters of the target, for method='less'",
+            rank=positive(128, "rank of the adapters that gradients are taken in"),
+            alpha=positive(512.0, "alpha of the adapters: they are scaled by alpha / rank"),
+            projections=_projections(("query", "key", "value", "out"), "projections that have adapters"),
+            warmup_fraction=share(0.05, "share of the pool that the adapters are first trained on"),
+            epochs=positive(
+                4, "epochs of the warm-up; each ends with a checkpoint that gradients are taken at"
+            ),
+            learning_rate=positive(
+                2e-5, "peak learning rate of the warm-up, which is otherwise as target.train says"
+            ),
+            batch_size=positive(32, "examples of an optimiser step of the warm-up", unit=_EXAMPLES),
+            dims=natural(8192, "numbers that a gradient is projected to; 0: no projection"),
+            dtype=choice("float32", DTYPES, "type of matrix products for gradients"),
+            batch_tokens=positive(
+                2048, "tokens a device takes gradients of at a time", unit=_TOKENS, decides=False
+            ),
+        ),
+        table_losses=Field(
+            True, "write every row's losses into clusters.parquet, 4 bytes each", decides=False
+        ),
+    ),
+    target=_model(
+        "The target",
+        match_by=choice(
             "steps",
             ("steps", "epochs"),
-            "each subset gets the steps the full pool would, or the same number of epochs",
+            "each subset is trained on for as many steps as the full pool would be, or as many epochs",
+            when=(when("train.steps", 0),),
         ),
-        "lora": {
-            "rank": _natural(0, "of adapters beside frozen weights (LoRA); 0: all weights are trained"),
-            "alpha": _positive(16.0, "adapters are scaled by alpha / rank"),
-            "dropout": _fraction(0.0, "of the adapters' input while training"),
-            "projections": Field("all", f"comma-separated: {', '.join(PROJECTIONS)}; all: those there are"),
-            "export": _choice(
+        lora=Group(
+            "The target: adapters beside frozen weights (LoRA)",
+            rank=natural(0, "rank of the target's adapters; 0: none, all weights are trained"),
+            alpha=positive(
+                16.0, "alpha of the target's adapters: they are scaled by alpha / rank", when=(_ADAPTS,)
+            ),
+            dropout=fraction(0.0, "dropout of the adapters' input while training", when=(_ADAPTS,)),
+            projections=_projections(("all",), "projections that have adapters", when=(_ADAPTS,)),
+            export=choice(
                 "merged",
                 ("merged", "adapter"),
                 "merged: a whole model in target/<name>/hf; adapter: for PEFT, in target/<name>/adapter",
+                when=(_ADAPTS,),
             ),
-        },
-        "use_weights": Field(False, "weight examples by |C_k| / R_k; needs train.loss='example'"),
-        "export_dtype": _choice("float32", DTYPES, "of the weights in target/<name>/hf"),
-    },
-    "evaluation": {
-        "path": Field(
-            "",
-            "held-out file in the pool's schema, or 'synthetic'; with `benchmarks`, the folder or file of "
-            "their rows, or 'hub'; empty: no evaluation",
         ),
-        "benchmarks": Field(
+        use_weights=Field(False, "weight examples by |C_k| / R_k; needs target.train.loss='example'"),
+        export_dtype=choice("float32", DTYPES, "type of the weights in target/<name>/hf"),
+    ),
+    evaluation=Group(
+        "Evaluation of the untuned target and every tuned one",
+        path=Field(
             "",
-            "comma-separated: gsm8k, math, numglue, svamp, mathematics, simuleq, pool; NAME=PATH for one "
-            "that is not at `path`; empty: the rows of `path` as they are",
+            "held-out file in the pool's schema, or 'synthetic'; with evaluation.benchmarks, the folder or "
+            "file of their rows, or 'hub'; empty: no evaluation",
+            by_content=True,
         ),
-        "limit": _natural(0, "rows evaluated of each benchmark, drawn at random; 0: all"),
-        "mode": _choice(
+        benchmarks=Field(
+            (),
+            "benchmarks: gsm8k, math, numglue, svamp, mathematics, simuleq, pool; NAME=PATH for one that is "
+            "not at evaluation.path; empty: the rows of evaluation.path as they are",
+            all,
+            "names, none of them empty",
+            decides=False,
+            adds=True,
+        ),
+        limit=natural(0, "rows evaluated of each benchmark, drawn at random; 0: all", unit=_ROWS),
+        mode=choice(
             "text",
             ("text", "program", "hybrid"),
             "ask for a worked answer; for a program, which is run; or for a program and, where that fails, "
             "a worked answer",
         ),
-        "run_programs": Field(
+        run_programs=Field(
             False, "run responses that are programs, in a sandbox; what it holds back is in docs/security.md"
         ),
-        "shots": _natural(0, "solved examples before each question"),
-        "shots_path": Field(
+        shots=natural(0, "solved examples before each question", unit=_EXAMPLES),
+        shots_path=Field(
             "",
-            "where examples are drawn from: a training file or folder like `path`, a file in the pool's "
-            "schema, or 'hub'; empty: a few written for each benchmark",
+            "where examples are drawn from: a training file or folder like evaluation.path, a file in the "
+            "pool's schema, or 'hub'; empty: a few written for each benchmark",
+            by_content=True,
+            when=(unless("shots", 0),),
         ),
-        "answer_type": _choice(
+        answer_type=choice(
             "any",
             ("any", "number", "math", "choice", "yesno", "exact"),
             "how answers to rows in the pool's schema are compared; exact: as text, after the last ####",
         ),
-        "metrics": Field(
-            "accuracy",
-            "comma-separated: accuracy; for summaries bleu, rouge and bertscore (docs/clinical.md)",
+        metrics=Field(
+            ("accuracy",),
+            "metrics of answers: accuracy; for summaries bleu, rouge and bertscore (docs/clinical.md)",
+            lambda v: bool(v) and set(v) <= set(METRICS),
+            f"of {', '.join(METRICS)}, at least one",
+            METRICS,
         ),
-        "bertscore_model": Field(
-            "", "of metric bertscore: a hub id or a directory; empty: bert-score's default"
+        bertscore_model=Field(
+            "",
+            "model of metric bertscore: a hub id or a directory; empty: bert-score's default",
+            when=(when("metrics", "bertscore"),),
         ),
-        "max_new_tokens": _positive(256, "longest answer"),
-        "batch_size": _positive(64, "prompts answered together"),
-        "dtype": _choice("float32", DTYPES, "of matrix products"),
-        "temperature": _natural(0.0, "of answers drawn at random; 0: the likeliest token (greedy)"),
-        "top_k": _natural(0, "draw among the k likeliest tokens; 0: all"),
-        "top_p": Field(
-            1.0,
-            "draw among the likeliest tokens that together reach this probability",
-            lambda v: 0 < v <= 1,
-            "above 0 and at most 1",
+        max_new_tokens=positive(256, "tokens of the longest answer", unit=_TOKENS),
+        batch_size=positive(64, "prompts answered together", decides=False),
+        dtype=choice("float32", DTYPES, "type of matrix products in evaluation"),
+        temperature=natural(0.0, "temperature of answers drawn at random; 0: the likeliest token (greedy)"),
+        top_k=natural(0, "draw among the k likeliest tokens; 0: all", unit=_TOKENS, when=(_DRAWS,)),
+        top_p=share(
+            1.0, "draw among the likeliest tokens that together reach this probability", when=(_DRAWS,)
         ),
-        "stop": Field("", r"texts that end an answer, with | between; \n is a line break"),
-    },
-}
+        stop=Field((), "texts that end an answer", all, "texts, none of them empty"),
+    ),
+)
 
 
-def default() -> ConfigDict:
-    """A config with every field at its default and no selection runs; configs/*.py change it."""
-    config = ConfigDict(_defaults(SCHEMA))
-    config.selection.runs = ConfigDict()
-    return config
-
-
-def load(name: str) -> ConfigDict:
-    """The config of a file beside this package: configs/<name>.py.
-
-    Raises:
-      InputError: no such file; lists those there are.
-    """
-    folder = pathlib.Path(__file__).parents[2] / "configs"
-    if not (folder / f"{name}.py").exists():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.py")))
-        raise InputError(f"no config {name!r} in {folder}; there are: {known}.")
-    return runpy.run_path(str(folder / f"{name}.py"))["get_config"]()
-
-
-def validate(config: ConfigDict) -> None:
-    """Check names, types and values of every field, and that they agree with each other.
-
-    What depends on the pool's size or the devices is checked when those are known.
-
-    Raises:
-      InputError: names the first bad field, its value and what it may be.
-    """
-    values = config.to_dict()
-    runs = values["selection"].pop("runs", {}) if isinstance(values.get("selection"), dict) else {}
-    _check_fields(values, SCHEMA, "")
-    if not isinstance(runs, dict):
-        raise InputError(f"selection.runs={runs!r}: needs a group of runs by name.")
-    for name, entry in runs.items():
-        if not name or set(name) - set(_NAME_CHARACTERS):
-            raise InputError(f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'.")
-        where = f"selection.runs.{name}."
-        if not isinstance(entry, dict):
-            raise InputError(f"{where.rstrip('.')}: {entry!r} is not a group of fields.")
-        if type(method := entry.get("method", "")) is not str:
-            raise InputError(f"{where}method={method!r}: needs text.")
-        schema = check_method({"method": ""} | entry, where)
-        options = {field: schema[field].default for field in schema if field not in RUN_FIELDS}
-        _check_fields({f: v for f, v in (options | entry).items() if f in schema}, schema, where)
-    check_together(values)
-    check_runs(values["selection"], runs)
-
-
-def describe() -> str:
-    """All fields with defaults and meanings, for `--help`."""
-    from s2l_jax.selection.method import METHODS
-
-    lines = []
-    for path, field in _walk(SCHEMA):
-        lines.append(_describe_field(path, field))
-    lines.append("\nEach entry selection.runs.<name> has:")
-    lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in RUN_FIELDS.items()]
-    for method in METHODS:
-        schema = run_schema(method)
-        if own := [name for name in schema if name not in RUN_FIELDS]:
-            lines.append(f"\nand with method {method!r}:")
-            lines += [_describe_field(f"selection.runs.<name>.{name}", schema[name]) for name in own]
-    return "\n".join(lines)
-
-
-def nearest_field(path: str) -> str | None:
-    """`; did you mean ...?` (or `.`) for a dotted path that is no field; None for one that is."""
-    known = [known for known, _ in _walk(SCHEMA)]
-    parts = path.split(".")
-    if parts[:2] == ["selection", "runs"]:
-        if len(parts) != 4:
-            return f"; a run's fields are selection.runs.<name>.{', .'.join(_run_fields())}."
-        return None if parts[3] in _run_fields() else nearest(parts[3], _run_fields())
-    if path in known:
-        return None
-    inner = [name for name in known if name.startswith(f"{path}.")]
-    return f"; it is a group, with {inner[0]!r} in it." if inner else nearest(path, known)
-
-
-def _run_fields() -> dict[str, Field]:
-    """The fields that selection runs have with some method of ours."""
-    from s2l_jax.selection.method import METHODS
-
-    return {name: field for method in METHODS for name, field in run_schema(method).items()}
-
-
-def meaning(path: str) -> str:
-    """What a field may be and what it means, for a dotted path that is a field."""
-    parts = path.split(".")
-    field = _run_fields()[parts[3]] if parts[:2] == ["selection", "runs"] else dict(_walk(SCHEMA))[path]
-    return f"{_article(type(field.default).__name__)}: {field.doc}"
-
-
-_NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+"
-
-
-def _defaults(schema: dict[str, Any]) -> dict[str, Any]:
-    return {k: _defaults(f) if isinstance(f, dict) else f.default for k, f in schema.items()}
-
-
-def _walk(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Field]]:
+def walk(schema: Group = SCHEMA, prefix: str = "") -> Iterator[tuple[str, Field]]:
+    """Every field by its dotted name; those of selection.runs are in `config.runs`."""
     for name, field in schema.items():
-        if isinstance(field, dict):
-            yield from _walk(field, f"{prefix}{name}.")
+        if isinstance(field, Group):
+            yield from walk(field, f"{prefix}{name}.")
         else:
             yield prefix + name, field
 
 
-def _describe_field(path: str, field: Field) -> str:
-    limits = f" ({field.allowed})" if field.allowed else ""
-    text = f"{field.doc}{limits}"
-    head = f"  {path} = {field.default!r}"
-    return f"{head}\n{textwrap.indent(textwrap.fill(text, 84), '      ')}"
-
-
-def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:
-    if not isinstance(values, dict):
-        raise InputError(f"{prefix.rstrip('.')}: {values!r} is not a group of fields.")
-    for name in values:
-        if name not in schema:
-            raise InputError(f"{prefix}{name}: no such field{nearest(name, schema)}")
-    for name, field in schema.items():
-        path = prefix + name
-        if name not in values:
-            raise InputError(f"{path}: missing; start the config from s2l_jax.config.default().")
-        value = values[name]
-        if isinstance(field, dict):
-            _check_fields(value, field, f"{path}.")
-            continue
-        kind = type(field.default)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind or (kind is float and not math.isfinite(value)):
-            raise InputError(f"{path}={value!r}: needs {_article(kind.__name__)}.")
-        if not field.check(value):
-            raise InputError(f"{path}={value!r}: must be {field.allowed}.")
-
-
-def _article(kind: str) -> str:
-    return {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}[kind]
+def find_field(path: str) -> Field | None:
+    """The field of a dotted name, one of a selection run among them; None where there is none."""
+    parts = path.split(".")
+    if parts[:2] == ["selection", "runs"]:
+        return run_fields().get(parts[3]) if len(parts) == 4 else None
+    return dict(walk()).get(path)

@@ -6,12 +6,11 @@ from typing import Any
 
 from etils import epath
 
-from s2l_jax.config.rules import nearest
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.pool_fields import BadRow, field_text
 from s2l_jax.data.pool_files import RawRow, quoted, shortened
 from s2l_jax.data.pool_sources import find_sources
-from s2l_jax.errors import InputError
+from s2l_jax.errors import InputError, nearest
 
 HUB = "hub"  # stands for a benchmark's own datasets instead of a path
 _ENDINGS = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz")

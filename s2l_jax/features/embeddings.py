@@ -10,6 +10,7 @@ from etils import epath
 from jaxtyping import Float32, Int64
 from ml_collections import ConfigDict
 
+from s2l_jax.config.fingerprint import deciding
 from s2l_jax.errors import InputError
 from s2l_jax.features.arrays import function
 from s2l_jax.features.feature import FEATURES
@@ -46,10 +47,8 @@ class Embeddings(HiddenStates):
 
     def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """Of the hidden states, and what the target's training follows from."""
-        from s2l_jax.training.run import what_decides
-
         found = super().fingerprint(context, options)
-        return found | ({"target": what_decides(context.run.config.target)} if options["rounds"] > 1 else {})
+        return found | (deciding(context.run.config, "target") if options["rounds"] > 1 else {})
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
         """Rounds are of use to their selection alone."""

@@ -41,7 +41,7 @@ class GivenRows(Feature):
 
     def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """The file's content."""
-        return {"content": data_identity(context.run.config.selection.path)}
+        return {"selection.path": data_identity(context.run.config.selection.path)}
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         """Read the file.

@@ -9,6 +9,7 @@ from etils import epath
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from s2l_jax.config.fingerprint import deciding
 from s2l_jax.console import Progress
 from s2l_jax.errors import DivergedError
 from s2l_jax.features.arrays import names, numbers
@@ -97,10 +98,7 @@ class QueryGradients(Feature):
 
 def gradient_settings(run: Run, pool: PreparedPool) -> dict[str, Any]:
     """What decides the gradients."""
-    decisive = {name: run.config.target[name] for name in ("checkpoint", "init", "model_config")}
-    asked = run.config.selection.gradients.to_dict()
-    asked.pop("batch_tokens")
-    return {"target": decisive, "pool": pool.fingerprint, "seed": run.config.seed} | asked
+    return deciding(run.config, "gradients", {"pool.fingerprint": pool.fingerprint})
 
 
 def pool_gradients(run: Run, pool: PreparedPool) -> Float[np.ndarray, "n c p"]:

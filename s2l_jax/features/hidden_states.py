@@ -11,6 +11,7 @@ from etils import epath
 from jaxtyping import Float32
 from ml_collections import ConfigDict
 
+from s2l_jax.config.fingerprint import deciding
 from s2l_jax.console import Progress
 from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.features.arrays import numbers
@@ -32,10 +33,10 @@ class StateSettings:
     """Which vectors.
 
     Attributes:
-      pooling: of hidden states over an example's tokens: "mean" over all tokens of prompt and response,
+      pooling: how hidden states become one vector an example: "mean" over all tokens of prompt and response,
         "last" of them, or "weighted", the mean with weights that grow with the position (RDS+; Muennighoff,
         arXiv 2202.08904).
-      layer: after how many layers hidden states are taken, followed by the model's final norm; -1: all.
+      layer: layers after which hidden states are taken, followed by the model's final norm; -1: all.
     """
 
     pooling: Literal["mean", "last", "weighted"] = "mean"
@@ -136,15 +137,8 @@ class QueryStates(Feature):
 
 def state_settings(run: Run, pool: PreparedPool, settings: StateSettings) -> dict[str, Any]:
     """What decides the vectors."""
-    model = run.config[run.config.selection.states.model]
-    decisive: dict[str, Any] = {name: model[name] for name in ("checkpoint", "init", "model_config")}
-    if model.init == "random":
-        decisive["seed"] = run.config.seed
-    return {
-        "model": decisive,
-        "pool": pool.fingerprint,
-        "dtype": run.config.selection.states.dtype,
-    } | dataclasses.asdict(settings)
+    of_states = {f"hidden_states.{name}": value for name, value in dataclasses.asdict(settings).items()}
+    return deciding(run.config, "hidden_states", of_states | {"pool.fingerprint": pool.fingerprint})
 
 
 def pool_states(run: Run, pool: PreparedPool, settings: StateSettings) -> Float32[np.ndarray, "n d"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from s2l_jax.config.fingerprint import deciding
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.data.prompts import render
@@ -35,7 +36,7 @@ def query_rows(run: Run) -> list[PoolRow]:
 def queries_fingerprint(run: Run) -> dict[str, Any]:
     """What decides which rows there are."""
     asked = run.config.selection
-    return {"content": data_identity(asked.queries), "limit": asked.query_limit}
+    return deciding(run.config, "queries", {"selection.queries": data_identity(asked.queries)})
 
 
 def tokenized_queries(run: Run, model: Model, rows: list[PoolRow]) -> TokenizedList:

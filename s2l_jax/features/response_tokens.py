@@ -27,7 +27,7 @@ class ResponseTokens(Feature):
 
     def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """The rows as tokens."""
-        return {} if context.pool is None else {"pool": context.pool.fingerprint}
+        return {} if context.pool is None else {"pool.token_counts": context.pool.fingerprint}
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         """From the tokenised pool; nothing for one without tokens."""

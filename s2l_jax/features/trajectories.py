@@ -22,7 +22,7 @@ class TrajectoryFeature(Feature):
 
     def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """The losses themselves, however they came about."""
-        return {} if context.trajectories is None else {"sha256": context.trajectories.digest}
+        return {} if context.trajectories is None else {"trajectories.sha256": context.trajectories.digest}
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         """Those that the run has."""

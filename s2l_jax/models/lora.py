@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Int32, UInt32
 
-from s2l_jax.config.rules import PROJECTIONS
+from s2l_jax.config import PROJECTIONS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt64
 
-from s2l_jax.errors import InputError
+from s2l_jax.errors import InputError, nearest
 from s2l_jax.features.arrays import ArrayOf, counts, identities, names
 from s2l_jax.features.feature import FEATURES
-from s2l_jax.registry import nearest
 
 # What is known of any pool; the rest is what features give.
 _OF_POOLS: dict[str, ArrayOf] = {"ids": identities(), "sources": names(), "num_tokens": counts()}

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Int64
 
-from s2l_jax.errors import InputError
-from s2l_jax.registry import nearest
+from s2l_jax.errors import InputError, nearest
 from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.method import METHODS, Method

@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from s2l_jax import artifacts
-from s2l_jax.config.rules import PROJECTIONS
+from s2l_jax.config import PROJECTIONS
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf, weights
 from s2l_jax.models.architecture import DecoderConfig
@@ -81,7 +81,7 @@ def _lora(run: Run, config: DecoderConfig) -> Lora | None:
     if not settings.rank:
         return None
     known = available(config.gated_mlp)
-    asked = known if settings.projections == "all" else settings.projections.replace(" ", "").split(",")
+    asked = known if settings.projections == ("all",) else settings.projections
     if lacking := [name for name in asked if name not in known]:
         raise InputError(
             f"target.lora.projections: a {config.family} model has no {', '.join(lacking)}; it has "

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -20,9 +19,6 @@ from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups
 from s2l_jax.training.loop import TrainSettings
 from s2l_jax.training.optimizer import OptimizerSettings
-
-# Fields that decide how fast or how safely, not what comes out.
-_HOW = {"checkpoint_every", "keep_checkpoints", "log_every", "remat"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,17 +39,6 @@ def train_settings(run: Run, train: ConfigDict) -> TrainSettings:
         attention=run.config.attention,
         **{name: train[name] for name in names},
     )
-
-
-def what_decides(model: ConfigDict) -> dict[str, Any]:
-    """The fields of a `proxy` or `target` group that its result depends on."""
-    settings = model.to_dict()
-    settings["train"] = {k: v for k, v in settings["train"].items() if k not in _HOW}
-    if settings.get("keep") == "none":
-        del settings["keep"]
-    if "lora" in settings and not settings["lora"]["rank"]:
-        del settings["lora"]  # off: what else it says decides nothing
-    return settings
 
 
 def num_steps(train: ConfigDict, num_examples: int) -> int:

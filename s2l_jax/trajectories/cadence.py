@@ -1,7 +1,6 @@
 """When the proxy's losses are swept: the finished training steps, from the cadence that was asked for."""
 
 import dataclasses
-from typing import Any
 
 from s2l_jax.errors import InputError
 
@@ -13,15 +12,8 @@ class Cadence:
     cadence: str = "every"  # a key of `_SPREAD`
     every: int = 500  # steps, for "every"
     num_checkpoints: int = 12  # for "even" and "log"
-    steps: str = ""  # such as "10,50,200", for "list"
+    steps: tuple[int, ...] = ()  # such as (10, 50, 200), for "list"
     step_zero: bool = False  # also before the first step
-
-    @property
-    def decisive(self) -> dict[str, Any]:
-        """The fields that the steps follow from; the others are not looked at."""
-        used = {"every": ["every"], "list": ["cadence", "steps"]}
-        names = used.get(self.cadence, ["cadence", "num_checkpoints"])
-        return {name: getattr(self, name) for name in (*names, "step_zero")}
 
 
 def sweep_steps(cadence: Cadence, num_steps: int) -> list[int]:
@@ -36,26 +28,10 @@ def sweep_steps(cadence: Cadence, num_steps: int) -> list[int]:
       num_steps: optimiser steps of the proxy's run.
 
     Raises:
-      InputError: a cadence longer than the run, more checkpoints than steps, steps beyond the run,
-        or a list that is not one.
+      InputError: a cadence longer than the run, more checkpoints than steps, or steps beyond the run.
     """
     steps = _SPREAD[cadence.cadence](cadence, num_steps)
     return sorted({0, *steps} if cadence.step_zero else {*steps})
-
-
-def listed_steps(text: str) -> list[int]:
-    """The numbers of a list such as "10,50,200", as they are written.
-
-    Raises:
-      InputError: empty, or something in it that is not a whole number of at least 0.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if bad := [part for part in parts if not (part.isascii() and part.isdigit())]:
-        raise InputError(
-            f"trajectories.steps={text!r}: {bad[0]!r} is not a step; write whole numbers with commas "
-            "between, such as '10,50,200'."
-        )
-    return [int(part) for part in parts]
 
 
 def _every(cadence: Cadence, num_steps: int) -> list[int]:
@@ -86,14 +62,12 @@ def _log(cadence: Cadence, num_steps: int) -> list[int]:
 
 
 def _list(cadence: Cadence, num_steps: int) -> list[int]:
-    steps = listed_steps(cadence.steps)
-    if max(steps) > num_steps:
-        beyond = ", ".join(str(step) for step in sorted(set(steps)) if step > num_steps)
+    if beyond := sorted(step for step in {*cadence.steps} if step > num_steps):
         raise InputError(
             f"trajectories.steps={cadence.steps!r}: the proxy's run has {num_steps} steps, so there is no "
-            f"sweep after {beyond}. Leave it out, or train the proxy longer."
+            f"sweep after {', '.join(map(str, beyond))}. Leave it out, or train the proxy longer."
         )
-    return steps
+    return list(cadence.steps)
 
 
 def _fitting_count(cadence: Cadence, num_steps: int) -> int:

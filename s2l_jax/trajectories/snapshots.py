@@ -66,7 +66,7 @@ def find_snapshots(path: epath.PathLike) -> dict[int, epath.Path]:
     if not found:
         raise InputError(
             f"trajectories.snapshots: no snapshot in {path}. It is to be the folder proxy/snapshots of a "
-            "workdir whose proxy was trained with proxy.keep='params'."
+            "workdir whose proxy was trained with proxy.save_params=True."
         )
     return dict(sorted(found.items()))
 

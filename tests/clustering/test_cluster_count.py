@@ -81,15 +81,15 @@ def test_a_run_compares_what_its_config_lists(tmp_path):
     np.save(tmp_path / "losses.npy", rows)
     config = load("select_only")
     config.trajectories.path = str(tmp_path / "losses.npy")
-    config.clustering.compare = "3,6"
+    config.clustering.compare = (3, 6)
     config.clustering.num_clusters, config.selection.budget = 6, 30
     results = run_pipeline(config, tmp_path / "run", stages=["selection", "report"])
     expected = [dataclasses.asdict(c) for c in compare_cluster_counts(rows, [3, 6], seed=config.seed)]
     assert results["cluster_counts"] == expected
     assert "Other numbers of clusters" in (tmp_path / "run" / "report" / "index.html").read_text()
-    config.clustering.compare = "12,6"
+    config.clustering.compare = (12, 6)
     again = run_pipeline(config, tmp_path / "run", stages=["selection"])["cluster_counts"]
     assert [found["num_clusters"] for found in again] == [3, 6, 12]
-    config.clustering.compare = "12,x"
-    with pytest.raises(InputError, match=r"clustering\.compare='12,x'"):
+    config.clustering.compare = (12, 1)
+    with pytest.raises(InputError, match=r"clustering\.compare=\(12, 1\)"):
         run_pipeline(config, tmp_path / "run", stages=["selection"])

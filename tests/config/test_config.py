@@ -5,6 +5,7 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
+from s2l_jax.clustering import DISTANCES
 from s2l_jax.config import (
     SCHEMA,
     default,
@@ -15,12 +16,15 @@ from s2l_jax.config import (
     run,
     validate,
 )
-from s2l_jax.config.runs import RUN_FIELDS, run_schema
-from s2l_jax.config.selection import EXPORTS
+from s2l_jax.config.runs import COMMON, run_schema
+from s2l_jax.config.schema import DTYPES, EXPORTS, METRICS, walk
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.errors import InputError
+from s2l_jax.evaluation import metrics
+from s2l_jax.evaluation.grading import ANSWER_TYPES
+from s2l_jax.models import weights
 from s2l_jax.selection.export import FILES
 from s2l_jax.selection.method import METHODS
 from tests.support.paths import REPOSITORY
@@ -28,15 +32,7 @@ from tests.support.paths import REPOSITORY
 CONFIGS = REPOSITORY / "configs"
 
 
-def fields_of(schema, prefix=""):
-    for name, field in schema.items():
-        if isinstance(field, dict):
-            yield from fields_of(field, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
-
-
-FIELDS = list(fields_of(SCHEMA))
+FIELDS = list(walk())
 NEEDS_ANOTHER_FIELD = {
     ("proxy.init", "random"),
     ("target.init", "random"),
@@ -47,7 +43,7 @@ OF_RUNS = [
     (f"selection.runs.{method}.{name}", field)
     for method in METHODS
     for name, field in run_schema(method).items()
-    if name != "method" and (name not in RUN_FIELDS or method == "random")
+    if name != "method" and (name not in COMMON or method == "random")
 ]
 
 
@@ -71,6 +67,9 @@ def bad_values(field):
     kind = type(field.default)
     if kind is bool:
         return [1, "True", None]
+    if kind is tuple:
+        other = "1" if field.items is int else 1
+        return ["a", None, (other,), *([("no such choice",)] if field.choices else [])]
     if kind is str:
         return [1, None, *(["no such choice", ""] if field.choices else [])]
     out = [-2, 0, 1, 1.5, float("inf")]
@@ -93,7 +92,7 @@ class TestFields:
                 validate(with_value(path, value))
             shown = float(value) if type(value) is int and type(field.default) is float else value
             assert str(error.value).startswith(f"{path}={shown!r}: ")
-        for choice in field.choices:
+        for choice in () if isinstance(field.default, tuple) else field.choices:
             if (path, choice) not in NEEDS_ANOTHER_FIELD:
                 validate(with_value(path, choice))
 
@@ -104,6 +103,13 @@ class TestFields:
         shown = re.sub(r"\.runs\.\w+", ".runs.<name>", path)
         assert f"  {shown} = {field.default!r}\n" in describe()
         assert nearest_field(path) is None
+
+    @pytest.mark.parametrize(("path", "field"), FIELDS + OF_RUNS, ids=lambda p: str(p)[:60])
+    def test_is_described_in_a_line_that_can_be_read_alone(self, path, field):
+        first, *rest = field.doc.replace(":", "").split()
+        assert rest
+        leaning = {"of", "of it", "it", "that", "this", "those", "they", "them", "the", "same", "also", "in"}
+        assert first.lower() not in leaning
 
     @pytest.mark.parametrize(
         ("path", "value", "message"),
@@ -127,6 +133,7 @@ class TestFields:
             ("selection.runs.a.method", "os:path", "'os:path' is no selection method, it is a module"),
             ("selection.runs.a.method", 3, "needs text"),
             ("selection.runs.a.distance", "manhattan", "must be one of euclidean, cosine, correlation"),
+            ("evaluation.stop", "END", "needs texts with commas between"),
             ("selection.runs.a.seed", -2, "must be -1 or above"),
         ],
     )
@@ -141,7 +148,31 @@ class TestFields:
     def test_values_it_may_have(self, path, value):
         validate(with_value(path, value))
 
+    @pytest.mark.parametrize(
+        ("path", "value", "message"),
+        [
+            ("trajectories.steps", (3, "x"), "needs whole numbers with commas between"),
+            ("trajectories.steps", (3, True), "needs whole numbers with commas between"),
+            ("trajectories.steps", (-1,), "must be 0 or above each"),
+            ("clustering.compare", (5, 5), "must be different whole numbers from 2 up"),
+            ("clustering.compare", (1,), "must be different whole numbers from 2 up"),
+            ("selection.exports", ("jsonl", "parket"), "no export 'parket'; did you mean 'parquet'"),
+            ("selection.gradients.projections", ("query", "kye"), "no projection 'kye'; did you mean 'key'"),
+            ("selection.gradients.projections", ("all", "key"), "must be projections of a layer, or all"),
+            ("evaluation.metrics", (), "must be of accuracy, bleu, rouge, bertscore, at least one"),
+            ("evaluation.stop", ("END", ""), "must be texts, none of them empty"),
+        ],
+    )
+    def test_lists(self, path, value, message):
+        with pytest.raises(InputError) as error:
+            validate(with_value(path, value))
+        assert str(error.value).startswith(f"{path}={value!r}: {message}")
+
     def test_choices_are_those_that_the_code_has(self):
+        assert set(DTYPES) < set(weights.DTYPES)
+        assert {*METRICS} == {"accuracy", "bertscore", *metrics._METRICS}
+        assert {*SCHEMA["evaluation"]["answer_type"].choices} == {*ANSWER_TYPES, "exact"}
+        assert set(run_schema("s2l")["distance"].choices) == set(DISTANCES)
         assert set(SCHEMA["tokenize"]["boundary"].choices) == set(BOUNDARIES)
         assert set(SCHEMA["tokenize"]["prompt"].choices) == {*TEMPLATES, CHAT}
 
@@ -155,6 +186,11 @@ class TestNames:
             ("proxy.train.bach_size", "batch_size"),
             ("trajectory", "trajectories"),
             ("selection.runs.a.bugdet", "budget"),
+            ("target.match", "match_by"),
+            ("proxy.keep", "save_params"),
+            ("selection.runs.a.within", "prefix_of"),
+            ("selection.runs.a.first", "num_checkpoints"),
+            ("selection.runs.a.cluster_whole", "cluster_small_sources"),
         ],
     )
     def test_a_misspelt_field_gets_the_nearest(self, path, near):
@@ -208,12 +244,17 @@ class TestNames:
             run(method="random", every=2)
         with pytest.raises(InputError, match="unknown selection method: 'randon'; did you mean 'random'"):
             run(method="randon")
+        with pytest.raises(InputError, match="no field 'within'; did you mean 'prefix_of'"):
+            run(within="s2l")
 
     @pytest.mark.parametrize(
         ("path", "hint"),
         [
             ("proxy.train.bach_size", "; did you mean 'proxy.train.batch_size'?"),
             ("selection.runs.s2l.bugdet", "; did you mean 'budget'?"),
+            ("proxy.keep", "; did you mean 'proxy.save_params'?"),
+            ("target.match", "; did you mean 'target.match_by'?"),
+            ("selection.runs.s2l.first", "; did you mean 'num_checkpoints'?"),
             ("proxy", "; it is a group, with 'proxy.checkpoint' in it."),
             ("selection", "; it is a group, with 'selection.path' in it."),
             ("selection.runs.s2l", "; a run's fields are selection.runs.<name>.method, .budget"),
@@ -246,7 +287,7 @@ class TestTogether:
                 {"proxy.train.steps": 40, "trajectories.every": 41},
                 r"trajectories\.every=41 is longer than the proxy's run of 40 steps",
             ),
-            ({"trajectories.cadence": "list"}, r"trajectories\.steps='' and trajectories\.cadence='list'"),
+            ({"trajectories.cadence": "list"}, r"trajectories\.steps=\(\) and trajectories\.cadence='list'"),
             (
                 {"trajectories.slice_count": 10, "trajectories.slice_fraction": 0.5},
                 r"trajectories\.slice_count=10 and trajectories\.slice_fraction=0\.5: .* set one of them",
@@ -260,14 +301,14 @@ class TestTogether:
                 r"trajectories\.path and trajectories\.snapshots: set the one to start from",
             ),
             (
-                {"trajectories.source": "train", "proxy.keep": "params"},
-                r"proxy\.keep is for sweeps, and with trajectories\.source='train' there are none",
+                {"trajectories.source": "train", "proxy.save_params": True},
+                r"proxy\.save_params is for sweeps, and with trajectories\.source='train' there are none",
             ),
             (
                 {"trajectories.source": "train", "trajectories.snapshots": "folder"},
                 r"trajectories\.snapshots is for sweeps",
             ),
-            ({"trajectories.steps": "3,4"}, r"steps are listed with cadence='list', and only with it"),
+            ({"trajectories.steps": (3, 4)}, r"steps are listed with cadence='list', and only with it"),
         ],
     )
     def test_fields_that_disagree(self, changes, message):
@@ -369,7 +410,7 @@ class TestRuns:
         [
             ({"budget": 3, "budget_tokens": 9}, "a.budget=3 and selection.runs.a.budget_tokens=9: these are"),
             ({"prefix_of": "al"}, "prefix_of='al': no such run; did you mean 'all'"),
-            ({"prefix_of": "a"}, "prefix_of='a': name a run that is not a prefix of another itself"),
+            ({"prefix_of": "a"}, "prefix_of='a': name a run that is no prefix of another itself"),
             ({"prefix_of": "all", "seed": 3}, "all of that one's settings, and seed differ"),
         ],
     )
@@ -382,9 +423,9 @@ class TestRuns:
 
     def test_exports(self):
         config = default()
-        config.selection.exports = "jsonl, parquet,messages"
+        config.selection.exports = ("jsonl", "parquet", "messages")
         validate(config)
-        config.selection.exports = "jsonl,parket"
+        config.selection.exports = ("jsonl", "parket")
         with pytest.raises(InputError, match="no export 'parket'; did you mean 'parquet'"):
             validate(config)
         assert set(EXPORTS) == set(FILES)
@@ -429,6 +470,7 @@ def test_the_schema_is_imported_without_jax():
     import subprocess
     import sys
 
-    program = "import sys, s2l_jax.config; assert not {'jax', 'flax'} & set(sys.modules)"
+    heavy = {"jax", "flax", "transformers", "torch", "tensorflow", "sympy", "pyarrow"}
+    program = f"import sys, s2l_jax.config; assert not {heavy} & set(sys.modules)"
     folder = REPOSITORY
     assert subprocess.run([sys.executable, "-c", program], cwd=folder).returncode == 0

@@ -1,5 +1,6 @@
 """The command line: a fault is said in a line, with status 2, and nothing finished is lost."""
 
+import ast
 import errno
 import json
 import os
@@ -75,6 +76,18 @@ class TestFlags:
             (["--config", "no.py", "--config.seed=1"], "--config=no.py: no such file"),
             ([], "--config is missing: name an experiment"),
             ([QUICKSTART, "pool"], "unexpected arguments ['pool']"),
+            (
+                [QUICKSTART, "--config.trajectories.steps=10,x"],
+                "--config.trajectories.steps=10,x: needs whole numbers with commas between: proxy steps",
+            ),
+            (
+                [QUICKSTART, "--config.selection.exports=jsonl,parket"],
+                "selection.exports=('jsonl', 'parket'): no export 'parket'; did you mean 'parquet'?",
+            ),
+            (
+                [QUICKSTART, "--config.proxy.keep=params"],
+                "--config.proxy.keep: no such field; did you mean 'proxy.save_params'?",
+            ),
             ([QUICKSTART, "--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean"),
         ],
     )
@@ -102,6 +115,42 @@ class TestFlags:
     def test_config_files_with_faults(self, tmp_path, text, message):
         (tmp_path / "mine.py").write_text(text)
         assert message in refused(f"--config={tmp_path / 'mine.py'}")
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        ("field", "text", "value"),
+        [
+            ("selection.exports", "jsonl,parquet", ("jsonl", "parquet")),
+            ("selection.exports", " jsonl , parquet ", ("jsonl", "parquet")),
+            ("selection.exports", "['parquet']", ("parquet",)),
+            ("selection.exports", "", ()),
+            ("trajectories.steps", "10,50,200", (10, 50, 200)),
+            ("trajectories.steps", "(10, 50)", (10, 50)),
+            ("trajectories.steps", "10", (10,)),
+            (
+                "evaluation.benchmarks",
+                "gsm8k=tfds:gsm8k,pool=a b.jsonl",
+                ("gsm8k=tfds:gsm8k", "pool=a b.jsonl"),
+            ),
+            ("evaluation.stop", "42,END", ("42", "END")),
+            ("evaluation.stop", r"('\n', 'a, b')", ("\n", "a, b")),
+            ("evaluation.stop", r"'\n\n'", ("\n\n",)),
+        ],
+    )
+    @pytest.mark.parametrize("apart", [False, True])
+    def test_as_they_are_written(self, field, text, value, apart):
+        flag = f"--config.{field}"
+        given = launch._with_lists(["launch.py", *([flag, text] if apart else [f"{flag}={text}"]), "--x=a,b"])
+        assert given[-1] == "--x=a,b"
+        assert ast.literal_eval(given[2] if apart else given[1].partition("=")[2]) == value
+
+    def test_reach_the_config(self, tmp_path):
+        """`--config.name` is refused last, after the lists have been taken."""
+        file = tmp_path / "mine.py"
+        file.write_text("from s2l_jax.config import default as get_config\n")
+        given = ["--config.evaluation.stop=a,b", "--config.clustering.compare=5,5"]
+        assert "clustering.compare=(5, 5): must be different" in refused(f"--config={file}", *given)
 
 
 class TestStages:

@@ -274,7 +274,7 @@ def test_the_command_has_help():
 def test_the_config_is_valid():
     config = load("clinical_pythia70m")
     validate(config)
-    assert config.evaluation.metrics == "bleu,rouge"
+    assert config.evaluation.metrics == ("bleu", "rouge")
 
 
 RESPONSES = ["No acute process.", "Stable small left effusion", "The cat sat", ""] * 8

@@ -28,7 +28,7 @@ from s2l_jax.report.benchmark_table import benchmark_table, part_table
 from s2l_jax.report.page import render_report
 from s2l_jax.training.run import Run
 
-SIX = "gsm8k,math,numglue,svamp,mathematics,simuleq"
+SIX = ("gsm8k", "math", "numglue", "svamp", "mathematics", "simuleq")
 FILES = {
     "gsm8k.jsonl": [
         {"question": f"What is {n} + {n}?", "answer": f"{2 * n}\n#### {2 * n}"} for n in range(5)
@@ -96,7 +96,7 @@ def asked(monkeypatch, tiny_checkpoint):
 def make_run(workdir, folder, **options):
     config = default()
     config.tokenize.prompt = "plain"
-    config.evaluation.update(path=str(folder), benchmarks="gsm8k", **options)
+    config.evaluation.update(path=str(folder), benchmarks=("gsm8k",), **options)
     validate(config)
     return Run(config, epath.Path(workdir), None)
 
@@ -125,7 +125,7 @@ def test_text_answers_are_graded_and_counted(asked, folder, tmp_path):
     made = make_run(tmp_path, folder)
     made.config.evaluation.benchmarks = SIX
     results = evaluate(made)
-    assert list(results["benchmarks"]) == SIX.split(",")
+    assert tuple(results["benchmarks"]) == SIX
     accuracies = {name: found["accuracy"] for name, found in results["benchmarks"].items()}
     assert accuracies == {
         "gsm8k": 0.4,
@@ -146,7 +146,7 @@ def test_text_answers_are_graded_and_counted(asked, folder, tmp_path):
     assert {name: found["num_examples"] for name, found in levels.items()} == {"Level 1": 1, "Level 2": 2}
     assert [levels[name]["accuracy"] for name in sorted(levels)] == [1, 0]
     assert set(results["benchmarks"]["numglue"]["types"]) == {"Type_3", "Type_4"}
-    assert set(results["sources"]) == set(SIX.split(","))
+    assert set(results["sources"]) == set(SIX)
     found = predictions(made)
     assert [p.correct for p in found] == [True, True, False, False, False]
     assert (found[2].answer, found[2].expected, found[2].response) == ("5", "4", "The answer is 5.")
@@ -219,7 +219,7 @@ def test_what_was_answered_before_a_kill_is_not_asked_again(asked, folder, tmp_p
 def test_another_benchmark_is_added_and_other_settings_are_refused(asked, folder, tmp_path):
     made = make_run(tmp_path, folder)
     evaluate(made)
-    made.config.evaluation.benchmarks = "gsm8k,svamp"
+    made.config.evaluation.benchmarks = ("gsm8k", "svamp")
     assert set(evaluate(made)["benchmarks"]) == {"gsm8k", "svamp"}
     assert [len(call) for call in asked.calls] == [5, 1]
     made.config.evaluation.max_new_tokens = 7
@@ -237,18 +237,18 @@ def test_rows_in_the_pools_schema_and_the_embedded_set(asked, tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked.answers = {"Six": "6.0", "Is it": "Yes, it is.", "x?": "0.5"}
     made = make_run(tmp_path / "pool", tmp_path)
-    made.config.evaluation.update(benchmarks="", path=str(file))
+    made.config.evaluation.update(benchmarks=(), path=str(file))
     results = evaluate(made)
     assert results["overall"]["accuracy"] == 1
     assert results["averages"] == {}
     assert {name: found["num_examples"] for name, found in results["sources"].items()} == {"a": 1, "b": 2}
     assert list(results["benchmarks"]["pool"]["levels"]) == ["hard"]
     exact = make_run(tmp_path / "exact", tmp_path, answer_type="exact")
-    exact.config.evaluation.update(benchmarks="", path=str(file))
+    exact.config.evaluation.update(benchmarks=(), path=str(file))
     assert evaluate(exact)["overall"]["accuracy"] == 0
     embedded = make_run(tmp_path / "embedded", tmp_path, limit=3)
-    embedded.config.evaluation.update(benchmarks="gsm8k", path="synthetic")
-    embedded.config.evaluation.benchmarks = ""
+    embedded.config.evaluation.update(benchmarks=("gsm8k",), path="synthetic")
+    embedded.config.evaluation.benchmarks = ()
     assert evaluate(embedded)["benchmarks"]["synthetic"]["num_examples"] == 3
 
 
@@ -257,8 +257,8 @@ def test_summaries_get_metrics_instead_of_verdicts(asked, tmp_path):
     rows = [{"instruction": f"Finding {n}", "output": f"No acute finding in region {n}."} for n in range(6)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked.answers = {f"Finding {n}": f"No finding in region {n}." for n in range(4)}
-    made = make_run(tmp_path / "run", tmp_path, metrics="bleu,rouge")
-    made.config.evaluation.update(benchmarks="", path=str(file))
+    made = make_run(tmp_path / "run", tmp_path, metrics=("bleu", "rouge"))
+    made.config.evaluation.update(benchmarks=(), path=str(file))
     results = evaluate(made)
     assert "accuracy" not in results["overall"]
     metrics = results["overall"]["metrics"]
@@ -277,19 +277,19 @@ def test_summaries_get_metrics_instead_of_verdicts(asked, tmp_path):
 def test_names_and_paths(folder, tmp_path):
     made = make_run(tmp_path, folder)
     settings = made.config.evaluation
-    settings.benchmarks = f"gsm8k, pool={tmp_path}/held.jsonl,synthetic"
+    settings.benchmarks = ("gsm8k", f"pool={tmp_path}/held.jsonl", "synthetic")
     assert [(each.which.name, each.path) for each in wanted(made)] == [
         ("gsm8k", str(folder)), ("pool", f"{tmp_path}/held.jsonl"), ("synthetic", "synthetic")
     ]  # fmt: skip
     settings.path = ""
     with pytest.raises(InputError, match="gsm8k has no path, while others have"):
         wanted(made)
-    settings.benchmarks = "gsm8k,math"
+    settings.benchmarks = ("gsm8k", "math")
     assert wanted(made) == []
-    settings.update(path=str(folder), benchmarks="svamp,svamp")
+    settings.update(path=str(folder), benchmarks=("svamp", "svamp"))
     with pytest.raises(InputError, match="svamp is named twice"):
         wanted(made)
-    settings.benchmarks = "svmap"
+    settings.benchmarks = ("svmap",)
     with pytest.raises(InputError, match="did you mean 'svamp'"):
         wanted(made)
 
@@ -298,9 +298,9 @@ def test_names_and_paths(folder, tmp_path):
     ("options", "message"),
     [
         ({"mode": "hybrid"}, r"mode='hybrid' runs the programs .*run_programs=True"),
-        ({"metrics": "blue"}, r"no metric 'blue'; did you mean 'bleu'"),
+        ({"metrics": ("blue",)}, r"no metric 'blue'; did you mean 'bleu'"),
         ({"shots_path": "train.jsonl"}, r"shots_path='train\.jsonl': say how many"),
-        ({"mode": "program", "run_programs": True, "metrics": "rouge"}, r"programs give answers"),
+        ({"mode": "program", "run_programs": True, "metrics": ("rouge",)}, r"programs give answers"),
         ({"answer_type": "words"}, r"answer_type='words': must be one of any"),
     ],
 )
@@ -445,7 +445,7 @@ def pipeline_config(checkpoint, folder, limit):
 def check_pipeline(results, workdir, rows):
     assert set(results["evaluations"]) == {"untuned", "random"}
     for name, found in results["evaluations"].items():
-        assert set(found["benchmarks"]) == set(SIX.split(","))
+        assert set(found["benchmarks"]) == set(SIX)
         assert set(found["averages"]) == {"in_domain", "out_of_domain"}
         for benchmark, scores in found["benchmarks"].items():
             assert scores["num_examples"] == rows[benchmark]
@@ -483,4 +483,4 @@ def test_a_pipeline_run_on_made_up_files(long_context, folder, tmp_path):
 @pytest.mark.usefixtures("quick_compilation", "one_device")
 def test_a_pipeline_run_on_the_published_files(long_context, data_dir, tmp_path):
     results = run_pipeline(pipeline_config(long_context, data_dir / "eval", limit=4), tmp_path)
-    check_pipeline(results, tmp_path, dict.fromkeys(SIX.split(","), 4))
+    check_pipeline(results, tmp_path, dict.fromkeys(SIX, 4))

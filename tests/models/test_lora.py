@@ -381,8 +381,8 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            ({"projections": "query,valu"}, "no projection 'valu'; did you mean 'value'"),
-            ({"projections": ""}, "no projection ''"),
+            ({"projections": ("query", "valu")}, "no projection 'valu'; did you mean 'value'"),
+            ({"projections": ()}, r"projections=\(\): must be projections of a layer, or all"),
             ({"rank": -1}, r"target.lora.rank=-1: must be 0 or above"),
             ({"alpha": 0.0}, "target.lora.alpha=0.0: must be above 0"),
             ({"dropout": 1.0}, "target.lora.dropout=1.0: must be at least 0 and below 1"),
@@ -533,7 +533,7 @@ class TestStages:
         workdir, config, _ = finished_pipeline
         for fields, message in (
             ({"alpha": 8.0}, "target.lora.alpha: 16.0 before, 8.0 now"),
-            ({"projections": "gate"}, "a gpt_neox model has no gate; it has query, key"),
+            ({"projections": ("gate",)}, "a gpt_neox model has no gate; it has query, key"),
         ):
             other = config.copy_and_resolve_references()
             other.target.lora.update(fields)

@@ -39,6 +39,12 @@ class TestRecord:
         Record(folder, "target/s2l", SETTINGS | {"names": ("a", "b")}).finish({})
         assert Record(folder, "target/s2l", SETTINGS).done
 
+    def test_settings_go_by_their_dotted_names(self, folder):
+        Record(folder, "target/s2l", SETTINGS).finish({})
+        flat = {"seed": 0, "train.steps": 10, "train.learning_rate": 1e-3, "names": ["a", "b"]}
+        assert Record(folder, "target/s2l", flat).done
+        assert artifacts.read_json(folder / "stage.json")["settings"] == flat
+
     def test_an_unfinished_part_goes_on(self, folder):
         Record(folder, "target/s2l", SETTINGS)
         (folder / "checkpoints").mkdir()
@@ -56,8 +62,9 @@ class TestRecord:
                 changed(steps=20, learning_rate=1e-4),
                 ["train.learning_rate: 0.001 before, 0.0001 now", "train.steps: 10 before, 20 now"],
             ),
-            (changed(new=1), ["train.new: 'absent' before, 1 now"]),
-            ({"seed": 0, "names": ["a", "b"]}, ["train: {'steps': 10, "]),
+            (changed(new=1), ["train.new: absent before, 1 now"]),
+            (changed(new="absent"), ["train.new: absent before, 'absent' now"]),
+            ({"seed": 0, "names": ["a", "b"]}, ["train.steps: 10 before, absent now"]),
             (SETTINGS | {"names": ["b", "a"]}, ["names: ['a', 'b'] before, ['b', 'a'] now"]),
             (SETTINGS | {"seed": "0"}, ["seed: 0 before, '0' now"]),
         ],

@@ -186,7 +186,7 @@ class Stop(Exception):
 def config():
     made = small_config("gs://bucket/base")
     made.pool.path = "gs://bucket/pool/*.jsonl"
-    made.proxy.keep = "params"
+    made.proxy.save_params = True
     made.evaluation.limit = 2
     made.selection.budget = 30
     for model in (made.proxy, made.target):
@@ -304,7 +304,7 @@ def test_snapshots_on_the_store_are_swept_again(runs, folder, one_device_mesh, m
 def test_training_losses_on_the_store_survive_a_stop(runs, folder, one_device_mesh, monkeypatch):
     monkeypatch.setattr(pipeline, "make_mesh", lambda *_: one_device_mesh)
     free = config()
-    free.proxy.keep, free.trajectories.source, free.proxy.train.steps = "none", "train", 16
+    free.proxy.save_params, free.trajectories.source, free.proxy.train.steps = False, "train", 16
     save = Checkpoints.save
 
     def save_and_stop(checkpoints, step, state):

@@ -38,7 +38,7 @@ def done(config_of, tmp_path_factory):
     runs["inner_tokens"] = {"method": "least_confidence", "budget_tokens": 500, "prefix_of": "tokens"}
     runs["scaled"] = {"method": "s2l", "log_losses": True, "standardise": True, "num_checkpoints": 2}
     config = config_of(**runs)
-    config.selection.exports = "jsonl,messages"
+    config.selection.exports = ("jsonl", "messages")
     folder = tmp_path_factory.mktemp("methods")
     np.save(folder / "losses.npy", np.random.default_rng(0).gamma(2, 1, (240, 3)).astype(np.float32))
     config.trajectories.path = str(folder / "losses.npy")
@@ -88,19 +88,19 @@ def test_budgets(done):
     assert (scaled.options["log_losses"], scaled.options["standardise"]) == (True, True)
 
 
-def test_records_hold_what_decides_a_subset_and_nothing_of_other_methods(done):
+def test_records_hold_the_options_of_the_method_and_no_other(done):
     _, workdir, _ = done
     stored = {
         name: json.loads((workdir / "selection" / name / "stage.json").read_text())["settings"]
         for name in ("s2l", "scaled", "random")
     }
-    every = {"method", "budget", "budget_fraction", "budget_tokens", "prefix_of", "seed", "pool_ids_sha256"}
-    assert (
-        set(stored["s2l"]) == set(stored["scaled"]) == every | set(METHODS["s2l"].options) | {"trajectories"}
-    )
-    assert set(stored["random"]) == every | {"stratify_by"}
-    assert (stored["s2l"]["num_clusters"], stored["s2l"]["min_cluster_size"]) == (3, 2)
-    assert (stored["s2l"]["num_checkpoints"], stored["scaled"]["num_checkpoints"]) == (0, 2)
+    common = {"method", "budget", "budget_fraction", "budget_tokens", "prefix_of", "seed"}
+    for name in stored:
+        own = common | set(METHODS["random" if name == "random" else "s2l"].options)
+        made_from = {"pool.ids_sha256"} | ({"trajectories.sha256"} if name != "random" else set())
+        assert set(stored[name]) == {f"selection.runs.{name}.{field}" for field in own} | made_from
+    assert stored["scaled"]["selection.runs.scaled.log_losses"] is True
+    assert stored["s2l"]["selection.runs.s2l.num_clusters"] == 3
 
 
 def test_exports_are_added_to_what_is_there(done):
@@ -108,7 +108,7 @@ def test_exports_are_added_to_what_is_there(done):
     folder = workdir / "selection" / "s2l"
     assert not (folder / "subset.parquet").exists()
     stamp = (folder / "subset.jsonl").stat().st_mtime_ns
-    config.selection.exports = "parquet,messages"
+    config.selection.exports = ("parquet", "messages")
     run_pipeline(config, workdir)
     pq = pytest.importorskip("pyarrow.parquet")
     table = pq.read_table(folder / "subset.parquet")

@@ -30,7 +30,7 @@ def config_of(name, checkpoint, folder):
         return config
     config.trajectories.slice_count = 25
     if name == "swept":
-        config.proxy.keep = "params"
+        config.proxy.save_params = True
         config.trajectories.stop_when_stable = 1  # not after the first sweep, but one process believes so
     else:
         config.trajectories.snapshots = f"{folder}/swept/proxy/snapshots"

@@ -28,7 +28,7 @@ def config_of(tiny_checkpoint):
         del config.selection.runs["random"]
         config.selection.runs.s2l = run(method="s2l", train_target=False)
         if not snapshots:
-            config.proxy.keep = "params"
+            config.proxy.save_params = True
         return config
 
     return make
@@ -163,12 +163,12 @@ class TestRefusals:
 
     def test_to_keep_what_was_not_kept(self, config_of, kept):
         config = config_of()
-        config.proxy.keep = "none"
-        with pytest.raises(InputError, match="keep: 'params' before, 'absent' now"):
+        config.proxy.save_params = False
+        with pytest.raises(InputError, match="save_params: True before, False now"):
             run_pipeline(config, kept)
 
     def test_no_snapshots(self, config_of, kept, tmp_path):
-        with pytest.raises(InputError, match=r"no snapshot in .*proxy\.keep='params'"):
+        with pytest.raises(InputError, match=r"no snapshot in .*proxy\.save_params=True"):
             run_pipeline(config_of(kept / "pool"), tmp_path)
         with pytest.raises(InputError, match=r"trajectories\.snapshots='.*' does not exist"):
             run_pipeline(config_of(kept / "nowhere"), tmp_path)

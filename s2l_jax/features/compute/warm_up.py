@@ -44,8 +44,7 @@ def adapted_target(run: Run) -> Model:
     asked = run.config.selection.gradients
     model = open_model(run, "target")
     known = available(model.config.gated_mlp)
-    wanted = known if asked.projections == "all" else asked.projections.replace(" ", "").split(",")
-    names = tuple(name for name in known if name in wanted)
+    names = tuple(name for name in known if asked.projections == ("all",) or name in asked.projections)
     return dataclasses.replace(model, lora=Lora(asked.rank, asked.alpha, names))
 
 

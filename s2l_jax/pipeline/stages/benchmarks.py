@@ -45,7 +45,7 @@ def wanted(run: Run) -> list[Wanted]:
         if not config.path:
             return []
         return [_wanted(run, SYNTHETIC if config.path == SYNTHETIC else POOL, config.path)]
-    parts = [part.strip().partition("=")[::2] for part in config.benchmarks.split(",")]
+    parts = [part.partition("=")[::2] for part in config.benchmarks]
     named = [(name, path or (SYNTHETIC if name == SYNTHETIC else config.path)) for name, path in parts]
     found = [_wanted(run, name, path) for name, path in named]
     for name, path in named:
@@ -125,7 +125,7 @@ def check_benchmarks(run: Run) -> None:
     each = wanted(run)
     if not each:
         return
-    check_metrics(metrics_of(run.config.evaluation))
+    check_metrics(run.config.evaluation.metrics)
     model = open_model(run, "target")
     for one in each:
         problems = problems_of(run, one)
@@ -137,11 +137,6 @@ def check_benchmarks(run: Run) -> None:
 def forms(config: ConfigDict) -> tuple[bool, ...]:
     """Whether a program is asked for, in the order of asking."""
     return {"text": (False,), "program": (True,), "hybrid": (True, False)}[config.mode]
-
-
-def metrics_of(config: ConfigDict) -> list[str]:
-    """Names of the metrics."""
-    return [name.strip() for name in config.metrics.split(",")]
 
 
 def identity_of(which: Benchmark, path: str) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from s2l_jax.clustering import compare_cluster_counts
-from s2l_jax.config.rules import counts_to_compare
+from s2l_jax.config import deciding
 from s2l_jax.console import Progress
 from s2l_jax.errors import InputError
 from s2l_jax.records import Record
@@ -19,7 +19,7 @@ def compare_all(run: Run, trajectories: Trajectories | None) -> None:
     Raises:
       InputError: there are no trajectories, or more clusters than distinct ones.
     """
-    counts = counts_to_compare(run.config.clustering.compare)
+    counts = run.config.clustering.compare
     if not counts:
         return
     if trajectories is None:
@@ -27,7 +27,7 @@ def compare_all(run: Run, trajectories: Trajectories | None) -> None:
             f"clustering.compare={run.config.clustering.compare!r}: there are no trajectories to cluster; "
             "run stage proxy, or set trajectories.path."
         )
-    settings = {"trajectories": trajectories.digest, "seed": run.config.seed}
+    settings = deciding(run.config, "cluster_counts", {"trajectories.sha256": trajectories.digest})
     progress = Progress("comparing numbers of clusters", len(counts), "numbers")
     for done, count in enumerate(counts, start=1):
         record = Record(run.workdir / FOLDER / str(count), f"{FOLDER}/{count}", settings)

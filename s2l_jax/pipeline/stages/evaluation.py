@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from s2l_jax import artifacts
+from s2l_jax.config import deciding
 from s2l_jax.console import Progress
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.benchmarks import Problem
@@ -25,7 +26,6 @@ from s2l_jax.pipeline.stages.benchmarks import (
     asking_of,
     forms,
     identity_of,
-    metrics_of,
     problems_of,
     wanted,
 )
@@ -34,7 +34,7 @@ from s2l_jax.pipeline.stages.target import folder as target_folder
 from s2l_jax.pipeline.stages.target import target_names
 from s2l_jax.records import Record, stored_results
 from s2l_jax.training.models import bound, load_export, open_model
-from s2l_jax.training.run import Run, what_decides
+from s2l_jax.training.run import Run
 
 UNTUNED = "untuned"
 
@@ -81,21 +81,14 @@ def gather(run: Run, name: str) -> tuple[dict[str, Any], dict[str, float]] | Non
 
 def _settings(run: Run, each: Wanted) -> dict[str, Any]:
     """What decides the results of a benchmark."""
-    config = run.config
-    options = config.evaluation.to_dict()
-    for name in ("batch_size", "benchmarks"):
-        del options[name]
-    options |= {"path": each.path, "content": each.identity}
-    if options["shots_path"]:
-        options["shots_content"] = identity_of(each.which, options["shots_path"])
-    return {
+    beyond = {
         "benchmark": each.which.name,
         "answer_type": each.which.answer_type,
-        "evaluation": options,
-        "tokenize": config.tokenize.to_dict(),
-        "target": what_decides(config.target),
-        "seed": config.seed,
+        "evaluation.path": each.identity,
     }
+    if path := run.config.evaluation.shots_path:
+        beyond["evaluation.shots_path"] = identity_of(each.which, path)
+    return deciding(run.config, "evaluation", beyond)
 
 
 def _model(run: Run, name: str) -> tuple[Decoder, Any]:
@@ -116,7 +109,7 @@ def _evaluate_one(run: Run, name: str, each: Wanted, record: Record, model: Deco
     results: dict[str, Any] = {}
     if processes.is_writer():
         predictions = _predictions(
-            each, problems, first, attempts, losses, graded="accuracy" in metrics_of(config)
+            each, problems, first, attempts, losses, graded="accuracy" in config.metrics
         )
         lines = (json.dumps(prediction.as_json()) for prediction in predictions)
         artifacts.write_text(record.folder / "predictions.jsonl", "\n".join(lines) + "\n")
@@ -154,7 +147,7 @@ def _answers(
                 dtype=weights.DTYPES[config.dtype],
                 mesh=run.mesh,
                 sampling=Sampling(config.temperature, config.top_k, config.top_p, run.config.seed),
-                stop=[*(t.replace("\\n", "\n") for t in config.stop.split("|") if t), *asking.stops()],
+                stop=[*config.stop, *asking.stops()],
                 numbers=chunk,
                 progress=done,
             )
@@ -247,7 +240,7 @@ def _results(run: Run, each: Wanted, predictions: Sequence[Prediction]) -> dict[
     )
     if short := sum(p.shots < config.shots for p in predictions):
         results["num_with_fewer_shots"] = short
-    if names := [name for name in metrics_of(config) if name != "accuracy"]:
+    if names := [name for name in config.metrics if name != "accuracy"]:
         results["metrics"] = text_metrics(
             names,
             [p.response for p in predictions],

@@ -7,6 +7,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from s2l_jax.config import deciding
 from s2l_jax.console import Progress
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.identity import data_identity
@@ -29,10 +30,7 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
     config = run.config
     if not config.pool.path:
         return {}
-    settings = {
-        "pool": config.pool.to_dict() | {"content": data_identity(config.pool.path)},
-        "tokenize": config.tokenize.to_dict(),
-    }
+    settings = deciding(config, "pool", {"pool.content": data_identity(config.pool.path)})
     record = Record(run.workdir / "pool", "pool", settings)
     tokenizers: dict[str, Any] = {name: tokenizer_of(config[name]) for name in models}
     options = TokenizeSettings(**config.tokenize.to_dict())
@@ -40,7 +38,7 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
         _check_room(tokenizer, options, name)
     pools, prepared = {}, {}
     for name, tokenizer in (tokenizers or {"rows": None}).items():
-        mark = fingerprint(json.dumps(settings["pool"], sort_keys=True), tokenizer, options)
+        mark = fingerprint(json.dumps(settings, sort_keys=True), tokenizer, options)
         if mark not in prepared:
             path = record.folder / mark
             if processes.is_writer() and not (path / "manifest.json").exists():

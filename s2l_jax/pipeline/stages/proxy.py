@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float32
 
+from s2l_jax.config import deciding
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.models.parameters import Params
@@ -15,8 +16,8 @@ from s2l_jax.records import Record
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.loop import train
 from s2l_jax.training.models import Model, open_model
-from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable, what_decides
-from s2l_jax.trajectories.cadence import Cadence, listed_steps, sweep_steps
+from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
+from s2l_jax.trajectories.cadence import Cadence, sweep_steps
 from s2l_jax.trajectories.snapshots import save_snapshot
 from s2l_jax.trajectories.visits import Visits, check_epochs
 
@@ -33,8 +34,6 @@ def check_cadence(run: Run) -> None:
         return
     if run.config.proxy.train.steps:
         sweep_steps(_cadence(run), run.config.proxy.train.steps)
-    elif run.config.trajectories.cadence == "list":
-        listed_steps(run.config.trajectories.steps)
 
 
 def train_proxy(run: Run, pool: PreparedPool) -> None:
@@ -51,18 +50,10 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     swept: list[int] = []
     if kind == "sweep":
         swept = sweep_steps(_cadence(run), steps)
-        measured = _cadence(run).decisive | {"dtype": config.trajectories.dtype} | _stopping(run)
     else:
         check_epochs(config.proxy.train.batch_size, steps, len(subset))
-        measured = {"source": kind}
     tracked = Tracked(run, pool)
-    settings: dict[str, Any] = {
-        "proxy": what_decides(config.proxy),
-        "seed": config.seed,
-        "pool": pool.fingerprint,
-        "trajectories": measured | tracked.settings,
-        "num_clusters": config.clustering.num_clusters,
-    }
+    settings = deciding(config, "proxy", {"pool.fingerprint": pool.fingerprint} | tracked.settings)
     record = Record(run.workdir / "proxy", "proxy", settings)
     if record.done:
         return
@@ -74,10 +65,9 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     measure: dict[str, Any] = {}
     if kind == "sweep":
         measure["sweep"] = _sweeping(run, pool, tracked, model, columns, record.folder / SNAPSHOTS)
-        if stopping := _stopping(run):
-            measure["enough"] = lambda step: columns.settled(
-                step, stopping["stop_when_stable"], stopping["stable_above"]
-            )
+        asked = config.trajectories
+        if asked.stop_when_stable:
+            measure["enough"] = lambda step: columns.settled(step, asked.stop_when_stable, asked.stable_above)
     else:
         measure["recorder"] = Visits(
             record.folder,
@@ -130,7 +120,7 @@ def _sweeping(
 
     def sweep(step: int, params: Params) -> None:
         # Before the column: once that is there, the step is not looked at again.
-        if run.config.proxy.keep == "params" and step not in columns.steps:
+        if run.config.proxy.save_params and step not in columns.steps:
             save_snapshot(
                 snapshots / str(step),
                 params,
@@ -153,14 +143,6 @@ def curve(losses: Float32[np.ndarray, "s"], points: int = 500) -> dict[str, list
     starts = [0, *ends[:-1]]
     means = [float(np.mean(losses[a:b])) for a, b in zip(starts, ends, strict=True)]
     return {"step": ends, "loss": means}
-
-
-def _stopping(run: Run) -> dict[str, Any]:
-    """The rule that ends training early; empty when there is none."""
-    asked = run.config.trajectories
-    if not asked.stop_when_stable:
-        return {}
-    return {"stop_when_stable": asked.stop_when_stable, "stable_above": asked.stable_above}
 
 
 def _cadence(run: Run) -> Cadence:

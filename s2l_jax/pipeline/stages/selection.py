@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from s2l_jax.config import resolved_run
+from s2l_jax.config import deciding_run, resolved_run
 from s2l_jax.config.runs import find_method
 from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap
@@ -102,15 +102,14 @@ def _make_parts(context: SelectionContext) -> None:
 def _select_one(context: SelectionContext, name: str) -> None:
     run, pool = context.run, context.pool
     entry, method = _run(run, name)
-    settings = {name: value for name, value in entry.items() if name != "train_target"}
-    made_from: dict[str, Any] = {
-        name: feature.fingerprint(context, entry) for name, feature in method.features.items()
-    }
+    made_from: dict[str, Any] = {}
+    for feature in method.features.values():
+        made_from |= feature.fingerprint(context, entry)
     if pool is not None:
-        made_from["pool_ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
+        made_from["pool.ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
         if entry["budget_tokens"]:
-            made_from["tokens"] = pool.fingerprint
-    record = Record(folder(run, name), f"selection/{name}", settings | made_from)
+            made_from["pool.token_counts"] = pool.fingerprint
+    record = Record(folder(run, name), f"selection/{name}", deciding_run(run.config, name, made_from))
     if record.done:
         _export(run, record.folder, None, pool)
         return
@@ -221,8 +220,7 @@ def _export(run: Run, place: epath.Path, selection: Selection | None, pool: Prep
     """Write the files of the chosen rows that the config asks for and that are not there."""
     if pool is None or not processes.is_writer():
         return
-    wanted = [name.strip() for name in run.config.selection.exports.split(",") if name.strip()]
-    if lacking := missing_exports(place, wanted):
+    if lacking := missing_exports(place, run.config.selection.exports):
         selection = selection or Selection.load(place)
         fields = FieldMap(**run.config.pool.fields.to_dict())
         write_exports(place, selection, pool.originals, lacking, fields)

@@ -1,11 +1,11 @@
 """Stage `target`: fine-tune the target on each subset, all by the same steps and schedule or epochs."""
 
 import hashlib
-from typing import Any
 
 import numpy as np
 from etils import epath
 
+from s2l_jax.config import deciding
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.models.parameters import num_trained
@@ -18,7 +18,7 @@ from s2l_jax.selection import Selection
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.loop import train
 from s2l_jax.training.models import export, first_params, open_model
-from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable, what_decides
+from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
 
 
 def target_names(run: Run) -> list[str]:
@@ -44,14 +44,11 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
     subset, weights = chosen.indices[has_loss], chosen.weights[has_loss]
     if not len(subset):
         raise InputError(f"selection/{name}: none of its rows has a response within max_length.")
-    matched = len(trainable(pool)) if config.target.match == "steps" else len(subset)
+    matched = len(trainable(pool)) if config.target.match_by == "steps" else len(subset)
     steps = num_steps(config.target.train, matched)
-    settings: dict[str, Any] = {
-        "target": what_decides(config.target),
-        "seed": config.seed,
-        "pool": pool.fingerprint,
-        "subset_sha256": hashlib.sha256(chosen.indices.tobytes()).hexdigest(),
-    }
+    subset_sha256 = hashlib.sha256(chosen.indices.tobytes()).hexdigest()
+    beyond = {"pool.fingerprint": pool.fingerprint, "selection.sha256": subset_sha256}
+    settings = deciding(config, "target", beyond)
     record = Record(folder(run, name), f"target/{name}", settings)
     if record.done:
         return

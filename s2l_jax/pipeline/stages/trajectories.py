@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64, UInt64
 from s2l_jax import artifacts
 from s2l_jax.clustering import StreamingKMeans
 from s2l_jax.clustering.streaming import Refresh
+from s2l_jax.config import deciding
 from s2l_jax.console import duration, say
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint
@@ -29,7 +30,6 @@ from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import priorities
 from s2l_jax.training.flops import forward_flops
 from s2l_jax.training.run import Run
-from s2l_jax.trajectories.cadence import listed_steps
 from s2l_jax.trajectories.load import Trajectories, files_of, load_trajectories
 from s2l_jax.trajectories.pinned import PinnedSlice, sweep_size
 from s2l_jax.trajectories.slices import SliceSettings, rows_in_pool, slice_rows
@@ -64,7 +64,7 @@ class Tracked:
         self.settings: dict[str, Any] = {}
         if chosen is not None:
             digest = hashlib.sha256(self.ids.tobytes()).hexdigest()
-            self.settings = {"slice": {"rows": len(chosen), "ids_sha256": digest}}
+            self.settings = {"trajectories.slice": {"rows": len(chosen), "ids_sha256": digest}}
             say(f"tracking a slice of {len(chosen)} of {len(pool)} pool rows")
 
 
@@ -188,7 +188,8 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
     config = run.config
     if (run.workdir / "proxy" / "stage.json").exists():
         raise InputError(
-            f"{run.workdir} has a proxy of its own: to sweep snapshots again, use another --workdir."
+            f"trajectories.snapshots: {run.workdir} has a proxy of its own: to sweep snapshots again, use "
+            "another --workdir."
         )
     snapshots = _wanted_snapshots(run)
     marks = {step: read_mark(folder) for step, folder in snapshots.items()}
@@ -199,13 +200,11 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
                 "fields. Set proxy.tokenizer (or proxy.checkpoint) and tokenize.* as they were then."
             )
     tracked = Tracked(run, pool)
-    settings: dict[str, Any] = {
-        "snapshots": {str(step): mark["sha256"] for step, mark in marks.items()},
-        "seed": config.seed,
-        "pool": pool.fingerprint,
-        "trajectories": {"dtype": config.trajectories.dtype} | tracked.settings,
-        "num_clusters": config.clustering.num_clusters,
+    beyond = {
+        "trajectories.snapshots": {str(step): mark["sha256"] for step, mark in marks.items()},
+        "pool.fingerprint": pool.fingerprint,
     }
+    settings = deciding(config, "trajectories", beyond | tracked.settings)
     record = Record(run.workdir / SWEPT, "trajectories", settings)
     if record.done:
         return
@@ -232,10 +231,11 @@ def sweep_flops(run: Run, pool: PreparedPool, tracked: Tracked, model: DecoderCo
     return forward_flops(model, sweep_size(pool, tracked.rows, share_prefix=shared))
 
 
-def snapshot_settings(run: Run) -> dict[str, str]:
+def snapshot_settings(run: Run) -> dict[str, Any]:
     """What a snapshot and a later sweep of it must agree on: how rows become tokens."""
     tokenize = TokenizeSettings(**run.config.tokenize.to_dict())
-    return {"tokens": fingerprint("", tokenizer_of(run.config.proxy), tokenize)}
+    tokens = fingerprint("", tokenizer_of(run.config.proxy), tokenize)
+    return deciding(run.config, "snapshots", {"tokenize.fingerprint": tokens})
 
 
 def _wanted_snapshots(run: Run) -> dict[int, epath.Path]:
@@ -243,7 +243,7 @@ def _wanted_snapshots(run: Run) -> dict[int, epath.Path]:
     found = find_snapshots(asked.snapshots)
     if asked.cadence != "list":
         return found
-    wanted = sorted({*listed_steps(asked.steps), *([0] if asked.step_zero else [])})
+    wanted = sorted({*asked.steps, *([0] if asked.step_zero else [])})
     if absent := [step for step in wanted if step not in found]:
         raise InputError(
             f"trajectories.steps={asked.steps!r}: {asked.snapshots} has no snapshot of step "
@@ -268,9 +268,8 @@ def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Traje
         maker = SWEPT if run.config.trajectories.snapshots else "proxy"
         finished = stored_results(run.workdir / maker) is not None
         return load_trajectories(run.workdir / STORE) if finished else None
-    record = Record(
-        run.workdir / "imported", "imported trajectories", {"content": data_identity(files_of(path))}
-    )
+    settings = deciding(run.config, "imported", {"trajectories.path": data_identity(files_of(path))})
+    record = Record(run.workdir / "imported", "imported trajectories", settings)
     loaded = load_trajectories(path)
     tracked_rows(loaded, ids, path)
     if not record.done:

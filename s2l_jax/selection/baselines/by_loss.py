@@ -94,7 +94,7 @@ def cartography(
     standard deviation; the probability is here exp(-loss), the geometric mean of the response tokens'.
 
     Options:
-      region: of the dataset map: "ambiguous" (highest variability), "easy" (highest confidence) or "hard"
+      region: which part of the dataset map: "ambiguous" (highest variability), "easy" (highest confidence) or "hard"
         (lowest).
     """
     losses = _losses(inputs, least=2 if region == "ambiguous" else 1)

@@ -35,7 +35,7 @@ def facility_location(
         all. (B is the most examples that a token budget can come to; where it comes to fewer, epsilon is
         larger.)
         "auto" is lazy up to 20,000 examples, else stochastic.
-      epsilon: of stochastic greedy: how far below greedy it may end, in expectation.
+      epsilon: shortfall of stochastic greedy: how far below greedy it may end, in expectation.
 
     Raises:
       InputError: a row of hidden states that is all zeros.

@@ -1,0 +1,91 @@
+"""What decides a part of the workdir: the settings that its record holds, and a later sitting must have."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from s2l_jax.config.runs import resolved_run, run_schema
+from s2l_jax.config.schema import walk
+
+Settings = dict[str, Any]
+
+_OPENED = ("checkpoint", "init", "model_config", "tokenizer")  # of a model that is not trained
+
+# The fields and groups of fields that each part reads; what else decides it, the part itself tells.
+_READS: dict[str, tuple[str, ...]] = {
+    "pool": ("pool", "tokenize"),
+    "proxy": ("proxy", "trajectories", "clustering.num_clusters", "seed"),
+    "snapshots": ("tokenize",),
+    "trajectories": ("trajectories.dtype", "clustering.num_clusters", "seed"),
+    "imported": (),
+    "cluster_counts": ("seed",),
+    "hidden_states": ("selection.states",),
+    "gradients": (
+        "selection.gradients",
+        *(f"target.{name}" for name in (*_OPENED, "train")),
+        "seed",
+    ),
+    "queries": ("selection.query_limit", "pool.fields", "tokenize"),
+    "target": ("target", "seed"),
+    "evaluation": ("evaluation", "target", "tokenize", "pool.fields", "seed"),
+}
+PARTS = tuple(_READS)
+
+
+def deciding(config: ConfigDict, part: str, beyond: Mapping[str, Any] | None = None) -> Settings:
+    """The settings that decide a part of the workdir, by their dotted names.
+
+    They are the fields of the groups that the part reads, without those that only say how and those that
+    are not looked at as others are set.
+
+    Args:
+      config: the config.
+      part: one of `PARTS`.
+      beyond: what decides it beside: where other parts are read, their fingerprints; for a field that
+        decides by content (`Field.by_content`), under its name what it leads to.
+    """
+    values, read = config.to_dict(), _reads(config, part)
+    settings = {}
+    for name, field in walk():
+        group = _group_of(values, name)
+        if _is_read(name, read) and field.decides and not field.by_content and field.is_active(group):
+            settings[name] = group[name.rpartition(".")[2]]
+    return settings | dict(beyond or {})
+
+
+def deciding_run(config: ConfigDict, name: str, beyond: Mapping[str, Any] | None = None) -> Settings:
+    """The settings that decide the subset of a selection run.
+
+    They are its method, seed, budget and the options that its method has, with what they inherit.
+
+    Args:
+      config: the config.
+      name: in selection.runs.
+      beyond: what decides it beside: settings of what its method goes by.
+    """
+    schema = run_schema(config.selection.runs[name].method)
+    settings = {
+        f"selection.runs.{name}.{field}": value
+        for field, value in resolved_run(config, name).items()
+        if schema[field].decides
+    }
+    return settings | dict(beyond or {})
+
+
+def _reads(config: ConfigDict, part: str) -> tuple[str, ...]:
+    if part != "hidden_states":
+        return _READS[part]
+    model = config.selection.states.model
+    seeds = ("seed",) if config[model].init == "random" else ()
+    return (*_READS[part], *(f"{model}.{name}" for name in _OPENED), *seeds)
+
+
+def _is_read(name: str, read: tuple[str, ...]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in read)
+
+
+def _group_of(values: dict[str, Any], name: str) -> dict[str, Any]:
+    for part in name.split(".")[:-1]:
+        values = values[part]
+    return values

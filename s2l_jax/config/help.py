@@ -1,0 +1,60 @@
+"""What `--help` and errors on the command line say of fields."""
+
+import textwrap
+from collections.abc import Iterator
+
+from s2l_jax.config.fields import Field, Group
+from s2l_jax.config.names import unknown
+from s2l_jax.config.runs import COMMON, run_fields, run_schema
+from s2l_jax.config.schema import SCHEMA, find_field, walk
+
+
+def describe() -> str:
+    """All fields with defaults and meanings, group by group, for `--help`."""
+    from s2l_jax.selection.method import METHODS
+
+    lines = [line for group in _groups(SCHEMA, "") for line in group]
+    lines += ["", "One subset of selection.runs, whatever its method", ""]
+    lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in COMMON.items()]
+    for method in METHODS:
+        if own := {n: f for n, f in run_schema(method).items() if n not in COMMON}:
+            lines += ["", f"One subset of selection.runs with method={method!r}", ""]
+            lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in own.items()]
+    return "\n".join(lines).lstrip("\n")
+
+
+def nearest_field(path: str) -> str | None:
+    """`; did you mean ...?` (or `.`) for a dotted path that is no field; None for one that is."""
+    if find_field(path) is not None:
+        return None
+    parts = path.split(".")
+    if parts[:2] == ["selection", "runs"]:
+        if len(parts) != 4:
+            return f"; a run's fields are selection.runs.<name>.{', .'.join(run_fields())}."
+        return unknown(parts[3], run_fields())
+    known = [known for known, _ in walk()]
+    inner = [name for name in known if name.startswith(f"{path}.")]
+    return f"; it is a group, with {inner[0]!r} in it." if inner else unknown(path, known)
+
+
+def meaning(path: str) -> str:
+    """What a field may be and what it means, for a dotted path that is a field."""
+    field = find_field(path)
+    assert field is not None
+    return f"{field.kind}: {field.doc}"
+
+
+def _groups(group: Group, prefix: str) -> Iterator[list[str]]:
+    own = [_describe_field(prefix + n, f) for n, f in group.items() if isinstance(f, Field)]
+    yield ["", group.doc, "", *own]
+    for name, inner in group.items():
+        if isinstance(inner, Group):
+            yield from _groups(inner, f"{prefix}{name}.")
+
+
+def _describe_field(path: str, field: Field) -> str:
+    counts = f"counts {' and '.join(map(str, field.when))}" if field.when else ""
+    limits = "; ".join(filter(None, (field.unit, field.allowed, counts)))
+    text = f"{field.doc} ({limits})" if limits else field.doc
+    head = f"  {path} = {field.default!r}"
+    return f"{head}\n{textwrap.indent(textwrap.fill(text, 84), '      ')}"

@@ -1,0 +1,219 @@
+"""Checks of a config: names, types and values of its fields, and what fields must agree on."""
+
+import math
+import string
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from s2l_jax.config.fields import Field, Group
+from s2l_jax.config.names import unknown
+from s2l_jax.config.runs import BUDGETS, COMMON, options, run_schema
+from s2l_jax.config.schema import SCHEMA
+from s2l_jax.errors import InputError, nearest
+
+_NAME_CHARACTERS = {*string.ascii_letters, *string.digits, *"_-+"}
+
+
+def validate(config: ConfigDict) -> None:
+    """Check names, types and values of every field, and that they agree with each other.
+
+    What depends on the pool's size or the devices is checked when those are known.
+
+    Raises:
+      InputError: names the first bad field, its value and what it may be.
+    """
+    values = config.to_dict()
+    runs = values["selection"].pop("runs", {}) if isinstance(values.get("selection"), dict) else {}
+    _check_fields(values, SCHEMA, "")
+    if not isinstance(runs, dict):
+        raise InputError(f"selection.runs={runs!r}: needs a group of runs by name.")
+    for name, entry in runs.items():
+        if not name or set(name) - _NAME_CHARACTERS:
+            raise InputError(f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'.")
+        _check_entry(entry, f"selection.runs.{name}.")
+    for model in ("proxy", "target"):
+        _check_model(values[model], model)
+    _check_lora(values["target"])
+    _check_cadence(values["trajectories"], values["proxy"]["train"]["steps"])
+    _check_slice(values["trajectories"])
+    _check_source(values["trajectories"], values["proxy"]["save_params"])
+    _check_evaluation(values["evaluation"])
+    _check_budget(values["selection"], "selection.", BUDGETS[1:])
+    for name in runs:
+        _check_budget(runs[name], f"selection.runs.{name}.", BUDGETS)
+        _check_prefix(name, runs)
+
+
+def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:
+    if not isinstance(values, dict):
+        raise InputError(f"{prefix.rstrip('.')}: {values!r} is not a group of fields.")
+    for name in values:
+        if name not in schema:
+            raise InputError(f"{prefix}{name}: no such field{unknown(name, schema)}")
+    for name, field in schema.items():
+        path = prefix + name
+        if name not in values:
+            raise InputError(f"{path}: missing; start the config from s2l_jax.config.default().")
+        if isinstance(field, Group):
+            _check_fields(values[name], field, f"{path}.")
+        else:
+            _check_value(path, values[name], field)
+
+
+def _check_value(path: str, value: Any, field: Field) -> None:
+    kind = type(field.default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    fits = type(value) is kind
+    if fits and kind is float:
+        fits = math.isfinite(value)
+    if fits and kind is tuple:
+        fits = all(type(item) is field.items for item in value)
+    if not fits:
+        raise InputError(f"{path}={value!r}: needs {field.kind}.")
+    if kind is tuple and field.choices:
+        for item in value:
+            if item not in field.choices:
+                what = path.rpartition(".")[2].removesuffix("s")
+                raise InputError(f"{path}={value!r}: no {what} {item!r}{nearest(item, field.choices)}")
+    if not field.check(value):
+        raise InputError(f"{path}={value!r}: must be {field.allowed}.")
+
+
+def _check_model(model: dict[str, Any], name: str) -> None:
+    train = model["train"]
+    if train["batch_size"] % train["accumulation"]:
+        raise InputError(
+            f"{name}.train.batch_size={train['batch_size']} does not divide by "
+            f"{name}.train.accumulation={train['accumulation']}."
+        )
+    if model["init"] == "random" and not (model["model_config"] or model["checkpoint"]):
+        raise InputError(f"{name}.init='random' needs {name}.model_config, a config.json.")
+
+
+def _check_lora(target: dict[str, Any]) -> None:
+    if target["use_weights"] and target["train"]["loss"] != "example":
+        raise InputError("target.use_weights=True needs target.train.loss='example'.")
+    lora = target["lora"]
+    if lora["rank"] and lora["export"] == "adapter" and target["init"] == "random":
+        raise InputError(
+            "target.lora.export='adapter' is of no use without its base, and target.init='random' keeps "
+            "none: use 'merged'."
+        )
+
+
+def _check_cadence(trajectories: dict[str, Any], steps: int) -> None:
+    """What can be known of the cadence before the length of the run; `trajectories.cadence` has the rest."""
+    cadence, every = trajectories["cadence"], trajectories["every"]
+    if bool(trajectories["steps"]) != (cadence == "list"):
+        raise InputError(
+            f"trajectories.steps={trajectories['steps']!r} and trajectories.cadence={cadence!r}: steps are "
+            "listed with cadence='list', and only with it."
+        )
+    unused = trajectories["path"] or trajectories["snapshots"] or trajectories["source"] == "train"
+    if cadence == "every" and steps and every > steps and not unused:
+        raise InputError(
+            f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no "
+            "loss would ever be measured. Lower it, or raise proxy.train.steps."
+        )
+
+
+def _check_slice(trajectories: dict[str, Any]) -> None:
+    """At most one way to say which rows, and one place to take losses from."""
+    whole = {"slice_count": 0, "slice_fraction": 1.0, "slice_ids": ""}
+    asked = [
+        f"trajectories.{n}={trajectories[n]!r}"
+        for n, all_rows in whole.items()
+        if trajectories[n] != all_rows
+    ]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)}: these are ways to ask for one slice; set one of them.")
+    if trajectories["path"] and trajectories["snapshots"]:
+        raise InputError("trajectories.path and trajectories.snapshots: set the one to start from.")
+    if asked and trajectories["path"]:
+        raise InputError(f"{asked[0]}: trajectories.path has its own rows; leave one of the two out.")
+
+
+def _check_source(trajectories: dict[str, Any], save_params: bool) -> None:
+    asked = {
+        "proxy.save_params": save_params,
+        "trajectories.snapshots": bool(trajectories["snapshots"]),
+        "trajectories.stop_when_stable": bool(trajectories["stop_when_stable"]),
+    }
+    for name, is_set in asked.items():
+        if is_set and trajectories["source"] == "train":
+            raise InputError(
+                f"{name} is for sweeps, and with trajectories.source='train' there are none: leave one of "
+                "the two out."
+            )
+
+
+def _check_evaluation(evaluation: dict[str, Any]) -> None:
+    mode = evaluation["mode"]
+    evaluates = evaluation["path"] or any("=" in name for name in evaluation["benchmarks"])
+    if evaluates and mode != "text" and not evaluation["run_programs"]:
+        raise InputError(
+            f"evaluation.mode={mode!r} runs the programs that the model writes: set "
+            "evaluation.run_programs=True once docs/security.md suits you, or evaluation.mode='text'."
+        )
+    if mode != "text" and evaluation["metrics"] != ("accuracy",):
+        raise InputError(
+            f"evaluation.mode={mode!r}: programs give answers, so evaluation.metrics=('accuracy',)."
+        )
+    if evaluation["shots_path"] and not evaluation["shots"]:
+        raise InputError(
+            f"evaluation.shots_path={evaluation['shots_path']!r}: say how many examples, evaluation.shots."
+        )
+
+
+def _check_budget(values: dict[str, Any], where: str, names: tuple[str, ...]) -> None:
+    if len(asked := [f"{where}{name}={values[name]!r}" for name in names if values[name]]) > 1:
+        raise InputError(f"{' and '.join(asked)}: these are ways to say one budget; set one of them.")
+
+
+def _check_entry(entry: Any, where: str) -> None:
+    """The fields of a selection run, which are those of its method.
+
+    Options of the method that it was made with may be left in it at their defaults, and those of its own be
+    missing, as the method can be set on the command line.
+    """
+    if not isinstance(entry, dict):
+        raise InputError(f"{where.rstrip('.')}: {entry!r} is not a group of fields.")
+    method = entry.get("method", COMMON["method"].default)
+    _check_value(f"{where}method", method, COMMON["method"])
+    try:
+        schema = run_schema(method)
+    except InputError as error:
+        raise InputError(f"{where}method={method!r}: {error}") from error
+    defaults = {name: field.default for name, field in schema.items() if name not in COMMON}
+    own = {n: value for n, value in entry.items() if n in schema or not _is_left_over(n, entry, where)}
+    _check_fields(defaults | own, schema, where)
+
+
+def _is_left_over(name: str, entry: dict[str, Any], where: str) -> bool:
+    from s2l_jax.selection.method import METHODS
+
+    having = {other: options(METHODS[other])[name] for other in METHODS if name in options(METHODS[other])}
+    if having and entry[name] not in [option.field().default for option in having.values()]:
+        raise InputError(
+            f"{where}{name}={entry[name]!r}: method {entry['method']!r} has no such option; it is one of "
+            f"{', '.join(sorted(having))}."
+        )
+    return bool(having)
+
+
+def _check_prefix(name: str, runs: dict[str, dict[str, Any]]) -> None:
+    entry = runs[name]
+    if not (outer := entry["prefix_of"]):
+        return
+    where = f"selection.runs.{name}.prefix_of={outer!r}"
+    if outer not in runs:
+        raise InputError(f"{where}: no such run{nearest(outer, runs)}")
+    if outer == name or runs[outer]["prefix_of"]:
+        raise InputError(f"{where}: name a run that is no prefix of another itself.")
+    free = {*BUDGETS, "prefix_of", "train_target"}
+    if other := [field for field in entry if field not in free and entry[field] != runs[outer].get(field)]:
+        raise InputError(
+            f"{where}: a subset of another has all of that one's settings, and {', '.join(other)} differ."
+        )
