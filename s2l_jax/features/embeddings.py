@@ -13,7 +13,7 @@ from s2l_jax.features.pooled_states import StateSettings, hidden_states
 from s2l_jax.models.parameters import Params, joined
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.training.loop import train
-from s2l_jax.training.models import Model, first_params, open_model
+from s2l_jax.training.models import Model
 from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
 
 
@@ -35,7 +35,7 @@ def embeddings(
     rounds = itertools.count(1)
 
     def embed(rows: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n d"]:
-        model = open_model(run, "target")
+        model = run.model("target")
         params = _trained(run, model, pool, rows, folder / str(next(rounds)))
         return np.concatenate([part for _, part in _states(run, model, params, pool, states)])
 
@@ -48,10 +48,10 @@ def _trained(
     """All parameters of a target trained on some rows."""
     settings: Any = run.config.target.train
     subset = np.intersect1d(rows, trainable(pool))
-    frozen = None if model.lora is None else model.initial_params(DTYPES[settings.dtype])
+    frozen = model.frozen_params(DTYPES[settings.dtype])
     result = train(
         model.trained_config,
-        first_params(run, model),
+        model.first_params,
         make_batches(
             run,
             pool,

@@ -29,7 +29,7 @@ from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.records import Record
 from s2l_jax.selection import priorities
 from s2l_jax.training.flops import training_flops
-from s2l_jax.training.models import Model, open_model
+from s2l_jax.training.models import Model
 from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
 from s2l_jax.training.run import Run, make_batches, num_steps, trainable
 from s2l_jax.training.step import TrainState, abstract_state, init_state, make_train_step
@@ -126,7 +126,7 @@ class _Checkpoint:
 def _adapted(run: Run) -> Model:
     """The target with the adapters that gradients are taken in."""
     asked = run.config.selection.gradients
-    model = open_model(run, "target")
+    model = run.model("target")
     known = available(model.config.gated_mlp)
     wanted = known if asked.projections == "all" else asked.projections.replace(" ", "").split(",")
     names = tuple(name for name in known if name in wanted)

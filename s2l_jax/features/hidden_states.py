@@ -19,7 +19,7 @@ from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record
 from s2l_jax.training.flops import forward_flops
-from s2l_jax.training.models import Model, open_model
+from s2l_jax.training.models import Model
 from s2l_jax.training.run import Run
 
 FOLDER = "hidden_states"
@@ -72,7 +72,7 @@ def pool_states(run: Run, pool: PreparedPool, settings: StateSettings) -> Float3
     record = Record(run.workdir / FOLDER / name, f"{FOLDER}/{name}", made_with(run, pool, settings))
     parts = Parts(record.folder, "states.npy")
     if not record.done:
-        model = open_model(run, run.config.selection.states.model)
+        model = run.model(run.config.selection.states.model)
         settings.check(model.config)
         progress = Progress(f"hidden states {name}", len(pool), "rows")
         for start, states in _states(run, model, pool, settings, parts.has):
@@ -99,7 +99,7 @@ def query_states(run: Run, settings: StateSettings) -> Float32[np.ndarray, "q d"
     Raises:
       InputError: no such file, or a row without a response within the length limit.
     """
-    model = open_model(run, run.config.selection.states.model)
+    model = run.model(run.config.selection.states.model)
     settings.check(model.config)
     examples = tokenized_queries(run, model, query_rows(run))
     return np.concatenate([states for _, states in _states(run, model, examples, settings)])

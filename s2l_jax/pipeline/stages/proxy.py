@@ -14,7 +14,7 @@ from s2l_jax.pipeline.stages.trajectories import Columns, Sweeps, Tracked, snaps
 from s2l_jax.records import Record
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.loop import train
-from s2l_jax.training.models import Model, open_model
+from s2l_jax.training.models import Model
 from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable, what_decides
 from s2l_jax.trajectories.cadence import Cadence, listed_steps, sweep_steps
 from s2l_jax.trajectories.snapshots import save_snapshot
@@ -66,7 +66,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     record = Record(run.workdir / "proxy", "proxy", settings)
     if record.done:
         return
-    model = open_model(run, "proxy")
+    model = run.model("proxy")
     batches = make_batches(
         run, pool, subset, np.ones(len(subset), np.float32), model.config, config.proxy.train, steps
     )

@@ -22,7 +22,6 @@ from s2l_jax.pipeline.stages.trajectories import tracked_rows
 from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import METHODS, Selection
 from s2l_jax.selection.export import missing_exports, write_exports
-from s2l_jax.training.models import open_model
 from s2l_jax.training.run import Run, what_decides
 from s2l_jax.trajectories.load import Trajectories
 
@@ -82,7 +81,7 @@ def check_methods(run: Run) -> None:
         if not run.config.pool.path:
             raise InputError(f"selection.runs.{name}: method {entry.method!r} needs a pool: set pool.path.")
         if "hidden_states" in needs:
-            model = open_model(run, run.config.selection.states.model)
+            model = run.model(run.config.selection.states.model)
             wanted_states(entry).check(model.config)
             if in_rounds(entry) and run.config.selection.states.model != "target":
                 raise InputError(
@@ -90,7 +89,7 @@ def check_methods(run: Run) -> None:
                     "rounds; set selection.states.model='target'."
                 )
         if "gradients" in needs:
-            open_model(run, "target")
+            run.model("target")
         if needs & {"query_states", "query_gradients"}:
             query_rows(run)
 

@@ -24,7 +24,6 @@ from s2l_jax.models.hf import load_config
 from s2l_jax.models.parameters import Params, model_params
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
-from s2l_jax.pipeline.stages.pool import tokenizer_of
 from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import priorities
 from s2l_jax.training.flops import forward_flops
@@ -235,7 +234,7 @@ def sweep_flops(run: Run, pool: PreparedPool, tracked: Tracked, model: DecoderCo
 def snapshot_settings(run: Run) -> dict[str, str]:
     """What a snapshot and a later sweep of it must agree on: how rows become tokens."""
     tokenize = TokenizeSettings(**run.config.tokenize.to_dict())
-    return {"tokens": fingerprint("", tokenizer_of(run.config.proxy), tokenize)}
+    return {"tokens": fingerprint("", run.tokenizer("proxy"), tokenize)}
 
 
 def _wanted_snapshots(run: Run) -> dict[int, epath.Path]:
