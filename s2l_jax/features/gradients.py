@@ -15,6 +15,7 @@ from s2l_jax import artifacts
 from s2l_jax.clustering.rows import to_host
 from s2l_jax.console import Progress, say
 from s2l_jax.data.batching import size_of
+from s2l_jax.data.order import priorities
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import DivergedError
 from s2l_jax.features.chunked_array import Parts
@@ -27,7 +28,6 @@ from s2l_jax.parallel import processes
 from s2l_jax.parallel.placement import random_adapters
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.records import Record
-from s2l_jax.selection import priorities
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.models import Model
 from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule

@@ -134,7 +134,7 @@ def tokenized_queries(run: Run, model: Model, rows: list[PoolRow]) -> TokenizedL
         model.tokenizer, texts, max_length=asked.max_length, boundary=asked.boundary, template=asked.prompt
     )
     for row, example in zip(rows, examples, strict=True):
-        if len(example.tokens) <= max(example.prompt_length, 1):
+        if not example.has_response:
             raise InputError(
                 f"{row.place}: no response is left of this query within tokenize.max_length="
                 f"{asked.max_length}"

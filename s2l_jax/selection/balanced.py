@@ -3,17 +3,8 @@
 import numpy as np
 from jaxtyping import Int, Int64, UInt64
 
-from s2l_jax.data.order import mix
+from s2l_jax.data.order import priorities as priorities
 from s2l_jax.selection.ranking import in_turns
-
-
-def priorities(ids: UInt64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
-    """A random-looking number per example, a function of (seed, id) alone: the smallest go first.
-
-    A draw by priority depends on nothing but the candidates. So where a few labels change, a few
-    picks change, and a larger budget on the same clusters keeps what a smaller one took.
-    """
-    return mix(mix(np.asarray(ids, np.uint64)) ^ mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
 
 
 def shares(sizes: Int[np.ndarray, " k"], budget: int) -> Int64[np.ndarray, " k"]:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax.data.batching import Batches
 from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.data.responses import num_loss_tokens
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf
 from s2l_jax.models.architecture import DecoderConfig
@@ -87,7 +88,7 @@ def num_steps(train: ConfigDict, num_examples: int) -> int:
 
 def trainable(pool: PreparedPool) -> np.ndarray:
     """Pool rows that have a response token to learn from, int64."""
-    return np.flatnonzero(np.asarray(pool.lengths) > np.maximum(pool.prompt_lengths, 1))
+    return np.flatnonzero(num_loss_tokens(pool.lengths, pool.prompt_lengths))
 
 
 def check_batch(run: Run, train: ConfigDict, what: str) -> None:

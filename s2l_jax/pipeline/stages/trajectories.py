@@ -16,6 +16,7 @@ from s2l_jax.clustering import StreamingKMeans
 from s2l_jax.clustering.streaming import Refresh
 from s2l_jax.console import duration, say
 from s2l_jax.data.identity import data_identity
+from s2l_jax.data.order import priorities
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint
 from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.models.architecture import DecoderConfig
@@ -25,7 +26,6 @@ from s2l_jax.models.parameters import Params, model_params
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record, stored_results
-from s2l_jax.selection import priorities
 from s2l_jax.training.flops import forward_flops
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.cadence import listed_steps
