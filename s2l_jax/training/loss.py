@@ -1,6 +1,7 @@
 """Losses of packed rows at response positions alone: of each example, and the sum that training minimises."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -64,7 +65,7 @@ def training_loss(
     arguments are those of `example_losses`, and:
 
     Args:
-      weights: of token losses, as `token_weights` gives them.
+      weights: of token losses, as a `LossFunction` gives them.
       remat: a name in models.decoder.REMAT_POLICIES.
       noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
     """
@@ -80,13 +81,24 @@ def training_loss(
     return total, _by_example(losses, rows)
 
 
-def token_weights(kind: str, rows: PackedRows) -> Float32[Array, "g m"]:
-    """What each token loss counts in a sum over tokens ("token"), or over examples' means ("example")."""
+def token_mean(rows: PackedRows) -> Float32[Array, "*a g m"]:
+    """Each response token counts alike: their summed cross-entropy over their number."""
     mask = rows.loss_mask.astype(jnp.float32)
-    if kind == "token":
-        return mask
+    return mask / _positive(mask.sum())
+
+
+def example_mean(rows: PackedRows) -> Float32[Array, "*a g m"]:
+    """The mean over examples of their mean losses, weighted by `rows.weights`."""
+    mask = rows.loss_mask.astype(jnp.float32)
     shares = rows.weights / jnp.maximum(_sum_by_slot(mask, rows), 1.0)
-    return mask * jax.vmap(lambda share, slot: share.at[slot].get(mode="clip"))(shares, rows.loss_slot)
+    of_slot = jnp.vectorize(lambda share, slot: share.at[slot].get(mode="clip"), signature="(e),(m)->(m)")
+    return mask * of_slot(shares, rows.loss_slot) / _positive(rows.weights.sum())
+
+
+# What each token's cross-entropy counts in the loss of a step; 0 where `rows.loss_mask` is false. It sees
+# the rows of all microbatches and groups, so that accumulation, packing and the mesh change nothing.
+LossFunction = Callable[[PackedRows], Float32[Array, "*a g m"]]
+LOSSES: dict[str, LossFunction] = {"token": token_mean, "example": example_mean}
 
 
 def read_prefix(config: DecoderConfig, params: Params, tokens: Int32[Array, "p"], *, dtype: Any) -> Prefix:
@@ -94,15 +106,19 @@ def read_prefix(config: DecoderConfig, params: Params, tokens: Int32[Array, "p"]
     return bind(config, jax.tree.map(lambda p: p.astype(dtype), params)).read_prefix(tokens)
 
 
+def _positive(total: jax.Array) -> jax.Array:
+    return jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
+
+
 def _by_example(losses: Float32[Array, "g m"], rows: PackedRows) -> Float32[Array, "g e"]:
     mask = rows.loss_mask.astype(jnp.float32)
     return _sum_by_slot(losses * mask, rows) / jnp.maximum(_sum_by_slot(mask, rows), 1.0)
 
 
-def _sum_by_slot(values: Float32[Array, "g m"], rows: PackedRows) -> Float32[Array, "g e"]:
+def _sum_by_slot(values: Float32[Array, "*a g m"], rows: PackedRows) -> Float32[Array, "*a g e"]:
     num_slots = rows.weights.shape[-1]
     summed = functools.partial(jax.ops.segment_sum, num_segments=num_slots + 1, indices_are_sorted=True)
-    return jax.vmap(summed)(values, rows.loss_slot)[:, :-1]
+    return jnp.vectorize(summed, signature="(m),(m)->(n)")(values, rows.loss_slot)[..., :-1]
 
 
 def _run(

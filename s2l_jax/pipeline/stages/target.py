@@ -12,12 +12,12 @@ from s2l_jax.models.parameters import num_trained
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.stages import selection as selections
-from s2l_jax.pipeline.stages.proxy import curve
 from s2l_jax.records import Record
 from s2l_jax.selection import Selection
 from s2l_jax.training.export import export
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.loop import train
+from s2l_jax.training.metrics import loss_curve
 from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable, what_decides
 
 
@@ -85,6 +85,6 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
             "parameters": model.num_parameters,
             "trained_parameters": num_changed,
             "final_loss": float(result.losses[-1]),
-            "curve": curve(result.losses),
+            "curve": loss_curve(result.losses),
         }
     )
