@@ -42,7 +42,7 @@ def example_losses(
     """
     head, hidden = _run(
         config, params, rows,
-        dtype=dtype, constrain=constrain, attend=attend, prefix=prefix, pick_early=True,
+        dtype=dtype, constrain=constrain, attend=attend, prefix=prefix,
     )  # fmt: skip
     return _by_example(token_losses(head, hidden, rows.loss_targets, vocab_shards=vocab_shards), rows)
 
@@ -132,12 +132,8 @@ def _run(
     prefix: Prefix | None,
     remat: str = "none",
     noise: jax.Array | None = None,
-    pick_early: bool = False,
 ) -> tuple[Head, Float[Array, "g m e"]]:
-    """The model's head, and the final hidden states that it is applied to.
-
-    `pick_early` runs the last layer for these alone, which gradients would pay for with copies of layers.
-    """
+    """The model's head, and the final hidden states that it is applied to."""
     model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
     groups, per_group, length = rows.tokens.shape
     flat = (groups * per_group, length)
@@ -150,6 +146,5 @@ def _run(
         attend=attend,
         noise=None if noise is None else noise.reshape(-1, *flat),
         prefix=prefix,
-        wanted=rows.loss_index if pick_early else None,
     )
-    return model.head(), constrain(hidden if pick_early else pick(rows.loss_index, hidden))
+    return model.head(), constrain(pick(rows.loss_index, hidden))
