@@ -10,6 +10,8 @@ import contenders
 import numpy as np
 from contenders import Rows
 
+from s2l_jax.data.responses import response_starts
+
 LOGITS_AT_ONCE = 2**28  # elements of one chunk of logits without a gradient
 TRAINING: dict[str, Any] = {"learning_rate": 2e-5, "warmup_fraction": 0.03}
 
@@ -45,8 +47,7 @@ def pad(rows: Rows, numbers: Iterable[int], device: Any) -> Padded:
     import torch
 
     tokens = [rows.tokens[n] for n in numbers]
-    # The first token of all has nothing before it to be predicted from.
-    first = [max(int(rows.prompt_lengths[n]), 1) for n in numbers]
+    first = response_starts(rows.prompt_lengths[list(numbers)]).tolist()
     width = max(map(len, tokens))
     ids = np.zeros((len(tokens), width), np.int64)
     labels, mask = np.full_like(ids, -100), np.zeros_like(ids)

@@ -13,6 +13,7 @@ sides of a ratio grow with the number of rows, so a sample of the pool is enough
 import argparse
 import tempfile
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -32,12 +33,13 @@ from s2l_jax.parallel.mesh import make_mesh, row_groups
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training.flops import forward_flops, training_flops
+from s2l_jax.training.hooks import FinishedStep
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
-from s2l_jax.trajectories.pinned import PinnedSlice
+from s2l_jax.trajectories.packed_dataset import PackedDataset
 from s2l_jax.trajectories.slices import stratified_rows
 from s2l_jax.trajectories.sweep import make_sweep
-from s2l_jax.trajectories.visits import Visits
+from s2l_jax.trajectories.training_losses import TrainingLossRecorder
 
 SWEEPS, EPOCHS = 12, 3  # of the published runs
 
@@ -108,18 +110,20 @@ def _measure(checkpoint: str, rows: Rows, options: argparse.Namespace, folder: e
 
         def run() -> None:
             nonlocal state
-            visits = Visits(folder, everything, everything, options.batch, columns=0, add=lambda *_: None)
+            columns = types.SimpleNamespace(steps=[], add=lambda *_: None)
+            recorder = TrainingLossRecorder(folder, everything, everything, options.batch, columns)
             for number in range(options.steps):
                 batch = batches.read(number)
                 state, values = step(state, put_rows(mesh, batch.rows, axis=1))
-                float(values.loss)
+                loss = float(values.loss)
                 if keep:
-                    visits.record(batch, _by_example(batch, np.asarray(values.example_losses)))
+                    losses = _by_example(batch, np.asarray(values.example_losses))
+                    recorder.after_step(FinishedStep(batch, loss, 0.0, 0.0, losses))
 
         return run
 
     def sweeping(numbers: np.ndarray) -> Callable[[], None]:
-        tracked = PinnedSlice(
+        tracked = PackedDataset(
             rows,
             numbers,
             mesh,

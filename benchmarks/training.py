@@ -240,7 +240,7 @@ def _breakdown(
     from s2l_jax.parallel.attention import attention_on
     from s2l_jax.parallel.sharding import put_rows, row_constraint
     from s2l_jax.training.flops import training_flops
-    from s2l_jax.training.loss import token_weights, training_loss
+    from s2l_jax.training.loss import token_mean, training_loss
     from s2l_jax.training.optimizer import make_optimizer
 
     dtype = DTYPES[options.dtype]
@@ -260,7 +260,7 @@ def _breakdown(
         def gradients(params: Any, rows: Any) -> Any:
             def total(params: Any, microbatch: Any) -> jax.Array:
                 return training_loss(
-                    config, params, microbatch, token_weights("token", microbatch),
+                    config, params, microbatch, token_mean(microbatch),
                     dtype=dtype, remat=options.remat, attend=attend, constrain=row_constraint(mesh),
                 )[0]  # fmt: skip
 

@@ -169,7 +169,7 @@ def ours(checkpoint: str, rows: Rows, options: argparse.Namespace) -> dict[str, 
     from s2l_jax.parallel.host_memory import keep_freed_memory
     from s2l_jax.parallel.mesh import make_mesh
     from s2l_jax.parallel.placement import load_model
-    from s2l_jax.trajectories.pinned import PinnedSlice
+    from s2l_jax.trajectories.packed_dataset import PackedDataset
     from s2l_jax.trajectories.sweep import make_sweep
 
     if jax.default_backend() == "cpu":
@@ -177,7 +177,7 @@ def ours(checkpoint: str, rows: Rows, options: argparse.Namespace) -> dict[str, 
     mesh = make_mesh()
     model = load_model(checkpoint, mesh)
     params = model_params(model)
-    tracked = PinnedSlice(
+    tracked = PackedDataset(
         rows,
         np.arange(len(rows.tokens)),
         mesh,

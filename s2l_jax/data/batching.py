@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int, Int32, Int64
 
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.packing import Layout, PackedRows, Shape, choose_shapes, fill, lay_out, slot_numbers
+from s2l_jax.data.responses import num_loss_tokens
 
 _PLANNED_STEPS = 32_768  # steps laid out ahead to choose shapes; seconds of work
 _ROW_MULTIPLE = 32
@@ -65,9 +66,8 @@ def size_of(examples: Examples, numbers: Int64[np.ndarray, "b"], prefix: int = 0
 
 
 def loss_token_counts(examples: Examples, numbers: Int64[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
-    """Response tokens of some examples that have a token before them to be predicted from."""
-    first = np.maximum(examples.prompt_lengths[numbers], 1)
-    return np.maximum(np.asarray(examples.lengths[numbers], np.int64) - first, 0)
+    """How many tokens of some examples have a loss."""
+    return num_loss_tokens(examples.lengths[numbers], examples.prompt_lengths[numbers])
 
 
 def shared_prefix(examples: Examples, numbers: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "p"]:

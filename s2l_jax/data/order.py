@@ -1,4 +1,4 @@
-"""The order in which examples are visited: a pure function of seed and position, with no table."""
+"""Orders that are pure functions, with no table: of visits by seed and position, of draws by seed and id."""
 
 import numpy as np
 from jaxtyping import Int, Int64, UInt64
@@ -24,15 +24,6 @@ def visit_order(positions: Int[np.ndarray, "n"], size: int, seed: int) -> Int64[
     return out.astype(np.int64)
 
 
-def priorities(ids: UInt64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
-    """A random-looking number per example, a function of (seed, id) alone: the smallest go first.
-
-    A draw by priority depends on nothing but the candidates. So where a few labels change, a few
-    picks change, and a larger budget on the same clusters keeps what a smaller one took.
-    """
-    return mix(mix(np.asarray(ids, np.uint64)) ^ mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
-
-
 def mix(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
     """The splitmix64 finaliser: a well-mixed 64-bit hash (Steele, Lea & Flood, OOPSLA 2014)."""
     with np.errstate(over="ignore"):
@@ -40,6 +31,15 @@ def mix(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return x ^ (x >> np.uint64(31))
+
+
+def priorities(ids: UInt64[np.ndarray, "n"], seed: int) -> UInt64[np.ndarray, "n"]:
+    """A random-looking number per example, a function of (seed, id) alone: the smallest go first.
+
+    A draw by priority depends on nothing but the candidates. So where a few labels change, a few
+    picks change, and a larger budget on the same clusters keeps what a smaller one took.
+    """
+    return mix(mix(np.asarray(ids, np.uint64)) ^ mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
 
 
 def _feistel(x: UInt64[np.ndarray, "n"], keys: UInt64[np.ndarray, "n"], half: int) -> UInt64[np.ndarray, "n"]:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32
 
+from s2l_jax.data.responses import response_starts
+
 
 class PackedRows(NamedTuple):
     """Rows of packed examples in `a` microbatches of `g` groups, a group to a mesh shard of rows.
@@ -177,8 +179,7 @@ def fill(
                     segments[i, j, r, at : at + n] = segment
                     if named is not None and pool_rows is not None:
                         named[i, j, r, at : at + n] = pool_rows[number]
-                    # The first token of all has nothing before it to be predicted from.
-                    first = max(prompt, 1)
+                    first = int(response_starts(prompt))
                     count = max(len(ids) - first, 0)
                     span = slice(filled, filled + count)
                     index[i, j, span] = r * row_length + at - skip + np.arange(first, first + count) - 1

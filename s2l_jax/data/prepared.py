@@ -18,6 +18,7 @@ from s2l_jax.console import quiet_libraries
 from s2l_jax.data.chat import CHAT, template_identity
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
+from s2l_jax.data.responses import num_loss_tokens
 from s2l_jax.data.tokens import CommonPrefix, TokenizedExample, tokenize
 from s2l_jax.errors import InputError
 
@@ -234,7 +235,7 @@ class _Tally:
             self._columns[name].append(values)
         for row, example in zip(rows, examples, strict=True):
             found = {
-                "without_loss": 0 < len(example.tokens) <= max(example.prompt_length, 1),
+                "without_loss": len(example.tokens) > 0 and not example.has_response,
                 "cut": example.cut,
                 "boundary_merged": example.boundary_merged,
             }
@@ -260,7 +261,7 @@ class _Tally:
             "num_examples": self.count,
             "num_tokens": int(arrays["lengths"].sum(dtype=np.int64)),
             "num_response_tokens": int((arrays["lengths"] - arrays["prompt_lengths"]).sum(dtype=np.int64)),
-            "num_with_loss": int((arrays["lengths"] > np.maximum(arrays["prompt_lengths"], 1)).sum()),
+            "num_with_loss": np.count_nonzero(num_loss_tokens(arrays["lengths"], arrays["prompt_lengths"])),
             "source_names": list(self._sources),
             "source_counts": counts.tolist(),
             "settings": dataclasses.asdict(settings),

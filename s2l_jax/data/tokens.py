@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from s2l_jax.data.chat import CHAT, closing_tokens
+from s2l_jax.data.responses import num_loss_tokens
 from s2l_jax.errors import InputError
 
 BOUNDARIES = ("separate", "official")
@@ -21,6 +22,11 @@ class TokenizedExample:
     prompt_length: int  # tokens that are masked; equal to the length when no response is left
     cut: bool  # part of it fell behind the length limit
     boundary_merged: bool  # a token spans the end of the prompt and the start of the response
+
+    @property
+    def has_response(self) -> bool:
+        """Whether any of its tokens has a loss."""
+        return bool(num_loss_tokens(len(self.tokens), self.prompt_length))
 
 
 def tokenize(

@@ -66,9 +66,7 @@ class Embeddings(HiddenStates):
         run, pool, rounds = context.run, context.pools["target"], itertools.count(1)
 
         def embed(rows: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n d"]:
-            from s2l_jax.training.models import open_model
-
-            config = open_model(run, "target").trained_config
+            config = run.model("target").trained_config
             params = _trained(run, pool, rows, folder / "rounds" / str(next(rounds)))
             chunks = model_states(run, config, params, pool, StateSettings.of(options))
             return np.concatenate([chunk for _, chunk in chunks])
@@ -81,17 +79,16 @@ def _trained(run: Run, pool: PreparedPool, rows: Int64[np.ndarray, " b"], folder
     from s2l_jax.models.parameters import joined
     from s2l_jax.models.weights import DTYPES
     from s2l_jax.training.loop import train
-    from s2l_jax.training.models import first_params, open_model
     from s2l_jax.training.run import make_batches, num_steps, train_settings, trainable
 
     settings: Any = run.config.target.train
-    model = open_model(run, "target")
+    model = run.model("target")
     subset = np.intersect1d(rows, trainable(pool))
     steps, weights = num_steps(settings, len(subset)), np.ones(len(subset), np.float32)
-    frozen = None if model.lora is None else model.initial_params(DTYPES[settings.dtype])
+    frozen = model.frozen_params(DTYPES[settings.dtype])
     result = train(
         model.trained_config,
-        first_params(run, model),
+        model.first_params,
         make_batches(run, pool, subset, weights, model.trained_config, settings, steps),
         train_settings(run, settings),
         run.mesh,

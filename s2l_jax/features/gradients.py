@@ -43,9 +43,7 @@ class Gradients(Feature):
         Raises:
           InputError: it is not.
         """
-        from s2l_jax.training.models import open_model
-
-        open_model(run, "target")
+        run.model("target")
 
     def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """The target, the rows as tokens, and the warm-up."""

@@ -79,9 +79,7 @@ class HiddenStates(Feature):
         Raises:
           InputError: it is not.
         """
-        from s2l_jax.training.models import open_model
-
-        StateSettings.of(options).check(open_model(run, run.config.selection.states.model).config)
+        StateSettings.of(options).check(run.model(run.config.selection.states.model).config)
 
     def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """The model, the rows as tokens, and which vectors."""
@@ -124,10 +122,8 @@ class QueryStates(Feature):
         run, settings = context.run, StateSettings.of(options)
 
         def states() -> Float32[np.ndarray, "q d"]:
-            from s2l_jax.training.models import open_model
-
             examples = tokenized_queries(
-                run, model := open_model(run, run.config.selection.states.model), query_rows(run)
+                run, model := run.model(run.config.selection.states.model), query_rows(run)
             )
             chunks = model_states(run, model.config, model.initial_params, examples, settings)
             return np.concatenate([chunk for _, chunk in chunks])
@@ -160,13 +156,12 @@ def pool_states(run: Run, pool: PreparedPool, settings: StateSettings) -> Float3
     from s2l_jax.parallel import processes
     from s2l_jax.records import Record
     from s2l_jax.training.flops import forward_flops
-    from s2l_jax.training.models import open_model
 
     part = settings.part(run.config)
     record = Record(run.workdir / part, part, state_settings(run, pool, settings))
     chunks = ChunkedArray(record.folder, "states.npy")
     if not record.done:
-        model = open_model(run, run.config.selection.states.model)
+        model = run.model(run.config.selection.states.model)
         progress = Progress(f"hidden states {record.folder.name}", len(pool), "rows")
         for start, states in model_states(
             run, model.config, model.initial_params, pool, settings, skip=chunks.has

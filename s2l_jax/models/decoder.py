@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import Attend, Prefix, attend
 from s2l_jax.models.cache import KeyValueCache
-from s2l_jax.models.layers import Block, Head, Linear, Norm, Pick
+from s2l_jax.models.layers import Block, Head, Linear, Norm
 
 Constrain = Callable[[jax.Array], jax.Array]
 
@@ -91,9 +91,8 @@ class Decoder(nnx.Module):
         attend: Attend = attend,
         noise: UInt32[Array, "n b l"] | None = None,
         prefix: Prefix | None = None,
-        wanted: Int[Array, "g m"] | None = None,
-    ) -> Float[Array, "g m e"]:
-        """Final hidden states of packed rows, in the parameters' dtype: [b, l, e], or of the tokens wanted.
+    ) -> Float[Array, "b l e"]:
+        """Final hidden states of packed rows, in the parameters' dtype.
 
         Args:
           tokens: token ids.
@@ -105,32 +104,24 @@ class Decoder(nnx.Module):
           noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
           prefix: of `read_prefix`, keys and values by layer of tokens before every segment, which
             `positions` count.
-          wanted: places among the tokens of each of g groups of rows. The last layer is run at these
-            alone, but for its attention. Not for gradients, nor with `noise`.
         """
         windows = self._windows(tokens.shape[1])
         alike = len(set(windows)) == 1  # a kernel needs to know the window when it is compiled
         by_layer = None if alike else jnp.array([window or 0 for window in windows], jnp.int32)
 
-        def layer(x: jax.Array, scanned: tuple, choose: Pick = lambda x: x) -> tuple[jax.Array, None]:
+        def layer(x: jax.Array, scanned: tuple) -> tuple[jax.Array, None]:
             block, window, noise, prefix = scanned
             core = functools.partial(attend, segments=segments, window=windows[0] if alike else window)
             if prefix is not None:
                 core = functools.partial(core, prefix=prefix)
-            return constrain(block(x, positions, core, noise, choose)), None
+            return constrain(block(x, positions, core, noise)), None
 
         policy = REMAT_POLICIES[remat]
         body = layer if policy is None else jax.checkpoint(layer, policy=policy)
         # The lookup is in float32 for its gradient: a frequent token's many summands must not be
         # added in bfloat16.
         x = constrain(self._looked_up(tokens, positions, jnp.float32))
-        stacked = (self.layers, by_layer, noise, prefix)
-        if wanted is None:
-            return self.final_norm(jax.lax.scan(body, x, stacked)[0])
-        # Layers are taken out of the stack by number: a shorter stack would be a copy.
-        last = self.config.num_layers - 1
-        x = jax.lax.fori_loop(0, last, lambda number, x: layer(x, _nth(stacked, number))[0], x)
-        return self.final_norm(layer(x, _nth(stacked, last), functools.partial(pick, wanted))[0])
+        return self.final_norm(jax.lax.scan(body, x, (self.layers, by_layer, noise, prefix))[0])
 
     @_in_full_precision
     def read_prefix(self, tokens: Int[Array, "p"]) -> tuple[Float[Array, "n p k d"], Float[Array, "n p k d"]]:
@@ -247,7 +238,3 @@ def pick(wanted: Int[Array, "g m"], x: Float[Array, "b l ..."]) -> Float[Array, 
     grouped = x.reshape(len(wanted), -1, *x.shape[2:])
     # Gathers whole vectors; take_along_axis would gather, and scatter back, element by element.
     return jax.vmap(lambda vectors, index: vectors[index])(grouped, wanted)
-
-
-def _nth(stacked: Any, number: int | jax.Array) -> Any:
-    return jax.tree.map(lambda leaf: leaf[number], stacked)

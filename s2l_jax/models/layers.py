@@ -17,8 +17,6 @@ from s2l_jax.models.lora import Adapter, Lora
 Core = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # What the adapters' dropout follows from, a word a token (`lora.dropout_noise`); None: no dropout.
 Noise = UInt32[Array, "b q"] | None
-# Picks some tokens of each group of rows: [b q ...] to [g m ...].
-Pick = Callable[[jax.Array], jax.Array]
 
 
 class Linear(nnx.Module):
@@ -137,14 +135,13 @@ class Attention(nnx.Module):
         positions: Int[Array, "b q"],
         core: Core,
         noise: Noise = None,
-        pick: Pick = lambda x: x,
-    ) -> Float[Array, "g m e"]:
+    ) -> Float[Array, "b q e"]:
         query, key, value = self.query(x, noise), self.key(x, noise), self.value(x, noise)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.config.rotary_dim:
             query, key = (rotate(each, positions, self.config) for each in (query, key))
-        return self.out(pick(core(query, key, value)), noise)
+        return self.out(core(query, key, value), noise)
 
 
 class MLP(nnx.Module):
@@ -182,13 +179,11 @@ class Block(nnx.Module):
         positions: Int[Array, "b q"],
         core: Core,
         noise: Noise = None,
-        pick: Pick = lambda x: x,
-    ) -> Float[Array, "g m e"]:
-        """The stream after this layer, of the tokens that `pick` leaves."""
+    ) -> Float[Array, "b q e"]:
+        """The stream after this layer."""
         normed = self.attention_norm(x)
-        attended = self.attention(normed, positions, core, noise, pick)
-        x = pick(x)
+        attended = self.attention(normed, positions, core, noise)
         if self.parallel_residual:
-            return x + attended + self.mlp(pick(normed) if self.mlp_norm is None else self.mlp_norm(x), noise)
+            return x + attended + self.mlp(normed if self.mlp_norm is None else self.mlp_norm(x), noise)
         x = x + attended
         return x + self.mlp(x if self.mlp_norm is None else self.mlp_norm(x), noise)

@@ -23,8 +23,7 @@ from s2l_jax.pipeline.stages import benchmarks, cluster_counts, evaluation, pool
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.records import stored_results
 from s2l_jax.selection import Selection
-from s2l_jax.training.models import check_model
-from s2l_jax.training.run import Run
+from s2l_jax.training.run import Run, check_model
 from s2l_jax.trajectories.load import Trajectories
 
 STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "report")

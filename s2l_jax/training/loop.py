@@ -4,13 +4,12 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Collection
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Float32
+from jaxtyping import Array, Float32
 
 from s2l_jax import artifacts
 from s2l_jax.data.batching import Batch, Batches
@@ -21,6 +20,8 @@ from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training.checkpoints import Checkpoints
+from s2l_jax.training.hooks import FinishedStep, Hook
+from s2l_jax.training.loss import LossFunction
 from s2l_jax.training.metrics import Metrics
 from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
 from s2l_jax.training.step import (
@@ -36,7 +37,7 @@ class TrainSettings:
     """How a model is trained; the fields are those of `train` in the config, and `attention`."""
 
     optimizer: OptimizerSettings
-    loss: str = "token"
+    loss: str | LossFunction = "token"  # a name in `loss.LOSSES`, or what each token counts
     dtype: str = "float32"
     remat: str = "none"
     attention: str = "auto"
@@ -45,22 +46,12 @@ class TrainSettings:
     log_every: int = 10  # steps
 
 
-class LossRecorder(Protocol):
-    """Takes the loss of each example as training visits it."""
-
-    def record(self, batch: Batch, losses: Float32[np.ndarray, "b"]) -> None:
-        """The losses of a step's examples before the step, in the order of `batch.examples`."""
-
-    def save(self) -> None:
-        """A checkpoint follows, from which a later run may go on: put on disk what it will need."""
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
     """A finished run."""
 
     params: Params
-    losses: Float32[np.ndarray, "s"]  # of each step
+    losses: Float32[np.ndarray, "s"]  # of each step; fewer than the run has where a hook ended it
 
 
 def train(
@@ -73,12 +64,9 @@ def train(
     *,
     label: str,
     frozen: Params | None = None,
-    sweep_steps: Collection[int] = (),
-    sweep: Callable[[int, Params], None] = lambda step, params: None,
-    enough: Callable[[int], bool] = lambda step: False,
-    recorder: LossRecorder | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> TrainResult:
-    """Train to the last step, or until `enough`; goes on from the newest readable checkpoint under `path`.
+    """Train to the last step, from the newest readable checkpoint under `path` if there is one.
 
     Args:
       config: settings of the decoder.
@@ -90,10 +78,7 @@ def train(
       path: the run's folder.
       label: names the run on the progress line.
       frozen: the parameters that are not trained: with LoRA those of the base, in the training dtype.
-      sweep_steps: numbers of finished steps at which to call `sweep`.
-      sweep: called with the number of finished steps and the live parameters; must not keep them.
-      enough: whether to end after as many steps; asked at the start and after each sweep.
-      recorder: told the losses of every step's examples; after an interruption steps may come again.
+      hooks: what else is done on the way, in this order; one of them may end training early.
 
     Raises:
       DivergedError: a loss or gradient norm that is not finite; no checkpoint is written after it.
@@ -109,7 +94,7 @@ def train(
         dtype=DTYPES[settings.dtype],
         remat=settings.remat,
         attention=settings.attention,
-        keep_losses=recorder is not None,
+        keep_losses=any(hook.needs_example_losses for hook in hooks),
     )
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(path / "checkpoints", settings.keep_checkpoints))
@@ -118,12 +103,14 @@ def train(
             abstract_state(config, settings.optimizer, batches.num_steps, mesh)
         ) or init_state(config, settings.optimizer, batches.num_steps, mesh, initial_params())
         start = int(state.step)
-        metrics = stack.enter_context(
-            contextlib.closing(Metrics(path, config, label, start, batches.num_steps, settings.log_every))
-        )
-        if start == 0 and 0 in sweep_steps:
-            sweep(0, state.params)
-        if enough(start):
+        metrics = Metrics(path, config, label, start, batches.num_steps, settings.log_every)
+        hooks = (metrics, *hooks)
+        for hook in hooks:
+            stack.callback(hook.close)
+        for hook in hooks:
+            if start == 0 and hook.is_due(0):
+                hook.at_cadence(0, state.params)
+        if _should_stop(hooks, start):
             return TrainResult(state.params, np.array(metrics.losses, np.float32))
         pending: tuple[Batch, StepMetrics] | None = None
 
@@ -133,43 +120,50 @@ def train(
             if pending is not None:
                 batch, values = pending
                 pending = None
-                _record(metrics, batch, values, float(rate(batch.step)), path)
-                if recorder is not None:
-                    recorder.record(batch, _by_example(batch, values))
+                finished = _finished(batch, values, float(rate(batch.step)), path)
+                for hook in hooks:
+                    hook.after_step(finished)
 
         for batch in batches.from_step(start):
             state, values = step_fn(state, put_rows(mesh, batch.rows, axis=1), frozen)
             settle()
             pending = batch, values
             done = batch.step + 1
-            at_end = done == batches.num_steps
-            if done in sweep_steps or at_end or done % settings.checkpoint_every == 0:
+            at_cadence = [hook for hook in hooks if hook.is_due(done)]
+            due = done == batches.num_steps or done % settings.checkpoint_every == 0
+            if at_cadence or due:
                 settle()
-                begin = time.monotonic()
-                if done in sweep_steps:
-                    sweep(done, state.params)
-                last = at_end or (done in sweep_steps and enough(done))
-                if last or done % settings.checkpoint_every == 0:
-                    metrics.save()
-                    if recorder is not None:
-                        recorder.save()
-                    checkpoints.save(done, state)
-                metrics.pause(time.monotonic() - begin)
-                if last:
-                    break
+            begin = time.monotonic()
+            for hook in at_cadence:
+                hook.at_cadence(done, state.params)
+            stop = _should_stop(hooks, done)
+            if stop or due:
+                settle()
+                for hook in hooks:
+                    hook.before_checkpoint(done)
+                checkpoints.save(done, state)
+            metrics.pause(time.monotonic() - begin)
+            if stop:
+                break
             if done == start + 1:
                 metrics.restart_clock()  # the first step compiled
     return TrainResult(state.params, np.array(metrics.losses, np.float32))
 
 
-def _by_example(batch: Batch, values: StepMetrics) -> Float32[np.ndarray, "b"]:
+def _should_stop(hooks: Sequence[Hook], step: int) -> bool:
+    # All are asked, as processes may have to agree on an answer.
+    answers = [hook.should_stop(step) for hook in hooks]
+    return any(answers)
+
+
+def _by_example(batch: Batch, by_slot: Float32[Array, "a g e"]) -> Float32[np.ndarray, "b"]:
     losses = np.zeros(len(batch.examples), np.float32)
     held = batch.slots >= 0
-    losses[batch.slots[held]] = np.asarray(values.example_losses)[held]
+    losses[batch.slots[held]] = np.asarray(by_slot)[held]
     return losses
 
 
-def _record(metrics: Metrics, batch: Batch, values: StepMetrics, rate: float, path: epath.Path) -> None:
+def _finished(batch: Batch, values: StepMetrics, rate: float, path: epath.Path) -> FinishedStep:
     loss, norm = float(values.loss), float(values.grad_norm)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         report = path / "diverged.json"
@@ -180,4 +174,5 @@ def _record(metrics: Metrics, batch: Batch, values: StepMetrics, rate: float, pa
             f"its batch: {', '.join(map(str, batch.examples[:5]))}, ... (all {len(batch.examples)} in "
             f"{report}). The last good checkpoint is kept. Lower train.learning_rate, or look at these rows."
         )
-    metrics.record(batch.step + 1, loss, norm, rate, batch.size)
+    losses = None if values.example_losses is None else _by_example(batch, values.example_losses)
+    return FinishedStep(batch, loss, norm, rate, losses)

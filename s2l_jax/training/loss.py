@@ -1,6 +1,7 @@
 """Losses of packed rows at response positions alone: of each example, and the sum that training minimises."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ def example_losses(
     """
     head, hidden = _run(
         config, params, rows,
-        dtype=dtype, constrain=constrain, attend=attend, prefix=prefix, pick_early=True,
+        dtype=dtype, constrain=constrain, attend=attend, prefix=prefix,
     )  # fmt: skip
     return _by_example(token_losses(head, hidden, rows.loss_targets, vocab_shards=vocab_shards), rows)
 
@@ -64,7 +65,7 @@ def training_loss(
     arguments are those of `example_losses`, and:
 
     Args:
-      weights: of token losses, as `token_weights` gives them.
+      weights: of token losses, as a `LossFunction` gives them.
       remat: a name in models.decoder.REMAT_POLICIES.
       noise: what the dropout of adapters follows from (`lora.dropout_noise`); None: no dropout.
     """
@@ -80,13 +81,24 @@ def training_loss(
     return total, _by_example(losses, rows)
 
 
-def token_weights(kind: str, rows: PackedRows) -> Float32[Array, "g m"]:
-    """What each token loss counts in a sum over tokens ("token"), or over examples' means ("example")."""
+def token_mean(rows: PackedRows) -> Float32[Array, "*a g m"]:
+    """Each response token counts alike: their summed cross-entropy over their number."""
     mask = rows.loss_mask.astype(jnp.float32)
-    if kind == "token":
-        return mask
+    return mask / _positive(mask.sum())
+
+
+def example_mean(rows: PackedRows) -> Float32[Array, "*a g m"]:
+    """The mean over examples of their mean losses, weighted by `rows.weights`."""
+    mask = rows.loss_mask.astype(jnp.float32)
     shares = rows.weights / jnp.maximum(_sum_by_slot(mask, rows), 1.0)
-    return mask * jax.vmap(lambda share, slot: share.at[slot].get(mode="clip"))(shares, rows.loss_slot)
+    of_slot = jnp.vectorize(lambda share, slot: share.at[slot].get(mode="clip"), signature="(e),(m)->(m)")
+    return mask * of_slot(shares, rows.loss_slot) / _positive(rows.weights.sum())
+
+
+# What each token's cross-entropy counts in the loss of a step; 0 where `rows.loss_mask` is false. It sees
+# the rows of all microbatches and groups, so that accumulation, packing and the mesh change nothing.
+LossFunction = Callable[[PackedRows], Float32[Array, "*a g m"]]
+LOSSES: dict[str, LossFunction] = {"token": token_mean, "example": example_mean}
 
 
 def read_prefix(config: DecoderConfig, params: Params, tokens: Int32[Array, "p"], *, dtype: Any) -> Prefix:
@@ -94,15 +106,19 @@ def read_prefix(config: DecoderConfig, params: Params, tokens: Int32[Array, "p"]
     return bind(config, jax.tree.map(lambda p: p.astype(dtype), params)).read_prefix(tokens)
 
 
+def _positive(total: jax.Array) -> jax.Array:
+    return jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
+
+
 def _by_example(losses: Float32[Array, "g m"], rows: PackedRows) -> Float32[Array, "g e"]:
     mask = rows.loss_mask.astype(jnp.float32)
     return _sum_by_slot(losses * mask, rows) / jnp.maximum(_sum_by_slot(mask, rows), 1.0)
 
 
-def _sum_by_slot(values: Float32[Array, "g m"], rows: PackedRows) -> Float32[Array, "g e"]:
+def _sum_by_slot(values: Float32[Array, "*a g m"], rows: PackedRows) -> Float32[Array, "*a g e"]:
     num_slots = rows.weights.shape[-1]
     summed = functools.partial(jax.ops.segment_sum, num_segments=num_slots + 1, indices_are_sorted=True)
-    return jax.vmap(summed)(values, rows.loss_slot)[:, :-1]
+    return jnp.vectorize(summed, signature="(m),(m)->(n)")(values, rows.loss_slot)[..., :-1]
 
 
 def _run(
@@ -116,12 +132,8 @@ def _run(
     prefix: Prefix | None,
     remat: str = "none",
     noise: jax.Array | None = None,
-    pick_early: bool = False,
 ) -> tuple[Head, Float[Array, "g m e"]]:
-    """The model's head, and the final hidden states that it is applied to.
-
-    `pick_early` runs the last layer for these alone, which gradients would pay for with copies of layers.
-    """
+    """The model's head, and the final hidden states that it is applied to."""
     model = bind(config, jax.tree.map(lambda p: p.astype(dtype), params))
     groups, per_group, length = rows.tokens.shape
     flat = (groups * per_group, length)
@@ -134,6 +146,5 @@ def _run(
         attend=attend,
         noise=None if noise is None else noise.reshape(-1, *flat),
         prefix=prefix,
-        wanted=rows.loss_index if pick_early else None,
     )
-    return model.head(), constrain(hidden if pick_early else pick(rows.loss_index, hidden))
+    return model.head(), constrain(pick(rows.loss_index, hidden))

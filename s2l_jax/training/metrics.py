@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Float32
 
 from s2l_jax import artifacts
 from s2l_jax.console import Progress
@@ -13,11 +14,12 @@ from s2l_jax.data.batching import Size
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.parallel import processes
 from s2l_jax.training.flops import peak_flops, training_flops
+from s2l_jax.training.hooks import FinishedStep, Hook
 
 HISTORY = "losses.npy"
 
 
-class Metrics:
+class Metrics(Hook):
     """The loss history of one run, and what is shown of it on the way.
 
     Args:
@@ -57,23 +59,25 @@ class Metrics:
             if start:  # points that an interrupted run wrote after its last checkpoint are taken back
                 self._write_event(start + 1, session_log={"status": "START"})
 
-    def record(self, step: int, loss: float, grad_norm: float, learning_rate: float, size: Size) -> None:
-        """Take in the numbers of finished step `step`, the first being 1."""
-        self.losses.append(loss)
-        self._size += size
+    def after_step(self, finished: FinishedStep) -> None:
+        """Take in and show the numbers of a step."""
+        step = finished.batch.step + 1
+        self.losses.append(finished.loss)
+        self._size += finished.batch.size
         seconds = max(time.monotonic() - self._since - self._idle, 1e-9)
         tokens = self._size.tokens / seconds
         utilisation = training_flops(self._config, self._size) / seconds / peak_flops()
         self._progress.update(
             step,
-            f"loss {loss:.3f}, lr {learning_rate:.1e}, {tokens:,.0f} tokens/s, MFU {utilisation:.0%}",
+            f"loss {finished.loss:.3f}, lr {finished.learning_rate:.1e}, {tokens:,.0f} tokens/s, "
+            f"MFU {utilisation:.0%}",
         )
         if step % self._every == 0:
             if self._board is not None:
                 points = {
-                    "loss": loss,
-                    "grad_norm": grad_norm,
-                    "learning_rate": learning_rate,
+                    "loss": finished.loss,
+                    "grad_norm": finished.grad_norm,
+                    "learning_rate": finished.learning_rate,
                     "tokens_per_second": tokens,
                     "model_flops_utilisation": utilisation,
                 }
@@ -98,8 +102,8 @@ class Metrics:
         """Leave out time that was not spent training (a loss sweep, say)."""
         self._idle += seconds
 
-    def save(self) -> None:
-        """Put the history on disk; call it before the checkpoint that relies on it."""
+    def before_checkpoint(self, step: int) -> None:
+        """Put the history on disk."""
         if processes.is_writer():
             artifacts.write_npy(self._path / HISTORY, np.array(self.losses, np.float32))
             if artifacts.is_remote(self._path) and self._board is not None:
@@ -111,3 +115,14 @@ class Metrics:
         with self._closing:
             if self._board is not None:
                 self._board.close()
+
+
+def loss_curve(losses: Float32[np.ndarray, "s"], points: int = 500) -> dict[str, list]:
+    """A loss history thinned to means over at most `points` equal stretches."""
+    stretch = -(-len(losses) // points)
+    ends = list(range(stretch, len(losses) + 1, stretch))
+    if not ends or ends[-1] != len(losses):
+        ends.append(len(losses))
+    starts = [0, *ends[:-1]]
+    means = [float(np.mean(losses[a:b])) for a, b in zip(starts, ends, strict=True)]
+    return {"step": ends, "loss": means}

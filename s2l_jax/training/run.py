@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -10,7 +11,9 @@ from ml_collections import ConfigDict
 
 from s2l_jax.data.batching import Batches
 from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.data.responses import num_loss_tokens
 from s2l_jax.errors import InputError
+from s2l_jax.models import hf
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import attend, shares_prefix
 from s2l_jax.models.weights import DTYPES
@@ -18,16 +21,39 @@ from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups
 from s2l_jax.training.loop import TrainSettings
+from s2l_jax.training.models import Model, open_model, open_tokenizer
 from s2l_jax.training.optimizer import OptimizerSettings
 
 
-@dataclasses.dataclass(frozen=True)
 class Run:
-    """One sitting of an experiment."""
+    """One sitting of an experiment; each model and tokeniser is opened when it is first asked for.
 
-    config: ConfigDict
-    workdir: epath.Path
-    mesh: Mesh
+    Args:
+      config: as `validate` found it well.
+      workdir: the experiment's folder.
+      mesh: the device mesh.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: epath.Path, mesh: Mesh):
+        self.config, self.workdir, self.mesh = config, workdir, mesh
+        self._tokenizers: dict[str, Any] = {}
+        self._models: dict[str, Model] = {}
+
+    def tokenizer(self, what: str) -> Any:
+        """The tokeniser of the "proxy" or "target"."""
+        if what not in self._tokenizers:
+            self._tokenizers[what] = open_tokenizer(self.config[what])
+        return self._tokenizers[what]
+
+    def model(self, what: str) -> Model:
+        """The "proxy" or "target".
+
+        Raises:
+          InputError: see `models.open_model`.
+        """
+        if what not in self._models:
+            self._models[what] = open_model(self.config, self.mesh, what, self.tokenizer(what))
+        return self._models[what]
 
 
 def train_settings(run: Run, train: ConfigDict) -> TrainSettings:
@@ -48,7 +74,7 @@ def num_steps(train: ConfigDict, num_examples: int) -> int:
 
 def trainable(pool: PreparedPool) -> np.ndarray:
     """Pool rows that have a response token to learn from, int64."""
-    return np.flatnonzero(np.asarray(pool.lengths) > np.maximum(pool.prompt_lengths, 1))
+    return np.flatnonzero(num_loss_tokens(pool.lengths, pool.prompt_lengths))
 
 
 def check_batch(run: Run, train: ConfigDict, what: str) -> None:
@@ -63,6 +89,24 @@ def check_batch(run: Run, train: ConfigDict, what: str) -> None:
             f"{what}.train.batch_size={train.batch_size} does not divide by mesh.data x mesh.fsdp x "
             f"{what}.train.accumulation = {groups} x {train.accumulation}."
         )
+
+
+def check_model(run: Run, what: str) -> None:
+    """Find now what would stop the proxy or target later: its files, and how its batch divides.
+
+    Raises:
+      InputError: see `models.open_model` and `check_batch`.
+    """
+    settings: ConfigDict = run.config[what]
+    check_batch(run, settings.train, what)
+    model = run.model(what)
+    if run.config.tokenize.max_length > model.config.max_positions:
+        raise InputError(
+            f"tokenize.max_length={run.config.tokenize.max_length} is above the {what}'s context of "
+            f"{model.config.max_positions} tokens."
+        )
+    if settings.init == "pretrained":
+        hf.check_weights(hf.resolve(settings.checkpoint), model.config)
 
 
 def make_batches(

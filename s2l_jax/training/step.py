@@ -18,7 +18,7 @@ from s2l_jax.models.parameters import Params, abstract_params, joined, nest_para
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.placement import model_shardings
 from s2l_jax.parallel.sharding import replicated, row_constraint
-from s2l_jax.training.loss import token_weights, training_loss
+from s2l_jax.training.loss import LOSSES, LossFunction, training_loss
 from s2l_jax.training.optimizer import OptimizerSettings, make_optimizer
 
 
@@ -90,7 +90,7 @@ def make_train_step(
     num_steps: int,
     mesh: Mesh,
     *,
-    loss: str = "token",
+    loss: str | LossFunction = "token",
     dtype: Any = jnp.float32,
     remat: str = "none",
     attention: str = "auto",
@@ -103,14 +103,13 @@ def make_train_step(
       settings: of the optimiser.
       num_steps: length of the run, which the schedule depends on.
       mesh: the device mesh.
-      loss: "token" is the summed cross-entropy of the step's response tokens over their number;
-        "example" is the weighted mean of example losses. Both are normalised over the whole step,
-        so accumulation, packing and the mesh leave them as they are.
+      loss: what each response token counts: a function, or the name of one in `loss.LOSSES`.
       dtype: of matrix products and activations.
       remat: a name in models.decoder.REMAT_POLICIES.
       attention: "auto" or "xla"; see `parallel.attention.attention_on`.
       keep_losses: report the loss of each example, which the step computes anyway.
     """
+    loss_function = LOSSES[loss] if isinstance(loss, str) else loss
     attend = attention_on(mesh, config, dtype, attention)
     constrain = row_constraint(mesh)
     optimizer = make_optimizer(settings, num_steps)
@@ -119,29 +118,31 @@ def make_train_step(
     def step(
         state: TrainState, rows: PackedRows, frozen: Params | None = None
     ) -> tuple[TrainState, StepMetrics]:
-        counted = rows.loss_mask if loss == "token" else rows.weights
-        total = jnp.maximum(counted.astype(jnp.float32).sum(), jnp.finfo(jnp.float32).tiny)
+        weights = loss_function(rows)
 
         @functools.partial(jax.value_and_grad, has_aux=True)
-        def loss_and_grads(params: Params, rows: PackedRows) -> tuple[jax.Array, jax.Array | None]:
+        def loss_and_grads(
+            params: Params, rows: PackedRows, weights: jax.Array
+        ) -> tuple[jax.Array, jax.Array | None]:
             noise = dropout_noise(config.lora, config.num_layers, state.step, rows.examples, rows.positions)
             whole = joined(frozen, params)
             value, per_example = training_loss(
-                config, whole, rows, token_weights(loss, rows) / total,
+                config, whole, rows, weights,
                 dtype=dtype, remat=remat, constrain=constrain, attend=attend, noise=noise,
             )  # fmt: skip
             return value, per_example if keep_losses else None
 
-        def accumulate(carry: tuple, microbatch: PackedRows) -> tuple[tuple, jax.Array | None]:
-            (value, kept), grads = loss_and_grads(state.params, microbatch)
+        def accumulate(carry: tuple, microbatch: tuple) -> tuple[tuple, jax.Array | None]:
+            (value, kept), grads = loss_and_grads(state.params, *microbatch)
             return jax.tree.map(jnp.add, carry, (value, grads)), kept
 
         if rows.tokens.shape[0] == 1:
-            (value, kept), grads = loss_and_grads(state.params, jax.tree.map(lambda x: x[0], rows))
+            whole = jax.tree.map(lambda x: x[0], (rows, weights))
+            (value, kept), grads = loss_and_grads(state.params, *whole)
             kept = jax.tree.map(lambda x: x[None], kept)
         else:
             zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params))
-            (value, grads), kept = jax.lax.scan(accumulate, zeros, rows)
+            (value, grads), kept = jax.lax.scan(accumulate, zeros, (rows, weights))
         grads = jax.lax.with_sharding_constraint(grads, shardings.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

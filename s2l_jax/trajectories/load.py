@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import hashlib
+import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,6 @@ from etils import epath
 from jaxtyping import Float32, Int64, UInt64
 
 from s2l_jax.errors import InputError
-from s2l_jax.trajectories.numpy_files import read_numpy
 from s2l_jax.trajectories.official import LOSSES, checkpoint_folders, read_official
 from s2l_jax.trajectories.parquet_file import read_parquet
 from s2l_jax.trajectories.store import TrajectoryStore
@@ -57,7 +58,7 @@ def load_trajectories(path: epath.PathLike) -> Trajectories:
             )
         return _not_empty(path, *read_official(path), None)
     if path.suffix in (".npy", ".npz"):
-        return _not_empty(path, *read_numpy(path))
+        return _not_empty(path, *_read_numpy(path))
     if path.suffix == ".parquet":
         return _not_empty(path, *read_parquet(path))
     raise InputError(f"{path}: not a trajectory store, .npy, .npz or .parquet file.")
@@ -69,6 +70,21 @@ def files_of(path: str) -> str:
     if folder.is_dir() and not (folder / "zarr.json").exists():
         return f"{path}/checkpoint-*/{LOSSES}"  # beside them are weights, too large to be hashed
     return path
+
+
+def _read_numpy(path: epath.Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Losses, steps and ids; the last two are None where the file has none."""
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded, None, None
+            arrays = {name: loaded[name] for name in ("losses", "steps", "ids") if name in loaded}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a readable NumPy file ({error}).") from error
+    if "losses" not in arrays:
+        raise InputError(f"{path}: holds {sorted(loaded.files)}, but no array named `losses`.")
+    return arrays["losses"], arrays.get("steps"), arrays.get("ids")
 
 
 def _not_empty(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectories:
@@ -96,7 +112,7 @@ def _checked(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectorie
             "whole number of at least 0 a row is needed."
         )
     return Trajectories(
-        losses.astype(np.float32, copy=False),
+        np.ascontiguousarray(losses, np.float32),
         steps.astype(np.int64),
         None if ids is None else ids.astype(np.uint64),
     )

@@ -1,12 +1,16 @@
 """A slice: the part of the pool whose losses are tracked, where that is not all of it."""
 
 import dataclasses
+import hashlib
+from typing import Any
 
 import numpy as np
 from etils import epath
 from jaxtyping import Int, Int64, UInt64
 
 from s2l_jax import artifacts
+from s2l_jax.console import say
+from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
 
 _SHOWN = 5  # ids or lines that an error names
@@ -19,6 +23,41 @@ class SliceSettings:
     count: int = 0  # rows; 0: all
     fraction: float = 1.0  # of the pool's rows
     ids: str = ""  # a file of row ids; empty: none
+
+
+class TrackedRows:
+    """The rows of the pool whose losses are tracked: all, or a slice.
+
+    Args:
+      settings: which slice.
+      ids: of the pool's rows.
+      sources: the number of each row's source.
+      seed: of the priorities that a slice is drawn by.
+
+    Attributes:
+      rows: int64 [S], sorted.
+      ids: uint64 [S].
+      settings: what tells this slice from another; empty for the whole pool.
+
+    Raises:
+      InputError: see `slice_rows`.
+    """
+
+    def __init__(
+        self,
+        settings: SliceSettings,
+        ids: UInt64[np.ndarray, "n"],
+        sources: Int[np.ndarray, "n"],
+        seed: int,
+    ):
+        chosen = slice_rows(settings, ids, sources, priorities(ids, seed))
+        self.rows: Int64[np.ndarray, "s"] = np.arange(len(ids)) if chosen is None else chosen
+        self.ids: UInt64[np.ndarray, "s"] = ids[self.rows]
+        self.settings: dict[str, Any] = {}
+        if chosen is not None:
+            digest = hashlib.sha256(self.ids.tobytes()).hexdigest()
+            self.settings = {"trajectories.slice": {"rows": len(chosen), "ids_sha256": digest}}
+            say(f"tracking a slice of {len(chosen)} of {len(ids)} pool rows")
 
 
 def slice_rows(

@@ -1,7 +1,7 @@
 """Snapshots of the proxy's parameters: kept at each sweep, so that losses can be swept again later."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,8 @@ from s2l_jax.models.parameters import Params
 from s2l_jax.models.weights import INDEX
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.placement import load_model
+from s2l_jax.training.hooks import Hook
+from s2l_jax.training.models import Model
 
 MARK = "snapshot.json"  # written last: a folder with it holds a complete snapshot
 
@@ -52,6 +54,41 @@ def save_snapshot(
     if jax.process_index() == 0:
         artifacts.write_json(folder / MARK, {"made_with": dict(made_with), "sha256": _digests(folder)})
     processes.barrier(f"snapshot {folder.name} written")
+
+
+class SnapshotKeeper(Hook):
+    """Keeps the parameters at each step of the cadence; handed to training before the sweep.
+
+    Once a step has its column it is not looked at again, so its snapshot must be there by then.
+
+    Args:
+      folder: of the snapshots.
+      model: the one that trains.
+      made_with: what a later sweep must agree with.
+      steps: the cadence, in finished training steps.
+    """
+
+    def __init__(
+        self, folder: epath.Path, model: Model, made_with: Mapping[str, Any], steps: Collection[int]
+    ):
+        self._folder, self._model, self._made_with = folder, model, made_with
+        self._steps = frozenset(steps)
+
+    def is_due(self, step: int) -> bool:
+        """At the cadence."""
+        return step in self._steps
+
+    def at_cadence(self, step: int, params: Params) -> None:
+        """Keep them, unless they are."""
+        model = self._model
+        save_snapshot(
+            self._folder / str(step),
+            params,
+            model.config,
+            model.hf_config,
+            made_with=self._made_with,
+            tokenizer=model.tokenizer,
+        )
 
 
 def find_snapshots(path: epath.PathLike) -> dict[int, epath.Path]:

@@ -23,24 +23,24 @@ from s2l_jax.parallel.placement import mesh_of
 from s2l_jax.parallel.sharding import replicated, row_constraint, vocabulary_shards
 from s2l_jax.training.loss import example_losses as packed_losses
 from s2l_jax.training.loss import read_prefix
-from s2l_jax.trajectories.pinned import PinnedSlice
+from s2l_jax.trajectories.packed_dataset import PackedDataset
 
 Sweep = Callable[[Params], Float32[Array, "n"]]
 
 
 def make_sweep(
     config: DecoderConfig,
-    tracked: PinnedSlice,
+    dataset: PackedDataset,
     mesh: Mesh,
     *,
     dtype: Any = jnp.float32,
     attention: str = "auto",
 ) -> Sweep:
-    """A function from parameters to the losses of the slice, float32 [N], whole on every device.
+    """A function from parameters to the losses of a dataset, float32 [N], whole on every device.
 
     The loss of an example is its mean next-token cross-entropy over the response tokens
     (arXiv 2403.07384, section 3.1); 0 where none is left. A compiled program for each length of row
-    scans the slice's microbatches; `vmap` over row groups turns token losses into example losses.
+    scans the dataset's microbatches; `vmap` over row groups turns token losses into example losses.
     What all examples begin with is run once a sweep; the rows see its keys and values.
     """
     constrain = row_constraint(mesh)
@@ -66,9 +66,9 @@ def make_sweep(
     read = jax.jit(functools.partial(read_prefix, config, dtype=dtype))
 
     def sweep(params: Params) -> jax.Array:
-        column = jax.device_put(jnp.zeros(len(tracked), jnp.float32), replicated(mesh))
-        prefix = read(params, tracked.prefix) if len(tracked.prefix) else None
-        for rows, slots in tracked.blocks():
+        column = jax.device_put(jnp.zeros(len(dataset), jnp.float32), replicated(mesh))
+        prefix = read(params, dataset.prefix) if len(dataset.prefix) else None
+        for rows, slots in dataset.blocks():
             column = compiled(params, prefix, column, rows, slots)
         return column
 
@@ -133,7 +133,7 @@ def tokenized_losses(
     batch_tokens: int = 0,
 ) -> Float32[np.ndarray, "n"]:
     """`example_losses` of examples that are tokenised already."""
-    tracked = PinnedSlice(
+    dataset = PackedDataset(
         examples,
         np.arange(len(examples.lengths)),
         mesh,
@@ -142,4 +142,4 @@ def tokenized_losses(
         pinned_bytes=2**32,
         share_prefix=shares_prefix(model.config, max_length),
     )
-    return np.asarray(make_sweep(model.config, tracked, mesh, dtype=dtype)(model_params(model)))
+    return np.asarray(make_sweep(model.config, dataset, mesh, dtype=dtype)(model_params(model)))

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from s2l_jax.config.rules import PROJECTIONS
 
-from s2l_jax.config import PROJECTIONS
 from s2l_jax.models import hf
 from s2l_jax.models.cache import KeyValueCache
 from s2l_jax.models.layers import wide_product
@@ -220,16 +219,3 @@ def test_the_head_multiplies_gradients_in_the_dtype_of_the_activations(dtype):
         scale = np.abs(reference).max()
         tolerance = 1e-6 if dtype == jnp.float32 else 0.02
         np.testing.assert_allclose(ours.astype(jnp.float32), reference, atol=tolerance * scale)
-
-
-@pytest.mark.parametrize(("layers", "windows"), [(2, ()), (2, (0, 7)), (1, ())])
-def test_hidden_states_of_the_tokens_wanted_are_those_of_all(model, layers, windows):
-    config = dataclasses.replace(model.config, windows=windows, num_layers=layers)
-    model = bind(config, init_params(config, jax.random.key(0)))
-    texts = EXAMPLES, EXAMPLES[::-1], EXAMPLES[:1], EXAMPLES[1:]
-    rows = np.concatenate([pack(some) for some in texts], axis=1)
-    wanted = np.array([[0, 3, ROW - 1, ROW, ROW + 5], [1, 2, 2, ROW + 1, 2 * ROW - 1]])  # two groups of two
-    groups = nnx.jit(lambda model: model(*rows))(model).reshape(len(wanted), 2 * ROW, -1)
-    want = [group[places] for group, places in zip(groups, wanted, strict=True)]
-    got = nnx.jit(lambda model: model(*rows, wanted=wanted))(model)
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())

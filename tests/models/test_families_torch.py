@@ -13,7 +13,7 @@ from s2l_jax.evaluation.generate import generate
 from s2l_jax.models import hf
 from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.parallel.placement import load_model
-from s2l_jax.training.loss import token_weights, training_loss
+from s2l_jax.training.loss import example_mean, training_loss
 from tests.support.paths import GOLDEN
 
 torch = pytest.importorskip("torch")
@@ -207,7 +207,7 @@ def test_gradients_equal_pytorch(name, make_golden, one_device_mesh, tmp_path):
     @jax.jit
     @jax.grad
     def gradient(params):
-        weights = token_weights("example", rows)
+        weights = example_mean(rows)
         return training_loss(model.config, params, rows, weights, dtype=jnp.float32)[0]
 
     # Written as if they were weights, they get the names and layouts of the checkpoint's tensors.

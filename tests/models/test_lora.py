@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from etils import epath
 from jax.sharding import PartitionSpec as P
+from s2l_jax.config.rules import PROJECTIONS
 
-from s2l_jax.config import PROJECTIONS, default, run, validate
+from s2l_jax.config import default, run, validate
 from s2l_jax.data.batching import Batches
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 from s2l_jax.errors import InputError
@@ -34,7 +35,8 @@ from s2l_jax.parallel.mesh import make_mesh, row_groups
 from s2l_jax.parallel.placement import adapter_shardings, load_model, put_adapters, random_adapters
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.pipeline import run_pipeline
-from s2l_jax.training import loop, models
+from s2l_jax.training import loop
+from s2l_jax.training.export import export, load_export
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.run import Run
@@ -543,13 +545,13 @@ class TestStages:
     def test_both_exports_hold_the_same_model(self, finished_pipeline, tmp_path, cube_mesh):
         config = finished_pipeline[1].copy_and_resolve_references()
         logits = {}
-        for export in ("merged", "adapter"):
-            config.target.lora.export = export
+        for kind in ("merged", "adapter"):
+            config.target.lora.export = kind
             sitting = Run(config, epath.Path(tmp_path), cube_mesh)
-            model = models.open_model(sitting, "target")
+            model = sitting.model("target")
             adapters = noisy_adapters(model.trained_config, cube_mesh)
-            models.export(sitting, model, adapters, epath.Path(tmp_path))
-            loaded, _ = models.load_export(sitting, epath.Path(tmp_path), jnp.float32)
-            logits[export] = logits_of(loaded, TOKENS)
+            export(sitting, model, adapters, epath.Path(tmp_path))
+            loaded, _ = load_export(sitting, epath.Path(tmp_path), jnp.float32)
+            logits[kind] = logits_of(loaded, TOKENS)
         assert_near(logits["adapter"], logits["merged"])
-        assert np.abs(logits["merged"] - logits_of(models.bound(model, jnp.float32), TOKENS)).max() > 0.1
+        assert np.abs(logits["merged"] - logits_of(model.bound(jnp.float32), TOKENS)).max() > 0.1

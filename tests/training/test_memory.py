@@ -9,7 +9,7 @@ from s2l_jax.data.packing import PackedRows
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import REMAT_POLICIES
 from s2l_jax.models.parameters import abstract_params, init_params
-from s2l_jax.training.loss import token_weights, training_loss
+from s2l_jax.training.loss import token_mean, training_loss
 
 GROUPS, ROWS, LENGTH, EXAMPLES = 2, 2, 128, 4
 
@@ -32,7 +32,7 @@ def abstract_rows(loss_tokens):
 
 def total_loss(config, dtype, remat="none"):
     def loss(params, rows):
-        return training_loss(config, params, rows, token_weights("token", rows), dtype=dtype, remat=remat)[0]
+        return training_loss(config, params, rows, token_mean(rows), dtype=dtype, remat=remat)[0]
 
     return loss
 

@@ -19,7 +19,7 @@ from s2l_jax.parallel.placement import load_model
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
-from s2l_jax.trajectories.pinned import PinnedSlice
+from s2l_jax.trajectories.packed_dataset import PackedDataset
 from s2l_jax.trajectories.sweep import example_losses, make_sweep
 
 torch = pytest.importorskip("torch")
@@ -178,7 +178,7 @@ MUTATIONS = {f"{path} dropped": _without(path) for path in BIASES} | {
 @pytest.fixture(scope="module")
 def some_losses(examples, one_device_mesh):
     """Losses of the first rows under some settings and parameters; a program per settings."""
-    tracked = PinnedSlice(
+    tracked = PackedDataset(
         TokenizedList(examples),
         np.arange(FEW),
         one_device_mesh,

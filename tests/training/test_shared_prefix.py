@@ -17,7 +17,7 @@ from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.placement import load_model, random_adapters
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training import run as stages_run
-from s2l_jax.training.loss import token_weights, training_loss
+from s2l_jax.training.loss import example_mean, training_loss
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
 from tests.support.paths import GOLDEN
@@ -100,7 +100,7 @@ def test_rows_hold_the_rest_of_each_example(shortest_prompt, shared, pack):
 
 def gradients_of(mesh, rows, params, frozen=None, config=None, **options):
     def loss(params, rows):
-        weights = token_weights("example", rows)
+        weights = example_mean(rows)
         whole = joined(frozen, params)
         return training_loss(config, whole, rows, weights, dtype=jnp.float32, **options)
 

@@ -22,6 +22,7 @@ from s2l_jax.models.parameters import flatten_params, model_params
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.training import loop
 from s2l_jax.training.checkpoints import Checkpoints, abstract
+from s2l_jax.training.hooks import Hook
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
 from tests.support.paths import GOLDEN
@@ -76,10 +77,16 @@ class Trainer:
     def __init__(self, path, mesh):
         self.path, self.mesh, self.swept = epath.Path(path), mesh, {}
 
-    def __call__(self, at_sweep=lambda step: None):
-        def sweep(step, params):
-            at_sweep(step)
-            self.swept[step] = digest(params)
+    def __call__(self, at_sweep=lambda step: None, hooks=()):
+        trainer = self
+
+        class Sweep(Hook):
+            def is_due(self, step):
+                return step in SWEEPS
+
+            def at_cadence(self, step, params):
+                at_sweep(step)
+                trainer.swept[step] = digest(params)
 
         return loop.train(
             CONFIG,
@@ -89,8 +96,7 @@ class Trainer:
             self.mesh,
             self.path,
             label="test",
-            sweep_steps=SWEEPS,
-            sweep=sweep,
+            hooks=[Sweep(), *hooks],
         )
 
     def until(self, last):
@@ -290,6 +296,111 @@ def test_a_failing_write_does_not_hide_what_stopped_the_run(trainer, monkeypatch
 
     with pytest.raises(Stop):
         trainer(break_checkpoints)
+
+
+class StopAt(Hook):
+    """Ends training as a preemption would."""
+
+    def __init__(self, step):
+        self.step, self.calls = step, []
+
+    def should_stop(self, step):
+        return step == self.step
+
+    def before_checkpoint(self, step):
+        self.calls.append(("checkpoint", step))
+
+    def close(self):
+        self.calls.append("close")
+
+
+@pytest.mark.parametrize(("step", "saved"), [(3, [2, 3]), (4, [2, 4])])
+def test_a_hook_ends_training_with_a_checkpoint_to_go_on_from(step, saved, trainer, unbroken, same_end):
+    stop = StopAt(step)
+    result = trainer(hooks=[stop])
+    assert result.losses.tobytes() == unbroken[1].losses[:step].tobytes()
+    assert trainer.checkpoints() == saved
+    assert stop.calls == [*(("checkpoint", n) for n in saved), "close"]
+    again = Trainer(trainer.path, trainer.mesh)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_train_step", lambda *_, **__: lambda *_: pytest.fail("a step was taken"))
+        again(hooks=[StopAt(step)])  # it is asked before the first step too
+    same_end(trainer, trainer())
+
+
+class Profile(Hook):
+    """Writes a profile of some steps."""
+
+    def __init__(self, folder, first, last):
+        self.folder, self.first, self.last = folder, first, last
+
+    def is_due(self, step):
+        return step in (self.first - 1, self.last)
+
+    def at_cadence(self, step, params):
+        jax.block_until_ready(params)
+        if step == self.last:
+            jax.profiler.stop_trace()
+        else:
+            jax.profiler.start_trace(self.folder)
+
+
+def test_a_hook_can_profile_steps(trainer, same_end, tmp_path):
+    result = trainer(hooks=[Profile(tmp_path / "profile", 2, 3)])
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    same_end(trainer, result)
+
+
+class Listener(Hook):
+    """Writes down what it is told."""
+
+    needs_example_losses = True
+
+    def __init__(self):
+        self.calls, self.steps = [], []
+
+    def is_due(self, step):
+        return step in (0, 3)
+
+    def at_cadence(self, step, params):
+        self.calls.append(f"cadence {step}")
+
+    def after_step(self, finished):
+        self.calls.append(f"step {finished.batch.step + 1}")
+        self.steps.append(finished)
+
+    def before_checkpoint(self, step):
+        self.calls.append(f"checkpoint {step}")
+
+    def should_stop(self, step):
+        self.calls.append(f"stop {step}?")
+        return False
+
+    def close(self):
+        self.calls.append("close")
+
+
+def test_hooks_are_told_in_order(trainer, same_end):
+    hook = Listener()
+    result = trainer(hooks=[hook])
+    calls = " ".join(hook.calls)
+    assert calls.startswith(
+        "cadence 0 stop 0? stop 1? step 1 step 2 stop 2? checkpoint 2 step 3 cadence 3 stop 3?"
+    )
+    assert calls.endswith("step 8 stop 8? checkpoint 8 close")
+    assert [finished.loss for finished in hook.steps] == result.losses.tolist()
+    for finished in hook.steps:
+        assert finished.example_losses.shape == (8,)
+        # Token means, of examples of some lengths: near their mean, and not it.
+        assert abs(finished.example_losses.mean() - finished.loss) < 0.3
+    same_end(trainer, result)
+
+
+def test_hooks_are_closed_when_training_fails(trainer):
+    hook = Listener()
+    with pytest.raises(Stop):
+        trainer(lambda step: (_ for _ in ()).throw(Stop) if step == 3 else None, hooks=[hook])
+    assert hook.calls[-1] == "close"
 
 
 def events(path, tag):

@@ -186,6 +186,47 @@ def test_padded_and_accumulated_example_loss_equals_packed(one_device_mesh, exam
     assert_same(run(one_device_mesh, microbatches=4, pack=False, loss="example"), example_run)
 
 
+def falling(rows):
+    """A loss of its own: a token counts the less, the later it comes in its example."""
+    places = jnp.take_along_axis(
+        rows.positions.reshape(*rows.loss_index.shape[:-1], -1), rows.loss_index, axis=-1
+    )
+    return rows.loss_mask / (1.0 + places) / rows.loss_mask.sum()
+
+
+def test_a_step_takes_the_gradient_of_a_loss_that_is_handed_in(one_device_mesh):
+    batch = [EXAMPLES[n] for n in batches_of().read(0).examples]
+    tokens, segments, counts = np.zeros((3, BATCH, LENGTH))
+    for row, example in enumerate(batch):
+        length, start = len(example.tokens), max(example.prompt_length, 1)
+        tokens[row, :length], segments[row, :length] = example.tokens, 1
+        counts[row, start - 1 : length - 1] = 1 / np.arange(start, length)
+    total = sum(max(len(e.tokens) - max(e.prompt_length, 1), 0) for e in batch)
+    model = load_model(str(GPT_NEOX), one_device_mesh)
+
+    @jax.jit
+    @jax.value_and_grad
+    def by_hand(params):
+        decoder = bind(model.config, params)
+        positions = jnp.broadcast_to(jnp.arange(LENGTH), tokens.shape)
+        logits = decoder.logits(decoder(tokens.astype(int), positions, segments.astype(int)))
+        targets = jnp.roll(tokens, -1, axis=1).astype(int)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        return (counts * losses).sum() / total
+
+    value, grads = by_hand(model_params(model))
+    ours = run(one_device_mesh, microbatches=2, loss=falling)
+    np.testing.assert_allclose(ours.losses, [value], rtol=2e-6)
+    norm = float(optax.tree.norm(grads))
+    reference = dataclasses.replace(
+        ours,
+        losses=np.array([value]),
+        norm=norm,
+        grads={k: np.asarray(v) for k, v in flatten_params(grads).items()},
+    )
+    assert_same(ours, reference)
+
+
 def test_grad_norm_is_that_of_the_gradients(token_run):
     squares = sum(np.square(g, dtype=np.float64).sum() for g in token_run.grads.values())
     np.testing.assert_allclose(token_run.norm, np.sqrt(squares), rtol=1e-5)

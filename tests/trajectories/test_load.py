@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 import s2l_jax
 from s2l_jax.data.identity import data_identity
 from s2l_jax.errors import InputError
-from s2l_jax.trajectories import numpy_files, parquet_file
+from s2l_jax.trajectories import parquet_file
 from s2l_jax.trajectories.load import files_of, load_trajectories
 
 LOSSES = np.random.default_rng(0).uniform(0, 9, (6, 3)).astype(np.float32)
@@ -272,7 +271,7 @@ class TestParquet:
             load_trajectories(path)
 
 
-class TestNumpyBlocks:
+class TestNumpy:
     @settings(max_examples=40, deadline=None)
     @given(
         losses=hnp.arrays(
@@ -280,38 +279,18 @@ class TestNumpyBlocks:
             hnp.array_shapes(min_dims=2, max_dims=2, max_side=7),
             elements=st.floats(0, 100, width=16),
         ),
-        block=st.integers(1, 60),
         by_column=st.booleans(),
         compressed=st.booleans(),
     )
-    def test_any_layout(self, tmp_path_factory, losses, block, by_column, compressed):
+    def test_any_layout(self, tmp_path_factory, losses, by_column, compressed):
         folder = tmp_path_factory.mktemp("npy")
         stored = np.asfortranarray(losses) if by_column else losses
         np.save(folder / "t.npy", stored)
         save = np.savez_compressed if compressed else np.savez
         save(folder / "t.npz", losses=stored, steps=np.arange(losses.shape[1]) * 2**40, other=np.array("x"))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(numpy_files, "_BLOCK", block)
-            loaded = [load_trajectories(folder / name) for name in ("t.npy", "t.npz")]
+        loaded = [load_trajectories(folder / name) for name in ("t.npy", "t.npz")]
         for each in loaded:
             assert each.losses.dtype == np.float32
+            assert each.losses.flags.c_contiguous
             assert np.array_equal(each.losses, losses.astype(np.float32))
         assert loaded[1].steps.tolist() == [2**40 * place for place in range(losses.shape[1])]
-
-    @pytest.mark.parametrize("name", ["t.npy", "t.npz"])
-    def test_memory_of_a_float64_file(self, tmp_path, monkeypatch, name):
-        """Half the file and a few blocks, never the file."""
-        monkeypatch.setattr(numpy_files, "_BLOCK", 2**18)
-        losses = np.random.default_rng(0).random((2**18, 4))
-        if name == "t.npy":
-            np.save(tmp_path / name, losses)
-        else:
-            np.savez(tmp_path / name, losses=losses)
-        tracemalloc.start()
-        try:
-            loaded = load_trajectories(tmp_path / name)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        assert np.array_equal(loaded.losses, losses.astype(np.float32))
-        assert losses.nbytes / 2 < peak < losses.nbytes * 0.75

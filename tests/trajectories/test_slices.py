@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
-from s2l_jax.selection.balanced import priorities
 from s2l_jax.trajectories.slices import (
     SliceSettings,
     proportional_shares,

@@ -1,5 +1,7 @@
 """A proxy whose training ends once its clusters have settled."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -7,10 +9,10 @@ from s2l_jax.clustering.streaming import Refresh
 from s2l_jax.config import default, run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
-from s2l_jax.pipeline.stages.trajectories import Columns
 from s2l_jax.selection import SelectionInputs, select
 from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.trajectories.load import load_trajectories
+from s2l_jax.trajectories.settled import StopWhenSettled
 
 STAGES = ("pool", "proxy")
 
@@ -89,11 +91,11 @@ def test_a_run_killed_after_its_last_checkpoint_does_not_train_on(stopping, tmp_
     ],
 )
 def test_settled_is_so_many_columns_in_a_row(agreements, step, settled):
-    columns = Columns.__new__(Columns)
-    columns.steps = [10 * (n + 1) for n in range(len(agreements))]
-    columns.clusters = type("Clusters", (), {})()
-    columns.clusters.records = [Refresh(n + 1, 1.0, a) for n, a in enumerate(agreements)]
-    assert columns.settled(step, 2, 0.95) == settled
+    records = [Refresh(n + 1, 1.0, a) for n, a in enumerate(agreements)]
+    writer = types.SimpleNamespace(
+        steps=[10 * (n + 1) for n in range(len(agreements))], clusters=types.SimpleNamespace(records=records)
+    )
+    assert StopWhenSettled(writer, 2, 0.95).should_stop(step) == settled
 
 
 def test_training_losses_have_no_sweeps_to_stop_after(stopping, tmp_path):

@@ -15,9 +15,9 @@ from s2l_jax.parallel.placement import load_model, mesh_of
 from s2l_jax.parallel.sharding import row_constraint
 from s2l_jax.training import cross_entropy
 from s2l_jax.training.loss import example_losses as packed_losses
-from s2l_jax.training.loss import token_weights, training_loss
+from s2l_jax.training.loss import token_mean, training_loss
 from s2l_jax.trajectories import pinned
-from s2l_jax.trajectories.pinned import PinnedSlice
+from s2l_jax.trajectories.packed_dataset import PackedDataset
 from s2l_jax.trajectories.sweep import example_losses, make_sweep
 from tests.support.paths import GOLDEN
 
@@ -74,7 +74,7 @@ def oracle(model):
 
 
 def make_slice(mesh, batch_tokens, pinned_bytes=2**30):
-    return PinnedSlice(
+    return PackedDataset(
         TokenizedList(EXAMPLES),
         NUMBERS,
         mesh,
@@ -152,7 +152,7 @@ def test_a_shared_beginning_is_run_once(request, mesh, monkeypatch):
     mesh = request.getfixturevalue(mesh)
     model = load_model(str(GPT_NEOX), mesh)
     examples = [begins_alike(EXAMPLES[number]) for number in NUMBERS]
-    tracked = PinnedSlice(
+    tracked = PackedDataset(
         TokenizedList(examples), np.arange(len(examples)), mesh, max_length=LENGTH, pinned_bytes=2**30
     )
     # An example without a prompt: its first loss is at the last token of the beginning.
@@ -208,7 +208,7 @@ def test_logits_of_all_tokens_never_exist_at_once(chunked, model, one_device_mes
         return packed_losses(model.config, params, rows, **how)
 
     def trained(params):
-        return training_loss(model.config, params, rows, token_weights("token", rows), **how)[0]
+        return training_loss(model.config, params, rows, token_mean(rows), **how)[0]
 
     params = model_params(model)
     for function in (swept, trained):  # all tokens, a tile of the vocabulary

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, Int64
 
 from s2l_jax.data.batching import Examples
+from s2l_jax.data.responses import response_starts
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.parameters import Params, bind, flatten_params, joined
 from s2l_jax.parallel.mesh import row_groups
@@ -96,10 +97,10 @@ class ExampleGradients:
     def _rows(
         self, examples: Examples, numbers: Int64[np.ndarray, " c"]
     ) -> Iterator[tuple[Int64[np.ndarray, "g b"], tuple[np.ndarray, ...]]]:
-        """Padded rows of like length: places in `numbers` (-1: none), tokens, prompt and whole lengths."""
+        """Padded rows of like length: places in `numbers` (-1: none), tokens, response starts, lengths."""
         groups, local = row_groups(self._mesh), local_groups(self._mesh)
         lengths = np.asarray(examples.lengths)[numbers]
-        prompts = np.asarray(examples.prompt_lengths)[numbers]
+        starts = response_starts(np.asarray(examples.prompt_lengths)[numbers])
         order = np.argsort(-lengths, kind="stable")
         while len(order):
             length = _LENGTHS << max(0, -(-int(lengths[order[0]]) // _LENGTHS) - 1).bit_length()
@@ -110,7 +111,7 @@ class ExampleGradients:
             places = flat.reshape(groups, per_group)
             mine = places[local.start : local.stop]
             tokens = np.zeros((*mine.shape, length), np.int32)
-            sizes = [np.where(mine >= 0, of[mine], 0).astype(np.int32) for of in (prompts, lengths)]
+            sizes = [np.where(mine >= 0, of[mine], 0).astype(np.int32) for of in (starts, lengths)]
             held = mine[mine >= 0]
             texts = examples.read([int(numbers[n]) for n in held])
             for at, ids in zip(np.argwhere(mine >= 0), texts, strict=True):
@@ -134,20 +135,20 @@ def _batch(
     moments: tuple,
     key: Array,
     tokens: Int[Array, "g b l"],
-    prompts: Int[Array, "g b"],
+    starts: Int[Array, "g b"],
     lengths: Int[Array, "g b"],
     betas: tuple[float, float, float] | None,
 ) -> Float[Array, "n p"]:
     def loss(adapters: Params, *row: Array) -> Array:
         return _loss(config, dtype, frozen, adapters, *row)
 
-    flat = tokens.reshape(-1, tokens.shape[-1]), prompts.reshape(-1), lengths.reshape(-1)
+    flat = tokens.reshape(-1, tokens.shape[-1]), starts.reshape(-1), lengths.reshape(-1)
     grads = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0, 0))(adapters, *flat)
     if betas is not None:
         mean, square, count = moments
         grads = _adam(grads, mean, square, count, *betas)
     vectors = [leaf.reshape(len(flat[0]), -1) for _, leaf in sorted(flatten_params(grads).items())]
-    has_response = (flat[2] > jnp.maximum(flat[1], 1))[:, None]
+    has_response = (flat[2] > flat[1])[:, None]
     if not dims:
         return jnp.where(has_response, jnp.concatenate(vectors, axis=1), 0.0)
     parts = [_project(jax.random.fold_in(key, n), each, dims) for n, each in enumerate(vectors)]
@@ -160,7 +161,7 @@ def _loss(
     frozen: Params,
     adapters: Params,
     tokens: Int[Array, " l"],
-    prompt: Int[Array, ""],
+    start: Int[Array, ""],
     length: Int[Array, ""],
 ) -> Float[Array, ""]:
     """Of one example in a padded row: the mean over its response tokens."""
@@ -170,8 +171,7 @@ def _loss(
     logits = model.logits(hidden[:-1])
     picked = jnp.take_along_axis(logits, tokens[1:, None], axis=1)[:, 0]
     losses = jax.nn.logsumexp(logits, axis=1) - picked
-    # The first token of all has nothing before it to be predicted from.
-    wanted = (places[1:] >= jnp.maximum(prompt, 1)) & (places[1:] < length)
+    wanted = (places[1:] >= start) & (places[1:] < length)
     return jnp.where(wanted, losses, 0.0).sum() / jnp.maximum(wanted.sum(), 1)
 
 

@@ -24,7 +24,7 @@ from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.placement import random_adapters
 from s2l_jax.parallel.sharding import put_rows
-from s2l_jax.training.models import Model, open_model
+from s2l_jax.training.models import Model
 from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
 from s2l_jax.training.run import Run, make_batches, num_steps, trainable
 from s2l_jax.training.step import TrainState, abstract_state, init_state, make_train_step
@@ -42,7 +42,7 @@ class Checkpoint:
 def adapted_target(run: Run) -> Model:
     """The target with the adapters that gradients are taken in."""
     asked = run.config.selection.gradients
-    model = open_model(run, "target")
+    model = run.model("target")
     known = available(model.config.gated_mlp)
     names = tuple(name for name in known if asked.projections == ("all",) or name in asked.projections)
     return dataclasses.replace(model, lora=Lora(asked.rank, asked.alpha, names))

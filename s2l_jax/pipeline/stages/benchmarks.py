@@ -15,7 +15,6 @@ from s2l_jax.errors import InputError
 from s2l_jax.evaluation.benchmarks import HUB, Benchmark, Problem, benchmark, read_problems, source_path
 from s2l_jax.evaluation.metrics import check_metrics
 from s2l_jax.evaluation.prompting import Asking, read_examples
-from s2l_jax.training.models import open_model
 from s2l_jax.training.run import Run
 
 SYNTHETIC, POOL = "synthetic", "pool"
@@ -126,7 +125,7 @@ def check_benchmarks(run: Run) -> None:
     if not each:
         return
     check_metrics(run.config.evaluation.metrics)
-    model = open_model(run, "target")
+    model = run.model("target")
     for one in each:
         problems = problems_of(run, one)
         asking = asking_of(run, one, model.tokenizer, model.config.max_positions)

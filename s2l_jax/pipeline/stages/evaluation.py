@@ -29,11 +29,10 @@ from s2l_jax.pipeline.stages.benchmarks import (
     problems_of,
     wanted,
 )
-from s2l_jax.pipeline.stages.pool import tokenizer_of
 from s2l_jax.pipeline.stages.target import folder as target_folder
 from s2l_jax.pipeline.stages.target import target_names
 from s2l_jax.records import Record, stored_results
-from s2l_jax.training.models import bound, load_export, open_model
+from s2l_jax.training.export import load_export
 from s2l_jax.training.run import Run
 
 UNTUNED = "untuned"
@@ -94,7 +93,7 @@ def _settings(run: Run, each: Wanted) -> dict[str, Any]:
 def _model(run: Run, name: str) -> tuple[Decoder, Any]:
     dtype = weights.DTYPES[run.config.evaluation.dtype]
     if name == UNTUNED:
-        return bound(open_model(run, "target"), dtype), tokenizer_of(run.config.target)
+        return run.model("target").bound(dtype), run.tokenizer("target")
     return load_export(run, target_folder(run, name), dtype)
 
 

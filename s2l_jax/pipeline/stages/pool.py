@@ -16,7 +16,6 @@ from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, p
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import end_tokens, tokenize_prompts
 from s2l_jax.errors import InputError
-from s2l_jax.models import hf
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record
 from s2l_jax.training.run import Run
@@ -32,7 +31,7 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
         return {}
     settings = deciding(config, "pool", {"pool.content": data_identity(config.pool.path)})
     record = Record(run.workdir / "pool", "pool", settings)
-    tokenizers: dict[str, Any] = {name: tokenizer_of(config[name]) for name in models}
+    tokenizers: dict[str, Any] = {name: run.tokenizer(name) for name in models}
     options = TokenizeSettings(**config.tokenize.to_dict())
     for name, tokenizer in tokenizers.items():
         _check_room(tokenizer, options, name)
@@ -74,11 +73,6 @@ def _check_room(tokenizer: Any, settings: TokenizeSettings, model: str) -> None:
             f"tokenize.max_length={settings.max_length} leaves no room for a response: the template "
             f"{settings.prompt!r} alone has {len(template)} tokens with the {model}'s tokeniser."
         )
-
-
-def tokenizer_of(model: ConfigDict) -> Any:
-    """The tokeniser of a `proxy` or `target` group."""
-    return hf.load_tokenizer(hf.resolve(model.tokenizer or model.checkpoint))
 
 
 def open_rows(config: ConfigDict) -> RowReader:

@@ -1,25 +1,27 @@
 """Stage `proxy`: fine-tune the proxy on the pool and measure the tracked examples on the way."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from etils import epath
-from jaxtyping import Float32
 
 from s2l_jax.config import deciding
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
-from s2l_jax.models.parameters import Params
-from s2l_jax.pipeline.stages.trajectories import Columns, Sweeps, Tracked, snapshot_settings, sweep_flops
+from s2l_jax.pipeline.stages.trajectories import (
+    snapshot_settings,
+    sweep_flops,
+    sweeper_of,
+    tracked_of,
+    writer_of,
+)
 from s2l_jax.records import Record
 from s2l_jax.training.flops import training_flops
+from s2l_jax.training.hooks import Hook
 from s2l_jax.training.loop import train
-from s2l_jax.training.models import Model, open_model
+from s2l_jax.training.metrics import loss_curve
 from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
 from s2l_jax.trajectories.cadence import Cadence, sweep_steps
-from s2l_jax.trajectories.snapshots import save_snapshot
-from s2l_jax.trajectories.visits import Visits, check_epochs
+from s2l_jax.trajectories.settled import StopWhenSettled
+from s2l_jax.trajectories.snapshots import SnapshotKeeper
+from s2l_jax.trajectories.training_losses import TrainingLossRecorder, check_epochs
 
 SNAPSHOTS = "snapshots"
 
@@ -52,30 +54,27 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
         swept = sweep_steps(_cadence(run), steps)
     else:
         check_epochs(config.proxy.train.batch_size, steps, len(subset))
-    tracked = Tracked(run, pool)
+    tracked = tracked_of(run, pool)
     settings = deciding(config, "proxy", {"pool.fingerprint": pool.fingerprint} | tracked.settings)
     record = Record(run.workdir / "proxy", "proxy", settings)
     if record.done:
         return
-    model = open_model(run, "proxy")
+    model = run.model("proxy")
     batches = make_batches(
         run, pool, subset, np.ones(len(subset), np.float32), model.config, config.proxy.train, steps
     )
-    columns = Columns(run, tracked, kind, settings)
-    measure: dict[str, Any] = {}
+    writer = writer_of(run, tracked, kind, settings)
+    hooks: list[Hook] = []
     if kind == "sweep":
-        measure["sweep"] = _sweeping(run, pool, tracked, model, columns, record.folder / SNAPSHOTS)
         asked = config.trajectories
+        if config.proxy.save_params:
+            hooks.append(SnapshotKeeper(record.folder / SNAPSHOTS, model, snapshot_settings(run), swept))
+        hooks.append(sweeper_of(run, pool, tracked, model.config, writer, swept))
         if asked.stop_when_stable:
-            measure["enough"] = lambda step: columns.settled(step, asked.stop_when_stable, asked.stable_above)
+            hooks.append(StopWhenSettled(writer, asked.stop_when_stable, asked.stable_above))
     else:
-        measure["recorder"] = Visits(
-            record.folder,
-            subset,
-            tracked.rows,
-            config.proxy.train.batch_size,
-            columns=len(columns.steps),
-            add=columns.add_epoch,
+        hooks.append(
+            TrainingLossRecorder(record.folder, subset, tracked.rows, config.proxy.train.batch_size, writer)
         )
     result = train(
         model.config,
@@ -85,14 +84,13 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
         run.mesh,
         record.folder,
         label=f"proxy, {model.num_parameters / 1e6:.3g}M parameters",
-        sweep_steps=swept,
-        **measure,
+        hooks=hooks,
     )
     done = len(result.losses)
     if done < steps:
         say(
             f"  the clusters have settled: training ended after {done} of {steps} steps, with "
-            f"{len(columns.steps)} of {len(swept)} sweeps"
+            f"{len(writer.steps)} of {len(swept)} sweeps"
         )
     size = batches.size(done)
     record.finish(
@@ -102,47 +100,14 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
             "examples_seen": done * config.proxy.train.batch_size,
             "tokens_seen": size.tokens,
             "training_flops": training_flops(model.config, size),
-            "sweep_flops": (len(columns.steps) if swept else 0)
+            "sweep_flops": (len(writer.steps) if swept else 0)
             * sweep_flops(run, pool, tracked, model.config),
             "final_loss": float(result.losses[-1]),
-            "curve": curve(result.losses),
-            "refreshes": [vars(refresh) for refresh in columns.clusters.records],
+            "curve": loss_curve(result.losses),
+            "refreshes": [vars(refresh) for refresh in writer.clusters.records],
         }
         | ({"planned_steps": steps} if done < steps else {})
     )
-
-
-def _sweeping(
-    run: Run, pool: PreparedPool, tracked: Tracked, model: Model, columns: Columns, snapshots: epath.Path
-) -> Callable[[int, Params], None]:
-    """What the loop calls at the cadence: keeps a snapshot if asked to, then sweeps."""
-    sweeps = Sweeps(run, pool, tracked, model.config, columns)
-
-    def sweep(step: int, params: Params) -> None:
-        # Before the column: once that is there, the step is not looked at again.
-        if run.config.proxy.save_params and step not in columns.steps:
-            save_snapshot(
-                snapshots / str(step),
-                params,
-                model.config,
-                model.hf_config,
-                made_with=snapshot_settings(run),
-                tokenizer=model.tokenizer,
-            )
-        sweeps.at(step, params)
-
-    return sweep
-
-
-def curve(losses: Float32[np.ndarray, "s"], points: int = 500) -> dict[str, list]:
-    """A loss history thinned to means over at most `points` equal stretches."""
-    stretch = -(-len(losses) // points)
-    ends = list(range(stretch, len(losses) + 1, stretch))
-    if not ends or ends[-1] != len(losses):
-        ends.append(len(losses))
-    starts = [0, *ends[:-1]]
-    means = [float(np.mean(losses[a:b])) for a, b in zip(starts, ends, strict=True)]
-    return {"step": ends, "loss": means}
 
 
 def _cadence(run: Run) -> Cadence:

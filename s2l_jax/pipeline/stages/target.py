@@ -12,12 +12,12 @@ from s2l_jax.models.parameters import num_trained
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.stages import selection as selections
-from s2l_jax.pipeline.stages.proxy import curve
 from s2l_jax.records import Record
 from s2l_jax.selection import Selection
+from s2l_jax.training.export import export
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.loop import train
-from s2l_jax.training.models import export, first_params, open_model
+from s2l_jax.training.metrics import loss_curve
 from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
 
 
@@ -52,7 +52,7 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
     record = Record(folder(run, name), f"target/{name}", settings)
     if record.done:
         return
-    model = open_model(run, "target")
+    model = run.model("target")
     if not config.target.use_weights:
         weights = np.ones_like(weights)
     batches = make_batches(run, pool, subset, weights, model.trained_config, config.target.train, steps)
@@ -60,13 +60,13 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
     part = "" if model.lora is None else f" and {num_changed / 1e6:.3g}M in adapters"
     result = train(
         model.trained_config,
-        first_params(run, model),
+        model.first_params,
         batches,
         train_settings(run, config.target.train),
         run.mesh,
         record.folder,
         label=f"target on {name}, {model.num_parameters / 1e6:.3g}M parameters{part}",
-        frozen=None if model.lora is None else model.initial_params(DTYPES[config.target.train.dtype]),
+        frozen=model.frozen_params(DTYPES[config.target.train.dtype]),
     )
     export(run, model, result.params, record.folder)
     processes.barrier(f"export {name}")
@@ -82,6 +82,6 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
             "parameters": model.num_parameters,
             "trained_parameters": num_changed,
             "final_loss": float(result.losses[-1]),
-            "curve": curve(result.losses),
+            "curve": loss_curve(result.losses),
         }
     )

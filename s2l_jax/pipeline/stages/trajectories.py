@@ -2,74 +2,47 @@
 
 import hashlib
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
-from jaxtyping import Float32, Int64, UInt64
+from jaxtyping import Int64, UInt64
 
 from s2l_jax import artifacts
 from s2l_jax.clustering import StreamingKMeans
-from s2l_jax.clustering.streaming import Refresh
 from s2l_jax.config import deciding
-from s2l_jax.console import duration, say
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint
-from s2l_jax.errors import DivergedError, InputError
+from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import shares_prefix
 from s2l_jax.models.hf import load_config
-from s2l_jax.models.parameters import Params, model_params
+from s2l_jax.models.parameters import model_params
 from s2l_jax.models.weights import DTYPES
-from s2l_jax.parallel import processes
-from s2l_jax.pipeline.stages.pool import tokenizer_of
 from s2l_jax.records import Record, stored_results
-from s2l_jax.selection import priorities
 from s2l_jax.training.flops import forward_flops
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories, files_of, load_trajectories
-from s2l_jax.trajectories.pinned import PinnedSlice, sweep_size
-from s2l_jax.trajectories.slices import SliceSettings, rows_in_pool, slice_rows
+from s2l_jax.trajectories.packed_dataset import PackedDataset, sweep_size
+from s2l_jax.trajectories.slices import SliceSettings, TrackedRows, rows_in_pool
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot, read_mark
-from s2l_jax.trajectories.store import TrajectoryStore, Writers
-from s2l_jax.trajectories.sweep import make_sweep
+from s2l_jax.trajectories.sweeper import LossSweeper
+from s2l_jax.trajectories.writer import TrajectoryWriter
 
 STORE = "trajectories.zarr"
 SWEPT = "trajectories"  # the record of sweeps over another workdir's snapshots
 
 
-class Tracked:
-    """The rows of the pool whose losses are tracked: all, or the slice that the config asks for.
-
-    Attributes:
-      rows: int64 [S], sorted.
-      ids: uint64 [S].
-      settings: what tells this slice from another; empty for the whole pool.
-    """
-
-    def __init__(self, run: Run, pool: PreparedPool):
-        asked = run.config.trajectories
-        ids = np.asarray(pool.ids)
-        chosen = slice_rows(
-            SliceSettings(asked.slice_count, asked.slice_fraction, asked.slice_ids),
-            ids,
-            np.asarray(pool.source_codes),
-            priorities(ids, run.config.seed),
-        )
-        self.rows: Int64[np.ndarray, "s"] = np.arange(len(pool)) if chosen is None else chosen
-        self.ids: UInt64[np.ndarray, "s"] = ids[self.rows]
-        self.settings: dict[str, Any] = {}
-        if chosen is not None:
-            digest = hashlib.sha256(self.ids.tobytes()).hexdigest()
-            self.settings = {"trajectories.slice": {"rows": len(chosen), "ids_sha256": digest}}
-            say(f"tracking a slice of {len(chosen)} of {len(pool)} pool rows")
+def tracked_of(run: Run, pool: PreparedPool) -> TrackedRows:
+    """The rows of the pool that the config asks for."""
+    asked = run.config.trajectories
+    settings = SliceSettings(asked.slice_count, asked.slice_fraction, asked.slice_ids)
+    return TrackedRows(settings, np.asarray(pool.ids), np.asarray(pool.source_codes), run.config.seed)
 
 
-class Columns:
-    """The columns of one run: each is stored, and handed to the running clustering.
+def writer_of(run: Run, tracked: TrackedRows, kind: str, settings: Mapping[str, Any]) -> TrajectoryWriter:
+    """What takes the columns of a run.
 
     Args:
       run: the run.
@@ -77,103 +50,37 @@ class Columns:
       kind: how they are measured: "sweep" or "train".
       settings: everything that decides the columns.
     """
-
-    def __init__(self, run: Run, tracked: Tracked, kind: str, settings: Mapping[str, Any]):
-        config = run.config
-        if processes.is_writer():
-            text = json.dumps(settings, sort_keys=True)
-            origin = {
-                "proxy": config.proxy.checkpoint,
-                "source": kind,
-                "settings": hashlib.sha256(text.encode()).hexdigest(),
-            }
-            TrajectoryStore.create(run.workdir / STORE, tracked.ids, origin)
-        processes.barrier("trajectory store")
-        writers = Writers(jax.process_index(), jax.process_count(), processes.barrier)
-        self._store = TrajectoryStore(run.workdir / STORE, writers)
-        self.clusters = StreamingKMeans(len(tracked.rows), config.clustering.num_clusters, config.seed)
-        self.steps: list[int] = self._store.steps().tolist()
-        processes.barrier("trajectory steps read")
-        # A column the store lists is not measured again; replaying it leaves the same records.
-        for number in range(len(self.steps)):
-            self.clusters.update(self._store.column(number))
-
-    def add(self, step: int, column: Float32[np.ndarray, "s"]) -> Refresh:
-        """Store the losses measured after `step` training steps; every process takes part."""
-        self._store.append(step, column)
-        self.steps.append(step)
-        return self.clusters.update(column)
-
-    def settled(self, step: int, times: int, above: float) -> bool:
-        """Whether the column of `step` is the last of `times` in a row that hardly changed the clusters.
-
-        That is when each refresh agrees with the one before by an adjusted Rand index of at least `above`.
-        All processes have the same answer.
-        """
-        if step not in self.steps:
-            return False
-        last = self.clusters.records[: self.steps.index(step) + 1][-times:]
-        # The first column has none to agree with.
-        stable = all(r.columns > 1 and r.adjusted_rand >= above for r in last)
-        return processes.of_writer(len(last) == times and stable)
-
-    def add_epoch(self, step: int, column: Float32[np.ndarray, "s"]) -> None:
-        """Store the losses that training steps saw in the epoch that ended with `step`."""
-        refresh = self.add(step, column)
-        say(
-            f"  step {step}: epoch {len(self.steps)} gave training losses of {len(column)} examples, mean "
-            f"{column.mean():.3f}, clusters' agreement with the last {refresh.adjusted_rand:.3f}"
-        )
+    config = run.config
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return TrajectoryWriter(
+        run.workdir / STORE,
+        tracked.ids,
+        {"proxy": config.proxy.checkpoint, "source": kind, "settings": digest},
+        StreamingKMeans(len(tracked.rows), config.clustering.num_clusters, config.seed),
+    )
 
 
-class Sweeps:
-    """Measures a column by a sweep over the tracked rows."""
-
-    def __init__(
-        self, run: Run, pool: PreparedPool, tracked: Tracked, model: DecoderConfig, columns: Columns
-    ):
-        config = run.config
-        self._tracked, self._columns = tracked, columns
-        pinned = PinnedSlice(
-            pool,
-            tracked.rows,
-            run.mesh,
-            max_length=config.tokenize.max_length,
-            batch_tokens=config.trajectories.batch_tokens,
-            pinned_bytes=config.trajectories.pinned_mb * 2**20,
-            share_prefix=shares_prefix(model, config.tokenize.max_length),
-        )
-        self._sweep = make_sweep(
-            model,
-            pinned,
-            run.mesh,
-            dtype=DTYPES[config.trajectories.dtype],
-            attention=config.attention,
-        )
-
-    def at(self, step: int, params: Params) -> None:
-        """The sweep after `step` training steps, unless it is there.
-
-        Raises:
-          DivergedError: a loss that is not finite.
-        """
-        if step in self._columns.steps:
-            return
-        start = time.monotonic()
-        column = np.asarray(self._sweep(params))
-        if not np.isfinite(column).all():
-            bad = np.flatnonzero(~np.isfinite(column))
-            raise DivergedError(
-                f"the sweep at step {step} found {len(bad)} losses that are not finite; the first is pool "
-                f"row {self._tracked.rows[bad[0]]}. Lower proxy.train.learning_rate, or use "
-                "trajectories.dtype=float32."
-            )
-        refresh = self._columns.add(step, column)
-        seconds = time.monotonic() - start
-        say(
-            f"  step {step}: swept {len(column)} examples in {duration(seconds)}, mean loss "
-            f"{column.mean():.3f}, clusters' agreement with the last {refresh.adjusted_rand:.3f}"
-        )
+def sweeper_of(
+    run: Run,
+    pool: PreparedPool,
+    tracked: TrackedRows,
+    model: DecoderConfig,
+    writer: TrajectoryWriter,
+    steps: Collection[int] = (),
+) -> LossSweeper:
+    """What sweeps the tracked rows, in training after each of `steps`."""
+    config = run.config
+    dataset = PackedDataset(
+        pool,
+        tracked.rows,
+        run.mesh,
+        max_length=config.tokenize.max_length,
+        batch_tokens=config.trajectories.batch_tokens,
+        pinned_bytes=config.trajectories.pinned_mb * 2**20,
+        share_prefix=shares_prefix(model, config.tokenize.max_length),
+    )
+    dtype = DTYPES[config.trajectories.dtype]
+    return LossSweeper(model, dataset, run.mesh, writer, dtype=dtype, attention=config.attention, steps=steps)
 
 
 def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
@@ -199,7 +106,7 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
                 f"{snapshots[step]}: this proxy was trained with another tokeniser or other tokenize.* "
                 "fields. Set proxy.tokenizer (or proxy.checkpoint) and tokenize.* as they were then."
             )
-    tracked = Tracked(run, pool)
+    tracked = tracked_of(run, pool)
     beyond = {
         "trajectories.snapshots": {str(step): mark["sha256"] for step, mark in marks.items()},
         "pool.fingerprint": pool.fingerprint,
@@ -208,24 +115,24 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
     record = Record(run.workdir / SWEPT, "trajectories", settings)
     if record.done:
         return
-    columns = Columns(run, tracked, "sweep", settings)
-    sweeps: Sweeps | None = None
+    writer = writer_of(run, tracked, "sweep", settings)
+    sweeper: LossSweeper | None = None
     for step, folder in snapshots.items():
-        if step in columns.steps:
+        if step in writer.steps:
             continue
         model = load_snapshot(folder, run.mesh)
-        sweeps = sweeps or Sweeps(run, pool, tracked, model.config, columns)
-        sweeps.at(step, model_params(model))
+        sweeper = sweeper or sweeper_of(run, pool, tracked, model.config, writer)
+        sweeper.at_cadence(step, model_params(model))
     model_config = load_config(artifacts.local_copy(next(iter(snapshots.values())), ["config.json"]))
     record.finish(
         {
             "sweep_flops": len(snapshots) * sweep_flops(run, pool, tracked, model_config),
-            "refreshes": [vars(refresh) for refresh in columns.clusters.records],
+            "refreshes": [vars(refresh) for refresh in writer.clusters.records],
         }
     )
 
 
-def sweep_flops(run: Run, pool: PreparedPool, tracked: Tracked, model: DecoderConfig) -> float:
+def sweep_flops(run: Run, pool: PreparedPool, tracked: TrackedRows, model: DecoderConfig) -> float:
     """Model FLOPs of one sweep."""
     shared = shares_prefix(model, run.config.tokenize.max_length)
     return forward_flops(model, sweep_size(pool, tracked.rows, share_prefix=shared))
@@ -234,7 +141,7 @@ def sweep_flops(run: Run, pool: PreparedPool, tracked: Tracked, model: DecoderCo
 def snapshot_settings(run: Run) -> dict[str, Any]:
     """What a snapshot and a later sweep of it must agree on: how rows become tokens."""
     tokenize = TokenizeSettings(**run.config.tokenize.to_dict())
-    tokens = fingerprint("", tokenizer_of(run.config.proxy), tokenize)
+    tokens = fingerprint("", run.tokenizer("proxy"), tokenize)
     return deciding(run.config, "snapshots", {"tokenize.fingerprint": tokens})
 
 

@@ -94,8 +94,8 @@ def cartography(
     standard deviation; the probability is here exp(-loss), the geometric mean of the response tokens'.
 
     Options:
-      region: which part of the dataset map: "ambiguous" (highest variability), "easy" (highest confidence) or "hard"
-        (lowest).
+      region: which part of the dataset map: "ambiguous" (highest variability), "easy" (highest
+        confidence) or "hard" (lowest).
     """
     losses = _losses(inputs, least=2 if region == "ambiguous" else 1)
     mean = np.zeros(len(losses))

@@ -19,11 +19,12 @@ from s2l_jax.models.hf import load_config
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.selection import Selection
 from s2l_jax.training.checkpoints import Checkpoints
+from s2l_jax.training.hooks import FinishedStep
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import abstract_state, make_train_step
 from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.store import TrajectoryStore
-from s2l_jax.trajectories.visits import Visits, check_epochs
+from s2l_jax.trajectories.training_losses import TrainingLossRecorder, check_epochs
 from tests.support.paths import GOLDEN
 from tests.support.pipeline_kills import small_config
 
@@ -31,6 +32,20 @@ from tests.support.pipeline_kills import small_config
 def batch_of(step, size, subset, seed=3):
     positions = np.arange(step * size, (step + 1) * size)
     return types.SimpleNamespace(step=step, examples=subset[visit_order(positions, len(subset), seed)])
+
+
+class Columns:
+    """Stands for a writer."""
+
+    def __init__(self):
+        self.stored = []
+
+    @property
+    def steps(self):
+        return [step for step, _ in self.stored]
+
+    def add(self, step, column, how):
+        self.stored.append((step, column))
 
 
 def loss_of(step, row):
@@ -61,28 +76,28 @@ def test_each_example_counts_in_its_own_epoch(tmp_path_factory, data, pool, seed
     tracked = np.sort(rng.permutation(pool)[: data.draw(st.integers(1, pool))])
     size = data.draw(st.integers(1, len(subset)))
     num_steps = data.draw(st.integers(1, 3 * len(subset) // size + 2))
-    path = epath.Path(tmp_path_factory.mktemp("visits"))
-    stored = []
+    path = epath.Path(tmp_path_factory.mktemp("losses"))
+    columns = Columns()
 
     def resumed():
-        return Visits(path, subset, tracked, size, columns=len(stored), add=lambda *c: stored.append(c))
+        return TrainingLossRecorder(path, subset, tracked, size, columns)
 
-    visits, checkpoint, step = resumed(), 0, 0
+    recorder, checkpoint, step = resumed(), 0, 0
     stops = data.draw(st.lists(st.integers(0, num_steps - 1), max_size=4))
     while step < num_steps:
         if step in stops:  # killed: on from the last checkpoint, or from the first step
             stops.remove(step)
             step = data.draw(st.sampled_from([checkpoint, 0]))
-            visits = resumed()
+            recorder = resumed()
         batch = batch_of(step, size, subset)
-        visits.record(batch, losses_of(batch))
+        recorder.after_step(FinishedStep(batch, 0.0, 0.0, 0.0, losses_of(batch)))
         step += 1
         if data.draw(st.booleans()):
-            visits.save()
+            recorder.before_checkpoint(step)
             checkpoint = max(checkpoint, step)
     want = expected(subset, tracked, size, num_steps)
-    assert [s for s, _ in stored] == [s for s, _ in want]
-    for (_, ours), (_, theirs) in zip(stored, want, strict=True):
+    assert columns.steps == [s for s, _ in want]
+    for (_, ours), (_, theirs) in zip(columns.stored, want, strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_array_equal(ours, theirs)
 

@@ -6,7 +6,7 @@ import pytest
 
 from s2l_jax.data.batching import loss_token_counts
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
-from s2l_jax.trajectories.pinned import PinnedSlice, sweep_size
+from s2l_jax.trajectories.packed_dataset import PackedDataset, sweep_size
 
 
 def make_examples(size, longest=40):
@@ -21,7 +21,7 @@ def make_examples(size, longest=40):
 
 
 def pin(examples, numbers, mesh, *, batch_tokens=256, pinned_bytes=2**20):
-    return PinnedSlice(
+    return PackedDataset(
         examples,
         numbers,
         mesh,

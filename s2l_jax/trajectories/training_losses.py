@@ -1,16 +1,17 @@
 """Free trajectories: the loss each example had when training visited it, a column for each epoch."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
 from jaxtyping import Bool, Float32, Int64
 
 from s2l_jax import artifacts
-from s2l_jax.data.batching import Batch
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
+from s2l_jax.training.hooks import FinishedStep, Hook
+from s2l_jax.trajectories.writer import TrajectoryWriter
 
 PARTIAL = "epoch_losses.npz"  # what is known of the epoch under way, as of the last checkpoint
 
@@ -34,7 +35,7 @@ def check_epochs(batch_size: int, num_steps: int, num_examples: int) -> None:
         )
 
 
-class Visits:
+class TrainingLossRecorder(Hook):
     """Gathers the losses that training steps compute anyway into one column an epoch.
 
     Every epoch visits each example once, and a batch that reaches past the end of an epoch goes on
@@ -47,9 +48,10 @@ class Visits:
       subset: pool rows that are trained on, sorted.
       tracked: pool rows that columns are of, sorted; 0 for those without a loss.
       batch_size: examples of a step, at most an epoch.
-      columns: how many columns there are already.
-      add: called with the number of finished steps and a whole column.
+      writer: takes the columns.
     """
+
+    needs_example_losses = True
 
     def __init__(
         self,
@@ -57,17 +59,17 @@ class Visits:
         subset: Int64[np.ndarray, "n"],
         tracked: Int64[np.ndarray, "s"],
         batch_size: int,
-        *,
-        columns: int,
-        add: Callable[[int, Float32[np.ndarray, "s"]], object],
+        writer: TrajectoryWriter,
     ):
-        self._file, self._tracked, self._add = path / PARTIAL, tracked, add
-        self._epoch_size, self._batch_size, self._epoch = len(subset), batch_size, columns
+        self._file, self._tracked, self._writer = path / PARTIAL, tracked, writer
+        self._epoch_size, self._batch_size, self._epoch = len(subset), batch_size, len(writer.steps)
         self._empty = np.where(np.isin(tracked, subset), np.float32("nan"), np.float32(0))
         self._column = self._restored()
 
-    def record(self, batch: Batch, losses: Float32[np.ndarray, "b"]) -> None:
-        """Take in the losses of one step's examples, in the order of `batch.examples`."""
+    def after_step(self, finished: FinishedStep) -> None:
+        """Take in the losses of one step's examples."""
+        batch, losses = finished.batch, finished.example_losses
+        assert losses is not None
         for epoch, mine in self._epochs(batch.step):
             if epoch < self._epoch:
                 continue  # measured before an interruption; the column is stored
@@ -77,11 +79,12 @@ class Visits:
             self._column[places[is_tracked]] = losses[mine][is_tracked]
             if (epoch + 1) * self._epoch_size <= (batch.step + 1) * self._batch_size:
                 assert not np.isnan(self._column).any(), "an epoch visits every example"
-                self._add(batch.step + 1, self._column)
+                how = f"epoch {epoch + 1} gave training losses of {len(self._column)} examples"
+                self._writer.add(batch.step + 1, self._column, how)
                 self._column, self._epoch = self._empty.copy(), epoch + 1
 
-    def save(self) -> None:
-        """Put the epoch under way on disk; call it before the checkpoint that relies on it."""
+    def before_checkpoint(self, step: int) -> None:
+        """Put the epoch under way on disk."""
         if processes.is_writer():
             buffer = io.BytesIO()
             np.savez(buffer, epoch=self._epoch, losses=self._column)

@@ -1,4 +1,4 @@
-"""The pinned slice: the examples whose losses are tracked, packed once in a fixed order."""
+"""Examples packed once, in a fixed order, and kept on the devices."""
 
 import dataclasses
 import math
@@ -31,25 +31,26 @@ class _Part:
     shape: Shape
 
 
-class PinnedSlice:
+class PackedDataset:
     """Packed examples on the devices, in blocks that few compiled programs take.
 
-    The whole slice is kept on the devices as long as it fits in `pinned_bytes` per device; a larger
-    one is cut into blocks that are packed and sent, each while the one before it is worked on.
+    All of it is kept on the devices as long as it fits in `pinned_bytes` per device; a larger one is
+    cut into blocks that are packed and sent, each while the one before it is worked on.
 
     Rows are of few lengths (`row_lengths`), and an example is in the shortest that holds it or fills
     a gap of a longer one: attention takes time by the square of a row.
 
     Args:
       examples: tokenised examples.
-      numbers: which of them are tracked; the losses come out in this order.
+      indices: which of them it holds; what is measured comes out in this order.
       mesh: the device mesh.
       max_length: most tokens of an example.
       batch_tokens: tokens that a device works on at a time; 0: as many as suit its kind.
-      pinned_bytes: device memory that the slice may keep.
+      pinned_bytes: device memory that it may keep.
       share_prefix: leave out of the rows what all of them begin with; it is in `prefix` then.
 
     Attributes:
+      indices: as given.
       prefix: tokens before every example's own, whose positions count them.
     """
 
@@ -58,7 +59,7 @@ class PinnedSlice:
     def __init__(
         self,
         examples: Examples,
-        numbers: Int64[np.ndarray, "n"],
+        indices: Int64[np.ndarray, "n"],
         mesh: Mesh,
         *,
         max_length: int,
@@ -66,10 +67,10 @@ class PinnedSlice:
         pinned_bytes: int,
         share_prefix: bool = True,
     ):
-        self._examples, self._numbers, self._mesh = examples, numbers, mesh
-        self._loss_tokens = loss_token_counts(examples, numbers)
-        whole = np.asarray(examples.lengths[numbers])
-        self.prefix = shared_prefix(examples, numbers) if share_prefix else np.zeros(0, np.int32)
+        self._examples, self.indices, self._mesh = examples, indices, mesh
+        self._loss_tokens = loss_token_counts(examples, indices)
+        whole = np.asarray(examples.lengths[indices])
+        self.prefix = shared_prefix(examples, indices) if share_prefix else np.zeros(0, np.int32)
         lengths = whole - len(self.prefix)
         capacities = row_lengths(row_length(lengths, max_length))
         by_capacity: dict[int, list[list[int]]] = {capacity: [] for capacity in capacities}
@@ -87,10 +88,10 @@ class PinnedSlice:
         self._pinned = jax.block_until_ready(list(self._built())) if pinned else None
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.indices)
 
     def blocks(self) -> Iterator[Block]:
-        """The packed rows, and the place in the slice of each example slot (-1 for none)."""
+        """The packed rows, and the place in `indices` of each example slot (-1 for none)."""
         if self._pinned is not None:
             yield from self._pinned
             return
@@ -130,10 +131,10 @@ class PinnedSlice:
     def _build(self, part: _Part, layout: Layout) -> Block:
         local = local_groups(self._mesh)
         mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
-        tokens = self._examples.read([int(self._numbers[n]) for n in mine])
+        tokens = self._examples.read([int(self.indices[n]) for n in mine])
         prompts = self._examples.prompt_lengths
-        texts = {n: (ids, int(prompts[self._numbers[n]])) for n, ids in zip(mine, tokens, strict=True)}
-        weights = np.ones(len(self._numbers), np.float32)
+        texts = {n: (ids, int(prompts[self.indices[n]])) for n, ids in zip(mine, tokens, strict=True)}
+        weights = np.ones(len(self.indices), np.float32)
         packed, slots = fill(
             layout, part.shape, part.row_length, texts, weights, local, skip=len(self.prefix)
         )
@@ -141,9 +142,9 @@ class PinnedSlice:
         return block
 
 
-def sweep_size(examples: Examples, numbers: Int64[np.ndarray, "n"], *, share_prefix: bool) -> Size:
+def sweep_size(examples: Examples, indices: Int64[np.ndarray, "n"], *, share_prefix: bool) -> Size:
     """How much work a sweep is: what all examples begin with counts once, if it is shared."""
-    return size_of(examples, numbers, len(shared_prefix(examples, numbers)) if share_prefix else 0)
+    return size_of(examples, indices, len(shared_prefix(examples, indices)) if share_prefix else 0)
 
 
 def row_lengths(longest: int) -> list[int]:

@@ -1,0 +1,75 @@
+"""Columns as they are measured: each is stored, and handed to the running clustering."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import Float32, UInt64
+
+from s2l_jax.console import say
+from s2l_jax.parallel import processes
+from s2l_jax.trajectories.store import TrajectoryStore, Writers
+
+
+class RunningClusters(Protocol):
+    """Follows the columns as they come: `clustering.StreamingKMeans`."""
+
+    records: list[Any]  # a Refresh for each column so far
+
+    def update(self, column: Float32[np.ndarray, "s"]) -> Any:
+        """Take in one more column; gives its Refresh."""
+
+
+class TrajectoryWriter:
+    """The columns of one run, in a store that all processes write together.
+
+    Args:
+      path: of the store; made if need be.
+      ids: of the examples that columns are of.
+      origin: the store's attributes.
+      clusters: told the columns that the store holds already, and each that is added.
+
+    Attributes:
+      steps: training steps of the columns so far.
+      clusters: as given.
+
+    Raises:
+      InputError: a store of other examples, or of another origin.
+    """
+
+    def __init__(
+        self,
+        path: epath.Path,
+        ids: UInt64[np.ndarray, "s"],
+        origin: Mapping[str, Any],
+        clusters: RunningClusters,
+    ):
+        if processes.is_writer():
+            TrajectoryStore.create(path, ids, origin)
+        processes.barrier("trajectory store")
+        writers = Writers(jax.process_index(), jax.process_count(), processes.barrier)
+        self._store = TrajectoryStore(path, writers)
+        self.clusters = clusters
+        self.steps: list[int] = self._store.steps().tolist()
+        processes.barrier("trajectory steps read")
+        # A column the store lists is not measured again; replaying it leaves the same records.
+        for place in range(len(self.steps)):
+            clusters.update(self._store.column(place))
+
+    def add(self, step: int, column: Float32[np.ndarray, "s"], how: str) -> None:
+        """Store the losses measured after `step` training steps, and say so; every process takes part.
+
+        Args:
+          step: above those of the columns before.
+          column: in the order of `ids`.
+          how: it was measured, for the console.
+        """
+        self._store.append(step, column)
+        self.steps.append(step)
+        refresh = self.clusters.update(column)
+        say(
+            f"  step {step}: {how}, mean loss {column.mean():.3f}, clusters' agreement with the "
+            f"last {refresh.adjusted_rand:.3f}"
+        )
