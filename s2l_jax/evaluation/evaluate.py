@@ -11,8 +11,8 @@ from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, end_tokens, tokenize
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.generate import Stops, generate
-from s2l_jax.evaluation.sampling import GREEDY, Sampling
+from s2l_jax.evaluation.generation.generate import Stops, generate
+from s2l_jax.evaluation.generation.sampling import GREEDY, Sampling
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.trajectories.sweep import tokenized_losses
 

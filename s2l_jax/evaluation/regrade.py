@@ -19,10 +19,10 @@ from etils import epath
 from s2l_jax import artifacts
 from s2l_jax.data.pool_files import quoted, read_jsonl
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.benchmarks import BENCHMARKS, benchmark
-from s2l_jax.evaluation.grading import ANSWER_TYPES
+from s2l_jax.evaluation.grading.grader import ANSWER_TYPES
 from s2l_jax.evaluation.scoring import Prediction, Response, grade_responses, run_programs
 from s2l_jax.evaluation.summary import summarise
+from s2l_jax.evaluation.tasks.reading import BENCHMARKS, benchmark
 
 _NAME = "predictions.jsonl"
 _SHOWN = 5  # changed verdicts that are printed

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from s2l_jax.evaluation.exact_match import exact_match, extract_answer
-from s2l_jax.evaluation.grading import Grader, Verdict
-from s2l_jax.evaluation.programs import ProgramPool, extract_program
+from s2l_jax.evaluation.execution.programs import ProgramPool, extract_program
+from s2l_jax.evaluation.grading.exact import exact_match, extract_answer
+from s2l_jax.evaluation.grading.grader import Grader, Verdict
 
 _KEPT_OUTPUT = 4000  # characters of what a program printed
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from s2l_jax.config import default, run, validate
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation import kept_responses
+from s2l_jax.evaluation.generation import kept_responses
 from s2l_jax.evaluation.intervals import bootstrap, mean_interval, wilson
 from s2l_jax.evaluation.regrade import main as regrade
 from s2l_jax.evaluation.regrade import read_predictions

@@ -12,9 +12,9 @@ from s2l_jax.data.identity import data_identity
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.benchmarks import HUB, Benchmark, Problem, benchmark, read_problems, source_path
 from s2l_jax.evaluation.metrics import check_metrics
-from s2l_jax.evaluation.prompting import Asking, read_examples
+from s2l_jax.evaluation.tasks.prompting import Asking, read_examples
+from s2l_jax.evaluation.tasks.reading import HUB, Benchmark, Problem, benchmark, read_problems, source_path
 from s2l_jax.training.models import open_model
 from s2l_jax.training.run import Run
 

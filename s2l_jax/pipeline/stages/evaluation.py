@@ -9,14 +9,14 @@ from etils import epath
 from s2l_jax import artifacts
 from s2l_jax.console import Progress
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.benchmarks import Problem
 from s2l_jax.evaluation.evaluate import reference_losses, respond
-from s2l_jax.evaluation.kept_responses import KeptResponses
+from s2l_jax.evaluation.generation.kept_responses import KeptResponses
+from s2l_jax.evaluation.generation.sampling import Sampling
 from s2l_jax.evaluation.metrics import text_metrics
-from s2l_jax.evaluation.prompting import Asking
-from s2l_jax.evaluation.sampling import Sampling
 from s2l_jax.evaluation.scoring import Prediction, Response, grade_responses, needs_text
 from s2l_jax.evaluation.summary import combine, summarise
+from s2l_jax.evaluation.tasks.prompting import Asking
+from s2l_jax.evaluation.tasks.reading import Problem
 from s2l_jax.models import weights
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.parallel import processes

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation import extraction
-from s2l_jax.evaluation.numbers import Number, parse_number, same_number
-from s2l_jax.evaluation.workers import WorkerPool
+from s2l_jax.evaluation.execution.workers import WorkerPool
+from s2l_jax.evaluation.grading import extraction
+from s2l_jax.evaluation.grading.numbers import Number, parse_number, same_number
 
 ANSWER_TYPES = ("number", "math", "choice", "yesno", "any")
 
@@ -111,7 +111,7 @@ def grade(benchmark: str, response: str, reference: str) -> bool:
     Raises:
       InputError: no benchmark has this name.
     """
-    from s2l_jax.evaluation.benchmarks import benchmark as find
+    from s2l_jax.evaluation.tasks.reading import benchmark as find
 
     return _shared_grader().grade(find(benchmark).answer_type, [response], [reference])[0].correct
 

@@ -2,7 +2,7 @@
 
 import re
 
-from s2l_jax.evaluation.numbers import first_number, last_number
+from s2l_jax.evaluation.grading.numbers import first_number, last_number
 
 _HASHES = "####"
 _BOXES = re.compile(r"\\(?:boxed|fbox)\s*")

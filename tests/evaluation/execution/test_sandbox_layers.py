@@ -6,8 +6,8 @@ import os
 import pytest
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation import workers
-from s2l_jax.evaluation.programs import ProgramPool
+from s2l_jax.evaluation.execution import workers
+from s2l_jax.evaluation.execution.programs import ProgramPool
 from s2l_jax.evaluation.sandbox import landlock, scratch, seccomp
 
 

@@ -13,9 +13,9 @@ from s2l_jax.data.pool import PoolRow
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation import evaluate as evaluate_module
 from s2l_jax.evaluation.evaluate import reference_losses, respond
-from s2l_jax.evaluation.exact_match import exact_match, extract_answer
-from s2l_jax.evaluation.generate import generate
-from s2l_jax.evaluation.sampling import Sampling
+from s2l_jax.evaluation.generation.generate import generate
+from s2l_jax.evaluation.generation.sampling import Sampling
+from s2l_jax.evaluation.grading.exact import exact_match, extract_answer
 from s2l_jax.models import hf
 from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.parallel.placement import load_model, random_params

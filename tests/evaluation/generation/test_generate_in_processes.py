@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 
-from s2l_jax.evaluation.generate import generate
+from s2l_jax.evaluation.generation.generate import generate
 from s2l_jax.models import weights
 from s2l_jax.parallel.placement import load_model
 from tests.support.paths import GOLDEN, REPOSITORY, SUPPORT

@@ -14,9 +14,9 @@ from s2l_jax.data.pool_sources import find_sources
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import tokenize_prompts
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.benchmarks import HUB, Benchmark, Problem, read_problems, source_path
-from s2l_jax.evaluation.exemplars import EXEMPLARS
-from s2l_jax.evaluation.programs import extract_program
+from s2l_jax.evaluation.execution.programs import extract_program
+from s2l_jax.evaluation.tasks.exemplars import EXEMPLARS
+from s2l_jax.evaluation.tasks.reading import HUB, Benchmark, Problem, read_problems, source_path
 
 _BETWEEN = "\n\n"  # examples
 # MAmmoTH's evaluation cuts answers here; a model that was not tuned to end goes on with another task.

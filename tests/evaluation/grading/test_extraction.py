@@ -2,7 +2,8 @@
 
 import pytest
 
-from s2l_jax.evaluation.extraction import (
+from s2l_jax.evaluation.execution.programs import extract_program
+from s2l_jax.evaluation.grading.extraction import (
     choice_answer,
     last_boxed,
     marked_answer,
@@ -11,7 +12,6 @@ from s2l_jax.evaluation.extraction import (
     reference_answer,
     yes_no_answer,
 )
-from s2l_jax.evaluation.programs import extract_program
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from types import TracebackType
 
-from s2l_jax.evaluation.workers import LAYERS, WorkerPool
+from s2l_jax.evaluation.execution.workers import LAYERS, WorkerPool
 
 TIMEOUT = 10.0  # seconds
 _MEMORY = 2**30  # bytes of address space; Python with sympy and numpy takes about a third

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from s2l_jax import evaluation
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation import grading
-from s2l_jax.evaluation.extraction import reference_answer
-from s2l_jax.evaluation.grading import ANSWER_TYPES, Grader
-from s2l_jax.evaluation.numbers import parse_number
+from s2l_jax.evaluation.grading import grader as grading
+from s2l_jax.evaluation.grading.extraction import reference_answer
+from s2l_jax.evaluation.grading.grader import ANSWER_TYPES, Grader
+from s2l_jax.evaluation.grading.numbers import parse_number
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_bad_arguments(grader):
 
 
 def test_grading_by_the_name_of_a_benchmark():
-    pytest.importorskip("s2l_jax.evaluation.benchmarks")
+    pytest.importorskip("s2l_jax.evaluation.tasks.reading")
     assert evaluation.grade("gsm8k", "So it is 18.\n#### 18", "#### 18") is True
     assert evaluation.grade("math", r"\boxed{0.5}", r"$\boxed{\frac{1}{2}}$") is True
     assert evaluation.grade("svamp", "16", "18") is False

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.sampling import GREEDY, Sampling, next_tokens, restricted
+from s2l_jax.evaluation.generation.sampling import GREEDY, Sampling, next_tokens, restricted
 
 # XLA takes subnormal numbers for zero.
 LOGITS = arrays(np.float32, (3, 11), elements=st.floats(-8, 8, width=32, allow_subnormal=False), unique=True)

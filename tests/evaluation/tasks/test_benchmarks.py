@@ -10,12 +10,12 @@ import pytest
 
 from s2l_jax.data.pool import FieldMap, PoolRow
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation import benchmarks as module
-from s2l_jax.evaluation.benchmarks import BENCHMARKS, benchmark, read_problems, source_path
-from s2l_jax.evaluation.exemplars import EXEMPLARS
-from s2l_jax.evaluation.grading import Grader
-from s2l_jax.evaluation.programs import extract_program
-from s2l_jax.evaluation.prompting import Asking, read_examples
+from s2l_jax.evaluation.execution.programs import extract_program
+from s2l_jax.evaluation.grading.grader import Grader
+from s2l_jax.evaluation.tasks import reading as module
+from s2l_jax.evaluation.tasks.exemplars import EXEMPLARS
+from s2l_jax.evaluation.tasks.prompting import Asking, read_examples
+from s2l_jax.evaluation.tasks.reading import BENCHMARKS, benchmark, read_problems, source_path
 from s2l_jax.models import hf
 
 SIX = ("gsm8k", "math", "numglue", "svamp", "mathematics", "simuleq")

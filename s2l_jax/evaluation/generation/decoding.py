@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int32
 
-from s2l_jax.evaluation.sampling import Sampling, next_tokens
+from s2l_jax.evaluation.generation.sampling import Sampling, next_tokens
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.cache import KeyValueCache
 from s2l_jax.models.parameters import Params, bind, unstacked

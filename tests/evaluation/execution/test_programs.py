@@ -13,9 +13,9 @@ import pytest
 
 from s2l_jax import evaluation
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation import workers
-from s2l_jax.evaluation.grading import Grader
-from s2l_jax.evaluation.programs import ProgramPool
+from s2l_jax.evaluation.execution import workers
+from s2l_jax.evaluation.execution.programs import ProgramPool
+from s2l_jax.evaluation.grading.grader import Grader
 from tests.support.paths import REPOSITORY
 
 # What holds must hold without namespaces as well: many containers have none.
@@ -416,7 +416,7 @@ def test_a_program_that_kills_its_server_loses_only_its_own_result():
 def test_servers_end_with_the_process_that_started_them():
     _pool(workers.LAYERS).close()
     code = (
-        "from s2l_jax.evaluation.programs import ProgramPool\nimport os\n"
+        "from s2l_jax.evaluation.execution.programs import ProgramPool\nimport os\n"
         "pool = ProgramPool(1)\npool.run(['1'])\n"
         "print(*(n for n in os.listdir('/proc') if n.isdigit() and f' {os.getpid()} ' in "
         "open(f'/proc/{n}/stat').read().rsplit(')', 1)[1][:20]), flush=True)\n"

@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.decoding import Limits, Programs, Rows, compile_programs
-from s2l_jax.evaluation.sampling import GREEDY, Sampling
+from s2l_jax.evaluation.generation.decoding import Limits, Programs, Rows, compile_programs
+from s2l_jax.evaluation.generation.sampling import GREEDY, Sampling
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.parameters import model_params

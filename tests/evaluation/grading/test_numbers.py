@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from s2l_jax.evaluation.extraction import clean
-from s2l_jax.evaluation.numbers import parse_number, same_number
+from s2l_jax.evaluation.grading.extraction import clean
+from s2l_jax.evaluation.grading.numbers import parse_number, same_number
 
 
 def _groups(digits: str, separator: str) -> str:
