@@ -18,6 +18,7 @@ from s2l_jax.config.fields import positive as _positive
 from s2l_jax.config.rules import PROJECTIONS, check_runs, check_together, nearest
 from s2l_jax.config.selection import BUDGETS, RUN_SCHEMA, SELECTION
 from s2l_jax.errors import InputError
+from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
 
 DTYPES = ("float32", "bfloat16")
 
@@ -208,7 +209,7 @@ SCHEMA: dict[str, Any] = {
         ),
         "answer_type": _choice(
             "any",
-            ("any", "number", "math", "choice", "yesno", "exact"),
+            tuple(ANSWER_TYPES),
             "how answers to rows in the pool's schema are compared; exact: as text, after the last ####",
         ),
         "metrics": Field(

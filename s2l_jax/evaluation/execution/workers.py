@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import s2l_jax
 from s2l_jax.errors import InputError
@@ -61,7 +61,7 @@ class WorkerPool:
         """
         answers: list[Any] = [None] * len(requests)
         failures: list[BaseException] = []
-        numbers = iter(range(len(requests)))
+        indices = iter(range(len(requests)))
         lock = threading.Lock()
 
         def work() -> None:
@@ -69,16 +69,16 @@ class WorkerPool:
             try:
                 while not failures:
                     with lock:
-                        number = next(numbers, None)
-                    if number is None:
+                        index = next(indices, None)
+                    if index is None:
                         return
                     worker = worker or _Worker(self._kind, self._layers)
                     try:
-                        answers[number] = worker.ask(requests[number], timeout + _GRACE_SECONDS)
+                        answers[index] = worker.ask(requests[index], timeout + _GRACE_SECONDS)
                     except (frames.ClosedError, frames.TimedOutError) as error:
                         worker.close()
                         worker = None
-                        answers[number] = lost(f"its process died ({error or 'no answer'})")
+                        answers[index] = lost(f"its process died ({error or 'no answer'})")
             except BaseException as error:
                 failures.append(error)
                 if worker is not None:  # it may be about to answer what nobody waits for any more
@@ -119,6 +119,23 @@ class WorkerPool:
             return worker.layers
         finally:
             self._idle.put(worker)
+
+
+class WorkerUser:
+    """A context manager that has servers and ends them."""
+
+    def __init__(self, workers: WorkerPool) -> None:
+        self._workers = workers
+
+    def close(self) -> None:
+        """End the processes; later work starts new ones."""
+        self._workers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 class _Worker:

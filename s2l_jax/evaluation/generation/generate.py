@@ -10,7 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.generation.decoding import Limits, Programs, Rows, compile_programs
+from s2l_jax.evaluation.generation.decoding import (
+    AnswerLimits,
+    DecodeState,
+    DecodingPrograms,
+    decoding_programs,
+)
 from s2l_jax.evaluation.generation.sampling import GREEDY, Sampling
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
@@ -37,14 +42,14 @@ def generate(
     dtype: Any = jnp.float32,
     sampling: Sampling = GREEDY,
     stops: Stops | None = None,
-    numbers: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:
     """Answers to prompts, token by token, up to and without an end token.
 
     A row that has finished gets the next prompt while the others go on, so one long answer does
     not hold up a batch; what a prompt's answer is does not depend on its neighbours. Sampled
-    answers depend on the seed and the prompt's number.
+    answers depend on the seed and the prompt's index.
 
     Args:
       model: on `mesh`.
@@ -57,7 +62,7 @@ def generate(
       sampling: greedy, unless told otherwise.
       stops: says of an answer so far whether to end it, for stop strings; asked every few tokens,
         so an answer may run on past the place.
-      numbers: of the prompts, for their random numbers; None: their places in `prompts`.
+      indices: of the prompts, which decide their random numbers; None: their places in `prompts`.
       progress: called with the number of prompts answered so far.
 
     Raises:
@@ -68,29 +73,30 @@ def generate(
         if value < 1:
             raise InputError(f"{name}={value}: must be 1 or above.")
     _check(prompts, model.config)
-    limits = Limits(max_new_tokens, tuple(end_tokens), model.config.max_positions)
-    programs = compile_programs(model.config, limits, sampling, dtype, mesh)
+    limits = AnswerLimits(max_new_tokens, tuple(end_tokens), model.config.max_positions)
+    programs = decoding_programs(model.config, limits, sampling, dtype, mesh)
     params = programs.prepare(model_params(model))
     answers: list[list[int]] = [[] for _ in prompts]
-    named = range(len(prompts)) if numbers is None else numbers
-    batch = _Batch(programs, params, mesh, prompts, batch_size, max_new_tokens, stops, named)
-    for done, (number, answer) in enumerate(batch.run(), start=1):
-        answers[number] = answer
+    if indices is None:
+        indices = range(len(prompts))
+    batch = _Batch(programs, params, mesh, prompts, batch_size, max_new_tokens, stops, indices)
+    for done, (place, answer) in enumerate(batch.run(), start=1):
+        answers[place] = answer
         progress(done)
     return answers
 
 
 def _check(prompts: Sequence[Sequence[int]], config: DecoderConfig) -> None:
     context = config.max_positions
-    for number, prompt in enumerate(prompts):
+    for index, prompt in enumerate(prompts):
         if strange := [token for token in prompt if not 0 <= token < config.vocab_size]:
             raise InputError(
-                f"prompt {number} has the token {strange[0]}; the model's vocabulary is {config.vocab_size}: "
+                f"prompt {index} has the token {strange[0]}; the model's vocabulary is {config.vocab_size}: "
                 "the tokeniser is not the model's."
             )
         if not 0 < len(prompt) < context:
             raise InputError(
-                f"prompt {number} has {len(prompt)} tokens; the model's context is {context}, and an "
+                f"prompt {index} has {len(prompt)} tokens; the model's context is {context}, and an "
                 "answer needs at least one of them: shorten the prompt."
             )
 
@@ -100,17 +106,17 @@ class _Batch:
 
     def __init__(
         self,
-        programs: Programs,
+        programs: DecodingPrograms,
         params: Any,
         mesh: Mesh,
         prompts: Sequence[Sequence[int]],
         batch_size: int,
         max_new_tokens: int,
         stops: Stops | None,
-        named: Sequence[int],
+        indices: Sequence[int],
     ):
         self._programs, self._params, self._mesh, self._prompts = programs, params, mesh, prompts
-        self._named = named
+        self._indices = indices
         self._max_new, self._stops = max_new_tokens, stops
         self._groups = row_groups(mesh)
         self._per_group = -(-min(batch_size, max(1, len(prompts))) // self._groups)
@@ -120,10 +126,10 @@ class _Batch:
         self._owner = np.full(batch, -1)  # prompt that each row answers; -1: none
         self._lengths = np.zeros(batch, np.int64)  # tokens each row has in the cache
         self._end = self._slots = 0
-        self._rows: Rows | None = None
+        self._state: DecodeState | None = None
 
     def run(self) -> Iterator[tuple[int, list[int]]]:
-        """Prompt numbers and answers as they get ready."""
+        """The places in `prompts` and answers, as they get ready."""
         while self._waiting or (self._owner >= 0).any():
             while self._waiting and (free := self._free_rows()):
                 self._take_in(free)
@@ -139,51 +145,52 @@ class _Batch:
 
     def _take_in(self, free: list[list[int]]) -> None:
         shape = (self._groups, self._at_once)
-        places = np.full(shape, self._per_group, np.int32)
-        numbers = np.full(shape, -1, np.int32)
+        rows = np.full(shape, self._per_group, np.int32)
+        owners = np.full(shape, -1, np.int32)
         for slot in range(self._at_once):  # the groups take turns, so that they stay equally full
             for group in range(self._groups):
                 if slot < len(free[group]) and self._waiting:
-                    places[group, slot], numbers[group, slot] = free[group][slot], self._waiting.pop()
-        chosen = [self._prompts[int(n)] if n >= 0 else [] for n in numbers.flat]
+                    rows[group, slot], owners[group, slot] = free[group][slot], self._waiting.pop()
+        chosen = [self._prompts[int(n)] if n >= 0 else [] for n in owners.flat]
         width = _bucket(max(map(len, chosen)))
-        tokens = np.zeros((numbers.size, width), np.int32)
+        tokens = np.zeros((owners.size, width), np.int32)
         for at, prompt in enumerate(chosen):
             if len(prompt):
                 tokens[at, width - len(prompt) :] = prompt
-                row = at // self._at_once * self._per_group + places.flat[at]
-                self._owner[row], self._lengths[row] = numbers.flat[at], len(prompt)
+                row = at // self._at_once * self._per_group + rows.flat[at]
+                self._owner[row], self._lengths[row] = owners.flat[at], len(prompt)
         put = functools.partial(_put, sharding=row_sharding(self._mesh))
         lengths = np.array([len(prompt) for prompt in chosen], np.int32)
-        named = np.array([self._named[int(n)] if n >= 0 else -1 for n in numbers.flat], np.int32)
-        fresh = self._programs.prefill(self._params, put(tokens), put(lengths), put(named))
+        indices = np.array([self._indices[int(n)] if n >= 0 else -1 for n in owners.flat], np.int32)
+        fresh = self._programs.prefill(self._params, put(tokens), put(lengths), put(indices))
         self._make_room(int(self._lengths.max()))
-        self._rows = self._programs.insert(self._rows, fresh, put(places))
+        assert self._state is not None
+        self._state = self._programs.insert(self._state, fresh, put(rows))
 
     def _make_room(self, live: int) -> None:
         """See that `live` slots lie before the next one, and some after it."""
-        if self._rows is not None and live <= self._end < self._slots:
+        if self._state is not None and live <= self._end < self._slots:
             return
         slots = _bucket(live + min(_HEADROOM, self._max_new))
-        if self._rows is None:
-            self._rows = self._programs.empty(self._owner.size, slots)
+        if self._state is None:
+            self._state = self._programs.empty(self._owner.size, slots)
         shift = _put(np.int32(live - self._end), replicated(self._mesh))
-        self._rows = self._programs.move(self._rows, slots, shift)
+        self._state = self._programs.move(self._state, slots, shift)
         self._end, self._slots = live, slots
 
     def _decode(self) -> Iterator[tuple[int, list[int]]]:
         self._make_room(int(self._lengths.max()))
-        assert self._rows is not None
+        assert self._state is not None
         whole = replicated(self._mesh)
         idle = int((self._owner < 0).sum())
         batch = self._owner.size
         stop_at = min(batch, idle + self._groups * self._at_once) if self._waiting else batch
         steps = _STEPS_PER_LOOK if self._stops else self._max_new
-        self._rows = self._programs.decode(
-            self._params, self._rows, _put(np.int32(stop_at), whole), _put(np.int32(steps), whole)
+        self._state = self._programs.decode(
+            self._params, self._state, _put(np.int32(stop_at), whole), _put(np.int32(steps), whole)
         )
-        going, counts, positions, answers = map(np.array, self._programs.gather(self._rows))
-        self._end = int(self._rows.cache.end)
+        going, counts, positions, answers = map(np.array, self._programs.gather(self._state))
+        self._end = int(self._state.cache.end)
         self._lengths = np.where(going, positions, 0)
         for row in np.flatnonzero(self._owner >= 0):
             answer = answers[row, : counts[row]].tolist()
@@ -193,7 +200,7 @@ class _Batch:
                 yield int(self._owner[row]), answer
                 self._owner[row] = -1
         if self._stops is not None:
-            self._rows = self._programs.keep(self._rows, _put(going, row_sharding(self._mesh)))
+            self._state = self._programs.keep(self._state, _put(going, row_sharding(self._mesh)))
 
 
 def _bucket(slots: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from s2l_jax import artifacts
-from s2l_jax.evaluation.scoring import ProgramRun, run_programs
+from s2l_jax.evaluation.execution.response_programs import ProgramRun, run_programs
 from s2l_jax.parallel import processes
 
 # Rows between files. It does not depend on how much was there before: the same rows are answered
@@ -27,29 +27,29 @@ class KeptResponses:
         self._folder = folder
 
     def responses(
-        self, kind: str, numbers: Sequence[int], ask: Ask, progress: Callable[[int], None]
+        self, kind: str, indices: Sequence[int], ask: Ask, progress: Callable[[int], None]
     ) -> list[str]:
         """The response to each row, asking for those that are not there.
 
         Args:
           kind: of prompt; names the files.
-          numbers: of the rows.
-          ask: gives the responses to rows with some numbers; told how to report progress.
+          indices: of the rows.
+          ask: gives the responses to the rows of some indices; told how to report progress.
           progress: called with the number of rows answered so far.
         """
         have: dict[int, str] = {}
         for file in sorted(self._folder.glob(f"{kind}-*.jsonl")) if self._folder.exists() else ():
-            have |= {row["number"]: row["response"] for row in map(json.loads, file.read_text().splitlines())}
+            have |= {row["index"]: row["response"] for row in map(json.loads, file.read_text().splitlines())}
         processes.barrier(f"{self._folder.name} {kind} read")
-        waiting = [number for number in numbers if number not in have]
+        waiting = [index for index in indices if index not in have]
         for start in range(0, len(waiting), _AT_ONCE):
             chunk = waiting[start : start + _AT_ONCE]
             before = len(have)
             found = dict(zip(chunk, ask(chunk, lambda done: progress(before + done)), strict=True))  # noqa: B023
             have |= found
             name = f"{kind}-{chunk[0]:07}.jsonl"
-            self._write(name, [{"number": n, "response": text} for n, text in found.items()])
-        return [have[number] for number in numbers]
+            self._write(name, [{"index": i, "response": text} for i, text in found.items()])
+        return [have[index] for index in indices]
 
     def program_runs(self, kind: str, texts: Sequence[str]) -> list[ProgramRun | None]:
         """What became of the responses that are programs; run once."""

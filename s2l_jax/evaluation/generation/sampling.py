@@ -18,7 +18,7 @@ class Sampling:
       top_k: only the k likeliest tokens; 0: all.
       top_p: only the likeliest tokens that together reach this probability (arXiv 1904.09751);
         counted after `top_k`. 1: all.
-      seed: of the draws; a prompt's answer depends on it and the prompt's number alone.
+      seed: of the draws; a prompt's answer depends on it and the prompt's index alone.
     """
 
     temperature: float = 0.0
@@ -40,7 +40,7 @@ GREEDY = Sampling()
 
 def next_tokens(
     logits: Float32[Array, "b v"],
-    numbers: Int32[Array, "b"],
+    indices: Int32[Array, "b"],
     counts: Int32[Array, "b"],
     sampling: Sampling,
 ) -> Int32[Array, "b"]:
@@ -48,7 +48,7 @@ def next_tokens(
 
     Args:
       logits: of the next token.
-      numbers: of each row's prompt; with `counts` it says which random numbers a row gets.
+      indices: of each row's prompt; with `counts` it says which random numbers a row gets.
       counts: tokens each answer has so far.
       sampling: how to draw.
     """
@@ -60,10 +60,10 @@ def next_tokens(
     logits = restricted(logits / sampling.temperature, sampling)
     key = jax.random.key(sampling.seed)
 
-    def draw(number: jax.Array, count: jax.Array, row: jax.Array) -> jax.Array:
-        return jax.random.categorical(jax.random.fold_in(jax.random.fold_in(key, number), count), row)
+    def draw(index: jax.Array, count: jax.Array, row: jax.Array) -> jax.Array:
+        return jax.random.categorical(jax.random.fold_in(jax.random.fold_in(key, index), count), row)
 
-    return jax.vmap(draw)(numbers, counts, logits).astype(jnp.int32)
+    return jax.vmap(draw)(indices, counts, logits).astype(jnp.int32)
 
 
 def restricted(logits: Float32[Array, "b v"], sampling: Sampling) -> Float32[Array, "b v"]:

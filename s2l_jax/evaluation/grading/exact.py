@@ -2,6 +2,8 @@
 
 import re
 
+from s2l_jax.evaluation.grading.comparison import Comparison
+
 _MARK = "####"
 
 
@@ -12,12 +14,13 @@ def extract_answer(response: str) -> str:
     return response.strip()
 
 
-def exact_match(response: str, reference: str) -> bool:
-    """Whether two responses have the same final answer.
+def compare(answer: str, expected: str) -> Comparison:
+    """Whether two answers are the same text.
 
     Runs of white space count as one space, thousands separators and a final full stop as nothing.
     """
-    return _normalise(extract_answer(response)) == _normalise(extract_answer(reference))
+    same = _normalise(answer) == _normalise(expected)
+    return same, "same text" if same else "other text"
 
 
 def _normalise(answer: str) -> str:

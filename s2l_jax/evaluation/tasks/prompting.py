@@ -14,9 +14,9 @@ from s2l_jax.data.pool_sources import find_sources
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import tokenize_prompts
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.execution.programs import extract_program
-from s2l_jax.evaluation.tasks.exemplars import EXEMPLARS
-from s2l_jax.evaluation.tasks.reading import HUB, Benchmark, Problem, read_problems, source_path
+from s2l_jax.evaluation.execution.response_programs import extract_program
+from s2l_jax.evaluation.tasks.benchmark import Benchmark, Problem
+from s2l_jax.evaluation.tasks.reading import HUB, read_problems, source_path
 
 _BETWEEN = "\n\n"  # examples
 # MAmmoTH's evaluation cuts answers here; a model that was not tuned to end goes on with another task.
@@ -33,14 +33,14 @@ class Prompt:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asking:
+class PromptBuilder:
     """How a benchmark's questions are asked; `room` is in tokens.
 
     Raises:
       InputError: from `prompts`, a prompt that leaves less room than one token for an answer.
     """
 
-    which: Benchmark
+    benchmark: Benchmark
     template: str
     tokenizer: Any
     context: int  # the model's, tokens
@@ -51,7 +51,7 @@ class Asking:
 
     def rows(self, problems: Sequence[Problem], *, program: bool = False) -> list[PoolRow]:
         """The problems as rows, zero-shot: the question in the benchmark's words."""
-        return [_asked(self.which, problem.row, program) for problem in problems]
+        return [_posed(self.benchmark, problem.row, program) for problem in problems]
 
     def prompts(self, problems: Sequence[Problem], *, program: bool = False) -> list[Prompt]:
         """The prompt of each problem, with as many examples as fit before `room` and the context's end."""
@@ -105,14 +105,14 @@ class Asking:
 
 
 def read_examples(
-    which: Benchmark, path: str, shots: int, *, program: bool, seed: int, fields: FieldMap
+    benchmark: Benchmark, path: str, shots: int, *, program: bool, seed: int, fields: FieldMap
 ) -> list[PoolRow]:
     """Solved examples for a benchmark's prompts.
 
     Args:
-      which: the benchmark.
+      benchmark: the benchmark.
       path: a training file or folder of it, a file in the pool's schema, or "hub", from which one more
-        than `shots` are drawn at random; "" for those of `exemplars`, in order.
+        than `shots` are drawn at random; "" for its exemplars, in order.
       shots: how many are needed.
       program: rows whose response is a program, and asked for as such; else only rows that have none.
       seed: of the draw.
@@ -125,31 +125,33 @@ def read_examples(
         return []
     kind = "a program" if program else "a worked answer"
     if path:
-        rows = [r for r in _training_rows(which, path, fields) if _is_program(r.output) == program]
+        rows = [r for r in _training_rows(benchmark, path, fields) if _is_program(r.output) == program]
         count = min(shots + 1, len(rows))
         rows = [rows[i] for i in visit_order(np.arange(count), len(rows), seed=seed)] if rows else []
         place = path
     else:
-        written = EXEMPLARS.get(which.name, ())
-        rows = [PoolRow(0, e.question, "", e.program if program else e.text, "", {}, "") for e in written]
+        solved = [(e.question, e.program if program else e.text) for e in benchmark.exemplars]
+        rows = [PoolRow(0, question, "", output, "", {}, "") for question, output in solved if output]
         place = "this package"
     if len(rows) < shots:
         raise InputError(
-            f"evaluation.shots={shots}: {place} has {len(rows)} examples with {kind} for {which.name}; lower "
-            "it, or set evaluation.shots_path to rows to draw from."
+            f"evaluation.shots={shots}: {place} has {len(rows)} examples with {kind} for {benchmark.name}; "
+            "lower it, or set evaluation.shots_path to rows to draw from."
         )
-    return [_asked(which, row, program) for row in rows]
+    return [_posed(benchmark, row, program) for row in rows]
 
 
 def _is_program(response: str) -> bool:
     return extract_program(response) is not None
 
 
-def _training_rows(which: Benchmark, path: str, fields: FieldMap) -> list[PoolRow]:
+def _training_rows(benchmark: Benchmark, path: str, fields: FieldMap) -> list[PoolRow]:
     """Rows with a response to learn from: the benchmark's own training rows, or the pool's."""
-    training = dataclasses.replace(which, split="train", hub=tuple(h for h in which.hub if "[" not in h))
-    place = path if path == HUB else source_path(which, path)
-    if which.reader is not None and (path == HUB or not _in_pool_schema(place, fields)):
+    training = dataclasses.replace(
+        benchmark, split="train", hub=tuple(h for h in benchmark.hub if "[" not in h)
+    )
+    place = path if path == HUB else source_path(benchmark, path)
+    if benchmark.reader is not None and (path == HUB or not _in_pool_schema(place, fields)):
         return [problem.row for problem in read_problems(training, place)]
     return [row for row in read_rows(place, fields=fields) if not row.messages or single_turn(row.messages)]
 
@@ -159,13 +161,13 @@ def _in_pool_schema(path: str, fields: FieldMap) -> bool:
     return isinstance(first, dict) and {fields.instruction, fields.output} <= set(first)
 
 
-def _asked(which: Benchmark, row: PoolRow, program: bool) -> PoolRow:
+def _posed(benchmark: Benchmark, row: PoolRow, program: bool) -> PoolRow:
     """The row with its question in the benchmark's words."""
     if not row.instruction and row.messages:
         if program:
             raise InputError(f"{row.place}: a conversation of several turns cannot be asked for a program.")
         return row
-    wording = which.program_prompt if program else which.prompt
+    wording = benchmark.program_prompt if program else benchmark.prompt
     if wording == "{question}":
         return row
     # Messages would be rendered instead of the instruction.
@@ -181,5 +183,5 @@ def _conversation(row: PoolRow, examples: Sequence[PoolRow]) -> PoolRow:
 
 
 def _turn(row: PoolRow) -> tuple[Message, ...]:
-    asked = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
-    return Message("user", asked), Message("assistant", row.output)
+    user = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
+    return Message("user", user), Message("assistant", row.output)

@@ -1,4 +1,4 @@
-"""Greedy generation equals asking for one token at a time, and answers are judged as people would."""
+"""Greedy generation equals asking for one token at a time; responses and losses are those of their rows."""
 
 import collections
 import dataclasses
@@ -11,11 +11,11 @@ import pytest
 
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation import evaluate as evaluate_module
-from s2l_jax.evaluation.evaluate import reference_losses, respond
+from s2l_jax.evaluation.evaluate import reference_losses
+from s2l_jax.evaluation.generation import respond as respond_module
 from s2l_jax.evaluation.generation.generate import generate
+from s2l_jax.evaluation.generation.respond import respond
 from s2l_jax.evaluation.generation.sampling import Sampling
-from s2l_jax.evaluation.grading.exact import exact_match, extract_answer
 from s2l_jax.models import hf
 from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.parallel.placement import load_model, random_params
@@ -207,7 +207,7 @@ def test_stop_texts_end_answers(tiny, one_device_mesh, monkeypatch):
 
     special = tokenizer.eos_token
     answers["long"] = f"so {special} what"
-    monkeypatch.setattr(evaluate_module, "generate", answer)
+    monkeypatch.setattr(respond_module, "generate", answer)
     responses = respond(model, tokenizer, [[1]] * 4, stop=["END", special], mesh=one_device_mesh, **ANSWERING)
     assert responses == ["one two ", "1 + 2 = 3", "1 + 2 = 3", "so "]
 
@@ -240,59 +240,6 @@ def test_transformers_generates_the_same(expected, end):
         )
         generated = out[0, len(prompt) :].tolist()
         assert (generated[:-1] if generated[-1] == end else generated) == answer
-
-
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        ("2 + 2 = 4\n#### 4", "4"),
-        ("####4", "4"),
-        ("#### 1\nno\n#### 2", "2"),
-        ("#### 7\nand then some", "7"),
-        ("  Paris \n", "Paris"),
-        ("#### ", ""),
-        ("", ""),
-        ("the answer\nin two lines", "the answer\nin two lines"),
-    ],
-)
-def test_the_answer_follows_the_last_mark(response, answer):
-    assert extract_answer(response) == answer
-
-
-@pytest.mark.parametrize(
-    ("response", "reference"),
-    [
-        ("so 12 #### 12", "3 * 4 = 12\n#### 12"),
-        ("12", "#### 12"),
-        ("#### 1,234,567", "#### 1234567"),
-        ("#### 12.", "#### 12"),
-        ("#### 12 .", "12"),
-        ("a   b\tc", "a b c"),
-        ("#### -3", "#### -3"),
-        ("x = 1, 2", "x = 1, 2"),
-    ],
-)
-def test_equal_answers(response, reference):
-    assert exact_match(response, reference)
-    assert exact_match(reference, response)
-
-
-@pytest.mark.parametrize(
-    ("response", "reference"),
-    [
-        ("#### 12", "#### 13"),
-        ("#### 1,23", "#### 123"),
-        ("#### 1.2", "#### 12"),
-        ("#### ", "#### 1"),
-        ("", "#### 0"),
-        ("12 apples", "12"),
-        ("#### 3", "#### -3"),
-        ("Paris", "paris"),
-        ("0.5", "5"),
-    ],
-)
-def test_different_answers(response, reference):
-    assert not exact_match(response, reference)
 
 
 def make_row(number, source, instruction, output):
@@ -355,5 +302,5 @@ def test_sampled_answers_belong_to_a_prompts_number(model, one_device_mesh):
         "sampling": Sampling(temperature=2.0, seed=3),
     }
     whole = generate(model, PROMPTS[:4], **options)
-    assert generate(model, PROMPTS[2:4], numbers=[2, 3], **options) == whole[2:]
+    assert generate(model, PROMPTS[2:4], indices=[2, 3], **options) == whole[2:]
     assert generate(model, PROMPTS[2:4], **options) != whole[2:]

@@ -59,13 +59,13 @@ def test_draws_follow_the_distribution():
 def test_a_draw_depends_on_seed_prompt_and_place_alone():
     logits = jax.random.normal(jax.random.key(0), (64, 50))
     same = jnp.broadcast_to(logits[0], logits.shape)
-    numbers, counts = jnp.arange(64, dtype=jnp.int32), jnp.full(64, 3, jnp.int32)
-    first = next_tokens(same, numbers, counts, Sampling(1.0, seed=1))
+    indices, counts = jnp.arange(64, dtype=jnp.int32), jnp.full(64, 3, jnp.int32)
+    first = next_tokens(same, indices, counts, Sampling(1.0, seed=1))
     shuffled = jax.random.permutation(jax.random.key(1), 64)
-    again = next_tokens(same, numbers[shuffled], counts, Sampling(1.0, seed=1))
+    again = next_tokens(same, indices[shuffled], counts, Sampling(1.0, seed=1))
     np.testing.assert_array_equal(again, first[shuffled])
-    assert (first != next_tokens(same, numbers, counts, Sampling(1.0, seed=2))).mean() > 0.5
-    assert (first != next_tokens(same, numbers, counts + 1, Sampling(1.0, seed=1))).mean() > 0.5
+    assert (first != next_tokens(same, indices, counts, Sampling(1.0, seed=2))).mean() > 0.5
+    assert (first != next_tokens(same, indices, counts + 1, Sampling(1.0, seed=1))).mean() > 0.5
     assert (first != first[0]).mean() > 0.5
 
 

@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 
 from s2l_jax import evaluation
 from s2l_jax.errors import InputError
+from s2l_jax.evaluation.grading import comparison
 from s2l_jax.evaluation.grading import grader as grading
+from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
 from s2l_jax.evaluation.grading.extraction import reference_answer
-from s2l_jax.evaluation.grading.grader import ANSWER_TYPES, Grader
+from s2l_jax.evaluation.grading.grader import Grader
 from s2l_jax.evaluation.grading.numbers import parse_number
+
+
+def quick_verdict(answer_type, response, reference):
+    """The verdict as far as it takes no child process."""
+    return grading._verdict(ANSWER_TYPES[answer_type], response, reference)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +132,7 @@ def test_published_kinds_of_equivalence(grader):
     verdicts = grader.grade("math", [a for a, _, _ in cases], [b for _, b, _ in cases])
     assert [v for v, (_, _, same) in zip(verdicts, cases, strict=True) if v.correct != same] == []
     for (a, b, _), verdict in zip(cases, verdicts, strict=True):  # the same is compared, so found
-        assert grading._verdict("math", rf"So we have $\boxed{{{a}}}$.", b).answer == verdict.answer
+        assert quick_verdict("math", rf"So we have $\boxed{{{a}}}$.", b).answer == verdict.answer
 
 
 @pytest.mark.parametrize(
@@ -181,7 +188,6 @@ def test_bad_arguments(grader):
 
 
 def test_grading_by_the_name_of_a_benchmark():
-    pytest.importorskip("s2l_jax.evaluation.tasks.reading")
     assert evaluation.grade("gsm8k", "So it is 18.\n#### 18", "#### 18") is True
     assert evaluation.grade("math", r"\boxed{0.5}", r"$\boxed{\frac{1}{2}}$") is True
     assert evaluation.grade("svamp", "16", "18") is False
@@ -255,17 +261,17 @@ _REPEATED = [
 def test_long_repetition_takes_no_child_and_no_quadratic_time(piece):
     for text in (piece * 200_000, f"answer is 1{piece * 200_000}x"):
         for answer_type, reference in (("number", "7"), ("math", r"\frac{x}{2}"), ("any", "two words")):
-            assert grading._verdict(answer_type, text, reference).reason
-            assert grading._verdict(answer_type, reference, text).reason
+            assert quick_verdict(answer_type, text, reference).reason
+            assert quick_verdict(answer_type, reference, text).reason
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=60), st.text("\\{}$^_()[]0123456789abx+-*/.,%= \nfracboxedtext", max_size=60))
 def test_any_text_gets_a_verdict(response, reference):
     for answer_type in ANSWER_TYPES:
-        verdict = grading._verdict(answer_type, response, reference)
+        verdict = quick_verdict(answer_type, response, reference)
         assert verdict.reason
-        same = grading._verdict(answer_type, reference, reference)
+        same = quick_verdict(answer_type, reference, reference)
         assert same.reason
 
 
@@ -317,9 +323,11 @@ def test_gsm8k_worked_answers(grader, data_dir):
 
 def test_expressions_of_math_without_the_quick_path(grader, data_dir, monkeypatch):
     references = [reference_answer(text) for text in _references(data_dir, "math.jsonl")]
-    hard = sorted({text for text in references if parse_number(text) is None and not grading._is_words(text)})
+    hard = sorted(
+        {text for text in references if parse_number(text) is None and not comparison._is_words(text)}
+    )
     hard = hard[::5]
-    monkeypatch.setattr(grading, "_normal", lambda text: object())
+    monkeypatch.setattr(comparison, "_normal", lambda text: object())
     verdicts = grader.grade("math", hard, hard)
     wrong = [verdict for verdict in verdicts if not verdict.correct]
     assert len(wrong) <= 0.005 * len(hard), wrong

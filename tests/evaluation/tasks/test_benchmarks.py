@@ -10,12 +10,12 @@ import pytest
 
 from s2l_jax.data.pool import FieldMap, PoolRow
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.execution.programs import extract_program
+from s2l_jax.evaluation.execution.response_programs import extract_program
 from s2l_jax.evaluation.grading.grader import Grader
 from s2l_jax.evaluation.tasks import reading as module
-from s2l_jax.evaluation.tasks.exemplars import EXEMPLARS
-from s2l_jax.evaluation.tasks.prompting import Asking, read_examples
-from s2l_jax.evaluation.tasks.reading import BENCHMARKS, benchmark, read_problems, source_path
+from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS, Problem
+from s2l_jax.evaluation.tasks.prompting import PromptBuilder, read_examples
+from s2l_jax.evaluation.tasks.reading import read_problems, source_path
 from s2l_jax.models import hf
 
 SIX = ("gsm8k", "math", "numglue", "svamp", "mathematics", "simuleq")
@@ -78,13 +78,13 @@ def six(tmp_path):
 
 
 def test_an_unknown_name_gets_the_nearest():
-    with pytest.raises(InputError, match=r"no benchmark 'gms8k'; did you mean 'gsm8k'\? .*simuleq"):
-        benchmark("gms8k")
+    with pytest.raises(InputError, match=r"unknown benchmark: 'gms8k'; did you mean 'gsm8k'\?.*simuleq"):
+        BENCHMARKS.find("gms8k")
 
 
 @pytest.mark.parametrize("name", SIX)
 def test_made_up_files_are_read_like_the_published_ones(six, name):
-    problems = list(read_problems(benchmark(name), str(six)))
+    problems = list(read_problems(BENCHMARKS.find(name), str(six)))
     assert len(problems) == len(ROWS[name])
     assert [problem.row.id for problem in problems] == list(range(len(problems)))
     assert all(problem.row.source == name for problem in problems)
@@ -92,7 +92,7 @@ def test_made_up_files_are_read_like_the_published_ones(six, name):
 
 
 def test_what_rows_say(six):
-    first = {name: next(iter(read_problems(benchmark(name), str(six)))) for name in SIX}
+    first = {name: next(iter(read_problems(BENCHMARKS.find(name), str(six)))) for name in SIX}
     assert first["gsm8k"].reference.endswith("#### 7")
     assert first["gsm8k"].row.output == first["gsm8k"].reference
     assert (first["math"].level, first["math"].type) == ("Level 1", "Algebra")
@@ -105,9 +105,9 @@ def test_what_rows_say(six):
 
 @pytest.mark.parametrize(("name", "rows"), list(zip(SIX, (1319, 5000, 1042, 1000, 1000, 514), strict=True)))
 def test_published_files(data_dir, name, rows):
-    which = benchmark(name)
-    problems = list(read_problems(which, str(data_dir / "eval")))
-    assert len(problems) == rows == which.size
+    benchmark = BENCHMARKS.find(name)
+    problems = list(read_problems(benchmark, str(data_dir / "eval")))
+    assert len(problems) == rows == benchmark.size
     assert all(problem.row.instruction and problem.reference for problem in problems)
     if name == "math":
         assert {problem.level for problem in problems} == {f"Level {n}" for n in range(1, 6)}
@@ -129,31 +129,31 @@ def test_published_files(data_dir, name, rows):
 def test_a_bad_row_is_named(tmp_path, name, row, message):
     file = write(tmp_path, name, [ROWS[name][0], row], ".jsonl")
     with pytest.raises(InputError, match=rf"{name}\.jsonl:2: .*{message}.*row of {name}"):
-        list(read_problems(benchmark(name), str(file)))
+        list(read_problems(BENCHMARKS.find(name), str(file)))
 
 
 def test_a_broken_line_and_an_empty_file_are_named(tmp_path):
     (tmp_path / "gsm8k.jsonl").write_text('{"question": \n')
     with pytest.raises(InputError, match=r"gsm8k\.jsonl:1: is not JSON"):
-        list(read_problems(benchmark("gsm8k"), str(tmp_path)))
+        list(read_problems(BENCHMARKS.find("gsm8k"), str(tmp_path)))
     (tmp_path / "gsm8k.jsonl").write_text("\n")
     with pytest.raises(InputError, match=r"has no rows of gsm8k"):
-        list(read_problems(benchmark("gsm8k"), str(tmp_path)))
+        list(read_problems(BENCHMARKS.find("gsm8k"), str(tmp_path)))
 
 
 def test_folders(tmp_path):
-    which = benchmark("svamp")
+    benchmark = BENCHMARKS.find("svamp")
     (tmp_path / "flat").mkdir()
     with pytest.raises(
         InputError, match=r"no file of svamp, such as svamp\.jsonl or svamp\.json; .*svamp=PATH"
     ):
-        source_path(which, str(tmp_path / "flat"))
+        source_path(benchmark, str(tmp_path / "flat"))
     inner = write(tmp_path / "mammoth" / "svamp", "SVAMP", ROWS["svamp"], ".json")  # as MAmmoTH has them
-    assert source_path(which, str(tmp_path / "mammoth")) == str(inner)
+    assert source_path(benchmark, str(tmp_path / "mammoth")) == str(inner)
     write(tmp_path / "mammoth", "svamp", ROWS["svamp"], ".jsonl")
     with pytest.raises(InputError, match=r"several files of svamp"):
-        source_path(which, str(tmp_path / "mammoth"))
-    assert source_path(which, "elsewhere/x.json") == "elsewhere/x.json"
+        source_path(benchmark, str(tmp_path / "mammoth"))
+    assert source_path(benchmark, "elsewhere/x.json") == "elsewhere/x.json"
 
 
 def test_hub_datasets_are_read_by_their_splits(monkeypatch):
@@ -164,11 +164,11 @@ def test_hub_datasets_are_read_by_their_splits(monkeypatch):
         return [lambda: iter([module.RawRow(f"{dataset}:1", ROWS["svamp"][0] | {"Answer": "5.0"})])]
 
     monkeypatch.setattr(module, "find_sources", sources)
-    problems = list(read_problems(benchmark("svamp"), "hub"))
+    problems = list(read_problems(BENCHMARKS.find("svamp"), "hub"))
     assert asked == [("ChilleD/SVAMP", "hub", "train"), ("ChilleD/SVAMP", "hub", "test")]
     assert [problem.reference for problem in problems] == ["5", "5"]
     with pytest.raises(InputError, match="numglue is not on the hub as it is evaluated"):
-        list(read_problems(benchmark("numglue"), "hub"))
+        list(read_problems(BENCHMARKS.find("numglue"), "hub"))
 
 
 def test_a_tfds_directory_is_read(tmp_path):
@@ -194,7 +194,7 @@ def test_a_tfds_directory_is_read(tmp_path):
     with contextlib.redirect_stdout(io.StringIO()):
         builder = Made(data_dir=tmp_path, file_format="array_record")
         builder.download_and_prepare()
-    problems = list(read_problems(benchmark("gsm8k"), f"tfds:{builder.data_dir}"))
+    problems = list(read_problems(BENCHMARKS.find("gsm8k"), f"tfds:{builder.data_dir}"))
     assert {problem.reference[-1] for problem in problems} == {"7", "9"}
 
 
@@ -203,23 +203,23 @@ def tokenizer(tiny_checkpoint):
     return hf.load_tokenizer(tiny_checkpoint)
 
 
-def asking(tokenizer, template="alpaca", context=4000, room=10, shots=0, path="", forms=(False, True)):
-    which = benchmark("gsm8k")
+def builder(tokenizer, template="alpaca", context=4000, room=10, shots=0, path="", forms=(False, True)):
+    benchmark = BENCHMARKS.find("gsm8k")
     examples = [
         read_examples(
-            which, path, shots if program in forms else 0, program=program, seed=0, fields=FieldMap()
+            benchmark, path, shots if program in forms else 0, program=program, seed=0, fields=FieldMap()
         )
         for program in (False, True)
     ]
-    return Asking(which, template, tokenizer, context, room, shots, *examples)
+    return PromptBuilder(benchmark, template, tokenizer, context, room, shots, *examples)
 
 
 def problems_of(folder, name):
-    return list(read_problems(benchmark(name), str(folder)))
+    return list(read_problems(BENCHMARKS.find(name), str(folder)))
 
 
 def test_zero_shot_prompts(six, tokenizer):
-    made = asking(tokenizer)
+    made = builder(tokenizer)
     (first, _) = made.prompts(problems_of(six, "gsm8k"))
     assert first.text.startswith("Below is an instruction")
     assert first.text.endswith("### Instruction:\nAnn has 3 pens and buys 4. How many?\n\n### Response:")
@@ -227,13 +227,13 @@ def test_zero_shot_prompts(six, tokenizer):
     (program, _) = made.prompts(problems_of(six, "gsm8k"), program=True)
     assert program.text == first.text.replace("How many?", "How many? Let's write a program.")
     assert made.stops() == ("### Instruction",)
-    assert asking(tokenizer, template="plain").stops() == ()
+    assert builder(tokenizer, template="plain").stops() == ()
 
 
 @pytest.mark.parametrize("template", ["alpaca", "plain", "radiology"])
 def test_examples_come_first_in_the_templates_words(six, tokenizer, template):
-    zero = asking(tokenizer, template=template).prompts(problems_of(six, "gsm8k"))[0]
-    made = asking(tokenizer, template=template, shots=2)
+    zero = builder(tokenizer, template=template).prompts(problems_of(six, "gsm8k"))[0]
+    made = builder(tokenizer, template=template, shots=2)
     two = made.prompts(problems_of(six, "gsm8k"))[0]
     assert two.shots == 2
     assert two.text.endswith("\n\n" + zero.text)
@@ -254,7 +254,7 @@ def test_examples_in_a_chat_are_earlier_turns(six, tokenizer):
         "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}[assistant] {% endif %}"
     )
-    made = asking(speaking, template="chat", shots=1)
+    made = builder(speaking, template="chat", shots=1)
     text = made.prompts(problems_of(six, "gsm8k"))[0].text
     roles = [line.split("]")[0][1:] for line in text.splitlines() if line.startswith("[")]
     assert roles == ["user", "assistant", "user", "assistant"]
@@ -262,31 +262,33 @@ def test_examples_in_a_chat_are_earlier_turns(six, tokenizer):
 
 
 def test_examples_that_do_not_fit_are_left_out(six, tokenizer):
-    whole = asking(tokenizer, shots=4).prompts(problems_of(six, "gsm8k"))
-    lengths = [len(p.tokens) for p in asking(tokenizer).prompts(problems_of(six, "gsm8k"))]
-    two = [len(p.tokens) for p in asking(tokenizer, shots=2).prompts(problems_of(six, "gsm8k"))]
+    whole = builder(tokenizer, shots=4).prompts(problems_of(six, "gsm8k"))
+    lengths = [len(p.tokens) for p in builder(tokenizer).prompts(problems_of(six, "gsm8k"))]
+    two = [len(p.tokens) for p in builder(tokenizer, shots=2).prompts(problems_of(six, "gsm8k"))]
     assert [p.shots for p in whole] == [4, 4]
-    room = 10
-    fitted = asking(tokenizer, shots=4, context=max(two) + room, room=room).prompts(problems_of(six, "gsm8k"))
+    room = 10  # what `builder` leaves
+    fitted = builder(tokenizer, shots=4, context=max(two) + room, room=room).prompts(
+        problems_of(six, "gsm8k")
+    )
     assert [p.shots for p in fitted] == [2, 2]
-    bare = asking(tokenizer, shots=4, context=max(lengths) + 1, room=room).prompts(problems_of(six, "gsm8k"))
+    bare = builder(tokenizer, shots=4, context=max(lengths) + 1).prompts(problems_of(six, "gsm8k"))
     assert [p.shots for p in bare] == [0, 0]
     with pytest.raises(
         InputError, match=r"gsm8k\.jsonl:1: its prompt has \d+ tokens, the target's context is"
     ):
-        asking(tokenizer, context=max(lengths)).prompts(problems_of(six, "gsm8k"))
+        builder(tokenizer, context=max(lengths)).prompts(problems_of(six, "gsm8k"))
 
 
 def test_examples_are_drawn_from_a_training_file_without_the_question_itself(tmp_path, tokenizer):
     rows = [{"question": f"What is {n} + 1?", "answer": f"So.\n#### {n + 1}"} for n in range(4)]
     train = write(tmp_path, "gsm8k", rows, ".jsonl")
-    made = asking(tokenizer, shots=3, path=str(train.parent), forms=(False,))
+    made = builder(tokenizer, shots=3, path=str(train.parent), forms=(False,))
     prompts = made.prompts(problems_of(train, "gsm8k"))
     for row, prompt in zip(rows, prompts, strict=True):
         assert prompt.shots == 3
         assert prompt.text.count(row["question"]) == 1
     with pytest.raises(InputError, match=r"shots=5: .* has 4 examples with a worked answer for gsm8k"):
-        asking(tokenizer, shots=5, path=str(train), forms=(False,))
+        builder(tokenizer, shots=5, path=str(train), forms=(False,))
 
 
 def test_program_examples_come_from_rows_in_the_pools_schema(tmp_path, tokenizer):
@@ -295,14 +297,14 @@ def test_program_examples_come_from_rows_in_the_pools_schema(tmp_path, tokenizer
         {"instruction": "Double 5.", "output": "It is 10. The answer is 10"},
     ]
     file = write(tmp_path, "train", rows, ".jsonl")
-    made = asking(tokenizer, shots=1, path=str(file))
+    made = builder(tokenizer, shots=1, path=str(file))
     assert [row.output for row in made.programs] == [rows[0]["output"]]
     assert [row.output for row in made.examples] == [rows[1]["output"]]
 
 
 def test_too_many_written_examples_are_refused():
     with pytest.raises(InputError, match=r"shots=9: this package has 4 examples .* for math; lower it"):
-        read_examples(benchmark("math"), "", 9, program=False, seed=0, fields=FieldMap())
+        read_examples(BENCHMARKS.find("math"), "", 9, program=False, seed=0, fields=FieldMap())
 
 
 def test_a_conversation_cannot_be_asked_for_a_program():
@@ -310,14 +312,14 @@ def test_a_conversation_cannot_be_asked_for_a_program():
 
     talk = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d"))
     row = PoolRow(0, "", "", "d", "all", {}, "talk.jsonl:1", talk)
-    made = Asking(benchmark("pool"), "chat", None, 100, 10)
+    made = PromptBuilder(BENCHMARKS.find("pool"), "chat", None, 100, 10)
     with pytest.raises(InputError, match=r"talk\.jsonl:1: a conversation of several turns"):
-        made.rows([module.Problem(row, "d", True)], program=True)
+        made.rows([Problem(row, "d", True)], program=True)
 
 
 def test_written_examples_are_right():
     """Each example's worked answer and what its program prints are the same answer."""
-    examples = list(dict.fromkeys(example for each in EXEMPLARS.values() for example in each))
+    examples = list(dict.fromkeys(example for each in BENCHMARKS.values() for example in each.exemplars))
     code = "".join(f"exec({example.program!r}, {{}})\n" for example in examples)
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
@@ -332,5 +334,6 @@ def test_written_examples_are_right():
 
 
 def test_the_registry_is_whole():
-    assert set(EXEMPLARS) == set(SIX) == {name for name, each in BENCHMARKS.items() if each.reader}
-    assert [name for name in SIX if benchmark(name).domain == "in"] == ["gsm8k", "math", "numglue"]
+    assert set(SIX) == {name for name, each in BENCHMARKS.items() if each.reader}
+    assert set(SIX) == {name for name, each in BENCHMARKS.items() if each.exemplars}
+    assert [name for name in SIX if BENCHMARKS.find(name).domain == "in"] == ["gsm8k", "math", "numglue"]
