@@ -1,6 +1,5 @@
 """A model on a benchmark: its answers, graded, and its losses of the reference solutions."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,7 @@ from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
-from s2l_jax.evaluation.generation.respond import check_vocabulary, respond
-from s2l_jax.evaluation.generation.sampling import GREEDY, Sampling
+from s2l_jax.evaluation.generation.respond import check_vocabulary
 from s2l_jax.evaluation.predictions import Prediction, Response
 from s2l_jax.evaluation.scoring import graded, needs_text
 from s2l_jax.evaluation.tasks.benchmark import Benchmark, Problem
@@ -22,51 +20,29 @@ from s2l_jax.evaluation.tasks.prompting import PromptBuilder
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.trajectories.sweep import tokenized_losses
 
-# Whether a program is asked for, in the order of asking, by evaluation.mode.
+# Whether a program is asked for, in the order of asking: in words; by a program; by a program, and in words
+# where that fails (MAmmoTH's protocol).
 FORMS: dict[str, tuple[bool, ...]] = {"text": (False,), "program": (True,), "hybrid": (True, False)}
 
 
-@dataclasses.dataclass(frozen=True)
-class AnswerSettings:
-    """How a model answers.
-
-    Args:
-      mode: one of `FORMS`: in words; by a program; or in words where the program fails (MAmmoTH's protocol).
-      run_programs: run responses that are programs.
-      max_new_tokens: longest response.
-      batch_size: prompts answered at a time.
-      dtype: of matrix products.
-      sampling: greedy, unless told otherwise.
-      stop: texts that end a response, besides those of the prompts.
-    """
-
-    mode: str
-    run_programs: bool
-    max_new_tokens: int
-    batch_size: int
-    dtype: Any
-    sampling: Sampling = GREEDY
-    stop: tuple[str, ...] = ()
-
-
 def answer(
-    model: Decoder,
     builder: PromptBuilder,
     problems: Sequence[Problem],
-    settings: AnswerSettings,
+    respond: Callable[..., list[str]],
     *,
-    mesh: Mesh,
+    mode: str,
+    run_programs: bool,
     kept: KeptResponses,
     progress: Callable[[int], None],
 ) -> tuple[list[Response], dict[int, Response]]:
     """The response to each problem, and the failed programs, by index, that some of them replace.
 
     Args:
-      model: on `mesh`.
       builder: makes the prompts.
       problems: what is asked.
-      settings: how it is answered.
-      mesh: the device mesh.
+      respond: gives the responses to prompts; takes `stop`, `indices` and `progress` as `respond` does.
+      mode: of `FORMS`.
+      run_programs: run responses that are programs.
       kept: what was answered before a kill.
       progress: called with the number of problems settled so far.
 
@@ -76,35 +52,23 @@ def answer(
     responses: dict[int, Response] = {}
     attempts: dict[int, Response] = {}
     indices = list(range(len(problems)))
-    for program in FORMS[settings.mode]:
+    for program in FORMS[mode]:
         made = builder.prompts([problems[i] for i in indices], program=program)
         prompts = dict(zip(indices, made, strict=True))
 
         def ask(chunk: Sequence[int], done: Callable[[int], None], prompts: Any = prompts) -> list[str]:
-            return respond(
-                model,
-                builder.tokenizer,
-                [prompts[i].tokens for i in chunk],
-                template=builder.template,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
-                dtype=settings.dtype,
-                mesh=mesh,
-                sampling=settings.sampling,
-                stop=[*settings.stop, *builder.stops()],
-                indices=chunk,
-                progress=done,
-            )
+            tokens = [prompts[i].tokens for i in chunk]
+            return respond(tokens, stop=builder.stops(), indices=chunk, progress=done)
 
         def settled(done: int, before: int = len(problems) - len(indices)) -> None:
             progress(before + done)
 
         kind = "program" if program else "text"
         texts = kept.responses(kind, indices, ask, settled)
-        runs = kept.program_runs(kind, texts) if settings.run_programs else [None] * len(texts)
+        runs = kept.program_runs(kind, texts) if run_programs else [None] * len(texts)
         for i, text, run in zip(indices, texts, runs, strict=True):
             responses[i] = Response(prompts[i].text, text, prompts[i].shots, run)
-        if program and settings.mode == "hybrid":
+        if program and mode == "hybrid":
             indices = [i for i in indices if needs_text(responses[i])]
             attempts = {i: responses[i] for i in indices}
             if not indices:
@@ -113,40 +77,27 @@ def answer(
 
 
 def solution_losses(
-    model: Decoder,
     builder: PromptBuilder,
     problems: Sequence[Problem],
-    *,
-    boundary: str,
+    measure: Callable[[Sequence[PoolRow]], list[float | None]],
     max_length: int,
-    dtype: Any,
-    mesh: Mesh,
 ) -> list[float | None]:
     """The loss of each worked solution after its zero-shot prompt; None for problems without one.
 
     Args:
-      model: on `mesh`.
       builder: makes the prompts.
       problems: what is asked.
-      boundary, max_length, dtype, mesh: see `reference_losses`.
+      measure: gives the losses of rows, as `reference_losses` does.
+      max_length: what `measure` keeps of each row, tokens.
 
     Raises:
-      InputError: see there; or rows in the pool's schema, and max_length leaves none of them a loss.
+      InputError: rows in the pool's schema, none of which has a loss.
     """
     worked = [i for i, problem in enumerate(problems) if problem.worked]
     losses: list[float | None] = [None] * len(problems)
     if not worked:
         return losses
-    measured = reference_losses(
-        model,
-        builder.tokenizer,
-        builder.rows([problems[i] for i in worked]),
-        template=builder.template,
-        boundary=boundary,
-        max_length=max_length,
-        dtype=dtype,
-        mesh=mesh,
-    )
+    measured = measure(builder.rows([problems[i] for i in worked]))
     if builder.benchmark.reader is None and not any(loss is not None for loss in measured):
         raise InputError(
             f"no held-out row has a response token within max_length={max_length} tokens: raise "

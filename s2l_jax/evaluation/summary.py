@@ -28,11 +28,8 @@ def benchmark_results(
       domain: see `Benchmark`.
       mode: how answers were asked for.
       shots: solved examples that prompts have where they fit.
-      metrics: of `metrics.text_metrics`; "accuracy", which verdicts give, is passed over.
+      metrics: "accuracy", and those of `text_metrics`, which also says what is raised.
       bertscore_model: see there.
-
-    Raises:
-      InputError: see `metrics.text_metrics`.
     """
     results = {"domain": domain, "mode": mode, "shots": shots} | summarise(predictions)
     if short := sum(p.shots < shots for p in predictions):

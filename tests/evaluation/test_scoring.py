@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from s2l_jax.config import default, run, validate
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation import evaluate as evaluate_module
 from s2l_jax.evaluation.execution.response_programs import ProgramRun
 from s2l_jax.evaluation.generation import kept_responses
 from s2l_jax.evaluation.intervals import bootstrap, mean_interval, wilson
@@ -90,10 +89,8 @@ def asked(monkeypatch, tiny_checkpoint):
 
     model = types.SimpleNamespace(config=types.SimpleNamespace(max_positions=4000))
     monkeypatch.setattr(evaluation, "_model", lambda run, name: (model, tokenizer))
-    monkeypatch.setattr(evaluate_module, "respond", respond)
-    monkeypatch.setattr(
-        evaluate_module, "reference_losses", lambda model, tokenizer, rows, **_: [1.5] * len(rows)
-    )
+    monkeypatch.setattr(evaluation, "respond", respond)
+    monkeypatch.setattr(evaluation, "reference_losses", lambda model, tokenizer, rows, **_: [1.5] * len(rows))
     return state
 
 

@@ -34,14 +34,9 @@ def respond(
       tokenizer: a transformers tokeniser.
       prompts: token ids.
       template: what they were rendered with.
-      max_new_tokens: longest response.
-      batch_size: prompts answered at a time.
-      dtype: of matrix products.
-      mesh: the device mesh.
-      sampling: greedy, unless told otherwise.
       stop: texts that end a response; what is kept ends before the first of them.
-      indices: see `generate`.
-      progress: called with the number of prompts answered so far.
+
+    The others are those of `generate`.
 
     Raises:
       InputError: the tokeniser has more tokens than the model's embedding, or see `generate`.

@@ -2,10 +2,10 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.grading import comparison, exact, extraction
+from s2l_jax.evaluation.grading import comparison, extraction
 from s2l_jax.evaluation.grading.comparison import Comparison
 from s2l_jax.evaluation.grading.numbers import parse_number
 from s2l_jax.registry import nearest
@@ -21,13 +21,13 @@ class AnswerKind:
     Args:
       noun: what an answer is called.
       expected: a reference's answer as `compare` takes it; None if it is of another kind.
-      answers: those that a response may mean, the likeliest first.
+      answers: that a response may mean, the likeliest first; or one, or None.
       compare: an answer with the expected one; None where that takes a child process.
     """
 
     noun: str
     expected: Callable[[str], str | None]
-    answers: Callable[[str], Sequence[str]]
+    answers: Callable[[str], list[str] | str | None]
     compare: Callable[[str, str], Comparison | None]
 
 
@@ -56,22 +56,12 @@ def find_answer_type(name: str) -> AnswerType:
     return ANSWER_TYPES[name]
 
 
-def _optional(extract: Callable[[str], str | None]) -> Callable[[str], Sequence[str]]:
-    """One answer or none."""
-
-    def answers(response: str) -> Sequence[str]:
-        answer = extract(response)
-        return () if answer is None else (answer,)
-
-    return answers
+def _equal(noun: str) -> Callable[[str, str], Comparison]:
+    return lambda a, b: (a == b, f"the same {noun}" if a == b else f"another {noun}")
 
 
-def _same_word(noun: str) -> Callable[[str, str], Comparison]:
-    def compare(answer: str, expected: str) -> Comparison:
-        same = answer == expected
-        return same, f"the same {noun}" if same else f"another {noun}"
-
-    return compare
+def _if(fits: Callable[[str], object]) -> Callable[[str], str | None]:
+    return lambda expected: expected if fits(expected) else None
 
 
 def _letter(expected: str) -> str | None:
@@ -79,31 +69,18 @@ def _letter(expected: str) -> str | None:
     return letter.group(1).upper() if letter else None
 
 
-def _if(fits: Callable[[str], object]) -> Callable[[str], str | None]:
-    return lambda expected: expected if fits(expected) else None
+def _yes_or_no(expected: str) -> str | None:
+    return _YES_NO.get(expected.lower())
 
 
-def _any(expected: str) -> str:
-    return expected
-
-
-_LIST = AnswerKind(
-    "answer", _if(comparison.number_list), _optional(extraction.math_answer), comparison.same_lists
-)
-_NUMBER = AnswerKind(
-    "number", _if(parse_number), _optional(extraction.number_answer), comparison.same_numbers
-)
-_YES_OR_NO = AnswerKind(
-    "answer",
-    lambda expected: _YES_NO.get(expected.lower()),
-    _optional(extraction.yes_no_answer),
-    _same_word("answer"),
-)
-_CHOICE = AnswerKind("letter", _letter, _optional(extraction.choice_answer), _same_word("letter"))
-_MATH = AnswerKind("answer", _any, _optional(extraction.math_answer), comparison.same_math)
-_FORMULA = dataclasses.replace(_MATH, expected=_if(comparison.looks_like_math))
-_TEXT = AnswerKind("answer", _any, extraction.text_answers, comparison.same_words)
-_EXACT = AnswerKind("answer", _any, lambda response: [exact.extract_answer(response)], exact.compare)
+_NUMBER = AnswerKind("number", _if(parse_number), extraction.number_answer, comparison.same_numbers)
+_LIST = AnswerKind("answer", _if(comparison.number_list), extraction.math_answer, comparison.same_lists)
+_YES_OR_NO = AnswerKind("answer", _yes_or_no, extraction.yes_no_answer, _equal("answer"))
+_CHOICE = AnswerKind("letter", _letter, extraction.choice_answer, _equal("letter"))
+_FORMULA = AnswerKind("answer", _if(comparison.looks_like_math), extraction.math_answer, comparison.same_math)
+_MATH = dataclasses.replace(_FORMULA, expected=str)
+_TEXT = AnswerKind("answer", str, extraction.text_answers, comparison.same_words)
+_EXACT = AnswerKind("answer", str, extraction.exact_answer, comparison.same_text)
 
 _KINDS = (_NUMBER, _YES_OR_NO, _CHOICE, _FORMULA, _TEXT)
 
@@ -114,5 +91,5 @@ ANSWER_TYPES = {
     "math": AnswerType((_MATH,)),
     "choice": AnswerType((_CHOICE, *_KINDS)),
     "yesno": AnswerType((_YES_OR_NO, *_KINDS)),
-    "exact": AnswerType((_EXACT,), exact.extract_answer),
+    "exact": AnswerType((_EXACT,), extraction.exact_answer),
 }

@@ -74,6 +74,16 @@ def same_words(answer: str, expected: str) -> Comparison:
     return same, "equal text" if same else "different text"
 
 
+def same_text(answer: str, expected: str) -> Comparison:
+    """Of two texts, but for amounts of white space, thousands separators and a final full stop."""
+    plain = [
+        re.sub(r"(?<=\d),(?=\d{3}\b)", "", " ".join(text.split())).removesuffix(".").rstrip()
+        for text in (answer, expected)
+    ]
+    same = plain[0] == plain[1]
+    return same, "same text" if same else "other text"
+
+
 def _normal(expression: str) -> str:
     """An expression without what makes no difference: spaces, sizes of brackets, kinds of fractions."""
     text = re.sub(r"\\\\(?=[dt]?frac|sqrt)", r"\\", expression)  # a backslash escaped once too often

@@ -128,6 +128,13 @@ def text_answers(response: str) -> list[str]:
     return [clean(each) for each in found if each is not None and clean(each)]
 
 
+def exact_answer(response: str) -> str:
+    """What follows the last `####` up to the end of that line, or else the whole response."""
+    if _HASHES in response:
+        response = response.rsplit(_HASHES, 1)[1].strip().split("\n", 1)[0]
+    return response.strip()
+
+
 def reference_answer(reference: str) -> str:
     """The answer that a reference holds: the marked one of a worked solution, or else all of it."""
     marked = marked_answer(reference)

@@ -101,14 +101,14 @@ def _verdict(answer_type: AnswerType, response: str, reference: str) -> Verdict:
     response, answer = response[-_LONGEST:], answer_type.reference(reference[-_LONGEST:])
     for kind in answer_type.kinds:
         if (expected := kind.expected(answer)) is not None:
-            return _compared(kind, kind.answers(response), expected)
+            return _compared(kind, response, expected)
     raise AssertionError("every answer is of the last kind")
 
 
-def _compared(kind: AnswerKind, answers: Sequence[str], expected: str) -> Verdict:
-    """The verdict on the first answer that is right, or else on the first one."""
-    verdicts = []
-    for answer in answers:
+def _compared(kind: AnswerKind, response: str, expected: str) -> Verdict:
+    """The verdict on the first answer of a response that is right, or else on its first one."""
+    answers, verdicts = kind.answers(response), []
+    for answer in [answers] if isinstance(answers, str) else answers or ():
         correct, reason = kind.compare(answer, expected) or (False, _UNSURE)
         verdicts.append(Verdict(correct, answer, expected, reason))
         if correct:

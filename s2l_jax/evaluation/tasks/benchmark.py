@@ -22,6 +22,9 @@ from s2l_jax.registry import Registry
 _PROGRAM = "{question} Let's write a program."  # as MathInstruct's program rows and MAmmoTH's evaluation ask
 
 
+Row = dict[str, Any]  # of a benchmark's file, as it came
+
+
 class Exemplar(NamedTuple):
     """A solved example for few-shot prompts: a question with a worked answer and a program ("" for none)."""
 
@@ -52,6 +55,9 @@ class Parsed:
     type: str = ""
 
 
+Reader = Callable[[Row], Parsed]
+
+
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
     """Where a benchmark's rows are, how they are read and asked, and what their answers are.
@@ -63,8 +69,8 @@ class Benchmark:
     name: str  # of its folder in a workdir, and of its file, without the ending, in a folder of several
     answer_type: str  # see `grading.answer_types`
     domain: str = ""  # "in": MathInstruct trains on its kind; "out"; "" for neither
-    reader: Callable[[dict[str, Any]], Parsed] | None = None  # None: rows in the pool's schema
-    embedded: Callable[[], Iterable[dict[str, Any]]] | None = None  # rows that it brings, in that schema
+    reader: Reader | None = None  # None: rows in the pool's schema
+    embedded: Callable[[], Iterable[Row]] | None = None  # rows that it brings, in that schema
     size: int = 0  # rows of the published test set; 0: any number
     split: str = "test"  # of the hub's datasets
     hub: tuple[str, ...] = ()  # datasets that together are the benchmark; NAME[SPLIT] for another split
@@ -81,12 +87,10 @@ class Benchmark:
 BENCHMARKS = Registry("benchmark", Benchmark, ["s2l_jax.evaluation.tasks.benchmarks"])
 
 
-def benchmark(
-    name: str, *, answer_type: str, **settings: Any
-) -> Callable[[Callable[[dict[str, Any]], Parsed]], Benchmark]:
+def benchmark(name: str, *, answer_type: str, **settings: Any) -> Callable[[Reader], Benchmark]:
     """Enters the benchmark whose rows the decorated function reads; `settings` are fields of `Benchmark`."""
 
-    def enter(reader: Callable[[dict[str, Any]], Parsed]) -> Benchmark:
+    def enter(reader: Reader) -> Benchmark:
         made = Benchmark(name, answer_type, reader=reader, **settings)
         BENCHMARKS.enter(name, made)
         return made
@@ -94,7 +98,7 @@ def benchmark(
     return enter
 
 
-def text_field(row: dict[str, Any], name: str, required: bool = True) -> str:
+def text_field(row: Row, name: str, required: bool = True) -> str:
     """The text of a row's field; "" for one that may be absent and is.
 
     Raises:
@@ -108,7 +112,7 @@ def text_field(row: dict[str, Any], name: str, required: bool = True) -> str:
     return text
 
 
-def question_and_answer(row: dict[str, Any]) -> Parsed:
+def question_and_answer(row: Row) -> Parsed:
     """A row with `question`, `answer` and, where there is one, `type`: MAmmoTH's files."""
     return Parsed(
         text_field(row, "question"), text_field(row, "answer"), type=text_field(row, "type", required=False)

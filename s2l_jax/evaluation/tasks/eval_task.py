@@ -29,16 +29,7 @@ class EvalTask:
         return identity_of(self.benchmark, self.path)
 
     def problems(self, *, limit: int, fields: FieldMap, multi_turn: bool) -> list[Problem]:
-        """Its rows: all of them, or `limit` drawn at random, the same ones every time.
-
-        Args:
-          limit: 0 for all.
-          fields: of rows in the pool's schema.
-          multi_turn: whether such rows may be conversations of several turns.
-
-        Raises:
-          InputError: a missing file or a bad row.
-        """
+        """Its rows, see `read_problems`; `limit` of them, drawn at random, the same every time (0: all)."""
         name, size = self.benchmark.name, self.benchmark.size
         problems = list(read_problems(self.benchmark, self.path, fields=fields, multi_turn=multi_turn))
         if size and len(problems) != size:

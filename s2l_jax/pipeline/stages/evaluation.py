@@ -1,12 +1,16 @@
 """Stage `evaluation`: what the untuned target and every tuned one answer, graded, benchmark by benchmark."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
 from s2l_jax.console import Progress
-from s2l_jax.evaluation.evaluate import AnswerSettings, answer, predict, solution_losses
+from s2l_jax.data.pool import PoolRow
+from s2l_jax.evaluation.evaluate import answer, predict, reference_losses, solution_losses
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
+from s2l_jax.evaluation.generation.respond import respond
 from s2l_jax.evaluation.generation.sampling import Sampling
 from s2l_jax.evaluation.predictions import PREDICTIONS, write_predictions
 from s2l_jax.evaluation.summary import benchmark_results, combine, in_words
@@ -94,40 +98,31 @@ def _model(run: Run, name: str) -> tuple[Decoder, Any]:
 def _evaluate_one(
     run: Run, name: str, task: EvalTask, record: Record, model: Decoder, tokenizer: Any
 ) -> None:
-    config, tokenize = run.config.evaluation, run.config.tokenize
-    benchmark, metrics = task.benchmark, metrics_of(config)
+    config, metrics = run.config.evaluation, metrics_of(run.config.evaluation)
     problems = problems_of(run, task)
     builder = prompt_builder(run, task, tokenizer, model.config.max_positions)
     kept = KeptResponses(record.folder / "parts")
-    progress = Progress(f"evaluating {name} on {benchmark.name}", len(problems), "answers")
-    settings = AnswerSettings(
-        config.mode,
-        config.run_programs,
-        config.max_new_tokens,
-        config.batch_size,
-        weights.DTYPES[config.dtype],
-        Sampling(config.temperature, config.top_k, config.top_p, run.config.seed),
-        tuple(text.replace("\\n", "\n") for text in config.stop.split("|") if text),
-    )
+    progress = Progress(f"evaluating {name} on {task.benchmark.name}", len(problems), "answers")
     responses, attempts = answer(
-        model, builder, problems, settings, mesh=run.mesh, kept=kept, progress=progress.update
-    )
-    losses = solution_losses(
-        model,
         builder,
         problems,
-        boundary=tokenize.boundary,
-        max_length=tokenize.max_length,
-        dtype=settings.dtype,
-        mesh=run.mesh,
+        functools.partial(_respond, run, model, tokenizer),
+        mode=config.mode,
+        run_programs=config.run_programs,
+        kept=kept,
+        progress=progress.update,
     )
+    measure = functools.partial(_losses, run, model, tokenizer)
+    losses = solution_losses(builder, problems, measure, run.config.tokenize.max_length)
     results: dict[str, Any] = {}
     if processes.is_writer():
-        predictions = predict(benchmark, problems, responses, attempts, losses, grade="accuracy" in metrics)
+        predictions = predict(
+            task.benchmark, problems, responses, attempts, losses, grade="accuracy" in metrics
+        )
         write_predictions(record.folder / PREDICTIONS, predictions)
         results = benchmark_results(
             predictions,
-            domain=benchmark.domain,
+            domain=task.benchmark.domain,
             mode=config.mode,
             shots=config.shots,
             metrics=metrics,
@@ -136,3 +131,37 @@ def _evaluate_one(
     progress.close(in_words(results))
     record.finish(results)
     kept.remove()
+
+
+def _respond(
+    run: Run, model: Decoder, tokenizer: Any, prompts: list[list[int]], *, stop: tuple[str, ...], **rest: Any
+) -> list[str]:
+    config = run.config.evaluation
+    own = [text.replace("\\n", "\n") for text in config.stop.split("|") if text]
+    return respond(
+        model,
+        tokenizer,
+        prompts,
+        template=run.config.tokenize.prompt,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        dtype=weights.DTYPES[config.dtype],
+        mesh=run.mesh,
+        sampling=Sampling(config.temperature, config.top_k, config.top_p, run.config.seed),
+        stop=[*own, *stop],
+        **rest,
+    )
+
+
+def _losses(run: Run, model: Decoder, tokenizer: Any, rows: Sequence[PoolRow]) -> list[float | None]:
+    tokenize = run.config.tokenize
+    return reference_losses(
+        model,
+        tokenizer,
+        rows,
+        template=tokenize.prompt,
+        boundary=tokenize.boundary,
+        max_length=tokenize.max_length,
+        dtype=weights.DTYPES[run.config.evaluation.dtype],
+        mesh=run.mesh,
+    )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from s2l_jax.evaluation.grading.exact import extract_answer
+from s2l_jax.evaluation.grading.extraction import exact_answer
 from s2l_jax.evaluation.grading.grader import Grader
 
 
@@ -25,7 +25,7 @@ def same(response, reference):
     ],
 )
 def test_the_answer_follows_the_last_mark(response, answer):
-    assert extract_answer(response) == answer
+    assert exact_answer(response) == answer
 
 
 @pytest.mark.parametrize(

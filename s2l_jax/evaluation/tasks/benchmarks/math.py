@@ -1,10 +1,8 @@
 """MATH (arXiv 2103.03874): competition problems whose answers are LaTeX."""
 
-from typing import Any
-
 from s2l_jax.data.pool_fields import BadRow
 from s2l_jax.data.pool_files import shortened
-from s2l_jax.evaluation.tasks.benchmark import Exemplar, Parsed, benchmark, text_field
+from s2l_jax.evaluation.tasks.benchmark import Exemplar, Parsed, Row, benchmark, text_field
 
 _SUBJECTS = (
     "algebra",
@@ -51,7 +49,7 @@ _EXEMPLARS = (
     hub=tuple(f"EleutherAI/hendrycks_math:{subject}" for subject in _SUBJECTS),
     exemplars=_EXEMPLARS,
 )
-def math(row: dict[str, Any]) -> Parsed:
+def math(row: Row) -> Parsed:
     solution = text_field(row, "solution")
     if r"\boxed" not in solution and r"\fbox" not in solution:
         raise BadRow(rf'its "solution" has no \boxed answer: {shortened(solution)}')

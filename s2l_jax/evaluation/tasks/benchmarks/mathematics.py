@@ -1,8 +1,6 @@
 """Mathematics (arXiv 1904.01557): school mathematics in short questions, in MAmmoTH's file."""
 
-from typing import Any
-
-from s2l_jax.evaluation.tasks.benchmark import Exemplar, Parsed, benchmark, question_and_answer
+from s2l_jax.evaluation.tasks.benchmark import Exemplar, Parsed, Row, benchmark, question_and_answer
 
 _EXEMPLARS = (
     Exemplar(
@@ -29,5 +27,5 @@ _EXEMPLARS = (
 
 
 @benchmark("mathematics", answer_type="any", domain="out", size=1000, exemplars=_EXEMPLARS)
-def mathematics(row: dict[str, Any]) -> Parsed:
+def mathematics(row: Row) -> Parsed:
     return question_and_answer(row)

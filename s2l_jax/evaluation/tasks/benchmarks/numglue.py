@@ -1,8 +1,6 @@
 """NumGLUE (arXiv 2204.05660): eight kinds of questions about numbers, in MAmmoTH's file."""
 
-from typing import Any
-
-from s2l_jax.evaluation.tasks.benchmark import Exemplar, Parsed, benchmark, question_and_answer
+from s2l_jax.evaluation.tasks.benchmark import Exemplar, Parsed, Row, benchmark, question_and_answer
 from s2l_jax.evaluation.tasks.exemplars import WORD_PROBLEMS
 
 _CHOICE = Exemplar(
@@ -20,5 +18,5 @@ _CHOICE = Exemplar(
     size=1042,
     exemplars=(WORD_PROBLEMS[0], _CHOICE, *WORD_PROBLEMS[1:]),
 )
-def numglue(row: dict[str, Any]) -> Parsed:
+def numglue(row: Row) -> Parsed:
     return question_and_answer(row)

@@ -1,8 +1,6 @@
 """SimulEq (Koncel-Kedziorski et al., NAACL 2016): problems of several equations, in MAmmoTH's file."""
 
-from typing import Any
-
-from s2l_jax.evaluation.tasks.benchmark import Exemplar, Parsed, benchmark, question_and_answer
+from s2l_jax.evaluation.tasks.benchmark import Exemplar, Parsed, Row, benchmark, question_and_answer
 
 _EXEMPLARS = (
     Exemplar(
@@ -35,5 +33,5 @@ _EXEMPLARS = (
 
 
 @benchmark("simuleq", answer_type="number", domain="out", size=514, exemplars=_EXEMPLARS)
-def simuleq(row: dict[str, Any]) -> Parsed:
+def simuleq(row: Row) -> Parsed:
     return question_and_answer(row)

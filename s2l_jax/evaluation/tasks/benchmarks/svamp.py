@@ -1,8 +1,6 @@
 """SVAMP (arXiv 2103.07191): short word problems, varied so that shallow rules fail."""
 
-from typing import Any
-
-from s2l_jax.evaluation.tasks.benchmark import Parsed, benchmark, text_field
+from s2l_jax.evaluation.tasks.benchmark import Parsed, Row, benchmark, text_field
 from s2l_jax.evaluation.tasks.exemplars import WORD_PROBLEMS
 
 
@@ -15,7 +13,7 @@ from s2l_jax.evaluation.tasks.exemplars import WORD_PROBLEMS
     hub=("ChilleD/SVAMP[train]", "ChilleD/SVAMP[test]"),
     exemplars=WORD_PROBLEMS,
 )
-def svamp(row: dict[str, Any]) -> Parsed:
+def svamp(row: Row) -> Parsed:
     question = f"{text_field(row, 'Body')} {text_field(row, 'Question')}"
     answer = text_field(row, "Answer").removesuffix(".0")
     return Parsed(question, answer, type=text_field(row, "Type", required=False))
