@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s2l_jax.evaluation.generate import generate
-from s2l_jax.evaluation.sampling import GREEDY, Sampling
+from s2l_jax.evaluation.generation.generate import generate
+from s2l_jax.evaluation.generation.sampling import GREEDY, Sampling
 from s2l_jax.models.hf import load_config
 from s2l_jax.models.parameters import bind
 from s2l_jax.parallel.host_memory import keep_freed_memory

@@ -19,6 +19,7 @@ from s2l_jax.config.runs import run_fields
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
+from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
 
 DTYPES = ("float32", "bfloat16")
 EXPORTS = ("jsonl", "parquet", "messages", "datasets")
@@ -369,7 +370,7 @@ SCHEMA: Group = Group(
         ),
         answer_type=choice(
             "any",
-            ("any", "number", "math", "choice", "yesno", "exact"),
+            tuple(ANSWER_TYPES),
             "how answers to rows in the pool's schema are compared; exact: as text, after the last ####",
         ),
         metrics=Field(

@@ -7,13 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from s2l_jax.evaluation.grading import grade
-    from s2l_jax.evaluation.programs import ProgramResult, run_program
+    from s2l_jax.evaluation.execution.programs import ProgramResult, run_program
+    from s2l_jax.evaluation.grading.grader import grade
 
 _PLACES = {
-    "ProgramResult": "s2l_jax.evaluation.programs",
-    "grade": "s2l_jax.evaluation.grading",
-    "run_program": "s2l_jax.evaluation.programs",
+    "ProgramResult": "s2l_jax.evaluation.execution.programs",
+    "grade": "s2l_jax.evaluation.grading.grader",
+    "run_program": "s2l_jax.evaluation.execution.programs",
 }
 
 __all__ = ["ProgramResult", "grade", "run_program"]

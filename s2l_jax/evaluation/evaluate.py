@@ -1,6 +1,6 @@
-"""What a model says to prompts, and its loss of reference responses."""
+"""A model on a benchmark: its answers, graded, and its losses of the reference solutions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,63 +9,103 @@ from jax.sharding import Mesh
 from s2l_jax.data.batching import loss_token_counts
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
-from s2l_jax.data.tokens import TokenizedList, end_tokens, tokenize
+from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.generate import Stops, generate
-from s2l_jax.evaluation.sampling import GREEDY, Sampling
+from s2l_jax.evaluation.generation.kept_responses import KeptResponses
+from s2l_jax.evaluation.generation.respond import check_vocabulary
+from s2l_jax.evaluation.predictions import Prediction, Response
+from s2l_jax.evaluation.scoring import graded, needs_text
+from s2l_jax.evaluation.tasks.benchmark import Benchmark, Problem
+from s2l_jax.evaluation.tasks.prompting import PromptBuilder
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.trajectories.sweep import tokenized_losses
 
+# Whether a program is asked for, in the order of asking: in words; by a program; by a program, and in words
+# where that fails (MAmmoTH's protocol).
+FORMS: dict[str, tuple[bool, ...]] = {"text": (False,), "program": (True,), "hybrid": (True, False)}
 
-def respond(
-    model: Decoder,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
+
+def answer(
+    builder: PromptBuilder,
+    problems: Sequence[Problem],
+    respond: Callable[..., list[str]],
     *,
-    template: str,
-    max_new_tokens: int,
-    batch_size: int,
-    dtype: Any,
-    mesh: Mesh,
-    sampling: Sampling = GREEDY,
-    stop: Sequence[str] = (),
-    numbers: Sequence[int] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[str]:
-    """The model's responses as text.
+    mode: str,
+    run_programs: bool,
+    kept: KeptResponses,
+    progress: Callable[[int], None],
+) -> tuple[list[Response], dict[int, Response]]:
+    """The response to each problem, and the failed programs, by index, that some of them replace.
 
     Args:
-      model: on `mesh`.
-      tokenizer: a transformers tokeniser.
-      prompts: token ids.
-      template: what they were rendered with.
-      max_new_tokens: longest response.
-      batch_size: prompts answered at a time.
-      dtype: of matrix products.
-      mesh: the device mesh.
-      sampling: greedy, unless told otherwise.
-      stop: texts that end a response; what is kept ends before the first of them.
-      numbers: see `generate`.
-      progress: called with the number of prompts answered so far.
+      builder: makes the prompts.
+      problems: what is asked.
+      respond: gives the responses to prompts; takes `stop`, `indices` and `progress` as `respond` does.
+      mode: of `FORMS`.
+      run_programs: run responses that are programs.
+      kept: what was answered before a kill.
+      progress: called with the number of problems settled so far.
 
     Raises:
-      InputError: the tokeniser has more tokens than the model's embedding, or see `generate`.
+      InputError: see `PromptBuilder.prompts` and `respond`.
     """
-    _check_fit(model, tokenizer)
-    answers = generate(
-        model,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        end_tokens=end_tokens(tokenizer, template),
-        mesh=mesh,
-        batch_size=batch_size,
-        dtype=dtype,
-        sampling=sampling,
-        stops=_stops(tokenizer, stop) if stop else None,
-        numbers=numbers,
-        progress=progress,
-    )
-    return [_text(tokenizer, answer, stop) for answer in answers]
+    responses: dict[int, Response] = {}
+    attempts: dict[int, Response] = {}
+    indices = list(range(len(problems)))
+    for program in FORMS[mode]:
+        made = builder.prompts([problems[i] for i in indices], program=program)
+        prompts = dict(zip(indices, made, strict=True))
+
+        def ask(chunk: Sequence[int], done: Callable[[int], None], prompts: Any = prompts) -> list[str]:
+            tokens = [prompts[i].tokens for i in chunk]
+            return respond(tokens, stop=builder.stops(), indices=chunk, progress=done)
+
+        def settled(done: int, before: int = len(problems) - len(indices)) -> None:
+            progress(before + done)
+
+        kind = "program" if program else "text"
+        texts = kept.responses(kind, indices, ask, settled)
+        runs = kept.program_runs(kind, texts) if run_programs else [None] * len(texts)
+        for i, text, run in zip(indices, texts, runs, strict=True):
+            responses[i] = Response(prompts[i].text, text, prompts[i].shots, run)
+        if program and mode == "hybrid":
+            indices = [i for i in indices if needs_text(responses[i])]
+            attempts = {i: responses[i] for i in indices}
+            if not indices:
+                break
+    return [responses[i] for i in range(len(problems))], attempts
+
+
+def solution_losses(
+    builder: PromptBuilder,
+    problems: Sequence[Problem],
+    measure: Callable[[Sequence[PoolRow]], list[float | None]],
+    max_length: int,
+) -> list[float | None]:
+    """The loss of each worked solution after its zero-shot prompt; None for problems without one.
+
+    Args:
+      builder: makes the prompts.
+      problems: what is asked.
+      measure: gives the losses of rows, as `reference_losses` does.
+      max_length: what `measure` keeps of each row, tokens.
+
+    Raises:
+      InputError: rows in the pool's schema, none of which has a loss.
+    """
+    worked = [i for i, problem in enumerate(problems) if problem.worked]
+    losses: list[float | None] = [None] * len(problems)
+    if not worked:
+        return losses
+    measured = measure(builder.rows([problems[i] for i in worked]))
+    if builder.benchmark.reader is None and not any(loss is not None for loss in measured):
+        raise InputError(
+            f"no held-out row has a response token within max_length={max_length} tokens: raise "
+            "tokenize.max_length."
+        )
+    for i, loss in zip(worked, measured, strict=True):
+        losses[i] = loss
+    return losses
 
 
 def reference_losses(
@@ -94,7 +134,7 @@ def reference_losses(
     Raises:
       InputError: the tokeniser has more tokens than the model's embedding.
     """
-    _check_fit(model, tokenizer)
+    check_vocabulary(model, tokenizer)
     texts = [render(template, row, tokenizer) for row in rows]
     examples = TokenizedList(
         tokenize(tokenizer, texts, max_length=max_length, boundary=boundary, template=template)
@@ -106,28 +146,34 @@ def reference_losses(
     return [float(loss) if has else None for loss, has in zip(losses, has_loss, strict=True)]
 
 
-def _check_fit(model: Decoder, tokenizer: Any) -> None:
-    if len(tokenizer) > model.config.vocab_size:
-        raise InputError(
-            f"the tokeniser has {len(tokenizer)} tokens, the model's vocabulary {model.config.vocab_size}: "
-            "they do not belong together."
+def predict(
+    benchmark: Benchmark,
+    problems: Sequence[Problem],
+    responses: Sequence[Response],
+    attempts: Mapping[int, Response],
+    losses: Sequence[float | None],
+    *,
+    grade: bool,
+) -> list[Prediction]:
+    """One prediction for each problem, from what `answer` and `solution_losses` gave; graded if asked."""
+    predictions = [
+        Prediction(
+            id=problem.row.id,
+            source=problem.row.source,
+            level=problem.level,
+            type=problem.type,
+            prompt=response.prompt,
+            response=response.text,
+            shots=response.shots,
+            program=response.program,
+            attempt=attempts.get(i),
+            answer="",
+            reference=problem.reference,
+            expected="",
+            correct=None,
+            reason="not graded",
+            loss=losses[i],
         )
-
-
-def _stops(tokenizer: Any, stop: Sequence[str]) -> Stops:
-    def found(answer: list[int]) -> bool:
-        text = tokenizer.decode(answer)  # with special tokens, which a stop text may name
-        return any(each in text for each in stop)
-
-    return found
-
-
-def _text(tokenizer: Any, answer: list[int], stop: Sequence[str]) -> str:
-    """An answer's text up to the first stop text, without special tokens."""
-    if not stop:
-        return tokenizer.decode(answer, skip_special_tokens=True)
-    text = tokenizer.decode(answer)
-    text = text[: min([text.find(each) for each in stop if each in text], default=len(text))]
-    for special in tokenizer.all_special_tokens:
-        text = text.replace(special, "")
-    return text
+        for i, (problem, response) in enumerate(zip(problems, responses, strict=True))
+    ]
+    return graded(predictions, benchmark.answer_type) if grade else predictions

@@ -9,7 +9,6 @@ have `response` and `reference`. What is stored is left as it is: --out is where
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,39 +16,15 @@ from typing import Any
 from etils import epath
 
 from s2l_jax import artifacts
-from s2l_jax.data.pool_files import quoted, read_jsonl
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.benchmarks import BENCHMARKS, benchmark
-from s2l_jax.evaluation.grading import ANSWER_TYPES
-from s2l_jax.evaluation.scoring import Prediction, Response, grade_responses, run_programs
+from s2l_jax.evaluation.execution.response_programs import run_programs
+from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
+from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions, write_predictions
+from s2l_jax.evaluation.scoring import graded
 from s2l_jax.evaluation.summary import summarise
+from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS
 
-_NAME = "predictions.jsonl"
 _SHOWN = 5  # changed verdicts that are printed
-
-
-def read_predictions(path: epath.PathLike) -> list[Prediction]:
-    """The rows of a predictions file; of one from elsewhere those fields that it has.
-
-    Raises:
-      InputError: a row that is not a JSON object, or lacks `response` or `reference` as text.
-    """
-    predictions = []
-    for number, raw in enumerate(read_jsonl(str(path))):
-        row = raw.value
-        if raw.problem or not isinstance(row, dict):
-            raise InputError(f"{raw.place}: {raw.problem or 'is not a JSON object'}.")
-        for field in ("response", "reference"):
-            if not isinstance(row.get(field), str):
-                raise InputError(
-                    f'{raw.place}: its "{field}" is {row.get(field)!r}, and must be text; the row has '
-                    f"{quoted(row)}."
-                )
-        known = {"id": number, "source": "all", "level": "", "type": "", "prompt": "", "shots": 0}
-        predictions.append(Prediction.from_json(known | row))
-    if not predictions:
-        raise InputError(f"{path} has no rows.")
-    return predictions
 
 
 def regrade(predictions: Sequence[Prediction], answer_type: str, *, run: bool = False) -> list[Prediction]:
@@ -57,21 +32,15 @@ def regrade(predictions: Sequence[Prediction], answer_type: str, *, run: bool = 
 
     Args:
       predictions: stored ones.
-      answer_type: see `scoring.grade_responses`.
+      answer_type: see `scoring.graded`.
       run: run responses that are programs again; else what they printed then is graded.
     """
-    programs = [p.program for p in predictions]
     if run:
         programs = run_programs([p.response for p in predictions])
-    responses = [
-        Response(p.prompt, p.response, p.shots, program)
-        for p, program in zip(predictions, programs, strict=True)
-    ]
-    verdicts = grade_responses(answer_type, responses, [p.reference for p in predictions])
-    return [
-        dataclasses.replace(p, program=program, **dataclasses.asdict(verdict))
-        for p, program, verdict in zip(predictions, programs, verdicts, strict=True)
-    ]
+        predictions = [
+            dataclasses.replace(p, program=ran) for p, ran in zip(predictions, programs, strict=True)
+        ]
+    return graded(predictions, answer_type)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,10 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("path", help="predictions.jsonl, or a folder with some below it")
     parser.add_argument(
-        "--benchmark", default="", choices=["", *BENCHMARKS], help="default: the name of each file's folder"
+        "--benchmark",
+        default="",
+        help=f"{', '.join(BENCHMARKS)}, or module:name of your own; default: that of each file's folder",
     )
     parser.add_argument(
-        "--answer-type", default="", choices=["", *ANSWER_TYPES, "exact"], help="default: the benchmark's"
+        "--answer-type", default="", choices=["", *ANSWER_TYPES], help="default: the benchmark's"
     )
     parser.add_argument(
         "--run-programs", action="store_true", help="run responses that are programs again (docs/security.md)"
@@ -109,9 +80,11 @@ def _regrade_all(options: Any) -> None:
         raise InputError(f"{path} does not exist.")
     files = [path]
     if path.is_dir():
-        files = [file for file in artifacts.files_under(path) if file.name == _NAME]
+        files = [file for file in artifacts.files_under(path) if file.name == PREDICTIONS]
         if not files:
-            raise InputError(f"{path} has no {_NAME} in it; name a workdir, its evaluation folder or a file.")
+            raise InputError(
+                f"{path} has no {PREDICTIONS} in it; name a workdir, its evaluation folder or a file."
+            )
     for file in files:
         before = read_predictions(file)
         answer_type = options.answer_type or _answer_type(file, options.benchmark)
@@ -122,27 +95,24 @@ def _regrade_all(options: Any) -> None:
             where = out / file.relative_to(path).as_posix() if path.is_dir() else out
             if where == file:
                 raise InputError(f"--out={where} would replace what is graded: name another place.")
-            artifacts.write_text(where, "".join(json.dumps(p.as_json()) + "\n" for p in after))
+            write_predictions(where, after)
 
 
 def _answer_type(file: epath.Path, name: str) -> str:
     if not name and (record := file.parent / "stage.json").exists():
-        settings = artifacts.read_json(record)["settings"]
-        if benchmark(settings["benchmark"]).reader is None:
-            return settings["answer_type"]
-        name = settings["benchmark"]
+        return artifacts.read_json(record)["settings"]["answer_type"]
     if not name and file.parent.name in BENCHMARKS:
         name = file.parent.name
     if not name:
         raise InputError(f"{file}: whose answers are these? Set --benchmark or --answer-type.")
-    return benchmark(name).answer_type
+    return BENCHMARKS.find(name).answer_type
 
 
 def _print(file: epath.Path, before: Sequence[Prediction], after: Sequence[Prediction]) -> None:
     found = summarise(after)
     low, high = found["interval"]
-    graded = [p.correct for p in before if p.correct is not None]
-    was = f", {100 * sum(graded) / len(graded):.1f} % before" if graded else ""
+    verdicts = [p.correct for p in before if p.correct is not None]
+    was = f", {100 * sum(verdicts) / len(verdicts):.1f} % before" if verdicts else ""
     print(
         f"{file}: {100 * found['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) of "
         f"{len(after):,} rows{was}"

@@ -6,9 +6,54 @@ from typing import Any
 import numpy as np
 
 from s2l_jax.evaluation.intervals import mean_interval, wilson
-from s2l_jax.evaluation.scoring import Prediction
+from s2l_jax.evaluation.metrics import text_metrics
+from s2l_jax.evaluation.predictions import Prediction
 
 DOMAINS = {"in": "in_domain", "out": "out_of_domain"}
+
+
+def benchmark_results(
+    predictions: Sequence[Prediction],
+    *,
+    domain: str,
+    mode: str,
+    shots: int,
+    metrics: Sequence[str] = (),
+    bertscore_model: str = "",
+) -> dict[str, Any]:
+    """What results.json says of a model on one benchmark.
+
+    Args:
+      predictions: of every row.
+      domain: see `Benchmark`.
+      mode: how answers were asked for.
+      shots: solved examples that prompts have where they fit.
+      metrics: "accuracy", and those of `text_metrics`, which also says what is raised.
+      bertscore_model: see there.
+    """
+    results = {"domain": domain, "mode": mode, "shots": shots} | summarise(predictions)
+    if short := sum(p.shots < shots for p in predictions):
+        results["num_with_fewer_shots"] = short
+    if names := [name for name in metrics if name != "accuracy"]:
+        results["metrics"] = text_metrics(
+            names,
+            [p.response for p in predictions],
+            [p.reference for p in predictions],
+            bertscore_model=bertscore_model,
+        )
+    return results
+
+
+def in_words(results: Mapping[str, Any]) -> str:
+    """The results of one benchmark in a line."""
+    parts = []
+    if "accuracy" in results:
+        low, high = results["interval"]
+        parts.append(f"accuracy {results['accuracy']:.1%} ({low:.1%} to {high:.1%})")
+    parts += [f"{name} {found['score']:.1f}" for name, found in results.get("metrics", {}).items()]
+    if "heldout_loss" in results:
+        parts.append(f"held-out loss {results['heldout_loss']:.3f}")
+    return ", ".join(parts)
 
 
 def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:

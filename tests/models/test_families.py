@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from s2l_jax.data.packing import fill, lay_out
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.generate import generate
+from s2l_jax.evaluation.generation.generate import generate
 from s2l_jax.models import hf
 from s2l_jax.models.architecture import RopeScaling
 from s2l_jax.models.parameters import bind, flatten_params, model_params, nest_params

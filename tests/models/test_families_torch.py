@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from s2l_jax.data.packing import fill, lay_out
-from s2l_jax.evaluation.generate import generate
+from s2l_jax.evaluation.generation.generate import generate
 from s2l_jax.models import hf
 from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.parallel.placement import load_model

@@ -11,7 +11,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import jax
 import jax.numpy as jnp
 
-from s2l_jax.evaluation.generate import generate
+from s2l_jax.evaluation.generation.generate import generate
 from s2l_jax.models import hf
 from s2l_jax.models.parameters import model_params
 from s2l_jax.parallel.mesh import make_mesh

@@ -1,0 +1,100 @@
+"""Running the Python programs that models write: each in a confined child process, with limits."""
+
+import atexit
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+from s2l_jax.evaluation.execution.workers import LAYERS, WorkerPool, WorkerUser
+
+TIMEOUT = 10.0  # seconds
+_MEMORY = 2**30  # bytes of address space; Python with sympy and numpy takes about a third
+_OUTPUT = 2**20  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramResult:
+    """What became of a program.
+
+    Args:
+      stdout: what it printed, as far as it is kept (1 MiB).
+      ok: it ran to its end, or called sys.exit(0).
+      error: why not, in a line: its exception, the limit it met, or the signal that killed it.
+      seconds: wall time.
+    """
+
+    stdout: str
+    ok: bool
+    error: str
+    seconds: float
+
+
+class ProgramPool(WorkerUser):
+    """Warm processes that have imported numpy and sympy, and run each program in a fork of themselves.
+
+    A context manager; processes are started when they are first needed. What a program can reach is in
+    docs/security.md; nothing is left of it when the next one begins.
+
+    Args:
+      num_workers: programs that run at a time; 0: one a core.
+      memory: bytes of address space of a program.
+      layers: of isolation that may be used ("namespaces", "landlock", "seccomp"); those the machine lacks
+        are left out.
+    """
+
+    def __init__(
+        self, num_workers: int = 0, *, memory: int = _MEMORY, layers: Sequence[str] = LAYERS
+    ) -> None:
+        super().__init__(WorkerPool("programs", num_workers, layers))
+        self._memory = memory
+
+    def run(self, codes: Sequence[str], timeout: float = TIMEOUT) -> list[ProgramResult]:
+        """Run Python sources, each as `__main__`; one result each, in order.
+
+        Args:
+          codes: any texts.
+          timeout: seconds of wall time for each; of CPU time too, rounded up.
+
+        Raises:
+          InputError: the machine cannot isolate programs.
+        """
+        requests = [
+            {"code": code, "timeout": timeout, "memory": self._memory, "output": _OUTPUT} for code in codes
+        ]
+        answers = self._workers.ask(requests, timeout, _lost)
+        return [ProgramResult(**answer) for answer in answers]
+
+    @property
+    def isolation(self) -> list[str]:
+        """The layers of isolation in force here.
+
+        Raises:
+          InputError: the machine cannot isolate programs.
+        """
+        return self._workers.isolation
+
+
+def run_program(code: str, timeout: float = TIMEOUT) -> ProgramResult:
+    """Run one Python source in a confined process; a `ProgramPool` runs several at a time.
+
+    The first call starts the warm process that later ones fork from; it ends with this process.
+
+    Args:
+      code: any text.
+      timeout: seconds of wall time.
+
+    Raises:
+      InputError: the machine cannot isolate programs.
+    """
+    return _shared_pool().run([code], timeout)[0]
+
+
+@functools.cache
+def _shared_pool() -> ProgramPool:
+    pool = ProgramPool(1)
+    atexit.register(pool.close)
+    return pool
+
+
+def _lost(reason: str) -> dict[str, object]:
+    return {"stdout": "", "ok": False, "error": reason, "seconds": 0.0}

@@ -1,0 +1,1 @@
+"""What a model is asked: benchmarks, their rows, and the prompts made of them."""

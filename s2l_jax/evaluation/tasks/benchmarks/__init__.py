@@ -1,0 +1,1 @@
+"""A file for each benchmark; `tasks.benchmark` has what such a file enters."""

@@ -1,0 +1,121 @@
+"""The rows of benchmarks, read from files, datasets or what the package brings."""
+
+from collections.abc import Iterator
+
+from etils import epath
+
+from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
+from s2l_jax.data.pool_fields import BadRow
+from s2l_jax.data.pool_files import RawRow, shortened
+from s2l_jax.data.pool_sources import find_sources
+from s2l_jax.errors import InputError
+from s2l_jax.evaluation.tasks.benchmark import Benchmark, Problem
+
+HUB = "hub"  # stands for a benchmark's own datasets instead of a path
+_ENDINGS = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz")
+_FIELDS = FieldMap()
+_DATASET_MARKS = ("state.json", "dataset_dict.json", "features.json")  # folders that are one dataset
+
+
+def read_problems(
+    benchmark: Benchmark, path: str, *, fields: FieldMap = _FIELDS, multi_turn: bool = False
+) -> Iterator[Problem]:
+    """The rows of a benchmark.
+
+    Args:
+      benchmark: which.
+      path: its file (JSON Lines, JSON or Parquet, .gz too), a folder that holds it under its name, a
+        dataset as in `data.pool.read_rows`, or "hub" for the datasets it comes from; of no account where
+        the rows are embedded.
+      fields: of rows in the pool's schema.
+      multi_turn: whether such rows may be conversations of several turns.
+
+    Raises:
+      InputError: nothing there, a bad row (named with its file, number and field), or no rows.
+    """
+    if benchmark.embedded is not None:
+        for i, raw in enumerate(benchmark.embedded()):
+            texts = raw["instruction"], raw.get("input", ""), raw["output"], raw["source"]
+            yield Problem(PoolRow(i, *texts, raw, f"row {i}"), raw["output"], worked=True)
+    elif benchmark.reader is None:
+        for row in read_rows(path, fields=fields, multi_turn=multi_turn):
+            yield Problem(row, row.output, True, _label(row, "level"), _label(row, "type"))
+    else:
+        yield from _own_rows(benchmark, path)
+
+
+def _own_rows(benchmark: Benchmark, path: str) -> Iterator[Problem]:
+    """The rows of a benchmark that has a reader."""
+    index = -1
+    for index, raw in enumerate(_raw_rows(benchmark, path)):
+        try:
+            yield _problem(benchmark, raw, index)
+        except BadRow as bad:
+            raise InputError(
+                f"{raw.place}: {bad}. It is not a row of {benchmark.name}: check the file."
+            ) from None
+    if index < 0:
+        raise InputError(f"{path} has no rows of {benchmark.name}; check the path and the split.")
+
+
+def _label(row: PoolRow, name: str) -> str:
+    value = row.original.get(name) if isinstance(row.original, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def source_path(benchmark: Benchmark, path: str) -> str:
+    """The file of a benchmark where `path` is a folder that holds it, else `path`.
+
+    Raises:
+      InputError: a folder without its file.
+    """
+    folder = epath.Path(path)
+    if not folder.is_dir() or any((folder / f).exists() for f in _DATASET_MARKS):
+        return path
+    found = []
+    for inner in (folder, folder / benchmark.name):
+        if inner.is_dir():
+            found += [f for f in sorted(inner.iterdir()) if _stem(f.name).lower() == benchmark.name.lower()]
+    if not found:
+        wanted = " or ".join(f"{benchmark.name}{ending}" for ending in _ENDINGS[:2])
+        raise InputError(
+            f"evaluation.path={path}: the folder has no file of {benchmark.name}, such as {wanted}; name it "
+            f"by evaluation.benchmarks={benchmark.name}=PATH, or take {benchmark.name}=hub."
+        )
+    if len(found) > 1:
+        shown = ", ".join(map(str, found))
+        raise InputError(f"{path} has several files of {benchmark.name}: {shown}; set {benchmark.name}=PATH.")
+    return str(found[0])
+
+
+def _stem(name: str) -> str:
+    """A file name without its ending, where that is one of a table of rows; else ""."""
+    return next((name[: -len(e)] for e in sorted(_ENDINGS, key=len)[::-1] if name.endswith(e)), "")
+
+
+def _raw_rows(benchmark: Benchmark, path: str) -> Iterator[RawRow]:
+    if path != HUB:
+        for source in find_sources(source_path(benchmark, path), "auto", benchmark.split):
+            yield from source()
+        return
+    if not benchmark.hub:
+        raise InputError(
+            f"{benchmark.name} is not on the hub as it is evaluated: give its file (docs/evaluation.md) as "
+            f"evaluation.path or {benchmark.name}=PATH."
+        )
+    for part in benchmark.hub:
+        dataset, _, split = part.rstrip("]").partition("[")
+        for source in find_sources(dataset, "hub", split or benchmark.split):
+            yield from source()
+
+
+def _problem(benchmark: Benchmark, raw: RawRow, index: int) -> Problem:
+    if raw.problem:
+        raise BadRow(raw.problem)
+    if not isinstance(raw.value, dict):
+        raise BadRow(f"is not a JSON object but {type(raw.value).__name__}: {shortened(raw.value)}")
+    assert benchmark.reader is not None
+    parsed = benchmark.reader(raw.value)
+    response = parsed.solution or f"The answer is {parsed.reference}"
+    row = PoolRow(index, parsed.question, "", response, benchmark.name, raw.value, raw.place)
+    return Problem(row, parsed.reference, bool(parsed.solution), parsed.level, parsed.type)
