@@ -9,9 +9,11 @@ from what the workdir already holds. Any field of the config can be set on the c
         --config.selection.budget=30000 --config.mesh.fsdp=4
 
 Lists have commas between: --config.selection.exports=jsonl,parquet.
---stages runs some of the stages only: --stages=proxy,select. Several machines: start the same
-command on each (TPU pods and Slurm are recognised; otherwise set JAX_COORDINATOR_ADDRESS,
-JAX_NUM_PROCESSES and JAX_PROCESS_ID).
+--stages runs some of the stages only: --stages=proxy,select. --dry_run makes nothing: it shows which
+parts the workdir has, which will be made and why, and which are there with other settings.
+
+Several machines: start the same command on each (TPU pods and Slurm are recognised; otherwise set
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID).
 """
 
 import itertools
@@ -27,6 +29,7 @@ from s2l_jax.errors import DivergedError, InputError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, a file of configs/")
 _WORKDIR = flags.DEFINE_string("workdir", "", "the experiment's folder; default runs/<config name>")
 _STAGES = flags.DEFINE_list("stages", [], "stages to run, by name or its beginning; default all")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "show what is there, what will be made and what is refused")
 
 
 def main(argv: list[str]) -> None:
@@ -40,7 +43,16 @@ def main(argv: list[str]) -> None:
     if not isinstance(config, ConfigDict):
         raise InputError(f"{file}: get_config() gives {config!r}; it must return a ConfigDict.")
     validate(config)
+    name = config.name or pathlib.Path(file).stem
+    workdir = _WORKDIR.value or f"runs/{name}"
     logging.set_verbosity(logging.WARNING)
+    if _DRY_RUN.value:
+        from s2l_jax.pipeline.run import STAGES, plan_pipeline
+
+        plan = plan_pipeline(config, workdir, stages=_STAGES.value or STAGES)
+        print(plan)
+        plan.check()
+        return
     import jax
 
     from s2l_jax.parallel import processes
@@ -54,8 +66,6 @@ def main(argv: list[str]) -> None:
         keep_freed_memory()
     from s2l_jax.pipeline.run import STAGES, run_pipeline
 
-    name = config.name or pathlib.Path(file).stem
-    workdir = _WORKDIR.value or f"runs/{name}"
     run_pipeline(config, workdir, stages=_STAGES.value or STAGES, name=name)
     compiling.report()
 

@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from s2l_jax import artifacts
+from s2l_jax.config import find_field
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 
@@ -30,15 +31,16 @@ class Record:
 
     def __init__(self, folder: epath.Path, what: str, settings: Mapping[str, Any]):
         self.folder, self.what = folder, what
-        self._settings = json.loads(json.dumps(dict(_flattened(settings))))
+        self._settings = _as_stored(settings)
         self._start = time.monotonic()
         self._stored: dict[str, Any] = {}
         # Looked at before the settings, which another process may be replacing.
-        empty = not folder.exists() or all(_is_hidden_or_record(f) for f in folder.iterdir())
+        empty = _is_empty(folder)
         if (folder / _FILE).exists():
             self._stored = artifacts.read_json(folder / _FILE)
-            if self.done or not empty:
-                _check_same(self._stored["settings"], self._settings, what, folder)
+            differences = _differences(self._stored["settings"], self._settings)
+            if differences and (self.done or not empty):
+                raise InputError(other_settings(folder, what, differences))
         if self._stored.get("settings") != self._settings and processes.is_writer():
             artifacts.write_json(folder / _FILE, {"settings": self._settings})
 
@@ -78,25 +80,49 @@ def stored_results(folder: epath.Path) -> dict[str, Any] | None:
     return stored if "results" in stored else None
 
 
-def _is_hidden_or_record(file: epath.Path) -> bool:
-    return file.name == _FILE or file.name.startswith(".")
+def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:
+    """Where the config of now differs from that which a part was made with, a line for each field.
+
+    Args:
+      folder: of the part; one that has nothing in it yet has no conflicts.
+      settings: the fields of the config that decide the part.
+    """
+    if not (folder / _FILE).exists():
+        return []
+    stored = artifacts.read_json(folder / _FILE)
+    if "results" not in stored and _is_empty(folder):
+        return []
+    fields = {name for name in stored["settings"] if (field := find_field(name)) and not field.by_content}
+    before = {name: stored["settings"][name] for name in fields}
+    return _differences(before, _as_stored(settings))
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any], what: str, folder: epath.Path) -> None:
-    if before == now:
-        return
-    lines = [
-        f"  {name}: {_shown(before, name)} before, {_shown(now, name)} now"
+def other_settings(folder: epath.Path, what: str, differences: Sequence[str]) -> str:
+    """What is said of a part that was made with other settings."""
+    named = "another name, " if "/" in what else ""
+    shown = "\n".join(f"  {line}" for line in differences)
+    return (
+        f"{folder} was made with other settings:\n{shown}\nWhat is in a workdir keeps its meaning. Use "
+        f"{named}another --workdir, or start from this one's results with --config.trajectories.path= or "
+        "--config.selection.path=."
+    )
+
+
+def _is_empty(folder: epath.Path) -> bool:
+    """Whether a part has made nothing yet."""
+    return not folder.exists() or all(f.name == _FILE or f.name.startswith(".") for f in folder.iterdir())
+
+
+def _as_stored(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(_flattened(settings))))
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}: {_shown(before, name)} before, {_shown(now, name)} now"
         for name in sorted(before | now)
         if _shown(before, name) != _shown(now, name)
     ]
-    named = "another name, " if "/" in what else ""
-    raise InputError(
-        f"{folder} was made with other settings:\n"
-        + "\n".join(lines)
-        + f"\nWhat is in a workdir keeps its meaning. Use {named}another --workdir, or start "
-        "from this one's results with --config.trajectories.path= or --config.selection.path=."
-    )
 
 
 def _shown(settings: dict[str, Any], name: str) -> str:

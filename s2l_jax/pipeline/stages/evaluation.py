@@ -19,14 +19,13 @@ from s2l_jax.evaluation.tasks.eval_task import EvalTask, identity_of
 from s2l_jax.models import weights
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.parallel import processes
+from s2l_jax.pipeline.plan import target_names
 from s2l_jax.pipeline.stages.benchmarks import problems_of, prompt_builder, tasks_of
 from s2l_jax.pipeline.stages.target import folder as target_folder
-from s2l_jax.pipeline.stages.target import target_names
 from s2l_jax.records import Record, stored_results
+from s2l_jax.report.runs import UNTUNED
 from s2l_jax.training.export import load_export
 from s2l_jax.training.run import Run
-
-UNTUNED = "untuned"
 
 
 def evaluate_all(run: Run) -> None:
@@ -35,7 +34,7 @@ def evaluate_all(run: Run) -> None:
     if not tasks:
         return
     settings = {task.benchmark.name: _settings(run, task) for task in tasks}
-    for name in (UNTUNED, *target_names(run)):
+    for name in (UNTUNED, *target_names(run.config)):
 
         def record(task: EvalTask, name: str = name) -> Record:
             benchmark = task.benchmark.name

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
 from s2l_jax.config import deciding_run, resolved_run
 from s2l_jax.config.runs import find_method
@@ -47,19 +48,9 @@ def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajector
         _select_one(context, name)
 
 
-def models_of(run: Run) -> list[str]:
-    """The models whose tokenisers the methods of a run need."""
-    models: list[str] = []
-    for name in run.config.selection.runs:
-        entry, method = _run(run, name)
-        models += counting_models(run.config) if entry["budget_tokens"] else ()
-        models += [model for feature in method.features.values() for model in feature.models(run.config)]
-    return list(dict.fromkeys(models))
-
-
-def needs_trajectories(run: Run) -> bool:
-    """Whether a method of the run goes by trajectories."""
-    return any("trajectories" in _run(run, name)[1].needs for name in run.config.selection.runs)
+def needs_trajectories(config: ConfigDict) -> bool:
+    """Whether a method of the config goes by trajectories."""
+    return any("trajectories" in find_method(entry.method).needs for entry in config.selection.runs.values())
 
 
 def check_methods(run: Run) -> None:

@@ -11,6 +11,7 @@ from s2l_jax.errors import InputError
 from s2l_jax.models.parameters import num_trained
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
+from s2l_jax.pipeline.plan import target_names
 from s2l_jax.pipeline.stages import selection as selections
 from s2l_jax.records import Record
 from s2l_jax.selection import Selection
@@ -21,11 +22,6 @@ from s2l_jax.training.metrics import loss_curve
 from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
 
 
-def target_names(run: Run) -> list[str]:
-    """The selections that a target is trained on."""
-    return [name for name, entry in run.config.selection.runs.items() if entry.train_target]
-
-
 def folder(run: Run, name: str) -> epath.Path:
     """Where a target's artifacts are."""
     return run.workdir / "target" / name
@@ -33,7 +29,7 @@ def folder(run: Run, name: str) -> epath.Path:
 
 def train_targets(run: Run, pool: PreparedPool) -> None:
     """Train every target that is not finished."""
-    for name in target_names(run):
+    for name in target_names(run.config):
         _train_one(run, name, pool)
 
 

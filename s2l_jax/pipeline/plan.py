@@ -1,0 +1,210 @@
+"""What a command will do: each part of the workdir, whether it is there or will be made, and why."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from s2l_jax.config import resolved_run
+from s2l_jax.config.fingerprint import PARTS, Settings, deciding, deciding_run
+from s2l_jax.config.runs import find_method
+from s2l_jax.errors import InputError
+from s2l_jax.evaluation.tasks.eval_task import find_tasks
+from s2l_jax.features.response_tokens import counting_models
+from s2l_jax.records import conflicts, other_settings, stored_results
+from s2l_jax.report.runs import UNTUNED
+
+STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "report")
+THERE, GOES_ON, MADE, REFUSED, NOT_ASKED = "there", "goes on", "will be made", "refused", "not asked for"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a workdir.
+
+    Attributes:
+      name: of its folder, such as "target/s2l".
+      stage: that makes it.
+      why: it is needed.
+      settings: those of the config that decide it.
+      state: THERE, GOES_ON (begun and not finished), MADE, REFUSED (it is there with other settings), or
+        NOT_ASKED (its stage is not).
+      differences: of a refused part, a line for each setting.
+    """
+
+    name: str
+    stage: str
+    why: str
+    settings: Settings
+    state: str = MADE
+    differences: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The parts of a run, in order, and the stages that were asked for."""
+
+    config: ConfigDict
+    workdir: epath.Path
+    stages: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage was asked for and has parts."""
+        return stage in self.stages and any(part.stage == stage for part in self.parts)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models ("proxy", "target") whose tokenisers the stages need."""
+        models = [model for model in ("proxy", "target") if self.has(model)]
+        if self.has("trajectories") and self.config.trajectories.snapshots:
+            models.append("proxy")
+        if not models and self.config.proxy.checkpoint and not self.config.trajectories.path:
+            models.append("proxy")
+        if "selection" in self.stages:
+            models += _models_of_selections(self.config)
+        return tuple(dict.fromkeys(models))
+
+    def check(self) -> None:
+        """Refuse parts that were made with other settings, whichever stages are asked for.
+
+        Raises:
+          InputError: there are some; shows the differences of the first.
+        """
+        for part in self.parts:
+            if part.state == REFUSED:
+                raise InputError(other_settings(self.workdir / part.name, part.name, part.differences))
+
+    def __str__(self) -> str:
+        """A line for each part."""
+        width = max((len(part.name) for part in self.parts), default=0)
+        lines = [f"workdir {self.workdir}"]
+        for part in self.parts:
+            lines.append(f"  {part.name:{width}}  {part.state:13}  {part.why}".rstrip())
+            lines += [f"      {difference}" for difference in part.differences]
+        return "\n".join(lines)
+
+
+def make_plan(config: ConfigDict, workdir: epath.Path, stages: Sequence[str] = STAGES) -> Plan:
+    """The plan of a run, from its config and what its workdir holds; nothing is read but records.
+
+    What decides a part beside the config (the content of files, the pool's tokens, other parts) is compared
+    when the part's turn comes.
+
+    Args:
+      config: that `validate` found well.
+      workdir: of the run.
+      stages: by name or an unambiguous beginning of it.
+
+    Raises:
+      InputError: a name that fits no stage or several.
+    """
+    asked = find_stages(stages)
+    parts = []
+    for part in _parts(config):
+        folder = workdir / part.name
+        if differences := conflicts(folder, part.settings):
+            part = dataclasses.replace(part, state=REFUSED, differences=tuple(differences))
+        elif part.stage != "report" and stored_results(folder) is not None:
+            part = dataclasses.replace(part, state=THERE)
+        elif part.stage not in asked:
+            part = dataclasses.replace(part, state=NOT_ASKED)
+        elif part.stage != "report" and folder.exists():
+            part = dataclasses.replace(part, state=GOES_ON)
+        parts.append(part)
+    return Plan(config, workdir, tuple(asked), tuple(parts))
+
+
+def find_stages(names: Sequence[str]) -> list[str]:
+    """Full names of stages, in order, from names or unambiguous beginnings.
+
+    Raises:
+      InputError: a name that fits no stage or several.
+    """
+    found = set()
+    for name in names:
+        fitting = [stage for stage in STAGES if name and stage.startswith(name)]
+        if len(fitting) != 1:
+            raise InputError(
+                f"--stages: {name!r} names {'no stage' if not fitting else ' and '.join(fitting)}; "
+                f"stages are {', '.join(STAGES)}."
+            )
+        found.add(fitting[0])
+    return [stage for stage in STAGES if stage in found]
+
+
+def target_names(config: ConfigDict) -> list[str]:
+    """The selections that a target is trained on."""
+    return [name for name, entry in config.selection.runs.items() if entry.train_target]
+
+
+def _parts(config: ConfigDict) -> Iterator[Part]:
+    runs = config.selection.runs
+    if config.pool.path:
+        yield _part(config, "pool", "pool", f"rows of {config.pool.path} as tokens")
+    users = [name for name in runs if "trajectories" in find_method(runs[name].method).needs]
+    if users or not runs:
+        yield _trajectories(config, _named(users) or "later selections")
+    for count in config.clustering.compare:
+        yield _part(config, f"cluster_counts/{count}", "selection", f"clustering.compare has {count}")
+    needed: dict[str, list[str]] = {}
+    for name in runs:
+        entry = resolved_run(config, name)
+        for feature in find_method(entry["method"]).features.values():
+            if part := feature.part(config, entry):
+                needed.setdefault(part, []).append(name)
+    for part, names in needed.items():
+        yield _part(config, part, "selection", f"for {_named(names)}")
+    for name in runs:
+        entry = resolved_run(config, name)
+        yield Part(f"selection/{name}", "selection", _subset(entry), deciding_run(config, name))
+    targets = target_names(config)
+    for name in targets:
+        yield _part(config, f"target/{name}", "target", f"trained on selection/{name}")
+    if targets:
+        evaluation = config.evaluation
+        for task in find_tasks(evaluation.benchmarks, evaluation.path, evaluation.answer_type):
+            for name in (UNTUNED, *targets):
+                where = f"evaluation/{name}/{task.benchmark.name}"
+                yield _part(config, where, "evaluation", f"rows of {task.path}")
+    yield Part("report", "report", "made anew each time", {})
+
+
+def _trajectories(config: ConfigDict, users: str) -> Part:
+    asked = config.trajectories
+    if asked.path:
+        return _part(config, "imported", "trajectories", f"losses in {asked.path}, for {users}")
+    if asked.snapshots:
+        return _part(config, "trajectories", "trajectories", f"sweeps of {asked.snapshots}, for {users}")
+    return _part(config, "proxy", "proxy", f"trajectories for {users}")
+
+
+def _part(config: ConfigDict, name: str, stage: str, why: str) -> Part:
+    kind = name.partition("/")[0]
+    return Part(name, stage, why, deciding(config, kind) if kind in PARTS else {})
+
+
+def _subset(entry: dict[str, Any]) -> str:
+    if find_method(entry["method"]).takes_all:
+        return f"by {entry['method']}"
+    if entry["budget_tokens"]:
+        return f"{entry['budget_tokens']:,} tokens by {entry['method']}"
+    if entry["budget_fraction"]:
+        return f"{entry['budget_fraction']:.3g} of the pool by {entry['method']}"
+    return f"{entry['budget']:,} rows by {entry['method']}"
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
+
+
+def _models_of_selections(config: ConfigDict) -> list[str]:
+    models: list[str] = []
+    for name in config.selection.runs:
+        entry = resolved_run(config, name)
+        models += counting_models(config) if entry["budget_tokens"] else ()
+        for feature in find_method(entry["method"]).features.values():
+            models += feature.models(config)
+    return models

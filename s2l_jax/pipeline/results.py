@@ -1,0 +1,125 @@
+"""What a workdir says when its parts are finished: config.json, results.json, the table and the page."""
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from ml_collections import ConfigDict
+
+from s2l_jax.console import say
+from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection
+from s2l_jax.pipeline.stages import trajectories as columns
+from s2l_jax.records import stored_results
+from s2l_jax.report.runs import UNTUNED
+from s2l_jax.selection import Selection
+from s2l_jax.training.run import Run
+from s2l_jax.trajectories.load import Trajectories
+
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy")
+
+
+def gather_results(
+    run: Run, trajectories: Trajectories | None, rows: Int64[np.ndarray, "s"] | None, name: str
+) -> dict[str, Any]:
+    """Every number of the workdir's finished parts; wall times are under `timing`.
+
+    Args:
+      run: the run.
+      trajectories: those that there are.
+      rows: the pool rows that they are of; None for all.
+      name: of the config.
+    """
+    timing: dict[str, float] = {}
+    results: dict[str, Any] = {"config_name": name, "seed": run.config.seed}
+
+    def take(part: str) -> Any:
+        stored = stored_results(run.workdir / part)
+        if stored is None:
+            return None
+        timing[part] = stored["seconds"]
+        return stored["results"]
+
+    for part in ("pool", "proxy"):
+        if (found := take(part)) is not None:
+            results[part] = found
+    if trajectories is not None:
+        results["trajectories"] = {
+            "steps": trajectories.steps.tolist(),
+            "num_examples": len(trajectories.losses),
+            **({} if rows is None else {"slice_of": results["pool"]["num_examples"]}),
+            **columns.described(run),
+            "refreshes": results.get("proxy", {}).pop("refreshes", []),
+            **(take(columns.SWEPT) or {}),
+        }
+    compared = [take(f"{cluster_counts.FOLDER}/{n}") for n in _names_in(run, cluster_counts.FOLDER)]
+    if finished := [found for found in compared if found is not None]:
+        results["cluster_counts"] = sorted(finished, key=lambda found: found["num_clusters"])
+    for part, key in (("selection", "selections"), ("target", "targets")):
+        found_parts = {n: take(f"{part}/{n}") for n in _names_in(run, part)}
+        results[key] = {n: found for n, found in found_parts.items() if found is not None}
+    results["evaluations"] = {}
+    for model in _names_in(run, "evaluation"):
+        if (gathered := evaluation.gather(run, model)) is not None:
+            results["evaluations"][model], seconds = gathered
+            timing |= {f"evaluation/{model}/{benchmark}": s for benchmark, s in seconds.items()}
+    # What methods were given, each part charged to the selections that used it.
+    inputs = {part for chosen in results["selections"].values() for part in chosen.get("used", ())}
+    if found_inputs := {part: found for part in sorted(inputs) if (found := take(part)) is not None}:
+        results["selection_inputs"] = found_inputs
+    results["timing"] = timing
+    return results
+
+
+def _names_in(run: Run, part: str) -> list[str]:
+    """Names under a part of the workdir, in the order of the config."""
+    where = run.workdir / part
+    names = sorted(f.name for f in where.glob("*")) if where.exists() else []
+    order = [UNTUNED, *run.config.selection.runs]
+    return sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n))
+
+
+def write_report_of(
+    run: Run,
+    results: dict[str, Any],
+    trajectories: Trajectories | None,
+    rows: Int64[np.ndarray, "s"] | None,
+) -> None:
+    """Write the page of a run's results, and show the table.
+
+    Args:
+      run: the run.
+      results: of `gather_results`.
+      trajectories: those that there are.
+      rows: the pool rows that they are of; None for all.
+    """
+    import rich.console
+
+    from s2l_jax.report.page import write_report
+    from s2l_jax.report.table import results_table
+
+    labels = {name: Selection.load(selection.folder(run, name)).labels for name in results["selections"]}
+    if rows is not None:
+        labels = {name: of_pool[rows] for name, of_pool in labels.items()}
+    page = run.workdir / "report" / "index.html"
+    write_report(
+        page,
+        results,
+        trajectories=None if trajectories is None else trajectories.losses,
+        steps=[] if trajectories is None else trajectories.steps.tolist(),
+        labels=labels,
+    )
+    rich.console.Console().print(results_table(results))
+    say(f"report: {page}")
+
+
+def described(config: ConfigDict, name: str) -> dict[str, Any]:
+    """What config.json has: the config as resolved, versions, seed."""
+    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {
+        "config_name": name,
+        "config": config.to_dict(),
+        "seed": config.seed,
+        "versions": versions | {"python": platform.python_version()},
+    }
