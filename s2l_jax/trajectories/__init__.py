@@ -1,1 +1,1 @@
-"""Loss trajectories: the pinned slice, the sweep over it, and the store of columns."""
+"""Loss trajectories: the packed dataset, the sweep over it, and the store of columns."""

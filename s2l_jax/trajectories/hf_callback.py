@@ -224,10 +224,10 @@ def example_losses(
         # Sharded models gather weights in each forward pass: every process makes as many of them.
         for first in range(0, len(batches), world):
             mine = first + rank
-            numbers = batches[min(mine, len(batches) - 1)]
-            losses = _batch_losses(model, [examples[int(number)] for number in numbers], device)
+            indices = batches[min(mine, len(batches) - 1)]
+            losses = _batch_losses(model, [examples[int(index)] for index in indices], device)
             if mine < len(batches):
-                column[torch.as_tensor(numbers, device=device)] = losses
+                column[torch.as_tensor(indices, device=device)] = losses
     if _distributed():
         dist.all_reduce(column)
     return column.cpu().numpy()

@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf
-from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.parameters import Params
 from s2l_jax.models.weights import INDEX
@@ -24,15 +23,7 @@ from s2l_jax.training.models import Model
 MARK = "snapshot.json"  # written last: a folder with it holds a complete snapshot
 
 
-def save_snapshot(
-    folder: epath.Path,
-    params: Params,
-    config: DecoderConfig,
-    hf_config: dict[str, Any],
-    *,
-    made_with: Mapping[str, Any],
-    tokenizer: Any = None,
-) -> None:
+def save_snapshot(folder: epath.Path, params: Params, model: Model, made_with: Mapping[str, Any]) -> None:
     """Write `folder` as a checkpoint in Hugging Face layout, unless it holds a complete snapshot.
 
     Parameters are kept in float32, as they are trained: 4 bytes each, and a sweep over a snapshot has
@@ -41,16 +32,14 @@ def save_snapshot(
     Args:
       folder: named by the number of finished steps.
       params: the live parameters; they are gathered to the host a shard at a time.
-      config: settings of the decoder.
-      hf_config: the config.json the model came from.
+      model: the one that trains; its tokeniser is saved beside the weights.
       made_with: what a later sweep must agree with.
-      tokenizer: saved beside the weights.
     """
     complete = (folder / MARK).exists()
     processes.barrier(f"snapshot {folder.name}")  # none looks after another has begun to write
     if complete:
         return
-    hf.save_model(folder, params, config, hf_config, dtype=jnp.float32, tokenizer=tokenizer)
+    hf.save_model(folder, params, model.config, model.hf_config, dtype=jnp.float32, tokenizer=model.tokenizer)
     if jax.process_index() == 0:
         artifacts.write_json(folder / MARK, {"made_with": dict(made_with), "sha256": _digests(folder)})
     processes.barrier(f"snapshot {folder.name} written")
@@ -80,15 +69,7 @@ class SnapshotKeeper(Hook):
 
     def at_cadence(self, step: int, params: Params) -> None:
         """Keep them, unless they are."""
-        model = self._model
-        save_snapshot(
-            self._folder / str(step),
-            params,
-            model.config,
-            model.hf_config,
-            made_with=self._made_with,
-            tokenizer=model.tokenizer,
-        )
+        save_snapshot(self._folder / str(step), params, self._model, self._made_with)
 
 
 def find_snapshots(path: epath.PathLike) -> dict[int, epath.Path]:

@@ -1,4 +1,4 @@
-"""The pinned slice: every tracked example once, in blocks of one shape, pinned or streamed."""
+"""The packed dataset: every example once, in blocks of one shape, pinned or streamed."""
 
 import jax
 import numpy as np

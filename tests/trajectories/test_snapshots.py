@@ -9,7 +9,7 @@ import pytest
 from s2l_jax.config import run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
-from s2l_jax.pipeline.stages import proxy as proxy_stage
+from s2l_jax.trajectories import snapshots as trajectory_snapshots
 from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot
 from tests.support.pipeline_kills import small_config
@@ -42,7 +42,7 @@ class Stopped(Exception):
 def kept(config_of, tmp_path_factory):
     """A workdir that keeps snapshots; its run was stopped within the snapshot of step 6."""
     workdir = tmp_path_factory.mktemp("kept")
-    real = proxy_stage.save_snapshot
+    real = trajectory_snapshots.save_snapshot
 
     def stopping(folder, *args, **options):
         if folder.name == "6":
@@ -52,7 +52,7 @@ def kept(config_of, tmp_path_factory):
         real(folder, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proxy_stage, "save_snapshot", stopping)
+        patch.setattr(trajectory_snapshots, "save_snapshot", stopping)
         with pytest.raises(Stopped):
             run_pipeline(config_of(), workdir)
     assert list(find_snapshots(workdir / "proxy" / "snapshots")) == [0, 3]

@@ -16,7 +16,7 @@ from s2l_jax.parallel.sharding import row_constraint
 from s2l_jax.training import cross_entropy
 from s2l_jax.training.loss import example_losses as packed_losses
 from s2l_jax.training.loss import token_mean, training_loss
-from s2l_jax.trajectories import pinned
+from s2l_jax.trajectories import packed_dataset
 from s2l_jax.trajectories.packed_dataset import PackedDataset
 from s2l_jax.trajectories.sweep import example_losses, make_sweep
 from tests.support.paths import GOLDEN
@@ -118,7 +118,7 @@ def test_several_microbatches(model, one_device_mesh, oracle):
 
 
 def test_streamed_blocks(model, one_device_mesh, oracle, monkeypatch):
-    monkeypatch.setattr(pinned, "_SCANNED_AT_MOST", 2)
+    monkeypatch.setattr(packed_dataset, "_SCANNED_AT_MOST", 2)
     tracked = make_slice(one_device_mesh, batch_tokens=2 * LENGTH, pinned_bytes=1)
     shapes = {tuple(leaf.shape for leaf in jax.tree.leaves(block)) for block in tracked.blocks()}
     assert len(list(tracked.blocks())) > 2
@@ -148,7 +148,7 @@ def begins_alike(example):
 @pytest.mark.parametrize("mesh", ["one_device_mesh", "cube_mesh"])
 def test_a_shared_beginning_is_run_once(request, mesh, monkeypatch):
     """Rows of several lengths, too; whatever is left out, the losses are those of each example alone."""
-    monkeypatch.setattr(pinned, "_SHORTEST_ROW", 6)
+    monkeypatch.setattr(packed_dataset, "_SHORTEST_ROW", 6)
     mesh = request.getfixturevalue(mesh)
     model = load_model(str(GPT_NEOX), mesh)
     examples = [begins_alike(EXAMPLES[number]) for number in NUMBERS]
