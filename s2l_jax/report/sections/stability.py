@@ -1,0 +1,61 @@
+"""How the clustering changed from one checkpoint to the next."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from s2l_jax.report.runs import finite_number
+from s2l_jax.report.section import Findings, Section, report_section
+from s2l_jax.report.style import COLORS, style
+
+STABLE_RAND_INDEX = 0.95
+
+
+@report_section("When the clustering settled", place=100)
+def stability(section: Section, found: Findings) -> None:
+    """Agreement and inertia of the refreshes."""
+    refreshes = found.part("trajectories").get("refreshes") or []
+    section.intro = (
+        "The clustering is refreshed at every checkpoint. Where its agreement with the refresh "
+        "before stays near 1, later checkpoints changed little." + _settled(refreshes, found.steps)
+    )
+    section.show(refresh_curves(refreshes, found.steps))
+
+
+def refresh_curves(refreshes: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> go.Figure | str:
+    """Agreement of each refresh of the streaming clustering with the last one, and its inertia."""
+    if not refreshes:
+        return "the clustering was not refreshed while the proxy trained"
+    columns = [int(refresh["columns"]) for refresh in refreshes]
+    known = all(0 < column <= len(steps) for column in columns)
+    x = [int(steps[column - 1]) for column in columns] if known else columns
+    panels = (
+        ("adjusted Rand index with the refresh before", "adjusted_rand", COLORS[0]),
+        ("inertia", "inertia", COLORS[1]),
+    )
+    figure = make_subplots(1, 2, subplot_titles=[p[0] for p in panels], horizontal_spacing=0.08)
+    for column, (title, key, color) in enumerate(panels, start=1):
+        y = np.array([finite_number(refresh.get(key)) for refresh in refreshes], dtype=np.float64)
+        trace = go.Scatter(x=x, y=y, mode="lines+markers", line_color=color, showlegend=False)
+        trace.hovertemplate = f"%{{y:.4g}} at %{{x:,}}<extra>{title}</extra>"
+        figure.add_trace(trace, row=1, col=column)
+    figure.update_xaxes(title_text="proxy step of the checkpoint" if known else "checkpoints")
+    figure.update_yaxes(range=[-0.02, 1.05], row=1, col=1)
+    figure.update_yaxes(rangemode="tozero", row=1, col=2)
+    return style(figure, 300)
+
+
+def _settled(refreshes: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> str:
+    """A sentence on the checkpoint after which no refresh moved much."""
+    known = [(r, a) for r in refreshes if (a := finite_number(r.get("adjusted_rand"))) is not None]
+    first = len(known)
+    while first and known[first - 1][1] >= STABLE_RAND_INDEX:
+        first -= 1
+    if first == len(known):
+        return f" It was still below {STABLE_RAND_INDEX} at the last refresh." if known else ""
+    column = int(known[first][0]["columns"])
+    place = f", step {steps[column - 1]:,}" if 0 < column <= len(steps) else ""
+    return f" It stayed at {STABLE_RAND_INDEX} or above from checkpoint {column}{place} on."
