@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from s2l_jax.report.runs import FULL, RunGroup, finite_number
+from s2l_jax.report.runs import FULL, finite_number
 from s2l_jax.report.section import Findings, Section, report_section
 from s2l_jax.report.style import COLORS, DASHES, GREY, group_colors, label, legend_below, style
 
@@ -19,22 +19,18 @@ CROWDED_POINTS = 40
 
 @report_section("Learning curves", place=60)
 def learning_curves(section: Section, found: Findings) -> None:
-    """Curves that can be hidden."""
+    """Training loss against the optimiser step: the proxy on the left, all targets on the right."""
     section.intro = (
         "Training loss; long curves are averaged over equal runs of steps. Grey ticks mark the "
         "proxy's checkpoints. Click a name to hide its curves."
     )
-    section.show(curves(found.results, found.groups, found.steps))
-
-
-def curves(results: Mapping[str, Any], groups: Sequence[RunGroup], steps: Sequence[int]) -> go.Figure | str:
-    """Training loss against the optimiser step: the proxy on the left, all targets on the right."""
-    proxy = (results.get("proxy") or {}).get("curve") or {}
-    trained = [(group, run) for group in groups for run in group.runs]
+    proxy, steps = found.part("proxy").get("curve") or {}, found.steps
+    trained = [(group, run) for group in found.groups for run in group.runs]
     runs = [(g, run) for g, run in trained if (run.target.get("curve") or {}).get("step")]
     titles = [t for t, there in (("proxy", proxy.get("step")), ("targets", runs)) if there]
     if not titles:
-        return "no model was trained"
+        section.missing = "no model was trained"
+        return
     figure = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.07)
     if "proxy" in titles:
         x, y = thin_curve(proxy)
@@ -55,7 +51,7 @@ def curves(results: Mapping[str, Any], groups: Sequence[RunGroup], steps: Sequen
                 row=1,
                 col=1,
             )
-    colors = group_colors(groups)
+    colors = group_colors(found.groups)
     budgets = sorted({g.budget or 0 for g, _ in runs if g.method != FULL})
     drawn = set()
     for group, run in runs:
@@ -78,7 +74,7 @@ def curves(results: Mapping[str, Any], groups: Sequence[RunGroup], steps: Sequen
         drawn.add(group.full_label)
     figure.update_xaxes(title_text="optimiser step", rangemode="tozero")
     figure.update_yaxes(title_text="training loss", col=1)
-    return legend_below(style(figure, 360))
+    section.show(legend_below(style(figure, 360)))
 
 
 def thin_curve(

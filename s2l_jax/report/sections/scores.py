@@ -1,38 +1,32 @@
 """Accuracy and held-out loss of every group of runs."""
 
-from collections.abc import Sequence
-
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from s2l_jax.report.runs import UNTUNED, RunGroup
+from s2l_jax.report.runs import UNTUNED
 from s2l_jax.report.section import Findings, Section, report_section
 from s2l_jax.report.style import GREY, MARKERS, group_colors, label, named_ticks, style
 
 
 @report_section("Accuracy and held-out loss", place=40)
 def scores(section: Section, found: Findings) -> None:
-    """Bars of accuracy and points of loss."""
+    """Mean accuracy as bars and held-out loss as dots, one line per group, every seed a point."""
     section.intro = "Bars and strokes are means, white points single seeds."
     if any(group.method == UNTUNED for group in found.groups):
         section.intro += " The dotted line is the target before fine-tuning."
-    section.show(score_bars(found.groups))
-
-
-def score_bars(groups: Sequence[RunGroup]) -> go.Figure | str:
-    """Mean accuracy as bars and held-out loss as dots, one line per group, every seed a point."""
     panels = [
         (title, value, scale)
         for title, value, scale in (
             ("accuracy (%)", lambda run: run.accuracy, 100.0),
             ("held-out loss (nats per token)", lambda run: run.heldout_loss, 1.0),
         )
-        if any(group.statistic(value) for group in groups)
+        if any(group.statistic(value) for group in found.groups)
     ]
     if not panels:
-        return "no target was evaluated"
-    rows = [g for g in groups if any(g.statistic(value) for _, value, _ in panels)]
-    colors = group_colors(groups)
+        section.missing = "no target was evaluated"
+        return
+    rows = [g for g in found.groups if any(g.statistic(value) for _, value, _ in panels)]
+    colors = group_colors(found.groups)
     figure = make_subplots(1, len(panels), shared_yaxes=True, horizontal_spacing=0.04)
     for column, (title, value, scale) in enumerate(panels, start=1):
         means = [s.mean * scale if (s := g.statistic(value)) else None for g in rows]
@@ -73,4 +67,4 @@ def score_bars(groups: Sequence[RunGroup]) -> go.Figure | str:
             figure.add_vline(untuned.mean * scale, line={"dash": "dot", "color": GREY}, **place)
     for axis in ("yaxis", "yaxis2")[: len(panels)]:
         figure.update_layout(named_ticks(axis, [g.full_label for g in rows]))
-    return style(figure, 90 + 27 * len(rows))
+    section.show(style(figure, 90 + 27 * len(rows)))

@@ -16,19 +16,15 @@ STABLE_RAND_INDEX = 0.95
 
 @report_section("When the clustering settled", place=100)
 def stability(section: Section, found: Findings) -> None:
-    """Agreement and inertia of the refreshes."""
-    refreshes = found.part("trajectories").get("refreshes") or []
+    """Agreement of each refresh of the streaming clustering with the last one, and its inertia."""
+    refreshes, steps = found.part("trajectories").get("refreshes") or [], found.steps
     section.intro = (
         "The clustering is refreshed at every checkpoint. Where its agreement with the refresh "
-        "before stays near 1, later checkpoints changed little." + _settled(refreshes, found.steps)
+        "before stays near 1, later checkpoints changed little." + _settled(refreshes, steps)
     )
-    section.show(refresh_curves(refreshes, found.steps))
-
-
-def refresh_curves(refreshes: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> go.Figure | str:
-    """Agreement of each refresh of the streaming clustering with the last one, and its inertia."""
     if not refreshes:
-        return "the clustering was not refreshed while the proxy trained"
+        section.missing = "the clustering was not refreshed while the proxy trained"
+        return
     columns = [int(refresh["columns"]) for refresh in refreshes]
     known = all(0 < column <= len(steps) for column in columns)
     x = [int(steps[column - 1]) for column in columns] if known else columns
@@ -45,7 +41,7 @@ def refresh_curves(refreshes: Sequence[Mapping[str, Any]], steps: Sequence[int])
     figure.update_xaxes(title_text="proxy step of the checkpoint" if known else "checkpoints")
     figure.update_yaxes(range=[-0.02, 1.05], row=1, col=1)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)
-    return style(figure, 300)
+    section.show(style(figure, 300))
 
 
 def _settled(refreshes: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> str:
