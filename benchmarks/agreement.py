@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from s2l_jax.pipeline.stages.choosing import select_from_slice
 
 from s2l_jax import config as configs
 from s2l_jax import load_trajectories
