@@ -49,13 +49,12 @@ def source_shares(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.
         for source in {source for _, shares in lines for source in shares}
     }
     ordered = sorted(weight, key=lambda source: (-weight[source], source))
-    top = ordered if len(ordered) <= SOURCE_BARS else ordered[:SOURCE_BARS]
+    top, rest = ordered[:SOURCE_BARS], ordered[SOURCE_BARS:]
     figure = new_figure(90 + 27 * len(lines), barmode="stack", legend_traceorder="normal")
     for source, color in zip(top, COLORS, strict=False):
-        figure.add_trace(_share_bar(go, lines, label(source), color, [source]))
-    if len(ordered) > len(top):
-        rest = ordered[len(top) :]
-        figure.add_trace(_share_bar(go, lines, f"other ({len(rest)} sources)", GREY, rest))
+        figure.add_trace(_share_bar(lines, label(source), color, [source]))
+    if rest:
+        figure.add_trace(_share_bar(lines, f"other ({len(rest)} sources)", GREY, rest))
     figure.update_layout(named_ticks("yaxis", [name for name, _ in lines]))
     return legend_below(figure.update_xaxes(title_text="% of examples", range=[0, 100]))
 
@@ -103,7 +102,7 @@ def _shares(counts: Mapping[str, int]) -> dict[str, float]:
     return {source: count / total for source, count in counts.items()} if total else {}
 
 
-def _share_bar(go: Any, lines: list, name: str, color: str, sources: list[str]) -> Any:
+def _share_bar(lines: list, name: str, color: str, sources: list[str]) -> Any:
     return go.Bar(
         x=[100 * math.fsum(shares.get(source, 0.0) for source in sources) for _, shares in lines],
         y=list(range(len(lines))),

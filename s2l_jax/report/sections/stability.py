@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from s2l_jax.report.runs import finite_number
 from s2l_jax.report.section import Findings, Section, report_section
-from s2l_jax.report.style import COLORS, style
+from s2l_jax.report.style import line_panels, style
 
 STABLE_RAND_INDEX = 0.95
 
@@ -28,16 +26,12 @@ def stability(section: Section, found: Findings) -> None:
     columns = [int(refresh["columns"]) for refresh in refreshes]
     known = all(0 < column <= len(steps) for column in columns)
     x = [int(steps[column - 1]) for column in columns] if known else columns
-    panels = (
-        ("adjusted Rand index with the refresh before", "adjusted_rand", COLORS[0]),
-        ("inertia", "inertia", COLORS[1]),
-    )
-    figure = make_subplots(1, 2, subplot_titles=[p[0] for p in panels], horizontal_spacing=0.08)
-    for column, (title, key, color) in enumerate(panels, start=1):
-        y = np.array([finite_number(refresh.get(key)) for refresh in refreshes], dtype=np.float64)
-        trace = go.Scatter(x=x, y=y, mode="lines+markers", line_color=color, showlegend=False)
-        trace.hovertemplate = f"%{{y:.4g}} at %{{x:,}}<extra>{title}</extra>"
-        figure.add_trace(trace, row=1, col=column)
+    titles = {"adjusted_rand": "adjusted Rand index with the refresh before", "inertia": "inertia"}
+    values = {
+        title: np.array([finite_number(refresh.get(key)) for refresh in refreshes], dtype=np.float64)
+        for key, title in titles.items()
+    }
+    figure = line_panels(x, values, "at", 0.08)
     figure.update_xaxes(title_text="proxy step of the checkpoint" if known else "checkpoints")
     figure.update_yaxes(range=[-0.02, 1.05], row=1, col=1)
     figure.update_yaxes(rangemode="tozero", row=1, col=2)

@@ -146,7 +146,7 @@ def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> go.Figu
     for position, k in enumerate(inside):
         rows = sample.rows[sample.labels == k][:, columns]
         place = {"row": 1 + position // 3, "col": 2 + position % 3}
-        for trace in _inside(go, x, rows, means[k], colors[k], mode, k):
+        for trace in _inside(x, rows, means[k], colors[k], mode, k):
             figure.add_trace(trace, **place)
     top = _top(sample.rows[:, columns], means[shown])
     figure.update_yaxes(range=[min(0.0, float(sample.rows.min())), top])
@@ -158,7 +158,7 @@ def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> go.Figu
     return style(figure, 470)
 
 
-def _inside(go, x, rows, mean, color, mode, cluster) -> list:
+def _inside(x, rows, mean, color, mode, cluster) -> list:
     """Sampled curves, a band of one standard deviation, and the mean of one cluster."""
     some = rows[:CURVES_PER_CLUSTER]
     gap = np.full((len(some), 1), np.nan)
