@@ -28,8 +28,8 @@ base: setup  ## train the embedded base checkpoints anew
 	  cp runs/base_$$model/target/full/hf/model.safetensors s2l_jax/data/base/$$model/ || exit 1; \
 	done
 
-# The tests of one file stay in one process, where they share compiled functions; tests/conftest.py says which files
-# begin, so that no process is left with a long one at the end.
+# The tests of one file stay in one process, where they share compiled functions. tests/conftest.py has the files begin
+# that took longest last time, so that no process is left with a long one at the end.
 test: setup  ## the test suite
 	@echo "test: pytest on $(JAX_PLATFORMS), up to 4 processes"
 	@JAX_PLATFORMS=$(JAX_PLATFORMS) $(PY) -m pytest -q -n logical --maxprocesses=4 --dist=loadfile \

@@ -56,11 +56,11 @@ def main(argv: list[str]) -> None:
     import jax
 
     from s2l_jax.parallel import processes
-    from s2l_jax.parallel.compilation import CompileTime, keep_programs
+    from s2l_jax.parallel.compilation import CompileTime, enable_compilation_cache
     from s2l_jax.parallel.host_memory import keep_freed_memory
 
     processes.start()
-    keep_programs()
+    enable_compilation_cache()
     compiling = CompileTime()
     if jax.default_backend() == "cpu":
         keep_freed_memory()

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from s2l_jax.pipeline.stages.choosing import select_from_slice
 
 from s2l_jax import config as configs
 from s2l_jax import load_trajectories
 from s2l_jax.clustering import adjusted_rand_index
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.selection import Selection, SelectionInputs, jaccard, select
+from s2l_jax.selection.selector import select_from_slice
 from s2l_jax.trajectories.slices import rows_in_pool
 
 
@@ -80,7 +80,8 @@ def main() -> None:
         ) -> Any:
             rows = rows_in_pool(ids, pool.ids, "here")
             rows = np.arange(len(pool.ids)) if rows is None else rows
-            return select_from_slice(inputs, rows, losses, settings | {"seed": seed} | more)
+            given = inputs.rows(rows).replace(trajectories=losses)
+            return select_from_slice(inputs, rows, given, seed=seed, **settings | more)
 
         reference = chosen(full.losses, full.ids)
         ways = {

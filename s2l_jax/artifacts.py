@@ -33,21 +33,33 @@ def is_remote(path: epath.PathLike) -> bool:
     return os.fspath(path).startswith(_REMOTE)
 
 
-def write_bytes(path: epath.PathLike, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old content or the new one, never a part."""
+@contextlib.contextmanager
+def writing(path: epath.PathLike) -> Iterator[epath.Path]:
+    """A local file to write that becomes `path` at the end: a reader sees it whole, or the one before it.
+
+    On an object store it is uploaded then. After an exception nothing of it is left.
+    """
     path = epath.Path(path)
-    if is_remote(path):  # an object appears when it is whole, and has no folder to be made
-        with _failing_as_oserror(path):
-            path.write_bytes(data)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with writing_folder(path.parent) as local:
+        temporary = local / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            yield temporary
+            temporary.replace(local / path.name)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def remove_unfinished(folder: epath.PathLike) -> None:
+    """Remove what killed processes left of large files that they were writing in a folder."""
+    for file in epath.Path(folder).glob(".*.tmp"):
+        file.unlink(missing_ok=True)
+
+
+def write_bytes(path: epath.PathLike, data: bytes) -> None:
+    """Write `data` atomically."""
+    with writing(path) as file:
+        file.write_bytes(data)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

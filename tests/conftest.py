@@ -1,6 +1,7 @@
 """Shared fixtures: eight host devices, small models, and data that some machines have."""
 
 import atexit
+import collections
 import os
 import pathlib
 import shutil
@@ -22,25 +23,27 @@ from s2l_jax.parallel.mesh import make_mesh
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
-# Files that take longest.
-_FIRST = (
-    "test_resume",
-    "test_lora",
-    "test_families_torch",
-    "test_families",
-    "test_remote_workdir",
-    "test_attention",
-    "test_memory",
-    "test_columns_in_processes",
-    "test_kmeans",
-    "test_generate",
-    "test_slice_runs",
-)
+_SECONDS = "s2l_jax/seconds"  # in pytest's cache: the longest that each file of tests took
+_taken: collections.Counter[str] = collections.Counter()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: several processes then end at about the same time."""
-    items.sort(key=lambda item: _FIRST.index(item.path.stem) if item.path.stem in _FIRST else len(_FIRST))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files that took longest: several processes then end at about the same time."""
+    seconds = config.cache.get(_SECONDS, {})
+    items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], 0.0))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count what each file takes; with several processes in the one that the others report to."""
+    _taken[report.nodeid.partition("::")[0]] += report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remember it for the next session."""
+    if not hasattr(session.config, "workerinput"):
+        before = session.config.cache.get(_SECONDS, {})
+        longest = {file: round(max(taken, before.get(file, 0.0)), 1) for file, taken in _taken.items()}
+        session.config.cache.set(_SECONDS, before | longest)
 
 
 @pytest.fixture(scope="session")

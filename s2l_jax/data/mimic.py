@@ -8,6 +8,7 @@ test.jsonl with `instruction`, `input`, `output`, `source` and `id`, and counts.
 
 import argparse
 import collections
+import contextlib
 import csv
 import dataclasses
 import gzip
@@ -250,33 +251,27 @@ def write_pool(reader: ReportReader, out: epath.PathLike) -> dict[str, Any]:
     folder = epath.Path(out)
     splits: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
     patients: dict[str, set[int]] = {split: set() for split in SPLITS}
-    with artifacts.writing_folder(folder) as local:
-        hidden = {split: local / f".{split}.jsonl.tmp" for split in SPLITS}
-        files = {split: path.open("w") for split, path in hidden.items()}
-        try:
-            for report in reader:
-                files[report.split].write(json.dumps(report.as_row()) + "\n")
-                splits[report.split][report.source] += 1
-                patients[report.split].add(report.subject_id)
-            for split, file in files.items():
-                file.close()
-                hidden[split].replace(local / f"{split}.jsonl")
-        finally:
-            for split, file in files.items():
-                file.close()
-                hidden[split].unlink(missing_ok=True)
-        counts = {
-            "filters": reader.counts,
-            "splits": {
-                split: {
-                    "reports": found.total(),
-                    "patients": len(patients[split]),
-                    "sources": dict(found.most_common()),
-                }
-                for split, found in splits.items()
-            },
+    with contextlib.ExitStack() as stack:
+        written = {
+            split: stack.enter_context(artifacts.writing(folder / f"{split}.jsonl")) for split in SPLITS
         }
-        artifacts.write_json(local / "counts.json", counts)
+        files = {split: stack.enter_context(path.open("w")) for split, path in written.items()}
+        for report in reader:
+            files[report.split].write(json.dumps(report.as_row()) + "\n")
+            splits[report.split][report.source] += 1
+            patients[report.split].add(report.subject_id)
+    counts = {
+        "filters": reader.counts,
+        "splits": {
+            split: {
+                "reports": found.total(),
+                "patients": len(patients[split]),
+                "sources": dict(found.most_common()),
+            }
+            for split, found in splits.items()
+        },
+    }
+    artifacts.write_json(folder / "counts.json", counts)
     return counts
 
 

@@ -84,11 +84,11 @@ def save_adapter(
             # safetensors writes an array's memory as it lies.
             tensors[key_a] = np.ascontiguousarray(np.concatenate(a))
             tensors[key_b] = np.ascontiguousarray(b[module.order])
-    with artifacts.writing_folder(path) as folder:
-        save_file(tensors, str(folder / f".{WEIGHTS}.tmp"), metadata={"format": "pt"})
-        artifacts.share(folder / f".{WEIGHTS}.tmp")
-        (folder / f".{WEIGHTS}.tmp").replace(folder / WEIGHTS)
-        if tokenizer is not None:
+    with artifacts.writing(path / WEIGHTS) as file:
+        save_file(tensors, str(file), metadata={"format": "pt"})
+        artifacts.share(file)
+    if tokenizer is not None:
+        with artifacts.writing_folder(path) as folder:
             tokenizer.save_pretrained(str(folder))
     # Written last: a directory with these settings is a complete one.
     artifacts.write_json(path / SETTINGS, _settings(lora, modules, base))

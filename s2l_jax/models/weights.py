@@ -101,10 +101,9 @@ def save_params(
         shard = {name: next(tensors)[1] for name in names}
         index |= dict.fromkeys(names, file)
         if jax.process_index() == 0:
-            with artifacts.writing_folder(folder) as local:
-                save_file(shard, str(local / f".{file}.tmp"), metadata={"format": "pt"})
-                artifacts.share(local / f".{file}.tmp")
-                (local / f".{file}.tmp").replace(local / file)
+            with artifacts.writing(folder / file) as written:
+                save_file(shard, str(written), metadata={"format": "pt"})
+                artifacts.share(written)
     if len(shards) > 1 and jax.process_index() == 0:
         artifacts.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
 
@@ -112,6 +111,7 @@ def save_params(
 def _clear(folder: epath.Path) -> None:
     """Remove an older model's weights: an index left behind would be preferred to a single file."""
     if jax.process_index() == 0 and folder.exists():
+        artifacts.remove_unfinished(folder)
         for name in ("config.json", INDEX, WEIGHTS):
             (folder / name).unlink(missing_ok=True)
         for shard in folder.glob("model-*-of-*.safetensors"):

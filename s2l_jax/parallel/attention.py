@@ -107,18 +107,9 @@ def over_mesh(kernel: Attend, mesh: Mesh) -> Attend:
     ) -> Float[Array, "b l h d"]:
         traced = () if window is None or isinstance(window, int) else (window,)
 
-        def local(
-            query: jax.Array,
-            key: jax.Array,
-            value: jax.Array,
-            segments: jax.Array,
-            prefix: Prefix | None,
-            *traced: jax.Array,
-        ) -> jax.Array:
+        def local(q, k, v, segments, prefix, *traced):
             seen = traced[0] if traced else window
-            if prefix is None:
-                return kernel(query, key, value, segments=segments, window=seen)
-            return kernel(query, key, value, segments=segments, window=seen, prefix=prefix)
+            return kernel(q, k, v, segments=segments, window=seen, prefix=prefix)
 
         specs = (split, split, split, rows, P(None, "tensor"), *(P() for _ in traced))
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)

@@ -12,11 +12,11 @@ from s2l_jax.console import duration, say
 
 _FOLDER = "jax_compilation_cache_dir"
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # reading from the cache is counted too
-_FOUND = "/jax/compilation_cache/cache_hits"
-_KEPT = "/jax/compilation_cache/cache_misses"  # of programs that took long enough to be kept
+_HIT = "/jax/compilation_cache/cache_hits"
+_MISS = "/jax/compilation_cache/cache_misses"  # of programs that took long enough to be kept
 
 
-def keep_programs() -> None:
+def enable_compilation_cache() -> None:
     """Have JAX keep compiled programs on disk, unless its own settings say where or that it should not.
 
     They go to `s2l_jax/programs` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache). Programs for
@@ -36,8 +36,8 @@ class CompileTime:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.found = 0  # programs that the cache had
-        self.missed = 0  # those that it has from now on
+        self.hits = 0  # programs that the cache had
+        self.misses = 0  # those that it has from now on
         self._start = time.monotonic()
         jax.monitoring.register_event_duration_secs_listener(self._on_duration)
         jax.monitoring.register_event_listener(self._on_event)
@@ -49,7 +49,7 @@ class CompileTime:
         share = self.seconds / (time.monotonic() - self._start)
         say(
             f"compiling took {duration(self.seconds)}, {share:.0%} of this run; of its larger programs "
-            f"{self.missed} were new and {self.found} kept from earlier runs"
+            f"{self.misses} were new and {self.hits} kept from earlier runs"
         )
 
     def _on_duration(self, event: str, duration_secs: float, **_: object) -> None:
@@ -57,8 +57,8 @@ class CompileTime:
             self.seconds += duration_secs
 
     def _on_event(self, event: str, **_: object) -> None:
-        self.found += event == _FOUND
-        self.missed += event == _KEPT
+        self.hits += event == _HIT
+        self.misses += event == _MISS
 
 
 def _kind_of_cpu() -> str:

@@ -1,5 +1,6 @@
 """The device mesh: axes `data` (rows), `fsdp` (rows and weights) and `tensor` (weights)."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -25,21 +26,13 @@ def make_mesh(
     """
     sizes = [data, fsdp, tensor]
     chosen = jax.devices() if devices is None else devices
-    count = len(chosen)
-    if sizes.count(-1) > 1:
-        raise InputError(f"mesh: at most one axis may be -1, got data={data} fsdp={fsdp} tensor={tensor}.")
-    if -1 in sizes:
-        known = -sizes[0] * sizes[1] * sizes[2]
-        if count % known:
-            raise InputError(
-                f"mesh: {count} devices do not divide by {known} (data={data} fsdp={fsdp} tensor={tensor})."
-            )
-        sizes[sizes.index(-1)] = count // known
-    if sizes[0] * sizes[1] * sizes[2] != count:
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and len(chosen) % known == 0:
+        sizes[sizes.index(-1)] = len(chosen) // known
+    if math.prod(sizes) != len(chosen) or -1 in sizes:
         raise InputError(
-            f"mesh: data={data} x fsdp={fsdp} x tensor={tensor} needs "
-            f"{sizes[0] * sizes[1] * sizes[2]} devices, this run has {count}; set mesh.data=-1 to "
-            "take what remains."
+            f"mesh: data={data} x fsdp={fsdp} x tensor={tensor} does not fit this run's {len(chosen)} "
+            "devices: they must multiply to that; one of them may be -1, which takes what remains."
         )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=chosen)
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from s2l_jax.parallel.mesh import ROW_AXES
+from s2l_jax.parallel.mesh import ROW_AXES, row_groups
 
 # Logical axis of a parameter -> mesh axis.
 RULES: dict[str, str | None] = {
@@ -41,20 +41,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def rows(mesh: Mesh, axis: int = 0) -> NamedSharding:
+def row_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Array axis `axis` is spread over the mesh's row axes, the others are whole."""
     return NamedSharding(mesh, P(*(None,) * axis, ROW_AXES))
 
 
 def row_constraint(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     """A function that pins the leading axis of activations to the row axes inside jit."""
-    return lambda x: jax.lax.with_sharding_constraint(x, rows(mesh))
+    return lambda x: jax.lax.with_sharding_constraint(x, row_sharding(mesh))
 
 
 def local_groups(mesh: Mesh) -> range:
     """The row groups whose data this process must provide."""
     devices = mesh.devices.reshape(-1, mesh.shape["tensor"])
-    mine = [i for i, group in enumerate(devices) if any(_is_local(d) for d in group)]
+    here = jax.process_index()
+    mine = [i for i, group in enumerate(devices) if any(device.process_index == here for device in group)]
     if len(mine) != mine[-1] - mine[0] + 1:
         raise NotImplementedError(f"this process owns the row groups {mine}, which do not adjoin")
     return range(mine[0], mine[-1] + 1)
@@ -62,14 +63,9 @@ def local_groups(mesh: Mesh) -> range:
 
 def put_rows(mesh: Mesh, local: Any, axis: int) -> Any:
     """Global arrays from this process's rows; `axis` is the row-group axis of every leaf."""
-    groups = mesh.shape["data"] * mesh.shape["fsdp"]
 
     def put(leaf: np.ndarray) -> jax.Array:
-        shape = (*leaf.shape[:axis], groups, *leaf.shape[axis + 1 :])
-        return jax.make_array_from_process_local_data(rows(mesh, axis), leaf, shape)
+        shape = (*leaf.shape[:axis], row_groups(mesh), *leaf.shape[axis + 1 :])
+        return jax.make_array_from_process_local_data(row_sharding(mesh, axis), leaf, shape)
 
     return jax.tree.map(put, local)
-
-
-def _is_local(device: jax.Device) -> bool:
-    return device.process_index == jax.process_index()

@@ -32,7 +32,7 @@ class Statistic:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunResult:
     """One named entry of the results: a selection, the target trained on it, and its scores."""
 
     name: str
@@ -61,7 +61,7 @@ class RunGroup:
     method: str
     options: Mapping[str, Any]
     budget: int | None
-    runs: tuple[Run, ...]
+    runs: tuple[RunResult, ...]
 
     @property
     def seeds(self) -> list[int]:
@@ -75,7 +75,7 @@ class RunGroup:
             return self.label
         return f"{self.label} · {self.budget:,}"
 
-    def statistic(self, value: Callable[[Run], Any]) -> Statistic | None:
+    def statistic(self, value: Callable[[RunResult], Any]) -> Statistic | None:
         """Summarise `value` of each run."""
         return Statistic.of(value(run) for run in self.runs)
 
@@ -121,7 +121,7 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     Within a budget the most accurate comes first; groups without an accuracy follow, by held-out
     loss. Names that only trained or were only evaluated (no selection) are groups of their own.
     """
-    members: dict[tuple[str, str, int], list[Run]] = {}
+    members: dict[tuple[str, str, int], list[RunResult]] = {}
     for name in _names(results):
         run = _run(results, name)
         method = _method(run)
@@ -143,9 +143,9 @@ def _names(results: Mapping[str, Any]) -> list[str]:
     return list(names)
 
 
-def _run(results: Mapping[str, Any], name: str) -> Run:
+def _run(results: Mapping[str, Any], name: str) -> RunResult:
     selection = (results.get("selections") or {}).get(name, {})
-    run = Run(
+    run = RunResult(
         name=name,
         selection=selection,
         target=(results.get("targets") or {}).get(name, {}),
@@ -157,15 +157,15 @@ def _run(results: Mapping[str, Any], name: str) -> Run:
     return dataclasses.replace(run, selection_seconds=seconds)
 
 
-def _method(run: Run) -> str:
+def _method(run: RunResult) -> str:
     return run.selection.get("method", run.name)
 
 
-def _options(run: Run) -> dict[str, Any]:
+def _options(run: RunResult) -> dict[str, Any]:
     return {k: v for k, v in (run.selection.get("options") or {}).items() if k != "seed"}
 
 
-def _budget(run: Run, method: str, results: Mapping[str, Any]) -> int | None:
+def _budget(run: RunResult, method: str, results: Mapping[str, Any]) -> int | None:
     if (known := _known(method)) and known.takes_all:
         return run.selection.get("size") or results.get("pool", {}).get("num_examples")
     return run.selection.get("budget") or run.selection.get("size")

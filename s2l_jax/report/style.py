@@ -1,13 +1,13 @@
 """One look for all figures: colours, axes that suit light and dark pages, and safe labels."""
 
 import html
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from s2l_jax.report.runs import FULL, UNTUNED, RunGroup
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 COLORS = (
     "#3f7fd0",
@@ -22,6 +22,7 @@ COLORS = (
     "#a0705a",
 )
 GREY = "#8a8f98"
+SOURCE_ROWS = 60  # sources that a heatmap shows
 LEGEND_WIDTH = 900  # pixels; what a page on a laptop leaves
 GRID = "rgba(128, 128, 128, 0.22)"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -39,17 +40,13 @@ DIVERGING = [
 ]
 
 
-def new_figure(height: int, **layout: Any) -> "go.Figure":
+def new_figure(height: int, **layout: Any) -> go.Figure:
     """An empty figure in the report's style, `height` pixels high and as wide as the page."""
-    import plotly.graph_objects as go
-
     return style(go.Figure(), height, **layout)
 
 
-def style(figure: "go.Figure", height: int, **layout: Any) -> "go.Figure":
+def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
     """Put `figure` in the report's style; the page, which knows its theme, colours the text."""
-    import plotly.graph_objects as go
-
     axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
     template = go.layout.Template(
         layout={
@@ -77,6 +74,16 @@ def style(figure: "go.Figure", height: int, **layout: Any) -> "go.Figure":
     return figure
 
 
+def line_panels(x: Sequence[float], panels: Mapping[str, Any], at: str, spacing: float) -> go.Figure:
+    """Lines side by side against the same `x`, by title; `at` says on hovering where a point is."""
+    figure = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=spacing)
+    for column, (title, y) in enumerate(panels.items(), start=1):
+        trace = go.Scatter(x=x, y=y, mode="lines+markers", line_color=COLORS[column - 1], showlegend=False)
+        trace.hovertemplate = f"%{{y:.4g}} {at} %{{x:,}}<extra>{title}</extra>"
+        figure.add_trace(trace, row=1, col=column)
+    return figure
+
+
 def label(text: str, limit: int = 44) -> str:
     """`text` cut to `limit` characters and escaped: Plotly reads HTML and "%{...}" in labels."""
     text = " ".join(str(text).split())
@@ -98,7 +105,7 @@ def group_colors(groups: Sequence[RunGroup]) -> dict[str, str]:
     return {g.label: palette.get(g.label if by_label else g.method, GREY) for g in groups}
 
 
-def legend_below(figure: "go.Figure") -> "go.Figure":
+def legend_below(figure: go.Figure) -> go.Figure:
     """Make room under the axes for the legend, which has as many columns as its names allow."""
     names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
     if not names:
@@ -125,3 +132,23 @@ def named_ticks(axis: str, names: Sequence[str], *, limit: int = 44) -> dict[str
     else:
         ticks["range"] = [-0.5, len(names) - 0.5]
     return {axis: ticks}
+
+
+def heatmap(z: list, hover: list, rows: Sequence[str], columns: Sequence[str], unit: str) -> Any:
+
+    slanted = max(len(name) for name in columns) * len(columns) > 90
+    top = min(max(len(name) for name in columns), 30) * 5 + 20 if slanted else 30
+    figure = new_figure(top + 16 + 20 * len(rows), margin={"l": 60, "r": 16, "t": top, "b": 16})
+    figure.add_trace(
+        go.Heatmap(
+            z=z,
+            hovertext=hover,
+            hovertemplate="%{hovertext}<extra></extra>",
+            xgap=1,
+            ygap=1,
+            colorbar={"thickness": 10, "len": 220, "lenmode": "pixels", "y": 1, "yanchor": "top"},
+            name=unit,
+        )
+    )
+    figure.update_layout(named_ticks("yaxis", rows) | named_ticks("xaxis", columns, limit=30))
+    return figure.update_xaxes(side="top", tickangle=-40 if slanted else 0)

@@ -11,7 +11,6 @@ from s2l_jax.data.pool_fields import BadRow, FieldMap, field_text
 from s2l_jax.data.pool_messages import conversation
 from s2l_jax.errors import InputError
 from s2l_jax.selection.result import Selection
-from s2l_jax.selection.table import writing
 
 # What each export is called in a selection's folder.
 FILES = {
@@ -71,11 +70,10 @@ def write_exports(
 def write_subset(path: epath.PathLike, originals: Iterable[dict[str, Any]]) -> int:
     """Write rows as JSON lines; returns their number.
 
-    Rows are written as they come, to a file beside `path` that takes its name at the end, so a
-    reader never sees a part.
+    Rows are written as they come; the file appears when it is whole.
     """
     count = 0
-    with writing(epath.Path(path), "w") as file:
+    with artifacts.writing(path) as written, written.open("w", encoding="utf-8") as file:
         for original in originals:
             file.write(json.dumps(original) + "\n")
             count += 1
@@ -138,7 +136,7 @@ def _write_parquet(path: epath.Path, selection: Selection, originals: Originals)
         raise _no_common_type(error) from None
     # Fields that no row fills have no type.
     schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in schema])
-    with writing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with artifacts.writing(path) as file, pq.ParquetWriter(str(file), schema, compression="zstd") as writer:
         for columns in _batches(selection, originals):
             count = len(columns[ADDED[0]])
             arrays = [pa.array(columns.get(f.name, [None] * count), f.type) for f in schema]

@@ -1,6 +1,7 @@
 """A selection, and the folder it is kept in."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -10,10 +11,23 @@ from jaxtyping import Float, Float32, Int, Int64, UInt64
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.selection.budget import Budget
+from s2l_jax.selection.ranking import ranks_within
 from s2l_jax.selection.summary import summarise
-from s2l_jax.selection.table import TABLE, read_table, write_table
+from s2l_jax.selection.table import read_table, write_table
 
+_TABLE = "clusters.parquet"
 _SETTINGS = ("method", "budget", "unit", "seed", "options", "nested", "weighted", "notes")
+# Columns of the table that are fields as they are.
+_COLUMNS = {
+    "id": "ids",
+    "source": "sources",
+    "cluster": "labels",
+    "rank": "ranks",
+    "score": "scores",
+    "reason": "reason_of",
+    "tokens": "num_tokens",
+    "loss": "losses",
+}
 
 
 @dataclasses.dataclass
@@ -153,7 +167,9 @@ class Selection:
 
     def summary(self) -> dict[str, Any]:
         """What summary.json says: settings, versions, hashes, and counts per source and per cluster."""
-        return {name: getattr(self, name) for name in _SETTINGS} | summarise(self)
+        sources: Sequence[str | None] = self.cluster_sources or [None] * len(self.centroids)
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        return settings | summarise(self._columns(), self.indices, sources)
 
     def save(
         self,
@@ -176,7 +192,10 @@ class Selection:
         (folder / "summary.json").unlink(missing_ok=True)
         artifacts.write_npy(folder / "indices.npy", self.indices)
         artifacts.write_npy(folder / "centroids.npy", self.centroids)
-        write_table(folder / TABLE, self, trajectories, rows)
+        columns = self._columns()
+        if self.ranks is not None and len(self.centroids):
+            columns["rank_in_cluster"] = ranks_within(self.labels, self.ranks)
+        write_table(folder / _TABLE, columns, self.reasons, trajectories, rows)
         artifacts.write_json(folder / "summary.json", self.summary())
 
     @classmethod
@@ -197,15 +216,23 @@ class Selection:
             cluster["source"] for cluster in summary["clusters"] if cluster["source"] is not None
         ]
         indices = artifacts.read_npy(folder / "indices.npy")
-        columns = read_table(folder / TABLE)
+        columns, reasons = read_table(folder / _TABLE)
         return cls(
             indices=indices,
             centroids=artifacts.read_npy(folder / "centroids.npy"),
             cluster_sources=cluster_sources or None,
-            weights=columns.pop("weights")[indices],
-            **columns,
+            weights=columns["weight"][indices],
+            reasons=reasons,
+            **{field: columns[name] for name, field in _COLUMNS.items()},
             **{name: summary[name] for name in _SETTINGS},
         )
+
+    def _columns(self) -> dict[str, Any]:
+        """Columns of the table, of every row of the pool; None where not known."""
+        selected, weights = np.zeros(len(self.labels), bool), np.zeros(len(self.labels), np.float32)
+        selected[self.indices], weights[self.indices] = True, self.weights
+        own = {name: getattr(self, field) for name, field in _COLUMNS.items()}
+        return own | {"selected": selected, "weight": weights}
 
 
 def cluster_weights(

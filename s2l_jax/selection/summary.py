@@ -1,64 +1,63 @@
 """What summary.json says of a selection beside its settings."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import platform
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
-
-if TYPE_CHECKING:
-    from s2l_jax.selection.result import Selection
+from jaxtyping import Int, Int64
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def summarise(selection: Selection) -> dict[str, Any]:
+def summarise(
+    columns: Mapping[str, Any], indices: Int64[np.ndarray, " b"], cluster_sources: Sequence[str | None]
+) -> dict[str, Any]:
     """Sizes, tokens and losses of pool and subset: in all, per source and per cluster; hashes, versions.
 
     Losses are those at the last checkpoint, as quantiles (least, quarters, largest), and are left out
     where not measured; so are tokens where not known.
+
+    Args:
+      columns: of the table (see `table.write_table`).
+      indices: the chosen rows.
+      cluster_sources: of each cluster its source, None where sources were clustered together.
     """
-    size = len(selection.labels)
-    selected = np.zeros(size, bool)
-    selected[selection.indices] = True
-    whole = _Groups(selection, selected, np.zeros(size, np.int64), 1)
+    labels, size, count = columns["cluster"], len(columns["cluster"]), len(cluster_sources)
+    whole = _Groups(columns, np.zeros(size, np.int64), 1)
     result: dict[str, Any] = {
         "num_examples": size,
-        "num_candidates": selection.num_candidates,
-        "size": len(selection.indices),
-        "num_clusters": len(selection.centroids),
+        "num_candidates": int((labels >= 0).sum()),
+        "size": len(indices),
+        "num_clusters": count,
         **whole.described(0),
     }
     sources: dict[str, Any] = {}
-    if selection.sources is not None:
-        names, codes = np.unique(selection.sources, return_inverse=True)
-        by_source = _Groups(selection, selected, codes, len(names))
+    if columns["source"] is not None:
+        names, codes = np.unique(columns["source"], return_inverse=True)
+        by_source = _Groups(columns, codes, len(names))
         sources = {
             str(name): {"pool": int(by_source.pool[k]), "selected": int(by_source.picked[k])}
             | by_source.described(k)
             for k, name in enumerate(names)
         }
-    count = len(selection.centroids)
-    own: list[str] | list[None] = selection.cluster_sources or [None] * count
-    by_cluster = _Groups(selection, selected, selection.labels if count else None, count)
+    by_cluster = _Groups(columns, labels if count else None, count)
     return result | {
         "sources": sources,
         "clusters": [
             {
                 "cluster": k,
-                "source": own[k],
+                "source": cluster_sources[k],
                 "size": int(by_cluster.pool[k]),
                 "selected": int(by_cluster.picked[k]),
             }
             | by_cluster.described(k)
             for k in range(count)
         ],
-        "ids_sha256": hashlib.sha256(np.ascontiguousarray(selection.ids).data).hexdigest(),
-        "indices_sha256": hashlib.sha256(np.ascontiguousarray(selection.indices).data).hexdigest(),
+        "ids_sha256": hashlib.sha256(np.ascontiguousarray(columns["id"]).data).hexdigest(),
+        "indices_sha256": hashlib.sha256(np.ascontiguousarray(indices).data).hexdigest(),
         "versions": _versions(),
     }
 
@@ -66,27 +65,21 @@ def summarise(selection: Selection) -> dict[str, Any]:
 class _Groups:
     """Pool and subset by group, each sorted once."""
 
-    def __init__(
-        self,
-        selection: Selection,
-        selected: Bool[np.ndarray, " n"],
-        groups: Int[np.ndarray, " n"] | None,
-        count: int,
-    ):
+    def __init__(self, columns: Mapping[str, Any], groups: Int[np.ndarray, " n"] | None, count: int):
         self.pool = self.picked = np.zeros(count, np.int64)
         self._tokens: tuple[np.ndarray, np.ndarray] | None = None
         self._losses: list[list[np.ndarray]] | None = None
         if groups is None:
             return
-        inside = groups >= 0
+        inside, selected = groups >= 0, columns["selected"]
         self.pool = np.bincount(groups[inside], minlength=count)
         self.picked = np.bincount(groups[selected], minlength=count)
-        if (tokens := selection.num_tokens) is not None:
+        if (tokens := columns["tokens"]) is not None:
             self._tokens = (
                 np.bincount(groups[inside], weights=tokens[inside], minlength=count),
                 np.bincount(groups[selected], weights=tokens[selected], minlength=count),
             )
-        if (losses := selection.losses) is not None:
+        if (losses := columns["loss"]) is not None:
             known = inside & ~np.isnan(losses)
             self._losses = []
             for rows in (np.flatnonzero(known), np.flatnonzero(known & selected)):

@@ -20,7 +20,7 @@ from s2l_jax.models.fused_attention import cudnn_attention, splash_attention
 from s2l_jax.models.parameters import bind, init_params
 from s2l_jax.parallel import attention
 from s2l_jax.parallel.mesh import make_mesh
-from s2l_jax.parallel.sharding import rows as row_sharding
+from s2l_jax.parallel.sharding import row_sharding
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import abstract_state, make_train_step
 

@@ -9,9 +9,9 @@ import pytest
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from s2l_jax.parallel.compilation import CompileTime, keep_programs
+from s2l_jax.parallel.compilation import CompileTime, enable_compilation_cache
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-keep_programs()
+enable_compilation_cache()
 compiling = CompileTime()
 jax.jit(lambda x: jnp.sin(x @ x).sum())(jnp.ones((8, 8))).block_until_ready()
 compiling.report()

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from etils import epath
 
+from s2l_jax import artifacts
 from s2l_jax.data.batching import Size
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prepared import TokenizeSettings, prepare
 from s2l_jax.models import hf
+from s2l_jax.selection import Selection, SelectionInputs, select, write_subset
 from s2l_jax.training.metrics import Metrics
 from s2l_jax.trajectories.store import TrajectoryStore
 
@@ -82,3 +84,26 @@ def test_tensorboard_files_that_cannot_be_written(tmp_path, tiny_checkpoint, dis
             metrics.record(step, 1.0, 1.0, 1.0, Size(8, 8, 8))
     with pytest.raises(OSError, match="File too large"):
         metrics.close()
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, disk):
+    path = tmp_path / "deep" / "file"
+    artifacts.write_text(path, "old")
+    disk.fill()
+    with pytest.raises(OSError, match="File too large"):
+        artifacts.write_text(path, "new" * 10_000)
+    assert path.read_text() == "old"
+    assert [f.name for f in path.parent.iterdir()] == ["file"]
+
+
+def test_a_selection_that_cannot_be_written_is_not_complete(tmp_path, disk):
+    selection = select(SelectionInputs(ids=np.random.default_rng(0).permutation(9000)), 20, method="random")
+    disk.fill()
+    with pytest.raises(OSError, match="File too large"):
+        selection.save(tmp_path)
+    with pytest.raises(OSError, match="File too large"):
+        write_subset(tmp_path / "subset.jsonl", ({"text": "x" * 100} for _ in range(99)))
+    assert {f.name for f in tmp_path.iterdir()} == {"indices.npy", "centroids.npy"}
+    disk.make_room()
+    selection.save(tmp_path)
+    assert np.array_equal(Selection.load(tmp_path).indices, selection.indices)

@@ -94,6 +94,16 @@ class TestFolders:
         assert (folder / "b").exists()
         assert sorted(file.name for file in folder.iterdir()) == ["a", "b"]
 
+    def test_a_file_is_uploaded_when_it_is_whole(self, folder):
+        with artifacts.writing(folder / "a.jsonl") as file:
+            file.write_text("1\n")
+            assert not folder.exists()
+        with pytest.raises(ZeroDivisionError), artifacts.writing(folder / "a.jsonl") as file:  # noqa: PT012
+            file.write_text("2\n")
+            raise ZeroDivisionError
+        assert (folder / "a.jsonl").read_text() == "1\n"
+        assert [file.name for file in folder.iterdir()] == ["a.jsonl"]
+
     @pytest.mark.parametrize("refusal", [403, 413])  # gcsfs has errors of its own for most others
     def test_a_full_store_leaves_the_old_file(self, folder, store, refusal):
         artifacts.write_json(folder / "results.json", {"old": 1})

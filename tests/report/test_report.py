@@ -14,12 +14,18 @@ import pytest
 import rich.console
 
 from s2l_jax.errors import InputError
-from s2l_jax.report import figures, source_figures
 from s2l_jax.report.page import render_report, write_report
 from s2l_jax.report.runs import Statistic, group_runs
-from s2l_jax.report.style import label
+from s2l_jax.report.section import SECTIONS as ENTRIES
+from s2l_jax.report.section import report_section
+from s2l_jax.report.sections import sources
+from s2l_jax.report.sections.accuracy_by_source import source_scores
+from s2l_jax.report.sections.cluster_sizes import size_bars
+from s2l_jax.report.sections.learning_curves import thin_curve
+from s2l_jax.report.sections.timing import time_bars
+from s2l_jax.report.sections.trajectories import sample_trajectories, trajectory_figure
+from s2l_jax.report.style import SOURCE_ROWS, label
 from s2l_jax.report.table import format_seconds, results_table, table_rows
-from s2l_jax.report.trajectory_figure import sample_trajectories, trajectory_figure
 
 SECTIONS = {
     "results",
@@ -391,6 +397,19 @@ def test_accuracies_and_losses_that_are_nan_leave_gaps():
     assert "NaN" not in "".join(Page(text).scripts.values())
 
 
+def test_a_section_is_one_function(monkeypatch):
+    monkeypatch.setattr(ENTRIES, "_entries", dict(ENTRIES))
+
+    @report_section("How many runs", place=45)
+    def run_count(section, found):
+        section.header, section.rows = ["runs"], [[str(sum(len(group.runs) for group in found.groups))]]
+
+    text = render(make_results())
+    order = ['id="scores"', 'id="run-count"', 'id="accuracy-by-source"']
+    assert sorted(order, key=text.index) == order
+    assert "<td>8</td>" in text
+
+
 HOSTILE = "</script><script>alert(1)</script>%{x}"
 
 
@@ -429,10 +448,10 @@ def test_many_sources_and_runs_stay_small_and_complete():
     assert page.ids >= SECTIONS
     heatmap = json.loads(page.scripts["accuracy-by-source-0-spec"])
     names = heatmap["layout"]["yaxis"]["ticktext"]
-    assert len(names) == source_figures.SOURCE_ROWS
+    assert len(names) == SOURCE_ROWS
     assert names[-1] == "other (16 sources)"
     shares = json.loads(page.scripts["sources-0-spec"])["data"]
-    assert len(shares) == source_figures.SOURCE_BARS + 1
+    assert len(shares) == sources.SOURCE_BARS + 1
     assert shares[-1]["name"] == "other (65 sources)"
 
 
@@ -452,7 +471,7 @@ def test_accuracy_by_source_averages_seeds():
     results = make_results()
     results["evaluations"]["s2l-100-0"]["sources"]["group/source 2"]["accuracy"] = 0.1
     groups = group_runs(results)
-    figure = source_figures.accuracy_by_source(results, groups)
+    figure = source_scores(results, groups)
     assert not isinstance(figure, str)
     column = [group.full_label for group in groups].index("s2l · 100")
     cells = [line[column] for line in figure.data[0].z]
@@ -462,11 +481,11 @@ def test_accuracy_by_source_averages_seeds():
 def test_source_shares_add_up_and_ratios_compare_with_the_pool():
     results = make_results(num_sources=3)
     groups = group_runs(results)
-    shares = source_figures.source_shares(results, groups)
+    shares = sources.source_shares(results, groups)
     assert not isinstance(shares, str)
     totals = np.sum([bar.x for bar in shares.data], axis=0)
     assert totals == pytest.approx(np.full(5, 100.0))  # pool, full, s2l and two of random
-    ratios = source_figures.source_ratios(results, groups)
+    ratios = sources.source_ratios(results, groups)
     assert not isinstance(ratios, str)
     pool = results["pool"]["sources"]
     assert ratios.data[0].z[2][0] == pytest.approx(
@@ -476,7 +495,7 @@ def test_source_shares_add_up_and_ratios_compare_with_the_pool():
 
 def test_cluster_sizes_are_sorted_with_their_picks():
     selection = {"cluster_sizes": [5, 50, 20], "picked_per_cluster": [5, 8, 7]}
-    figure = figures.cluster_sizes(selection)
+    figure = size_bars(selection)
     assert not isinstance(figure, str)
     assert list(figure.data[0].y) == [50, 20, 5]
     assert list(figure.data[1].y) == [8, 7, 5]
@@ -486,7 +505,7 @@ def test_cluster_sizes_are_sorted_with_their_picks():
 def test_time_bars_charge_the_proxy_where_it_was_used():
     results = make_results()
     groups = [g for g in group_runs(results) if g.budget == 100]
-    figure = figures.time_bars(results, groups)
+    figure = time_bars(results, groups)
     assert not isinstance(figure, str)
     bars = {bar.name: list(bar.x) for bar in figure.data}
     assert bars["proxy"] == [20.0, None]
@@ -498,7 +517,7 @@ def test_time_bars_charge_the_proxy_where_it_was_used():
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_thin_curve_keeps_the_mean_and_the_order(length, limit):
     loss = np.random.default_rng(length).normal(size=length)
-    step, thin = figures.thin_curve({"step": list(range(length)), "loss": list(loss)}, limit)
+    step, thin = thin_curve({"step": list(range(length)), "loss": list(loss)}, limit)
     assert len(step) == len(thin) == min(length, limit)
     assert (np.diff(step) > 0).all()
     if length % limit == 0:
@@ -506,7 +525,7 @@ def test_thin_curve_keeps_the_mean_and_the_order(length, limit):
 
 
 def test_thin_curve_skips_what_is_not_finite():
-    step, thin = figures.thin_curve({"step": [1, 2, 3, 4], "loss": [1.0, math.nan, None, math.inf]}, 2)
+    step, thin = thin_curve({"step": [1, 2, 3, 4], "loss": [1.0, math.nan, None, math.inf]}, 2)
     assert step.tolist() == [1.5, 3.5]
     assert thin[0] == 1.0
     assert math.isnan(thin[1])

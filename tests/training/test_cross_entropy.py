@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from s2l_jax.models.layers import Head
-from s2l_jax.parallel.sharding import parameter_sharding, vocabulary_shards
-from s2l_jax.parallel.sharding import rows as row_sharding
+from s2l_jax.parallel.sharding import parameter_sharding, row_sharding, vocabulary_shards
 from s2l_jax.training import cross_entropy
 from s2l_jax.training.cross_entropy import token_losses, weighted_loss
 

@@ -1,10 +1,5 @@
 """Trajectories that two processes record are those of one: slices, snapshots, and training's losses."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -12,33 +7,14 @@ import pytest
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.trajectories.load import load_trajectories
 from tests.support import columns_in_processes
-from tests.support.paths import REPOSITORY, SUPPORT
+from tests.support.processes import run_together
 
 
 @pytest.fixture(scope="module")
 def together(tiny_checkpoint, tmp_path_factory):
     """The folder in which two processes made all runs."""
     folder = tmp_path_factory.mktemp("together")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, str(SUPPORT / "columns_in_processes.py")]
-    running = [
-        subprocess.Popen(
-            [*command, str(rank), str(port), str(tiny_checkpoint), str(folder)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=400)[0].decode() for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], outputs
+    run_together("columns_in_processes.py", tiny_checkpoint, folder)
     return folder
 
 
@@ -59,7 +35,7 @@ def test_both_wrote_whole_chunks_of_every_column(together):
 
 
 @pytest.mark.parametrize("name", ["swept", "train"])
-def test_losses_are_those_of_one_process(together, driver, tiny_checkpoint, tmp_path, monkeypatch, name):
+def test_losses_are_those_of_one_process(together, tiny_checkpoint, tmp_path, name):
     config = columns_in_processes.config_of(name, str(tiny_checkpoint), str(tmp_path))
     config.mesh.tensor = 2  # this process has eight devices
     jax.config.update("jax_disable_most_optimizations", True)

@@ -16,7 +16,7 @@ from s2l_jax.models.cache import KeyValueCache
 from s2l_jax.models.parameters import Params, bind, unstacked
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import ROW_AXES, row_groups
-from s2l_jax.parallel.sharding import replicated, row_constraint, rows
+from s2l_jax.parallel.sharding import replicated, row_constraint, row_sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _shifted_positions(
 
 
 def _shardings(mesh: Mesh, config: DecoderConfig) -> Any:
-    row: Any = rows(mesh)
+    row: Any = row_sharding(mesh)
     heads = "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
     held: Any = NamedSharding(mesh, P(ROW_AXES, heads))
     whole: Any = replicated(mesh)

@@ -21,8 +21,7 @@ from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.parameters import model_params
 from s2l_jax.parallel.mesh import row_groups
-from s2l_jax.parallel.sharding import replicated
-from s2l_jax.parallel.sharding import rows as row_sharding
+from s2l_jax.parallel.sharding import replicated, row_sharding
 
 _REFILL_SHARE = 4  # a quarter of the batch is refilled at a time
 _HEADROOM = 32  # slots that a cache has free at least when it is made

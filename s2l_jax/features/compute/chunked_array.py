@@ -29,9 +29,9 @@ class ChunkedArray:
     def join(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         """Make one file of the parts, a part in memory at a time, and remove them."""
         parts = sorted(self._folder.glob("part-*.npy"))
-        with artifacts.writing_folder(self._folder) as local:
-            temporary = local / f".{self._name}"
-            joined = np.lib.format.open_memmap(str(temporary), "w+", dtype, shape)
+        artifacts.remove_unfinished(self._folder)
+        with artifacts.writing(self._folder / self._name) as file:
+            joined = np.lib.format.open_memmap(str(file), "w+", dtype, shape)
             at = 0
             for part in parts:
                 rows = artifacts.read_npy(part)
@@ -39,7 +39,6 @@ class ChunkedArray:
                 at += len(rows)
             joined.flush()
             del joined
-            temporary.replace(local / self._name)
         for part in parts:
             part.unlink()
 

@@ -1,9 +1,10 @@
-"""What each model scored on each benchmark, with intervals, as tables of text."""
+"""What each model scored on each benchmark, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s2l_jax.report.runs import finite_number
+from s2l_jax.report.section import Findings, Section, report_section
 from s2l_jax.report.table import NOT_MEASURED
 
 _AVERAGES = (("in_domain", "in-domain mean"), ("out_of_domain", "out-of-domain mean"))
@@ -17,6 +18,24 @@ _METRICS = {
 _DOMAINS = ("in", "out", "")
 
 Table = tuple[list[str], list[list[str]]]
+
+
+@report_section("Benchmarks", place=20)
+def benchmarks(section: Section, found: Findings) -> None:
+    """A table of runs that were evaluated on benchmarks."""
+    section.intro = (
+        "In percent, with 95 % intervals: Wilson's for accuracies, each benchmark weighing the same in "
+        "means; bootstrap over rows for metrics of summaries."
+    )
+    section.header, section.rows = benchmark_table(found.part("evaluations"))
+
+
+@report_section("Benchmarks by level and type", place=30)
+def benchmark_parts(section: Section, found: Findings) -> None:
+    """A table of the benchmarks' parts."""
+    section.intro = "Accuracy in percent, with 95 % intervals."
+    section.header, section.rows = part_table(found.part("evaluations"))
+    section.scroll = True
 
 
 def benchmark_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:

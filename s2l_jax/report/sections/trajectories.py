@@ -2,16 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import plotly.graph_objects as go
 from jaxtyping import Float, Int
+from plotly.subplots import make_subplots
 
 from s2l_jax.errors import InputError
+from s2l_jax.report.section import Findings, Section, report_section
 from s2l_jax.report.style import COLORS, label, style
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 SAMPLED_ROWS = 20_000
 SHOWN_CLUSTERS = 6
@@ -19,6 +18,33 @@ MEAN_CURVES = 60
 CURVES_PER_CLUSTER = 20
 MAX_COLUMNS = 120
 _CHUNK = 4_000_000
+
+
+@report_section("Loss trajectories within and across clusters", place=70)
+def trajectories(section: Section, found: Findings) -> None:
+    """Clusters of the first selection that has some."""
+    if found.trajectories is None or not found.trajectories.shape[1]:
+        section.missing = "no trajectories were recorded"
+        return
+    selections = found.part("selections")
+    clustered = [name for name in found.labels if selections.get(name, {}).get("cluster_sizes")]
+    if not clustered:
+        section.missing = "no selection clustered the trajectories"
+        return
+    name = clustered[0]
+    sample = sample_trajectories(found.trajectories, found.labels[name])
+    section.intro = (
+        f"Clusters of {name}. Left, the mean loss of clusters over the proxy's training. Right, "
+        "some of them from the inside, from the one whose loss fell most to the one whose loss "
+        "fell least: sampled examples, the mean and one standard deviation; the cluster's size is "
+        f"in brackets. Drawn from {len(sample.rows):,} of {sample.num_examples:,} examples."
+    )
+    if explained := sample.explained():
+        section.intro += (
+            f" The clusters account for {100 * explained[0]:.1f} % of the variance of these "
+            f"trajectories; as many random groups would for {100 * explained[1]:.2g} %."
+        )
+    section.show(trajectory_figure(sample, found.steps))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +103,12 @@ def sample_trajectories(
     return TrajectorySample(rows[keep], own[keep], _cluster_sizes(labels), num_examples)
 
 
-def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> "go.Figure | str":
+def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> go.Figure | str:
     """Left: the mean trajectory of many clusters. Right: six of them from the inside.
 
     The six are spread over how far their loss fell; each shows sampled examples, the cluster mean
     and one standard deviation around it, on the same axes.
     """
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
     if sample.rows.shape[1] != len(steps):
         raise InputError(
             f"{len(steps)} steps for trajectories of {sample.rows.shape[1]} columns: pass one step per column"
@@ -123,7 +146,7 @@ def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> "go.Fig
     for position, k in enumerate(inside):
         rows = sample.rows[sample.labels == k][:, columns]
         place = {"row": 1 + position // 3, "col": 2 + position % 3}
-        for trace in _inside(go, x, rows, means[k], colors[k], mode, k):
+        for trace in _inside(x, rows, means[k], colors[k], mode, k):
             figure.add_trace(trace, **place)
     top = _top(sample.rows[:, columns], means[shown])
     figure.update_yaxes(range=[min(0.0, float(sample.rows.min())), top])
@@ -135,7 +158,7 @@ def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> "go.Fig
     return style(figure, 470)
 
 
-def _inside(go, x, rows, mean, color, mode, cluster) -> list:
+def _inside(x, rows, mean, color, mode, cluster) -> list:
     """Sampled curves, a band of one standard deviation, and the mean of one cluster."""
     some = rows[:CURVES_PER_CLUSTER]
     gap = np.full((len(some), 1), np.nan)

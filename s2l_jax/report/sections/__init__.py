@@ -1,0 +1,1 @@
+"""The sections of the report, a file each: writing one is all that it takes to add it."""
