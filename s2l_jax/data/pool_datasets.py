@@ -88,7 +88,7 @@ def read_synthetic(name: str) -> Iterator[RawRow]:
     Raises:
         InputError: another name.
     """
-    from s2l_jax.data.synthetic import base_rows, pool_rows
+    from s2l_jax.data.datasets.synthetic import base_rows, pool_rows
 
     if name not in SYNTHETIC:
         raise InputError(f"no embedded pool {name!r}; there are {' and '.join(SYNTHETIC)}")

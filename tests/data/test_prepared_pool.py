@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from s2l_jax.data import prepared
+from s2l_jax.data.datasets.synthetic_tokenizer import write_tokenizer
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, prepare
 from s2l_jax.data.prompts import TEMPLATES, render
-from s2l_jax.data.synthetic_tokenizer import write_tokenizer
 from s2l_jax.data.tokens import tokenize
 from s2l_jax.errors import InputError
 from tests.support.paths import REPOSITORY

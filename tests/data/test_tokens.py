@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2l_jax.data.datasets.synthetic_tokenizer import write_tokenizer
 from s2l_jax.data.pool import read_rows
 from s2l_jax.data.prompts import render
-from s2l_jax.data.synthetic_tokenizer import write_tokenizer
 from s2l_jax.data.tokens import CommonPrefix, TokenizedList, tokenize
 from s2l_jax.errors import InputError
 

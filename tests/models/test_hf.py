@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file, save_file
 
-from s2l_jax.data.synthetic_tokenizer import write_tokenizer
+from s2l_jax.data.datasets.synthetic_tokenizer import write_tokenizer
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf, weights
 from s2l_jax.models.parameters import flatten_params, model_params, parameter_shapes

@@ -67,7 +67,7 @@ def problems_of(run: Run, each: Wanted) -> list[Problem]:
     """
     which, limit = each.which, run.config.evaluation.limit
     if which.name == SYNTHETIC:
-        from s2l_jax.data import synthetic
+        from s2l_jax.data.datasets import synthetic
 
         rows = [
             PoolRow(i, r["instruction"], r.get("input", ""), r["output"], r["source"], r, f"row {i}")

@@ -5,7 +5,7 @@ import random
 import zlib
 from typing import Any
 
-from s2l_jax.data.synthetic_tasks import (
+from s2l_jax.data.datasets.synthetic_tasks import (
     BASE_TASKS,
     DAYS,
     DIGITS,

@@ -1,6 +1,6 @@
 """MIMIC-III radiology notes as a pool: findings are the input, the impression is the response.
 
-    python -m s2l_jax.data.mimic NOTEEVENTS.csv.gz --out clinical/
+    python -m s2l_jax.data.datasets.mimic NOTEEVENTS.csv.gz --out clinical/
 
 Reads PhysioNet's file as it is, one note at a time, and writes train.jsonl, validation.jsonl and
 test.jsonl with `instruction`, `input`, `output`, `source` and `id`, and counts.json.
@@ -283,7 +283,7 @@ def write_pool(reader: ReportReader, out: epath.PathLike) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `--help`."""
     parser = argparse.ArgumentParser(
-        prog="python -m s2l_jax.data.mimic",
+        prog="python -m s2l_jax.data.datasets.mimic",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
