@@ -106,7 +106,7 @@ def check_model(run: Run, what: str) -> None:
             f"{model.config.max_positions} tokens."
         )
     if settings.init == "pretrained":
-        hf.check_weights(hf.resolve(settings.checkpoint), model.config)
+        weights.check_weights(hf.resolve(settings.checkpoint), model.config)
 
 
 def bound(model: Model, dtype: Any) -> Any:
@@ -131,7 +131,6 @@ def export(run: Run, model: Model, params: Params, folder: epath.Path) -> None:
             folder / ADAPTER,
             params,
             model.trained_config,
-            model.hf_config,
             base=settings.checkpoint,
             dtype=dtype,
             tokenizer=model.tokenizer,
@@ -159,7 +158,7 @@ def load_export(run: Run, folder: epath.Path, dtype: Any) -> tuple[Decoder, Any]
     model = open_model(run, "target")
     assert model.lora is not None
     with artifacts.reading_folder(folder / ADAPTER) as path:
-        adapters = load_adapter(path, model.trained_config, model.hf_config)
+        adapters = load_adapter(path, model.trained_config)
         tokenizer = hf.load_tokenizer(path)
     adapters = put_adapters(model.trained_config, run.mesh, adapters)
     params = merge(model.initial_params(), adapters, model.lora)

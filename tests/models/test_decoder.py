@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from s2l_jax.config import PROJECTIONS
 from s2l_jax.models import hf
 from s2l_jax.models.cache import KeyValueCache
 from s2l_jax.models.layers import wide_product
-from s2l_jax.models.lora import Lora
+from s2l_jax.models.lora import PROJECTIONS, Lora
 from s2l_jax.models.parameters import (
     LOGICAL_AXES,
     bind,
