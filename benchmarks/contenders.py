@@ -33,9 +33,9 @@ class Rows:
         """Tokens of each."""
         return np.array([len(tokens) for tokens in self.tokens], np.int32)
 
-    def read(self, numbers: Sequence[int]) -> list[np.ndarray]:
+    def read(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Token ids of some."""
-        return [self.tokens[n] for n in numbers]
+        return [self.tokens[n] for n in indices]
 
 
 def parser(description: str | None, *, num_rows: int) -> argparse.ArgumentParser:

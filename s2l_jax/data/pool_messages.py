@@ -61,6 +61,12 @@ def single_turn(messages: Sequence[Message]) -> tuple[str, str] | None:
     return None
 
 
+def one_turn(instruction: str, input: str, output: str) -> tuple[Message, ...]:
+    """The conversation that stands for a row without messages; an empty line parts instruction and input."""
+    request = f"{instruction}\n\n{input}" if input else instruction
+    return Message("user", request), Message("assistant", output)
+
+
 def _message(item: Any, where: str) -> Message:
     if not isinstance(item, dict):
         raise BadRow(f'its "{where}" is not a message but {type(item).__name__}: {shortened(item)}')

@@ -68,14 +68,14 @@ class PreparedPool:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
+    def read(self, indices: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
         """Token ids of some rows."""
-        records = self._records.__getitems__([int(n) for n in numbers])
+        records = self._records.__getitems__([int(n) for n in indices])
         return [record["tokens"] for record in records]
 
-    def originals(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+    def originals(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The rows as they came, in the order asked for."""
-        for number in numbers:
+        for number in indices:
             yield json.loads(self._records[int(number)]["original"])
 
 

@@ -24,7 +24,7 @@ _ALPACA_WITH_INPUT = (
     "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
 )
 
-_RADIOLOGY_TASK = "Write the impression of a radiology report with these findings."
+RADIOLOGY_TASK = "Write the impression of a radiology report with these findings."
 
 
 def render(template: str, row: PoolRow, tokenizer: Any = None) -> tuple[str, str]:
@@ -68,7 +68,7 @@ def _radiology(row: PoolRow) -> tuple[str, str]:
     """Findings in the input and the task in the instruction, or findings in the instruction."""
     task, findings = row.instruction, row.input
     if not findings:
-        task, findings = _RADIOLOGY_TASK, row.instruction
+        task, findings = RADIOLOGY_TASK, row.instruction
     return f"{task}\n\nFindings:\n{findings}\n\nImpression:", row.output
 
 

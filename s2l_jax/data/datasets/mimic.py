@@ -23,9 +23,9 @@ from etils import epath
 
 from s2l_jax import artifacts
 from s2l_jax.data.pool_files import quoted, shortened
+from s2l_jax.data.prompts import RADIOLOGY_TASK
 from s2l_jax.errors import InputError
 
-INSTRUCTION = "Write the impression of a radiology report with these findings."
 SPLITS = ("train", "validation", "test")
 _SHARES = (0.8, 0.1, 0.1)
 _COLUMNS = ("ROW_ID", "SUBJECT_ID", "CATEGORY", "DESCRIPTION", "ISERROR", "TEXT")
@@ -116,7 +116,7 @@ class Report:
     def as_row(self) -> dict[str, Any]:
         """In the pool's schema."""
         return {
-            "instruction": INSTRUCTION,
+            "instruction": RADIOLOGY_TASK,
             "input": self.findings,
             "output": self.impression,
             "source": self.source,
