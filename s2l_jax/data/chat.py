@@ -32,9 +32,8 @@ def render_chat(tokenizer: Any, row: PoolRow) -> tuple[str, str]:
     the user (the instruction, an empty line and the input) and the response.
 
     Raises:
-        InputError: a tokeniser without a template, a template that refuses the messages, one whose
-            generation prompt does not begin the turn it makes of the response, or one that drops
-            part of the response.
+      InputError: a tokeniser without a template, a template that refuses the messages, one whose generation
+        prompt does not begin the turn it makes of the response, or one that drops part of the response.
     """
     messages = [message._asdict() for message in row.conversation]
     for options in _THINKING:
@@ -65,7 +64,7 @@ def closing_tokens(tokenizer: Any) -> tuple[int, ...]:
     Empty for a template that ends it with plain text or not at all.
 
     Raises:
-        InputError: a tokeniser without a template, or a template that cannot make prompts.
+      InputError: a tokeniser without a template, or a template that cannot make prompts.
     """
     row = PoolRow(0, "Hello", "", _PROBE, "", {}, "")
     prompt, response = render_chat(tokenizer, row)

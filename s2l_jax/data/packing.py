@@ -57,9 +57,8 @@ class Layout:
 def best_fit(lengths: Int[np.ndarray, "n"], capacities: Sequence[int]) -> list[list[int]]:
     """Best-fit decreasing bin packing: example indices by row, in O(n) time for fixed capacities.
 
-    Each example, longest first and ties by index, goes to the fullest row that still has room; where
-    none has, to a new row of the least capacity that holds it. So a row's first example tells its
-    capacity.
+    Each example, longest first and ties by index, goes to the fullest row that still has room; where none
+    has, to a new row of the least capacity that holds it. So a row's first example tells its capacity.
 
     Raises:
       ValueError: an example is longer than any row.
@@ -203,9 +202,8 @@ def slot_indices(layout: Layout, num_slots: int) -> Int32[np.ndarray, "a g e"]:
 def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
     """At most `most` shapes that cover all of `shapes` with the least padding, smallest first.
 
-    Cost is counted in rows. The loss tokens and examples of a chosen shape are the most that a
-    batch of at most its rows needs, rounded up so that runs on other subsets share compiled
-    programs.
+    Cost is counted in rows. The loss tokens and examples of a chosen shape are the most that a batch of at
+    most its rows needs, rounded up so that runs on other subsets share compiled programs.
     """
     if not shapes:
         return []
@@ -219,8 +217,9 @@ def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
         return sum(end * (within[end] - within.get(below, 0)) for end, below in pairs)
 
     smaller = itertools.combinations(sizes[-2::-1], min(most, len(sizes)) - 1)
+    ends: tuple[int, ...] = min(((sizes[-1], *others) for others in smaller), key=cost)
     chosen = {}  # by rows as rounded: of those that come out alike, the last is the largest
-    for rows in reversed(min(((sizes[-1], *ends) for ends in smaller), key=cost)):
+    for rows in reversed(ends):
         below = [s for s in shapes if s.rows <= roughly(rows)]
         chosen[roughly(rows)] = Shape(
             roughly(rows),

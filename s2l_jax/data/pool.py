@@ -138,28 +138,28 @@ def read_rows(
     """Open a pool, to be read row by row; only the ids stay in memory.
 
     Args:
-        path: a file (remote ones such as gs:// too), several with commas between, a glob (read in
-            sorted order), a directory that `datasets` saved, ORG/NAME or ORG/NAME:CONFIG on the
-            hub, tfds:NAME or tfds:DIRECTORY, or "synthetic" for the embedded pool.
-        format: "auto", "jsonl", "json", "parquet", "hub", "tfds" or "synthetic". Files in the first
-            two may end in .gz. A json file is parsed whole, all others are streamed.
-        split: of a hub, saved or TFDS dataset.
-        limit: rows to read, bad ones not counted; 0 for all.
-        fields: which field holds what; default `FieldMap()`.
-        on_bad_row: "error" raises at the first bad row, "skip" leaves them out. Bad is a row that
-            is not a JSON object, lacks the instruction, output or id field, holds anything but
-            text or a number in a mapped field, or whose output is null, empty or blank; of a row
-            with messages see `pool_messages.conversation`. Numbers become their JSON text.
-        multi_turn: whether a row's messages may have several turns before the response; if not,
-            such a row is bad. Only a chat template has room for them.
+      path: a file (remote ones such as gs:// too), several with commas between, a glob (read in
+        sorted order), a directory that `datasets` saved, ORG/NAME or ORG/NAME:CONFIG on the
+        hub, tfds:NAME or tfds:DIRECTORY, or "synthetic" for the embedded pool.
+      format: "auto", "jsonl", "json", "parquet", "hub", "tfds" or "synthetic". Files in the first
+        two may end in .gz. A json file is parsed whole, all others are streamed.
+      split: of a hub, saved or TFDS dataset.
+      limit: rows to read, bad ones not counted; 0 for all.
+      fields: which field holds what; default `FieldMap()`.
+      on_bad_row: "error" raises at the first bad row, "skip" leaves them out. Bad is a row that
+        is not a JSON object, lacks the instruction, output or id field, holds anything but
+        text or a number in a mapped field, or whose output is null, empty or blank; of a row
+        with messages see `pool_messages.conversation`. Numbers become their JSON text.
+      multi_turn: whether a row's messages may have several turns before the response; if not,
+        such a row is bad. Only a chat template has room for them.
 
     Returns:
-        A reader to iterate over. A row's id is the 8-byte BLAKE2b hash of its instruction, input,
-        output and source, of its messages and source, or of its `fields.id`: it stays when rows
-        move, come or go. Rows that repeat a content are numbered, see `RowIds`.
+      A reader to iterate over. A row's id is the 8-byte BLAKE2b hash of its instruction, input,
+      output and source, of its messages and source, or of its `fields.id`: it stays when rows
+      move, come or go. Rows that repeat a content are numbered, see `RowIds`.
 
     Raises:
-        InputError: a value out of range or a missing file; RowReader says what iterating raises.
+      InputError: a value out of range or a missing file; RowReader says what iterating raises.
     """
     path, fields = os.fspath(path), fields or FieldMap()
     if on_bad_row not in ("error", "skip"):

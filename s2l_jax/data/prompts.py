@@ -31,12 +31,12 @@ def render(template: str, row: PoolRow, tokenizer: Any = None) -> tuple[str, str
     """The prompt and the response of a row, without the end-of-sequence token.
 
     Args:
-        template: a name in TEMPLATES, or "chat" for the tokeniser's own chat template.
-        row: where it has messages, a template of TEMPLATES takes those of a single turn.
-        tokenizer: for "chat".
+      template: a name in TEMPLATES, or "chat" for the tokeniser's own chat template.
+      row: where it has messages, a template of TEMPLATES takes those of a single turn.
+      tokenizer: for "chat".
 
     Raises:
-        InputError: there is no such template, or it has no room for the row's messages.
+      InputError: there is no such template, or it has no room for the row's messages.
     """
     if template == CHAT:
         if tokenizer is None:

@@ -57,7 +57,13 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
     file = path if path.suffix == ".json" else path / "config.json"
     if not file.exists():
         raise InputError(f"{file}: no such file; a checkpoint directory needs a config.json.")
-    return _read_object(file)
+    try:
+        value = artifacts.read_json(file)
+    except ValueError as error:
+        raise InputError(f"{file}: not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: a JSON object is expected, not {type(value).__name__}.")
+    return value
 
 
 def load_config(path: epath.PathLike) -> DecoderConfig:
@@ -125,16 +131,6 @@ def load_tokenizer(path: epath.PathLike) -> Any:
     if tokenizer.eos_token_id is None:
         raise InputError(f"{path}: the tokeniser names no eos_token; add it to tokenizer_config.json.")
     return tokenizer
-
-
-def _read_object(file: epath.Path) -> dict[str, Any]:
-    try:
-        value = artifacts.read_json(file)
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{file}: a JSON object is expected, not {type(value).__name__}.")
-    return value
 
 
 def _brief(error: Exception) -> str:

@@ -142,7 +142,12 @@ class _TensorFiles:
         if (directory / INDEX).exists():
             index = self._read_index(directory / INDEX)
         elif not (directory / WEIGHTS).exists():
-            raise InputError(_no_weights(directory))
+            raise InputError(
+                f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load. A checkpoint that has "
+                "pytorch_model.bin alone must be converted once, with transformers: AutoModelForCausalLM"
+                ".from_pretrained(NAME).save_pretrained(FOLDER). To start from random weights set "
+                "init='random'."
+            )
         files = sorted(set(index.values())) or [WEIGHTS]
         found = {}
         for file in files:
@@ -225,14 +230,6 @@ def _open(file: epath.Path) -> Any:
         return safetensors.safe_open(str(file), framework="numpy")
     except Exception as error:
         raise InputError(f"{file}: not a readable safetensors file ({error}).") from error
-
-
-def _no_weights(directory: epath.Path) -> str:
-    return (
-        f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load. A checkpoint that has "
-        "pytorch_model.bin alone must be converted once, with transformers: AutoModelForCausalLM"
-        ".from_pretrained(NAME).save_pretrained(FOLDER). To start from random weights set init='random'."
-    )
 
 
 def _names(tensor: HFTensor, num_layers: int) -> list[str]:

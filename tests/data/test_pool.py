@@ -274,8 +274,10 @@ def test_mathmix():
 
 
 def test_import_is_light():
-    heavy = ["torch", "tensorflow", "pyarrow", "datasets", "tensorflow_datasets", "transformers"]
-    code = f"import sys, s2l_jax.data.pool; print([m for m in {heavy} if m in sys.modules])"
+    """The config reads names of formats and templates there."""
+    heavy = ["jax", "torch", "tensorflow", "pyarrow", "datasets", "tensorflow_datasets", "transformers"]
+    modules = "s2l_jax.data.pool, s2l_jax.data.prompts, s2l_jax.data.tokens"
+    code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

@@ -306,6 +306,8 @@ def test_damaged_weights_are_named(directory, load):
         ("[1]", r"config\.json: a JSON object is expected, not list"),
         ("{}", "model_type '' is not supported; supported: .*gpt_neox"),
         (json.dumps(CONFIG | {"model_type": "bloom"}), "model_type 'bloom' is not supported"),
+        # A checkpoint from elsewhere must not name code to be run.
+        (json.dumps(CONFIG | {"model_type": "os:getcwd"}), "model_type 'os:getcwd' is not supported"),
         (json.dumps({"model_type": "gpt_neox"}), "the field 'hidden_size' is missing"),
         (json.dumps(CONFIG | {"hidden_act": "swish1"}), "activation 'swish1' is not supported.*gelu"),
         (json.dumps(CONFIG | {"quantization_config": {"bits": 4}}), "quantised weights are not supported"),
