@@ -25,7 +25,7 @@ base: setup  ## train the embedded base checkpoints anew
 	@for model in proxy target; do \
 	  echo "base: launch.py --config=configs/quickstart_base.py:$$model --workdir=runs/base_$$model"; \
 	  $(PY) launch.py --config=configs/quickstart_base.py:$$model --workdir=runs/base_$$model $(ARGS) && \
-	  cp runs/base_$$model/target/full/hf/model.safetensors s2l_jax/data/base/$$model/ || exit 1; \
+	  cp runs/base_$$model/target/full/hf/model.safetensors s2l_jax/data/datasets/base/$$model/ || exit 1; \
 	done
 
 # The tests of one file stay in one process, where they share compiled functions. tests/conftest.py has the files begin

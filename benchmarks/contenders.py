@@ -33,9 +33,9 @@ class Rows:
         """Tokens of each."""
         return np.array([len(tokens) for tokens in self.tokens], np.int32)
 
-    def read(self, numbers: Sequence[int]) -> list[np.ndarray]:
+    def read(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Token ids of some."""
-        return [self.tokens[n] for n in numbers]
+        return [self.tokens[n] for n in indices]
 
 
 def parser(description: str | None, *, num_rows: int) -> argparse.ArgumentParser:
@@ -58,7 +58,7 @@ def parser(description: str | None, *, num_rows: int) -> argparse.ArgumentParser
 
 def prepare(options: argparse.Namespace, folder: str) -> tuple[str, Rows]:
     """The checkpoint that all contenders load (written under `folder` if random), and the rows."""
-    from s2l_jax.data.base import base_checkpoint
+    from s2l_jax.data.datasets.base import base_checkpoint
     from s2l_jax.data.order import visit_order
     from s2l_jax.data.pool import read_rows
     from s2l_jax.data.prompts import render

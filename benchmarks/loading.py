@@ -56,7 +56,7 @@ def _write(path: pathlib.Path, *, layers: int, hidden: int, vocabulary: int) -> 
     import numpy as np
     from safetensors.numpy import save_file
 
-    from s2l_jax.models.families import decoder_config, family
+    from s2l_jax.models.families import decoder_config
     from s2l_jax.models.weights import INDEX, stored_tensors
 
     config = {
@@ -80,7 +80,7 @@ def _write(path: pathlib.Path, *, layers: int, hidden: int, vocabulary: int) -> 
         index.update(dict.fromkeys(shard, file))
         shard.clear()
 
-    for name, shape in stored_tensors(decoder_config(config, "benchmark"), family(config, "benchmark")):
+    for name, shape in stored_tensors(decoder_config(config, "benchmark")):
         shard[name] = rng.standard_normal(shape, np.float32)
         if sum(tensor.nbytes for tensor in shard.values()) > 500e6:
             flush()

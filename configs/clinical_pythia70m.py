@@ -1,6 +1,6 @@
 """Pythia-70M chooses radiology reports of MIMIC-III for Pythia-1B to summarise: findings in, impression out.
 
-    python -m s2l_jax.data.mimic NOTEEVENTS.csv.gz --out data/clinical
+    python -m s2l_jax.data.datasets.mimic NOTEEVENTS.csv.gz --out data/clinical
     python launch.py --config=configs/clinical_pythia70m.py --workdir=runs/clinical
 
 The notes need a signed agreement (docs/clinical.md). Other places are --config.pool.path and

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from s2l_jax.config import default, run
-from s2l_jax.data.base import base_checkpoint
+from s2l_jax.data.datasets.base import base_checkpoint
 
 
 def get_config() -> ConfigDict:

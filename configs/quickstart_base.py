@@ -6,7 +6,7 @@ python launch.py --config=configs/quickstart_base.py:target --workdir=runs/base_
 from ml_collections import ConfigDict
 
 from s2l_jax.config import default, run
-from s2l_jax.data.base import base_checkpoint
+from s2l_jax.data.datasets.base import base_checkpoint
 
 
 def get_config(model: str = "target") -> ConfigDict:

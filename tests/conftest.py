@@ -72,7 +72,7 @@ def tiny_checkpoint(tmp_path_factory) -> pathlib.Path:
     """A GPT-NeoX of 0.1M random parameters with the embedded data's tokeniser, in HF layout."""
     import jax.numpy as jnp
 
-    from s2l_jax.data.synthetic_tokenizer import write_tokenizer
+    from s2l_jax.data.datasets.synthetic_tokenizer import write_tokenizer
     from s2l_jax.models import hf
     from s2l_jax.models.families import decoder_config
     from s2l_jax.models.parameters import init_params

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64
 
 from s2l_jax.data.order import visit_order
-from s2l_jax.data.packing import Layout, PackedRows, Shape, choose_shapes, fill, lay_out, slot_numbers
+from s2l_jax.data.packing import Layout, PackedRows, Shape, choose_shapes, fill, lay_out, slot_indices
 from s2l_jax.data.responses import num_loss_tokens
 
 _PLANNED_STEPS = 32_768  # steps laid out ahead to choose shapes; seconds of work
@@ -23,7 +23,7 @@ class Examples(Protocol):
     prompt_lengths: Int[np.ndarray, "n"]  # tokens; equal to the length when no response is left
     common_prefix: Int32[np.ndarray, "p"]  # tokens that all begin with
 
-    def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
+    def read(self, indices: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
         """Token ids of some examples."""
 
 
@@ -56,25 +56,25 @@ class Size:
         )
 
 
-def size_of(examples: Examples, numbers: Int64[np.ndarray, "b"], prefix: int = 0, times: int = 1) -> Size:
+def size_of(examples: Examples, indices: Int64[np.ndarray, "b"], prefix: int = 0, times: int = 1) -> Size:
     """How much work some examples are, if their first `prefix` tokens are run `times` times in all."""
-    lengths = np.asarray(examples.lengths[numbers], np.int64)
-    loss_tokens = loss_token_counts(examples, numbers)
+    lengths = np.asarray(examples.lengths[indices], np.int64)
+    loss_tokens = loss_token_counts(examples, indices)
     pairs = int((lengths * (lengths + 1) // 2).sum())
-    spared = prefix * max(len(numbers) - times, 0)
+    spared = prefix * max(len(indices) - times, 0)
     return Size(int(lengths.sum()), int(loss_tokens.sum()), pairs - spared * (prefix + 1) // 2, spared)
 
 
-def loss_token_counts(examples: Examples, numbers: Int64[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
+def loss_token_counts(examples: Examples, indices: Int64[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
     """How many tokens of some examples have a loss."""
-    return num_loss_tokens(examples.lengths[numbers], examples.prompt_lengths[numbers])
+    return num_loss_tokens(examples.lengths[indices], examples.prompt_lengths[indices])
 
 
-def shared_prefix(examples: Examples, numbers: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "p"]:
+def shared_prefix(examples: Examples, indices: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "p"]:
     """The tokens that rows need not hold: none that a loss is computed at, and not all of any example."""
-    if not len(numbers):
+    if not len(indices):
         return np.zeros(0, np.int32)
-    shortest = min(int(examples.lengths[numbers].min()), int(examples.prompt_lengths[numbers].min()))
+    shortest = min(int(examples.lengths[indices].min()), int(examples.prompt_lengths[indices].min()))
     most = min(shortest - 1, len(examples.common_prefix))
     return examples.common_prefix[: most if most >= _SHORTEST_PREFIX else 0]
 
@@ -132,7 +132,7 @@ class Batches:
         planned = range(min(num_steps, _PLANNED_STEPS))
         unplanned = num_steps > _PLANNED_STEPS
         self.shapes = choose_shapes(
-            [self._lay_out(self.numbers(s)).shape for s in planned],
+            [self._lay_out(self.indices(s)).shape for s in planned],
             # A program takes as long to compile as some hundred steps of a small model take to run.
             most=2 if unplanned else min(3, 1 + num_steps // 500),
         )
@@ -141,7 +141,7 @@ class Batches:
             # No batch outgrows one row an example; it is compiled only if ever met.
             self.shapes.append(Shape(per_bin, per_bin * self.row_length, batch_size))
 
-    def numbers(self, step: int) -> Int64[np.ndarray, "b"]:
+    def indices(self, step: int) -> Int64[np.ndarray, "b"]:
         """Places in the subset of one step's examples."""
         start = step * self.batch_size
         positions = np.arange(start, start + self.batch_size)
@@ -149,9 +149,9 @@ class Batches:
 
     def read(self, step: int) -> Batch:
         """One step's batch; only this process's rows are read from disk."""
-        numbers = self.numbers(step)
-        pool_rows = self.subset[numbers]
-        layout = self._lay_out(numbers)
+        indices = self.indices(step)
+        pool_rows = self.subset[indices]
+        layout = self._lay_out(indices)
         shape = next(s for s in self.shapes if s.covers(layout.shape))
         mine = [n for m in layout.groups for g in self._local for row in m[g] for n in row]
         ids = self.examples.read([int(pool_rows[n]) for n in mine])
@@ -159,7 +159,7 @@ class Batches:
         texts = {n: (t, int(prompts[n])) for n, t in zip(mine, ids, strict=True)}
         named = pool_rows if self._name_examples else None
         skip = len(self._prefix)
-        rows, _ = fill(layout, shape, self.row_length, texts, self.weights[numbers], self._local, named, skip)
+        rows, _ = fill(layout, shape, self.row_length, texts, self.weights[indices], self._local, named, skip)
         if skip:
             rows = rows._replace(prefix=np.tile(self._prefix, (*rows.tokens.shape[:2], 1)))
         return Batch(
@@ -167,12 +167,12 @@ class Batches:
             pool_rows,
             rows,
             self._size(pool_rows),
-            slot_numbers(layout, shape.examples),
+            slot_indices(layout, shape.examples),
         )
 
     def size(self, num_steps: int) -> Size:
         """How much work the first steps of the run are."""
-        steps = (self.subset[self.numbers(s)] for s in range(num_steps))
+        steps = (self.subset[self.indices(s)] for s in range(num_steps))
         return sum((self._size(rows) for rows in steps), Size(0, 0, 0))
 
     def _size(self, pool_rows: Int64[np.ndarray, "b"]) -> Size:
@@ -191,8 +191,8 @@ class Batches:
         reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
         return iter(steps.map(lambda s: self.read(int(s))).to_iter_dataset(reading))
 
-    def _lay_out(self, numbers: Int64[np.ndarray, "b"]) -> Layout:
-        pool_rows = self.subset[numbers]
+    def _lay_out(self, indices: Int64[np.ndarray, "b"]) -> Layout:
+        pool_rows = self.subset[indices]
         return lay_out(
             np.asarray(self.examples.lengths[pool_rows]) - len(self._prefix),
             loss_token_counts(self.examples, pool_rows),

@@ -32,11 +32,10 @@ def render_chat(tokenizer: Any, row: PoolRow) -> tuple[str, str]:
     the user (the instruction, an empty line and the input) and the response.
 
     Raises:
-        InputError: a tokeniser without a template, a template that refuses the messages, one whose
-            generation prompt does not begin the turn it makes of the response, or one that drops
-            part of the response.
+      InputError: a tokeniser without a template, a template that refuses the messages, one whose generation
+        prompt does not begin the turn it makes of the response, or one that drops part of the response.
     """
-    messages = _messages(row)
+    messages = [message._asdict() for message in row.conversation]
     for options in _THINKING:
         prompt = _apply(tokenizer, messages[:-1], row.place, add_generation_prompt=True, **options)
         whole = _apply(tokenizer, messages, row.place, **options)
@@ -65,12 +64,12 @@ def closing_tokens(tokenizer: Any) -> tuple[int, ...]:
     Empty for a template that ends it with plain text or not at all.
 
     Raises:
-        InputError: a tokeniser without a template, or a template that cannot make prompts.
+      InputError: a tokeniser without a template, or a template that cannot make prompts.
     """
     row = PoolRow(0, "Hello", "", _PROBE, "", {}, "")
     prompt, response = render_chat(tokenizer, row)
     opening, _, closing = response.partition(_PROBE)
-    if opening.strip() and prompt == _apply(tokenizer, _messages(row)[:-1], ""):
+    if opening.strip() and prompt == _apply(tokenizer, [row.conversation[0]._asdict()], ""):
         raise InputError(
             f"the chat template of the tokeniser {_name(tokenizer)} pays no heed to "
             f"add_generation_prompt, so that the model would have to write {opening!r} by itself. Add "
@@ -86,13 +85,6 @@ def closing_tokens(tokenizer: Any) -> tuple[int, ...]:
 def template_identity(tokenizer: Any) -> str:
     """What the texts depend on beside the rows: the template and the tokens it may name."""
     return json.dumps([_template(tokenizer), tokenizer.special_tokens_map], sort_keys=True, default=str)
-
-
-def _messages(row: PoolRow) -> list[dict[str, str]]:
-    if row.messages:
-        return [message._asdict() for message in row.messages]
-    request = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
-    return [{"role": "user", "content": request}, {"role": "assistant", "content": row.output}]
 
 
 def _apply(tokenizer: Any, messages: list[dict[str, str]], place: str, **options: Any) -> str:

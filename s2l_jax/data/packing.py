@@ -1,8 +1,10 @@
 """Packing: the examples of one step, or of a slice, into as few rows of fixed length as fit."""
 
 import bisect
+import collections
 import dataclasses
 import heapq
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -42,27 +44,23 @@ class Shape:
 
     def covers(self, other: "Shape") -> bool:
         """Whether a batch of shape `other` fits."""
-        return (
-            self.rows >= other.rows
-            and self.loss_tokens >= other.loss_tokens
-            and self.examples >= other.examples
-        )
+        mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+        return all(size >= needed for size, needed in zip(mine, theirs, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where each example of a batch goes: rows of example numbers by microbatch and group."""
+    """Where each example of a batch goes: rows of example indices by microbatch and group."""
 
     groups: list[list[list[list[int]]]]  # [microbatch][group][row][example]
     shape: Shape  # the least that holds it
 
 
 def best_fit(lengths: Int[np.ndarray, "n"], capacities: Sequence[int]) -> list[list[int]]:
-    """Best-fit decreasing bin packing: example numbers by row, in O(n) time for fixed capacities.
+    """Best-fit decreasing bin packing: example indices by row, in O(n) time for fixed capacities.
 
-    Each example, longest first and ties by number, goes to the fullest row that still has room; where
-    none has, to a new row of the least capacity that holds it. So a row's first example tells its
-    capacity.
+    Each example, longest first and ties by index, goes to the fullest row that still has room; where none
+    has, to a new row of the least capacity that holds it. So a row's first example tells its capacity.
 
     Raises:
       ValueError: an example is longer than any row.
@@ -72,7 +70,7 @@ def best_fit(lengths: Int[np.ndarray, "n"], capacities: Sequence[int]) -> list[l
     rows: list[list[int]] = []
     open_rows: list[list[int]] = [[] for _ in range(capacities[-1] + 1)]  # by free space
     occupied = 0  # bit s is set when a row with s free tokens is open
-    for number, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+    for index, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
         if length > capacities[-1]:
             raise ValueError(f"an example of {length} tokens does not fit a row of {capacities[-1]}")
         candidates = occupied >> length
@@ -84,7 +82,7 @@ def best_fit(lengths: Int[np.ndarray, "n"], capacities: Sequence[int]) -> list[l
         else:
             free, row = capacities[bisect.bisect_left(capacities, length)], len(rows)
             rows.append([])
-        rows[row].append(number)
+        rows[row].append(index)
         open_rows[free - length].append(row)
         occupied |= 1 << (free - length)
     return rows
@@ -147,13 +145,13 @@ def fill(
     pool_rows: Int[np.ndarray, "n"] | None = None,
     skip: int = 0,
 ) -> tuple[PackedRows, Int32[np.ndarray, "a g e"]]:
-    """The arrays of a layout for the given groups, and the example number in each slot (-1: none).
+    """The arrays of a layout for the given groups, and the example index in each slot (-1: none).
 
     Args:
       layout: from `lay_out`.
       shape: at least the layout's own.
       row_length: as given to `lay_out`.
-      examples: token ids and prompt length by example number, for the examples in `groups`.
+      examples: token ids and prompt length by example index, for the examples in `groups`.
       weights: of every example of the batch; written for examples with response tokens alone.
       groups: the row groups that this process provides.
       pool_rows: of every example of the batch, to be written for each token; None: left out.
@@ -165,75 +163,65 @@ def fill(
     index, targets = (np.zeros((a, g, m), np.int32) for _ in range(2))
     slot, mask = np.full((a, g, m), e, np.int32), np.zeros((a, g, m), np.bool_)
     named = None if pool_rows is None else np.zeros_like(tokens)
-    slot_weights, numbers = np.zeros((a, g, e), np.float32), np.full((a, g, e), -1, np.int32)
+    slot_weights, indices = np.zeros((a, g, e), np.float32), np.full((a, g, e), -1, np.int32)
     for i, microbatch in enumerate(layout.groups):
         for j, group in enumerate(groups):
             used = filled = 0
             for r, row in enumerate(microbatch[group]):
                 at = 0
-                for segment, number in enumerate(row, start=1):
-                    ids, prompt = examples[number]
+                for segment, example in enumerate(row, start=1):
+                    ids, prompt = examples[example]
                     n = len(ids) - skip
                     tokens[i, j, r, at : at + n] = ids[skip:]
                     positions[i, j, r, at : at + n] = np.arange(skip, len(ids))
                     segments[i, j, r, at : at + n] = segment
                     if named is not None and pool_rows is not None:
-                        named[i, j, r, at : at + n] = pool_rows[number]
+                        named[i, j, r, at : at + n] = pool_rows[example]
                     first = int(response_starts(prompt))
                     count = max(len(ids) - first, 0)
                     span = slice(filled, filled + count)
                     index[i, j, span] = r * row_length + at - skip + np.arange(first, first + count) - 1
                     targets[i, j, span] = ids[first:]
                     slot[i, j, span], mask[i, j, span] = used, True
-                    slot_weights[i, j, used] = weights[number] if count else 0.0
-                    numbers[i, j, used] = number
+                    slot_weights[i, j, used] = weights[example] if count else 0.0
+                    indices[i, j, used] = example
                     at, filled, used = at + n, filled + count, used + 1
     packed = PackedRows(tokens, positions, segments, index, targets, slot, mask, slot_weights, named)
-    return packed, numbers
+    return packed, indices
 
 
-def slot_numbers(layout: Layout, num_slots: int) -> Int32[np.ndarray, "a g e"]:
-    """The example number in each slot of all groups, as `fill` places them (-1: none)."""
-    numbers = np.full((len(layout.groups), len(layout.groups[0]), num_slots), -1, np.int32)
+def slot_indices(layout: Layout, num_slots: int) -> Int32[np.ndarray, "a g e"]:
+    """The example index in each slot of all groups, as `fill` places them (-1: none)."""
+    indices = np.full((len(layout.groups), len(layout.groups[0]), num_slots), -1, np.int32)
     for i, microbatch in enumerate(layout.groups):
         for j, group in enumerate(microbatch):
-            held = [number for row in group for number in row]
-            numbers[i, j, : len(held)] = held
-    return numbers
+            held = [example for row in group for example in row]
+            indices[i, j, : len(held)] = held
+    return indices
 
 
 def choose_shapes(shapes: list[Shape], most: int = 3) -> list[Shape]:
     """At most `most` shapes that cover all of `shapes` with the least padding, smallest first.
 
-    Cost is counted in rows. The loss tokens and examples of a chosen shape are the most that a
-    batch of at most its rows needs, rounded up so that runs on other subsets share compiled
-    programs.
+    Cost is counted in rows. The loss tokens and examples of a chosen shape are the most that a batch of at
+    most its rows needs, rounded up so that runs on other subsets share compiled programs.
     """
-    counts = sorted({s.rows for s in shapes})
-    number = {c: sum(s.rows == c for s in shapes) for c in counts}
-    # best[k][i]: least padded rows that cover counts[:i] with k shapes, and where the last begins.
-    best = [[(0.0, 0)] + [(np.inf, 0)] * len(counts)]
-    for _ in range(min(most, len(counts))):
-        line = [(0.0, 0)]
-        for i in range(1, len(counts) + 1):
-            total, choice = np.inf, 0
-            covered = 0
-            for j in range(i - 1, -1, -1):
-                covered += number[counts[j]]
-                cost = best[-1][j][0] + covered * counts[i - 1]
-                if cost < total:
-                    total, choice = cost, j
-            line.append((total, choice))
-        best.append(line)
-    ends, i = [], len(counts)
-    for k in range(len(best) - 1, 0, -1):
-        if i == 0:
-            break
-        ends.append(counts[i - 1])
-        i = best[k][i][1]
+    if not shapes:
+        return []
+    counts = collections.Counter(shape.rows for shape in shapes)
+    sizes = sorted(counts)
+    within = dict(zip(sizes, itertools.accumulate(counts[size] for size in sizes), strict=True))
+
+    def cost(ends: tuple[int, ...]) -> int:
+        """Rows of all batches, each padded to the least of the ends (largest first) that holds it."""
+        pairs = zip(ends, (*ends[1:], 0), strict=True)
+        return sum(end * (within[end] - within.get(below, 0)) for end, below in pairs)
+
+    smaller = itertools.combinations(sizes[-2::-1], min(most, len(sizes)) - 1)
+    ends: tuple[int, ...] = min(((sizes[-1], *others) for others in smaller), key=cost)
     chosen = {}  # by rows as rounded: of those that come out alike, the last is the largest
-    for rows in sorted(ends):
-        below = [s for s in shapes if s.rows <= rows]
+    for rows in reversed(ends):
+        below = [s for s in shapes if s.rows <= roughly(rows)]
         chosen[roughly(rows)] = Shape(
             roughly(rows),
             roughly(max(s.loss_tokens for s in below), least=8),

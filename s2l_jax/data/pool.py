@@ -1,13 +1,14 @@
 """Reads a pool of instruction data into one schema and names the rows that do not fit it."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from s2l_jax.data.pool_fields import BadRow, FieldMap, field_text
 from s2l_jax.data.pool_files import RawRow, quoted, shortened
-from s2l_jax.data.pool_messages import Message, conversation, single_turn
+from s2l_jax.data.pool_messages import Message, conversation, one_turn, single_turn
 from s2l_jax.data.pool_sources import Source, find_sources
 from s2l_jax.data.row_ids import RowIds, joined
 from s2l_jax.errors import InputError
@@ -27,6 +28,11 @@ class PoolRow:
     original: dict[str, Any]  # the row's JSON as it came
     place: str  # file and line; where there are no lines, the row's number from 1
     messages: tuple[Message, ...] = ()  # of a row that has them; the last one is the response
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """Its messages, or what stands for them in a row that has none."""
+        return self.messages or one_turn(self.instruction, self.input, self.output)
 
 
 class RowReader:
@@ -63,13 +69,12 @@ class RowReader:
         ids = RowIds()
         unseen = self._fields.set_by_user()
         num_rows = 0
-        for texts, raw in self._good_rows(self._note_bad_row):
-            content = texts.content() if texts.id is None else texts.id.encode()
+        for row, content in self._good_rows(self._note_bad_row):
             id_, repeated = ids.assign(content)
-            if repeated and texts.id is not None:
-                self._refuse_repeated_id(texts.id, raw.place)
-            unseen.difference_update(raw.value)
-            yield texts.as_row(id_, raw)
+            if repeated and self._fields.id:
+                self._refuse_repeated_id(content, row.place)
+            unseen.difference_update(row.original)
+            yield dataclasses.replace(row, id=id_)
             num_rows += 1
             if num_rows == self._limit:
                 break
@@ -78,18 +83,17 @@ class RowReader:
         for field in sorted(unseen):
             raise InputError(
                 f'none of the {num_rows} rows of {self._name} has the field "{field}" that fields '
-                f'names; the last one has {quoted(raw.value)}; correct it, or set it to "" for none'
+                f'names; the last one has {quoted(row.original)}; correct it, or set it to "" for none'
             )
 
-    def _good_rows(self, on_bad_row: Callable[[str, str], None]) -> Iterator[tuple["_Texts", RawRow]]:
-        for source in self._sources:
-            for raw in source():
-                try:
-                    texts = _texts(raw, self._fields, self._multi_turn)
-                except BadRow as bad:
-                    on_bad_row(raw.place, str(bad))
-                else:
-                    yield texts, raw
+    def _good_rows(self, on_bad_row: Callable[[str, str], None]) -> Iterator[tuple[PoolRow, bytes]]:
+        for raw in itertools.chain.from_iterable(source() for source in self._sources):
+            try:
+                row = _parsed(raw, self._fields, self._multi_turn)
+            except BadRow as bad:
+                on_bad_row(raw.place, str(bad))
+            else:
+                yield row
 
     def _note_bad_row(self, place: str, reason: str) -> None:
         if not self._skip:
@@ -101,15 +105,15 @@ class RowReader:
         if len(self.skipped) < MAX_LISTED:
             self.skipped.append((place, reason))
 
-    def _refuse_repeated_id(self, given: str, place: str) -> None:
+    def _refuse_repeated_id(self, given: bytes, place: str) -> None:
         # The places of all rows would take too much memory: read again to find the first one.
-        for texts, raw in self._good_rows(lambda *_: None):
-            if raw.place == place:
+        for row, content in self._good_rows(lambda *_: None):
+            if row.place == place:
                 return  # another value with the same hash, which `RowIds` has told apart
-            if texts.id == given:
+            if content == given:
                 raise InputError(
-                    f'{place}: its "{self._fields.id}" is {shortened(given)}, and so is that of '
-                    f'{raw.place}; make them distinct, or set fields.id="" for ids from the content'
+                    f'{place}: its "{self._fields.id}" is {shortened(given.decode())}, and so is that of '
+                    f'{row.place}; make them distinct, or set fields.id="" for ids from the content'
                 )
 
     def _refuse_empty_pool(self) -> None:
@@ -131,31 +135,31 @@ def read_rows(
     on_bad_row: str = "error",
     multi_turn: bool = True,
 ) -> RowReader:
-    """Open a pool, to be read row by row; only the ids stay in memory, 11 to 32 bytes per row.
+    """Open a pool, to be read row by row; only the ids stay in memory.
 
     Args:
-        path: a file (remote ones such as gs:// too), several with commas between, a glob (read in
-            sorted order), a directory that `datasets` saved, ORG/NAME or ORG/NAME:CONFIG on the
-            hub, tfds:NAME or tfds:DIRECTORY, or "synthetic" for the embedded pool.
-        format: "auto", "jsonl", "json", "parquet", "hub", "tfds" or "synthetic". Files in the first
-            two may end in .gz. A json file is parsed whole, all others are streamed.
-        split: of a hub, saved or TFDS dataset.
-        limit: rows to read, bad ones not counted; 0 for all.
-        fields: which field holds what; default `FieldMap()`.
-        on_bad_row: "error" raises at the first bad row, "skip" leaves them out. Bad is a row that
-            is not a JSON object, lacks the instruction, output or id field, holds anything but
-            text or a number in a mapped field, or whose output is null, empty or blank; of a row
-            with messages see `pool_messages.conversation`. Numbers become their JSON text.
-        multi_turn: whether a row's messages may have several turns before the response; if not,
-            such a row is bad. Only a chat template has room for them.
+      path: a file (remote ones such as gs:// too), several with commas between, a glob (read in
+        sorted order), a directory that `datasets` saved, ORG/NAME or ORG/NAME:CONFIG on the
+        hub, tfds:NAME or tfds:DIRECTORY, or "synthetic" for the embedded pool.
+      format: "auto", "jsonl", "json", "parquet", "hub", "tfds" or "synthetic". Files in the first
+        two may end in .gz. A json file is parsed whole, all others are streamed.
+      split: of a hub, saved or TFDS dataset.
+      limit: rows to read, bad ones not counted; 0 for all.
+      fields: which field holds what; default `FieldMap()`.
+      on_bad_row: "error" raises at the first bad row, "skip" leaves them out. Bad is a row that
+        is not a JSON object, lacks the instruction, output or id field, holds anything but
+        text or a number in a mapped field, or whose output is null, empty or blank; of a row
+        with messages see `pool_messages.conversation`. Numbers become their JSON text.
+      multi_turn: whether a row's messages may have several turns before the response; if not,
+        such a row is bad. Only a chat template has room for them.
 
     Returns:
-        A reader to iterate over. A row's id is the 8-byte BLAKE2b hash of its instruction, input,
-        output and source, of its messages and source, or of its `fields.id`: it stays when rows
-        move, come or go. Rows that repeat a content are numbered, see `RowIds`.
+      A reader to iterate over. A row's id is the 8-byte BLAKE2b hash of its instruction, input,
+      output and source, of its messages and source, or of its `fields.id`: it stays when rows
+      move, come or go. Rows that repeat a content are numbered, see `RowIds`.
 
     Raises:
-        InputError: a value out of range or a missing file; RowReader says what iterating raises.
+      InputError: a value out of range or a missing file; RowReader says what iterating raises.
     """
     path, fields = os.fspath(path), fields or FieldMap()
     if on_bad_row not in ("error", "skip"):
@@ -169,49 +173,20 @@ def read_rows(
     return RowReader(sources, path or format, limit, fields, on_bad_row == "skip", multi_turn)
 
 
-def row_of(value: dict[str, Any], place: str) -> PoolRow:
-    """One mapping with the default fields as a row, without an id.
+def row_of(value: dict[str, Any], place: str, fields: FieldMap | None = None) -> PoolRow:
+    """One mapping as a row, without an id.
 
     Raises:
-        InputError: a bad row, as in `read_rows`; names `place`.
+      InputError: a bad row, as in `read_rows`; names `place`.
     """
-    raw = RawRow(place, value)
     try:
-        return _texts(raw, FieldMap(), multi_turn=True).as_row(0, raw)
+        return _parsed(RawRow(place, value), fields or FieldMap(), multi_turn=True)[0]
     except BadRow as bad:
         raise InputError(f"{place}: {bad}") from None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Texts:
-    """What a row says."""
-
-    instruction: str
-    input: str
-    output: str
-    messages: tuple[Message, ...]
-    source: str
-    id: str | None  # where a field is mapped to it
-
-    def content(self) -> bytes:
-        if self.messages:
-            return joined([text for message in self.messages for text in message] + [self.source])
-        return joined([self.instruction, self.input, self.output, self.source])
-
-    def as_row(self, id_: int, raw: RawRow) -> PoolRow:
-        return PoolRow(
-            id=id_,
-            instruction=self.instruction,
-            input=self.input,
-            output=self.output,
-            source=self.source or "all",
-            original=raw.value,
-            place=raw.place,
-            messages=self.messages,
-        )
-
-
-def _texts(raw: RawRow, fields: FieldMap, multi_turn: bool) -> _Texts:
+def _parsed(raw: RawRow, fields: FieldMap, multi_turn: bool) -> tuple[PoolRow, bytes]:
+    """A row, without an id, and the content that its id is made from."""
     if raw.problem:
         raise BadRow(raw.problem)
     row = raw.value
@@ -223,15 +198,17 @@ def _texts(raw: RawRow, fields: FieldMap, multi_turn: bool) -> _Texts:
         instruction, input_ = _single_turn(messages, fields, multi_turn)
         output = messages[-1].content
         _check_agreement(row, output, fields)
+        texts = [text for message in messages for text in message]
     else:
         instruction = field_text(row, "instruction", fields.instruction)
         input_ = field_text(row, "input", fields.input, required=False)
         output = field_text(row, "output", fields.output)
         if not output.strip():
             raise BadRow(f'its response, "{fields.output}", is empty: {shortened(output)}')
+        texts = [instruction, input_, output]
     source = field_text(row, "source", fields.source, required=False)
-    given = field_text(row, "id", fields.id) if fields.id else None
-    return _Texts(instruction, input_, output, messages, source, given)
+    content = field_text(row, "id", fields.id).encode() if fields.id else joined([*texts, source])
+    return PoolRow(0, instruction, input_, output, source or "all", row, raw.place, messages), content
 
 
 def _single_turn(messages: tuple[Message, ...], fields: FieldMap, multi_turn: bool) -> tuple[str, str]:

@@ -16,7 +16,7 @@ def read_hub(name: str, split: str) -> Iterator[RawRow]:
     It is streamed: nothing is stored, a limit reads no further, and memory stays bounded.
 
     Raises:
-        InputError: the hub is out of reach, or has no such dataset, config or split.
+      InputError: the hub is out of reach, or has no such dataset, config or split.
     """
     import datasets
 
@@ -39,7 +39,7 @@ def read_saved_dataset(path: str, split: str) -> Iterator[RawRow]:
     """A directory made by `save_to_disk` of a datasets.Dataset or DatasetDict, memory-mapped.
 
     Raises:
-        InputError: the directory is broken, or has no such split.
+      InputError: the directory is broken, or has no such split.
     """
     import datasets
 
@@ -62,7 +62,7 @@ def read_tfds(name: str, split: str) -> Iterator[RawRow]:
     """A TFDS dataset by name, or its prepared directory; read by random access, no TensorFlow.
 
     Raises:
-        InputError: no such dataset or split, or not prepared as array_record.
+      InputError: no such dataset or split, or not prepared as array_record.
     """
     import tensorflow_datasets as tfds
 
@@ -86,9 +86,9 @@ def read_synthetic(name: str) -> Iterator[RawRow]:
     """One of the embedded pools: "synthetic", or what the base checkpoints were trained on.
 
     Raises:
-        InputError: another name.
+      InputError: another name.
     """
-    from s2l_jax.data.synthetic import base_rows, pool_rows
+    from s2l_jax.data.datasets.synthetic import base_rows, pool_rows
 
     if name not in SYNTHETIC:
         raise InputError(f"no embedded pool {name!r}; there are {' and '.join(SYNTHETIC)}")

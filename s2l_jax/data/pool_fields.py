@@ -39,7 +39,7 @@ def field_text(row: dict[str, Any], role: str, name: str, required: bool = True)
     """The text of a field; "" for one that may be absent and is.
 
     Raises:
-        BadRow: the field is absent and may not be, or holds neither text nor a number.
+      BadRow: the field is absent and may not be, or holds neither text nor a number.
     """
     value = row.get(name)
     if isinstance(value, str):
@@ -59,7 +59,7 @@ def encodable(text: str, what: str) -> str:
     """`text`, when it can be written as UTF-8.
 
     Raises:
-        BadRow: it cannot; names `what`.
+      BadRow: it cannot; names `what`.
     """
     if not text.isascii():
         try:

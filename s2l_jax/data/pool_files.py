@@ -45,7 +45,7 @@ def read_json(name: str) -> Iterator[RawRow]:
     """One array of rows, parsed whole.
 
     Raises:
-        InputError: the file is not one JSON array.
+      InputError: the file is not one JSON array.
     """
     try:
         with _reading(name) as file:
@@ -67,7 +67,7 @@ def read_parquet(name: str) -> Iterator[RawRow]:
     """All columns, a batch of rows at a time.
 
     Raises:
-        InputError: the file is not Parquet, or is broken.
+      InputError: the file is not Parquet, or is broken.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -23,14 +23,14 @@ def conversation(value: Any, name: str) -> tuple[Message, ...]:
     """The messages of a row; the last one, the assistant's, is the response.
 
     Args:
-        value: a list of {"role": ..., "content": ...}, as OpenAI, TRL and most hub datasets have
-            it, or of {"from": ..., "value": ...}, as ShareGPT has it. A content is text, or a list
-            of {"type": "text", "text": ...}, which are joined.
-        name: of the field, for messages.
+      value: a list of {"role": ..., "content": ...}, as OpenAI, TRL and most hub datasets have
+        it, or of {"from": ..., "value": ...}, as ShareGPT has it. A content is text, or a list
+        of {"type": "text", "text": ...}, which are joined.
+      name: of the field, for messages.
 
     Raises:
-        BadRow: anything else, an unknown role, an empty content, no message of the user, or a last
-            message that is not the assistant's.
+      BadRow: anything else, an unknown role, an empty content, no message of the user, or a last
+        message that is not the assistant's.
     """
     if not isinstance(value, list):
         raise BadRow(f'its "{name}" is not a list of messages but {type(value).__name__}: {shortened(value)}')
@@ -59,6 +59,12 @@ def single_turn(messages: Sequence[Message]) -> tuple[str, str] | None:
     if roles == ["system", "user"]:
         return messages[0].content, messages[1].content
     return None
+
+
+def one_turn(instruction: str, input: str, output: str) -> tuple[Message, ...]:
+    """The conversation that stands for a row without messages; an empty line parts instruction and input."""
+    request = f"{instruction}\n\n{input}" if input else instruction
+    return Message("user", request), Message("assistant", output)
 
 
 def _message(item: Any, where: str) -> Message:

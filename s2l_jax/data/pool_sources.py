@@ -13,13 +13,13 @@ from s2l_jax.data import pool_datasets, pool_files
 from s2l_jax.data.pool_files import RawRow
 from s2l_jax.errors import InputError
 
-FORMATS = ("auto", "jsonl", "json", "parquet", "hub", "tfds", "synthetic")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
 _FILE_READERS = {
     "jsonl": pool_files.read_jsonl,
     "json": pool_files.read_json,
     "parquet": pool_files.read_parquet,
 }
+FORMATS = ("auto", *_FILE_READERS, "hub", "tfds", "synthetic")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 _WILDCARD = re.compile(r"[*?\[]")
 
@@ -30,13 +30,13 @@ def find_sources(path: str, format: str, split: str) -> list[Source]:
     """Resolve a pool's path to its sources, in reading order, without reading rows.
 
     Args:
-        path: as in `s2l_jax.data.pool.read_rows`.
-        format: one of FORMATS; "auto" goes by prefix, existence and file name ending, and for a
-            .json file by its first character.
-        split: of hub, saved and TFDS datasets.
+      path: as in `s2l_jax.data.pool.read_rows`.
+      format: one of FORMATS; "auto" goes by prefix, existence and file name ending, and for a
+        .json file by its first character.
+      split: of hub, saved and TFDS datasets.
 
     Raises:
-        InputError: unknown format, missing file, a glob without matches, a file named twice.
+      InputError: unknown format, missing file, a glob without matches, a file named twice.
     """
     if format not in FORMATS:
         raise InputError(f"format={format!r} is not known; choose one of {', '.join(FORMATS)}")

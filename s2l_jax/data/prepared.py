@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -59,8 +61,7 @@ class PreparedPool:
         self.ids = artifacts.read_npy(path / "ids.npy", mmap=True)
         self.source_codes = artifacts.read_npy(path / "sources.npy", mmap=True)
         self.source_names: list[str] = self.manifest["source_names"]
-        # A pool prepared before this was noted shares nothing that is known.
-        self.common_prefix = np.array(self.manifest.get("common_prefix", []), np.int32)
+        self.common_prefix = np.array(self.manifest["common_prefix"], np.int32)
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(str(path / "dataset" / _FOLDER))
@@ -69,14 +70,14 @@ class PreparedPool:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
+    def read(self, indices: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
         """Token ids of some rows."""
-        records = self._records.__getitems__([int(n) for n in numbers])
+        records = self._records.__getitems__([int(n) for n in indices])
         return [record["tokens"] for record in records]
 
-    def originals(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+    def originals(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The rows as they came, in the order asked for."""
-        for number in numbers:
+        for number in indices:
             yield json.loads(self._records[int(number)]["original"])
 
 
@@ -147,15 +148,11 @@ def _write(
     tally = _Tally()
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
-        chunk: list[PoolRow] = []
-        for row in rows():
-            chunk.append(row)
-            if len(chunk) == _CHUNK:
-                yield from tally.add(chunk, _tokenize(tokenizer, chunk, settings))
-                progress(tally.count)
-                chunk = []
-        yield from tally.add(chunk, _tokenize(tokenizer, chunk, settings))
-        progress(tally.count)
+        remaining = iter(rows())
+        while chunk := list(itertools.islice(remaining, _CHUNK)):
+            for row, example in zip(chunk, _tokenize(tokenizer, chunk, settings), strict=True):
+                yield tally.count, tally.add(row, example)
+            progress(tally.count)
 
     import tensorflow_datasets as tfds
 
@@ -172,17 +169,15 @@ def _write(
             f"No row of the pool has a response token within max_length={settings.max_length} "
             "tokens: raise tokenize.max_length."
         )
-    for name, array in tally.arrays().items():
-        artifacts.write_npy(path / f"{name}.npy", array)
-    for what, ids in tally.problem_ids().items():
-        artifacts.write_npy(path / f"{what}.npy", ids)  # all of them; the manifest lists the first
-    for what in ("without_loss", "cut", "boundary_merged"):
+    for name, values in tally.arrays().items():
+        artifacts.write_npy(path / f"{name}.npy", values)
+    for what, meaning in _MEANING.items():
         if manifest[f"num_{what}"]:
             logging.warning(
                 "%d of %d rows %s; first ids: %s",
                 manifest[f"num_{what}"],
                 manifest["num_examples"],
-                _MEANING[what].format(settings=settings),
+                meaning.format(settings=settings),
                 ", ".join(map(str, manifest[f"ids_{what}"][:5])),
             )
     return manifest
@@ -198,8 +193,6 @@ _MEANING = {
 def _tokenize(tokenizer: Any, rows: Sequence[PoolRow], settings: TokenizeSettings) -> list[TokenizedExample]:
     if tokenizer is None:
         return [TokenizedExample(np.zeros(0, np.int32), 0, False, False) for _ in rows]
-    if not rows:
-        return []
     texts = [render(settings.prompt, row, tokenizer) for row in rows]
     return tokenize(
         tokenizer,
@@ -215,59 +208,49 @@ class _Tally:
 
     def __init__(self) -> None:
         self.count = 0
-        self._columns: dict[str, list[np.ndarray]] = {
-            "lengths": [], "prompt_lengths": [], "ids": [], "sources": [],
-        }  # fmt: skip
+        self._columns = {
+            "lengths": array("i"),
+            "prompt_lengths": array("i"),
+            "ids": array("Q"),
+            "sources": array("i"),
+        }
         self._sources: dict[str, int] = {}
-        self._problems: dict[str, list[int]] = {what: [] for what in _MEANING}
-        self._problem_counts = dict.fromkeys(_MEANING, 0)
+        self._problems = {what: array("Q") for what in _MEANING}  # ids
         self._shared = CommonPrefix()
 
-    def add(
-        self, rows: Sequence[PoolRow], examples: Sequence[TokenizedExample]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        codes = [self._sources.setdefault(row.source, len(self._sources)) for row in rows]
-        ids = np.array([row.id for row in rows], np.uint64)
-        lengths = np.array([len(e.tokens) for e in examples], np.int32)
-        prompts = np.array([e.prompt_length for e in examples], np.int32)
-        columns: list[np.ndarray] = [lengths, prompts, ids, np.array(codes, np.int32)]
-        for name, values in zip(self._columns, columns, strict=True):
-            self._columns[name].append(values)
-        for row, example in zip(rows, examples, strict=True):
-            found = {
-                "without_loss": len(example.tokens) > 0 and not example.has_response,
-                "cut": example.cut,
-                "boundary_merged": example.boundary_merged,
-            }
-            for what, is_so in found.items():
-                self._problem_counts[what] += is_so
-                if is_so:
-                    self._problems[what].append(row.id)
-            self._shared.add(example.tokens)
-            original = json.dumps(row.original)
-            yield self.count, {"tokens": example.tokens, "original": original}
-            self.count += 1
+    def add(self, row: PoolRow, example: TokenizedExample) -> dict[str, Any]:
+        """Take note of a row; returns its record."""
+        self.count += 1
+        length, prompt = len(example.tokens), example.prompt_length
+        source = self._sources.setdefault(row.source, len(self._sources))
+        for column, value in zip(self._columns.values(), (length, prompt, row.id, source), strict=True):
+            column.append(value)
+        without_loss = length > 0 and not example.has_response
+        found = (without_loss, example.cut, example.boundary_merged)
+        for ids, is_so in zip(self._problems.values(), found, strict=True):
+            if is_so:
+                ids.append(row.id)
+        self._shared.add(example.tokens)
+        return {"tokens": example.tokens, "original": json.dumps(row.original)}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {name: np.concatenate(column) for name, column in self._columns.items()}
-
-    def problem_ids(self) -> dict[str, np.ndarray]:
-        return {what: np.array(ids, np.uint64) for what, ids in self._problems.items()}
+        """By the names of their files; of rows with a problem all ids, where the manifest lists the first."""
+        return {name: np.array(values) for name, values in (self._columns | self._problems).items()}
 
     def manifest(self, settings: TokenizeSettings) -> dict[str, Any]:
         arrays = self.arrays()
-        counts = np.bincount(arrays["sources"], minlength=len(self._sources))
+        lengths, prompts = arrays["lengths"], arrays["prompt_lengths"]
         return {
             "num_examples": self.count,
-            "num_tokens": int(arrays["lengths"].sum(dtype=np.int64)),
-            "num_response_tokens": int((arrays["lengths"] - arrays["prompt_lengths"]).sum(dtype=np.int64)),
-            "num_with_loss": np.count_nonzero(num_loss_tokens(arrays["lengths"], arrays["prompt_lengths"])),
+            "num_tokens": int(lengths.sum(dtype=np.int64)),
+            "num_response_tokens": int((lengths - prompts).sum(dtype=np.int64)),
+            "num_with_loss": np.count_nonzero(num_loss_tokens(lengths, prompts)),
             "source_names": list(self._sources),
-            "source_counts": counts.tolist(),
+            "source_counts": np.bincount(arrays["sources"], minlength=len(self._sources)).tolist(),
             "settings": dataclasses.asdict(settings),
             "common_prefix": self._shared.tokens.tolist(),
-            **{f"num_{what}": n for what, n in self._problem_counts.items()},
-            **{f"ids_{what}": ids[:_LISTED] for what, ids in self._problems.items()},
+            **{f"num_{what}": len(ids) for what, ids in self._problems.items()},
+            **{f"ids_{what}": ids[:_LISTED].tolist() for what, ids in self._problems.items()},
         }
 
 

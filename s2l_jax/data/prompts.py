@@ -24,19 +24,19 @@ _ALPACA_WITH_INPUT = (
     "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
 )
 
-_RADIOLOGY_TASK = "Write the impression of a radiology report with these findings."
+RADIOLOGY_TASK = "Write the impression of a radiology report with these findings."
 
 
 def render(template: str, row: PoolRow, tokenizer: Any = None) -> tuple[str, str]:
     """The prompt and the response of a row, without the end-of-sequence token.
 
     Args:
-        template: a name in TEMPLATES, or "chat" for the tokeniser's own chat template.
-        row: where it has messages, a template of TEMPLATES takes those of a single turn.
-        tokenizer: for "chat".
+      template: a name in TEMPLATES, or "chat" for the tokeniser's own chat template.
+      row: where it has messages, a template of TEMPLATES takes those of a single turn.
+      tokenizer: for "chat".
 
     Raises:
-        InputError: there is no such template, or it has no room for the row's messages.
+      InputError: there is no such template, or it has no room for the row's messages.
     """
     if template == CHAT:
         if tokenizer is None:
@@ -68,7 +68,7 @@ def _radiology(row: PoolRow) -> tuple[str, str]:
     """Findings in the input and the task in the instruction, or findings in the instruction."""
     task, findings = row.instruction, row.input
     if not findings:
-        task, findings = _RADIOLOGY_TASK, row.instruction
+        task, findings = RADIOLOGY_TASK, row.instruction
     return f"{task}\n\nFindings:\n{findings}\n\nImpression:", row.output
 
 

@@ -148,6 +148,6 @@ class TokenizedList:
             shared.add(example.tokens)
         self.common_prefix = shared.tokens
 
-    def read(self, numbers: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
+    def read(self, indices: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
         """Token ids of some examples."""
-        return [self._examples[n].tokens for n in numbers]
+        return [self._examples[n].tokens for n in indices]

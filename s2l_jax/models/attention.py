@@ -156,15 +156,10 @@ def with_prefix(
     keys = prefix[0]
     batch, length, heads, dim = query.shape
     grouped = query.reshape(batch, length, keys.shape[1], -1, dim)
-    scores = _prefix_scores(grouped, prefix)
+    scores = jnp.einsum("bqngd,pnd->bngqp", grouped, keys, preferred_element_type=jnp.float32) * dim**-0.5
     first = jnp.einsum(
         "bngqp,pnd->bqngd", jax.nn.softmax(scores, axis=-1), prefix[1].astype(jnp.float32)
     ).reshape(query.shape)
     own = jnp.moveaxis(jax.nn.logsumexp(scores, axis=-1), 3, 1).reshape(batch, length, heads)
     share = jax.nn.sigmoid(own - normaliser)[..., None]
     return (share * first + (1.0 - share) * attended.astype(jnp.float32)).astype(attended.dtype)
-
-
-def _prefix_scores(grouped: Float[Array, "b q n g d"], prefix: Prefix) -> Float32[Array, "b n g q p"]:
-    scores = jnp.einsum("bqngd,pnd->bngqp", grouped, prefix[0], preferred_element_type=jnp.float32)
-    return scores * grouped.shape[-1] ** -0.5

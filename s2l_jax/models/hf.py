@@ -9,11 +9,10 @@ from etils import epath
 
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
-from s2l_jax.models import weights
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families import Family, decoder_config, family
+from s2l_jax.models.families import FAMILIES, decoder_config
 from s2l_jax.models.parameters import Params
-from s2l_jax.models.weights import Shardings
+from s2l_jax.models.weights import save_params
 
 GENERATION = "generation_config.json"
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # what a model is loaded from
@@ -58,22 +57,18 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
     file = path if path.suffix == ".json" else path / "config.json"
     if not file.exists():
         raise InputError(f"{file}: no such file; a checkpoint directory needs a config.json.")
-    return _read_object(file)
+    try:
+        value = artifacts.read_json(file)
+    except ValueError as error:
+        raise InputError(f"{file}: not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: a JSON object is expected, not {type(value).__name__}.")
+    return value
 
 
 def load_config(path: epath.PathLike) -> DecoderConfig:
     """The decoder settings a config.json describes."""
     return decoder_config(read_config(path), str(path))
-
-
-def load_params(directory: epath.Path, config: DecoderConfig, *, dtype: Any, shardings: Shardings) -> Params:
-    """The weights of a checkpoint directory, each in its sharding; see `weights.load_params`."""
-    return weights.load_params(directory, config, _family(directory), dtype=dtype, shardings=shardings)
-
-
-def check_weights(directory: epath.Path, config: DecoderConfig) -> None:
-    """Check the tensors of a checkpoint directory without reading them; see `weights.check_weights`."""
-    weights.check_weights(directory, config, _family(directory))
 
 
 def save_model(
@@ -97,11 +92,13 @@ def save_model(
       source: the directory the model came from; its generation_config.json is kept.
     """
     path = epath.Path(path)
-    kind = family(hf_config, str(path))
-    weights.save_params(path, params, config, kind, dtype=dtype)
+    save_params(path, params, config, dtype=dtype)
     if jax.process_index():
         return
-    stored = dict(hf_config) | {"architectures": [kind.architecture], "dtype": jnp.dtype(dtype).name}
+    stored = dict(hf_config) | {
+        "architectures": [FAMILIES[config.family].architecture],
+        "dtype": jnp.dtype(dtype).name,
+    }
     for name in ("torch_dtype", "auto_map"):  # the older name of `dtype`; code that is not beside it
         stored.pop(name, None)
     if source is not None and (source / GENERATION).exists():
@@ -134,20 +131,6 @@ def load_tokenizer(path: epath.PathLike) -> Any:
     if tokenizer.eos_token_id is None:
         raise InputError(f"{path}: the tokeniser names no eos_token; add it to tokenizer_config.json.")
     return tokenizer
-
-
-def _family(directory: epath.Path) -> Family:
-    return family(read_config(directory), str(directory))
-
-
-def _read_object(file: epath.Path) -> dict[str, Any]:
-    try:
-        value = artifacts.read_json(file)
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{file}: a JSON object is expected, not {type(value).__name__}.")
-    return value
 
 
 def _brief(error: Exception) -> str:

@@ -12,10 +12,10 @@ from jaxtyping import Int64
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families import family
 from s2l_jax.models.families.layout import HFTensor
 from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import Params, flatten_params, nest_params, parameter_shapes
+from s2l_jax.models.weights import hf_tensors, on_host, write_tensors
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 
@@ -49,7 +49,6 @@ def save_adapter(
     path: epath.PathLike,
     adapters: Params,
     config: DecoderConfig,
-    hf_config: dict[str, Any],
     *,
     base: str,
     dtype: Any,
@@ -60,16 +59,13 @@ def save_adapter(
     Args:
       adapters: nested dict of arrays; every process takes part in gathering them, one writes.
       config: settings of the decoder, with adapters.
-      hf_config: the config.json of the base.
       base: directory or hub id of the base.
       dtype: of the tensors on disk.
       tokenizer: a transformers tokeniser to save beside them.
     """
-    from safetensors.numpy import save_file
-
     path, lora = epath.Path(path), _lora(config)
-    modules = list(_modules(config, hf_config))
-    flat = {name: _on_host(leaf.astype(dtype)) for name, leaf in flatten_params(adapters).items()}
+    modules = list(_modules(config))
+    flat = {name: on_host(leaf.astype(dtype)) for name, leaf in flatten_params(adapters).items()}
     if jax.process_index():
         return
     tensors = {}
@@ -84,9 +80,7 @@ def save_adapter(
             # safetensors writes an array's memory as it lies.
             tensors[key_a] = np.ascontiguousarray(np.concatenate(a))
             tensors[key_b] = np.ascontiguousarray(b[module.order])
-    with artifacts.writing(path / WEIGHTS) as file:
-        save_file(tensors, str(file), metadata={"format": "pt"})
-        artifacts.share(file)
+    write_tensors(path, WEIGHTS, tensors)
     if tokenizer is not None:
         with artifacts.writing_folder(path) as folder:
             tokenizer.save_pretrained(str(folder))
@@ -94,7 +88,7 @@ def save_adapter(
     artifacts.write_json(path / SETTINGS, _settings(lora, modules, base))
 
 
-def load_adapter(path: epath.PathLike, config: DecoderConfig, hf_config: dict[str, Any]) -> Params:
+def load_adapter(path: epath.PathLike, config: DecoderConfig) -> Params:
     """The adapters that `save_adapter` wrote, as a nested dict of float32 arrays on the host.
 
     Raises:
@@ -106,7 +100,7 @@ def load_adapter(path: epath.PathLike, config: DecoderConfig, hf_config: dict[st
     if not file.exists():
         raise InputError(f"{file}: no such file; a PEFT adapter has one.")
     stored, flat = load_file(str(file)), {}
-    for module in _modules(config, hf_config):
+    for module in _modules(config):
         keys = [module.keys(layer) for layer in range(config.num_layers)]
         if absent := [key for pair in keys for key in pair if key not in stored]:
             raise InputError(f"{file}: not the adapter that target.lora describes: no {absent[0]}.")
@@ -128,9 +122,9 @@ def _lora(config: DecoderConfig) -> Lora:
     return config.lora
 
 
-def _modules(config: DecoderConfig, hf_config: dict[str, Any]) -> Iterator[_Module]:
+def _modules(config: DecoderConfig) -> Iterator[_Module]:
     shapes = parameter_shapes(config)
-    for tensor in family(hf_config, "config.json").tensors(config):
+    for tensor in hf_tensors(config):
         projections = [leaf.removesuffix("/kernel") for leaf in tensor.leaves]
         adapted = [p for p in projections if f"{p}/lora/a" in shapes]
         if adapted and tensor.name.endswith(".weight"):
@@ -173,11 +167,3 @@ def _settings(lora: Lora, modules: list[_Module], base: str) -> dict[str, Any]:
         "rank_pattern": {pattern: count * lora.rank for pattern, count in fused.items()},
         "alpha_pattern": {pattern: count * lora.alpha for pattern, count in fused.items()},
     }
-
-
-def _on_host(array: jax.Array) -> np.ndarray:
-    if not array.is_fully_addressable:
-        from jax.experimental import multihost_utils
-
-        array = multihost_utils.process_allgather(array, tiled=True)
-    return np.asarray(array)

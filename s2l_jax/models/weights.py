@@ -12,7 +12,7 @@ from etils import epath
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families import Family
+from s2l_jax.models.families import FAMILIES
 from s2l_jax.models.families.layout import HFTensor
 from s2l_jax.models.parameters import (
     Params,
@@ -31,9 +31,7 @@ _HEADS = {"embed_out.weight", "lm_head.weight"}
 _STORED = ("F64", "F32", "F16", "BF16")  # dtypes that weights are read from
 
 
-def load_params(
-    directory: epath.Path, config: DecoderConfig, kind: Family, *, dtype: Any, shardings: Shardings
-) -> Params:
+def load_params(directory: epath.Path, config: DecoderConfig, *, dtype: Any, shardings: Shardings) -> Params:
     """Read every parameter of a checkpoint directory into its sharding, one leaf at a time.
 
     On the host there is never more than what its own devices hold of one leaf, and one tensor. The
@@ -42,7 +40,6 @@ def load_params(
     Args:
       directory: local; holds model.safetensors, or shards with their index.
       config: settings of the decoder.
-      kind: its family.
       dtype: of the parameters in memory.
       shardings: by parameter path.
 
@@ -53,11 +50,11 @@ def load_params(
     named = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
     if named not in DTYPES:
         raise InputError(f"dtype {named} is not supported; choose one of {', '.join(DTYPES)}.")
-    files = _TensorFiles(directory, kind)
-    files.check(config)
-    files.check_tie(config)
+    files = _TensorFiles(directory, config)
+    files.check()
+    files.check_tie()
     shapes = parameter_shapes(config)
-    places = {leaf: (tensor, n) for tensor in kind.tensors(config) for n, leaf in enumerate(tensor.leaves)}
+    places = {leaf: (tensor, n) for tensor in hf_tensors(config) for n, leaf in enumerate(tensor.leaves)}
     # The largest first: what reading takes besides the leaf itself is then on top of the least.
     order = sorted(shapes, key=lambda leaf: -np.prod(shapes[leaf]))
     return nest_params(
@@ -65,47 +62,64 @@ def load_params(
     )
 
 
-def check_weights(directory: epath.Path, config: DecoderConfig, kind: Family) -> None:
+def check_weights(directory: epath.Path, config: DecoderConfig) -> None:
     """Check names, shapes and dtypes of a checkpoint's tensors without reading them.
 
     Raises:
       InputError: as `load_params`.
     """
-    _TensorFiles(directory, kind).check(config)
+    _TensorFiles(directory, config).check()
 
 
-def save_params(
-    folder: epath.Path, params: Params, config: DecoderConfig, kind: Family, *, dtype: Any
-) -> None:
+def save_params(folder: epath.Path, params: Params, config: DecoderConfig, *, dtype: Any) -> None:
     """Write model.safetensors, or shards with their index, without the vocabulary's padding.
 
     Every process takes part in gathering; one writes. At most a shard is on the host at a time.
     """
-    from safetensors.numpy import save_file
-
     _clear(folder)
     item = jnp.dtype(dtype).itemsize
     shards: list[list[str]] = [[]]
     room, total = SHARD_BYTES, 0
-    for name, shape in stored_tensors(config, kind):
+    for name, shape in stored_tensors(config):
         size = math.prod(shape) * item
         if shards[-1] and size > room:
             shards.append([])
             room = SHARD_BYTES
         shards[-1].append(name)
         room, total = room - size, total + size
-    tensors = _gathered(params, config, kind, dtype)
+    tensors = _gathered(params, config, dtype)
     index: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         shard = {name: next(tensors)[1] for name in names}
         index |= dict.fromkeys(names, file)
         if jax.process_index() == 0:
-            with artifacts.writing(folder / file) as written:
-                save_file(shard, str(written), metadata={"format": "pt"})
-                artifacts.share(written)
+            write_tensors(folder, file, shard)
     if len(shards) > 1 and jax.process_index() == 0:
         artifacts.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+
+
+def write_tensors(folder: epath.Path, name: str, tensors: dict[str, np.ndarray]) -> None:
+    """Write one safetensors file, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    with artifacts.writing(folder / name) as file:
+        save_file(tensors, str(file), metadata={"format": "pt"})
+        artifacts.share(file)
+
+
+def hf_tensors(config: DecoderConfig) -> list[HFTensor]:
+    """The tensors of a checkpoint of this model, one for all layers."""
+    return FAMILIES[config.family].tensors(config)
+
+
+def on_host(array: jax.Array) -> np.ndarray:
+    """The whole of an array whose parts may lie in several processes; all of them take part."""
+    if not array.is_fully_addressable:
+        from jax.experimental import multihost_utils
+
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
 
 
 def _clear(folder: epath.Path) -> None:
@@ -121,13 +135,18 @@ def _clear(folder: epath.Path) -> None:
 class _TensorFiles:
     """Random access to the tensors of one checkpoint directory, by the names its family gives them."""
 
-    def __init__(self, directory: epath.Path, kind: Family):
-        self._directory, self._kind = directory, kind
+    def __init__(self, directory: epath.Path, config: DecoderConfig):
+        self._directory, self._config, self._family = directory, config, FAMILIES[config.family]
         index: dict[str, str] = {}
         if (directory / INDEX).exists():
             index = self._read_index(directory / INDEX)
         elif not (directory / WEIGHTS).exists():
-            raise InputError(_no_weights(directory))
+            raise InputError(
+                f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load. A checkpoint that has "
+                "pytorch_model.bin alone must be converted once, with transformers: AutoModelForCausalLM"
+                ".from_pretrained(NAME).save_pretrained(FOLDER). To start from random weights set "
+                "init='random'."
+            )
         files = sorted(set(index.values())) or [WEIGHTS]
         found = {}
         for file in files:
@@ -137,7 +156,7 @@ class _TensorFiles:
                         part = opened.get_slice(name)
                         found[name] = (directory / file, tuple(part.get_shape()), part.get_dtype())
         # Checkpoints of the model without its head lack the prefix that all other names begin with.
-        self._bare = not any(name.startswith(kind.prefix) for name in found)
+        self._bare = not any(name.startswith(self._family.prefix) for name in found)
         self._found = found
         self._others = sorted(f.name for f in directory.glob("*.safetensors") if f.name not in files)
 
@@ -153,7 +172,7 @@ class _TensorFiles:
 
     def stored_name(self, name: str) -> str:
         """What the files call a tensor."""
-        return name.removeprefix(self._kind.prefix) if self._bare else name
+        return name.removeprefix(self._family.prefix) if self._bare else name
 
     def read(self, name: str) -> np.ndarray:
         """A tensor; its file is opened for it alone, since pages of a mapped file stay in memory."""
@@ -163,10 +182,11 @@ class _TensorFiles:
         with _open(self._found[name][0]) as opened:
             return opened.get_tensor(name)
 
-    def check(self, config: DecoderConfig) -> None:
+    def check(self) -> None:
         """Compare names, shapes and dtypes with what the family's table asks for."""
+        config = self._config
         problems, expected = [], set()
-        for tensor in self._kind.tensors(config):
+        for tensor in hf_tensors(config):
             want = _stored_shape(tensor, config)
             for name in map(self.stored_name, _names(tensor, config.num_layers)):
                 expected.add(name)
@@ -180,7 +200,7 @@ class _TensorFiles:
                     problems.append(f"{name} is stored as {dtype}; save the weights in float or bfloat16")
         tied = _HEADS if config.tied_embeddings else set()
         for name in sorted(self._found.keys() - expected - tied):
-            if not f".{name}".endswith(self._kind.buffers):
+            if not f".{name}".endswith(self._family.buffers):
                 problems.append(f"{name} is not part of a {config.family} model with this config.json")
         if problems and self._others:
             problems.append(f"files here that were not looked at: {', '.join(self._others)}")
@@ -188,11 +208,11 @@ class _TensorFiles:
             listed = "\n  ".join(problems)
             raise InputError(f"{self._directory}: the weights do not fit config.json:\n  {listed}")
 
-    def check_tie(self, config: DecoderConfig) -> None:
+    def check_tie(self) -> None:
         """Refuse a checkpoint that calls its embeddings tied and holds another output matrix."""
-        if not config.tied_embeddings:
+        if not self._config.tied_embeddings:
             return
-        (embedding,) = (t.name for t in self._kind.tensors(config) if "embed/embedding" in t.leaves)
+        (embedding,) = (t.name for t in hf_tensors(self._config) if "embed/embedding" in t.leaves)
         for name in _HEADS & self._found.keys():
             head = self._found[name][0]
             if not np.array_equal(self._read(name), self.read(embedding)):
@@ -211,14 +231,6 @@ def _open(file: epath.Path) -> Any:
         raise InputError(f"{file}: not a readable safetensors file ({error}).") from error
 
 
-def _no_weights(directory: epath.Path) -> str:
-    return (
-        f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load. A checkpoint that has "
-        "pytorch_model.bin alone must be converted once, with transformers: AutoModelForCausalLM"
-        ".from_pretrained(NAME).save_pretrained(FOLDER). To start from random weights set init='random'."
-    )
-
-
 def _names(tensor: HFTensor, num_layers: int) -> list[str]:
     if "{layer}" in tensor.name:
         return [tensor.name.format(layer=i) for i in range(num_layers)]
@@ -232,9 +244,9 @@ def _stored_shape(tensor: HFTensor, config: DecoderConfig) -> tuple[int, ...]:
     return tensor.join(*parts).shape
 
 
-def stored_tensors(config: DecoderConfig, kind: Family) -> Iterator[tuple[str, tuple[int, ...]]]:
+def stored_tensors(config: DecoderConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of every tensor that a checkpoint of this model has."""
-    for tensor in kind.tensors(config):
+    for tensor in hf_tensors(config):
         shape = _stored_shape(tensor, config)
         yield from ((name, shape) for name in _names(tensor, config.num_layers))
 
@@ -274,21 +286,15 @@ def _load_leaf(
     return jax.make_array_from_callback(shape, sharding, local)
 
 
-def _gathered(
-    params: Params, config: DecoderConfig, kind: Family, dtype: Any
-) -> Iterator[tuple[str, np.ndarray]]:
+def _gathered(params: Params, config: DecoderConfig, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
     flat, shapes = flatten_params(params), stored_shapes(config)
 
     def host(leaf: str, layer: int | None) -> np.ndarray:
         array = flat[leaf] if layer is None else flat[leaf][layer]
-        array, shape = array.astype(dtype), shapes[leaf] if layer is None else shapes[leaf][1:]
-        if not array.is_fully_addressable:
-            from jax.experimental import multihost_utils
+        shape = shapes[leaf] if layer is None else shapes[leaf][1:]
+        return on_host(array.astype(dtype))[tuple(map(slice, shape))]
 
-            array = multihost_utils.process_allgather(array, tiled=True)
-        return np.asarray(array)[tuple(map(slice, shape))]
-
-    for tensor in kind.tensors(config):
+    for tensor in hf_tensors(config):
         layers = range(config.num_layers) if "{layer}" in tensor.name else [None]
         for layer, name in zip(layers, _names(tensor, config.num_layers), strict=True):
             joined = tensor.join(*(host(leaf, layer) for leaf in tensor.leaves))

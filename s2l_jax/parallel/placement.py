@@ -19,6 +19,7 @@ from s2l_jax.models.parameters import (
     parameter_shapes,
     trained,
 )
+from s2l_jax.models.weights import load_params
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.parallel.sharding import parameter_sharding
 
@@ -45,7 +46,7 @@ def load_model(path_or_hub_id: str, mesh: Mesh | None = None, dtype: Any = jnp.f
     directory = hf.resolve(path_or_hub_id)
     config = hf.load_config(directory)
     mesh = mesh or make_mesh()
-    params = hf.load_params(directory, config, dtype=dtype, shardings=model_shardings(mesh, config))
+    params = load_params(directory, config, dtype=dtype, shardings=model_shardings(mesh, config))
     return bind(config, params)
 
 

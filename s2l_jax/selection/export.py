@@ -7,8 +7,7 @@ from typing import Any
 from etils import epath
 
 from s2l_jax import artifacts
-from s2l_jax.data.pool_fields import BadRow, FieldMap, field_text
-from s2l_jax.data.pool_messages import conversation
+from s2l_jax.data.pool import FieldMap, row_of
 from s2l_jax.errors import InputError
 from s2l_jax.selection.result import Selection
 
@@ -43,7 +42,7 @@ def write_exports(
     Args:
       folder: of the selection.
       selection: which rows, and their clusters and weights.
-      originals: gives the rows of the numbers it is called with, with the fields they came with.
+      originals: gives the rows of the indices it is called with, with the fields they came with.
       names: of `FILES`. "jsonl" has the rows as they came. "parquet" and "datasets" (a folder for
         `datasets.load_from_disk`) have their fields and the columns of `ADDED`. "messages" has
         conversations: `messages`, a list of {"role", "content"}, and id (text, as it may be above
@@ -84,26 +83,12 @@ def _conversations(selection: Selection, originals: Originals, fields: FieldMap)
     for row, added in zip(originals(selection.indices), _added(selection), strict=True):
         identity, source, cluster, weight = added
         yield {
-            "messages": _messages(row, fields),
+            "messages": [message._asdict() for message in row_of(row, "a chosen row", fields).conversation],
             "id": str(identity),
             "source": source,
             "cluster": cluster,
             "weight": weight,
         }
-
-
-def _messages(row: dict[str, Any], fields: FieldMap) -> list[dict[str, str]]:
-    """A row as a conversation; one without messages is a message of the user and the response."""
-    try:
-        if fields.messages and row.get(fields.messages) is not None:
-            return [message._asdict() for message in conversation(row[fields.messages], fields.messages)]
-        instruction = field_text(row, "instruction", fields.instruction)
-        more = field_text(row, "input", fields.input, required=False)
-        output = field_text(row, "output", fields.output)
-    except BadRow as bad:  # not met with rows of a pool, which were read once
-        raise InputError(f"a chosen row cannot be made a conversation: it {bad}") from None
-    request = f"{instruction}\n\n{more}" if more else instruction
-    return [{"role": "user", "content": request}, {"role": "assistant", "content": output}]
 
 
 def _added(selection: Selection) -> Iterator[tuple[int, str, int, float]]:

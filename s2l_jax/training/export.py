@@ -28,7 +28,6 @@ def export(run: Run, model: Model, params: Params, folder: epath.Path) -> None:
             folder / ADAPTER,
             params,
             model.trained_config,
-            model.hf_config,
             base=settings.checkpoint,
             dtype=dtype,
             tokenizer=model.tokenizer,
@@ -56,7 +55,7 @@ def load_export(run: Run, folder: epath.Path, dtype: Any) -> tuple[Decoder, Any]
     model = run.model("target")
     assert model.lora is not None
     with artifacts.reading_folder(folder / ADAPTER) as path:
-        adapters = load_adapter(path, model.trained_config, model.hf_config)
+        adapters = load_adapter(path, model.trained_config)
         tokenizer = hf.load_tokenizer(path)
     adapters = put_adapters(model.trained_config, run.mesh, adapters)
     params = merge(model.initial_params(), adapters, model.lora)

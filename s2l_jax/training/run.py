@@ -13,7 +13,7 @@ from s2l_jax.data.batching import Batches
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.data.responses import num_loss_tokens
 from s2l_jax.errors import InputError
-from s2l_jax.models import hf
+from s2l_jax.models import hf, weights
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import attend, shares_prefix
 from s2l_jax.models.weights import DTYPES
@@ -106,7 +106,7 @@ def check_model(run: Run, what: str) -> None:
             f"{model.config.max_positions} tokens."
         )
     if settings.init == "pretrained":
-        hf.check_weights(hf.resolve(settings.checkpoint), model.config)
+        weights.check_weights(hf.resolve(settings.checkpoint), model.config)
 
 
 def make_batches(

@@ -11,7 +11,7 @@ import pytest
 
 import launch
 from s2l_jax.config import default, load
-from s2l_jax.data.synthetic_tokenizer import write_tokenizer
+from s2l_jax.data.datasets.synthetic_tokenizer import write_tokenizer
 from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.plan import STAGES, find_stages

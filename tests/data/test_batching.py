@@ -173,7 +173,7 @@ class TestShapes:
         pool = make_examples(300)
         worst = [TokenizedExample(np.arange(MAX_LENGTH, dtype=np.int32), 0, False, False)] * 300
         planned = make_batches(pool, batch_size=16, num_steps=11, microbatches=2)
-        later = planned.numbers(10)
+        later = planned.indices(10)
         mixed = [worst[n] if n in later else pool._examples[n] for n in range(300)]
         batches = make_batches(TokenizedList(mixed), batch_size=16, num_steps=11, microbatches=2)
         assert batches.read(10).rows.tokens.shape[2] == 8  # a row an example

@@ -6,14 +6,13 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2l_jax.data import pool
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
-from s2l_jax.data.row_ids import IdTable, RowIds, joined
+from s2l_jax.data.row_ids import RowIds, joined
 from s2l_jax.errors import InputError
 from tests.support.paths import REPOSITORY
 
@@ -131,24 +130,6 @@ class TestIds:
             digest = hashlib.blake2b(content + suffix, digest_size=8).digest()
             assert ids.assign(content) == (int.from_bytes(digest, "little"), count > 0)
             seen[content] += 1
-
-    @settings(max_examples=30, deadline=None)
-    @given(keys=st.lists(st.integers(1, 2**64 - 1) | st.integers(1, 40).map(lambda k: k << 10)))
-    def test_table_is_a_set(self, keys):
-        table, known = IdTable(), set()
-        for key in keys:
-            assert (key in table) == (key in known)
-            assert table.add(key) == (key not in known)
-            known.add(key)
-        assert len(table) == len(known)
-        assert all(key in table for key in known)
-
-    def test_table_grows(self):
-        keys = np.random.default_rng(0).integers(1, 2**63, 20_000).tolist()
-        table = IdTable()
-        assert all(table.add(key) for key in keys)
-        assert not any(table.add(key) for key in keys)
-        assert len(table) == len(keys)
 
 
 BAD_LINES = {
@@ -293,8 +274,10 @@ def test_mathmix():
 
 
 def test_import_is_light():
-    heavy = ["torch", "tensorflow", "pyarrow", "datasets", "tensorflow_datasets", "transformers"]
-    code = f"import sys, s2l_jax.data.pool; print([m for m in {heavy} if m in sys.modules])"
+    """The config reads names of formats and templates there."""
+    heavy = ["jax", "torch", "tensorflow", "pyarrow", "datasets", "tensorflow_datasets", "transformers"]
+    modules = "s2l_jax.data.pool, s2l_jax.data.prompts, s2l_jax.data.tokens"
+    code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

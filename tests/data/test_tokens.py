@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2l_jax.data.datasets.synthetic_tokenizer import write_tokenizer
 from s2l_jax.data.pool import read_rows
 from s2l_jax.data.prompts import render
-from s2l_jax.data.synthetic_tokenizer import write_tokenizer
 from s2l_jax.data.tokens import CommonPrefix, TokenizedList, tokenize
 from s2l_jax.errors import InputError
+from tests.support.paths import GOLDEN
 
 transformers = pytest.importorskip("transformers")
 
@@ -180,13 +181,22 @@ def test_pythia_merges_the_minus_sign_of_real_answers(data_dir):
     """On MathMix a token spans the boundary in 18 % of the rows: a colon and a minus sign."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(data_dir / "pythia")
     rows = list(read_rows(str(data_dir / "pool" / "mathmix.jsonl"), limit=3000))
+    assert_minus_signs_are_merged(tokenizer, rows, share=0.18)
+
+
+def test_byte_level_bpe_merges_the_minus_sign_of_answers():
+    tokenizer = transformers.AutoTokenizer.from_pretrained(GOLDEN / "tokenizer")
+    assert_minus_signs_are_merged(tokenizer, list(read_rows(GOLDEN / "rows.jsonl")), share=0.18)
+
+
+def assert_minus_signs_are_merged(tokenizer, rows, share):
     texts = [render("alpaca", row) for row in rows]
     official = tokenize(tokenizer, texts, max_length=512, boundary="official")
     separate = tokenize(tokenizer, texts, max_length=512)
     merged = np.array([example.boundary_merged for example in official])
     negative = np.array([response.startswith("-") for _, response in texts])
     assert not any(example.boundary_merged for example in separate)
-    assert 0.16 < merged.mean() < 0.2
+    assert merged.mean() == pytest.approx(share, abs=0.02)
     assert (merged == negative).mean() > 0.99
     for number in np.flatnonzero(~merged):
         assert np.array_equal(official[number].tokens, separate[number].tokens)

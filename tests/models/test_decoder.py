@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from s2l_jax.config.rules import PROJECTIONS
 
 from s2l_jax.models import hf
 from s2l_jax.models.cache import KeyValueCache
 from s2l_jax.models.layers import wide_product
-from s2l_jax.models.lora import Lora
+from s2l_jax.models.lora import PROJECTIONS, Lora
 from s2l_jax.models.parameters import (
     LOGICAL_AXES,
     bind,

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file, save_file
 
-from s2l_jax.data.synthetic_tokenizer import write_tokenizer
+from s2l_jax.data.datasets.synthetic_tokenizer import write_tokenizer
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf, weights
 from s2l_jax.models.parameters import flatten_params, model_params, parameter_shapes
@@ -306,6 +306,8 @@ def test_damaged_weights_are_named(directory, load):
         ("[1]", r"config\.json: a JSON object is expected, not list"),
         ("{}", "model_type '' is not supported; supported: .*gpt_neox"),
         (json.dumps(CONFIG | {"model_type": "bloom"}), "model_type 'bloom' is not supported"),
+        # A checkpoint from elsewhere must not name code to be run.
+        (json.dumps(CONFIG | {"model_type": "os:getcwd"}), "model_type 'os:getcwd' is not supported"),
         (json.dumps({"model_type": "gpt_neox"}), "the field 'hidden_size' is missing"),
         (json.dumps(CONFIG | {"hidden_act": "swish1"}), "activation 'swish1' is not supported.*gelu"),
         (json.dumps(CONFIG | {"quantization_config": {"bits": 4}}), "quantised weights are not supported"),

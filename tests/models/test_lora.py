@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from etils import epath
 from jax.sharding import PartitionSpec as P
-from s2l_jax.config.rules import PROJECTIONS
 
 from s2l_jax.config import default, run, validate
 from s2l_jax.data.batching import Batches
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf
-from s2l_jax.models.lora import Lora, _drop, available, dropout_noise, merge
+from s2l_jax.models.lora import PROJECTIONS, Lora, _drop, available, dropout_noise, merge
 from s2l_jax.models.parameters import (
     abstract_params,
     bind,
@@ -413,24 +412,23 @@ class TestPeftFiles:
     def test_what_is_written_is_read_back(self, variant, tmp_path, one_device_mesh):
         config = adapted(variant)
         adapters = noisy_adapters(config, one_device_mesh)
-        hf_config = hf.read_config(GOLDEN / variant)
-        save_adapter(tmp_path, adapters, config, hf_config, base="here", dtype=jnp.float32)
-        again = flatten_params(load_adapter(tmp_path, config, hf_config))
+        save_adapter(tmp_path, adapters, config, base="here", dtype=jnp.float32)
+        again = flatten_params(load_adapter(tmp_path, config))
         assert again.keys() == flatten_params(adapters).keys()
         assert all(np.array_equal(again[path], leaf) for path, leaf in numbers(adapters).items())
 
     def test_another_adapter_is_refused(self, tmp_path, one_device_mesh):
-        config, hf_config = adapted("llama", ("query",)), hf.read_config(GOLDEN / "llama")
+        config = adapted("llama", ("query",))
         with pytest.raises(InputError, match="no such file"):
-            load_adapter(tmp_path, config, hf_config)
+            load_adapter(tmp_path, config)
         adapters = noisy_adapters(config, one_device_mesh)
-        save_adapter(tmp_path, adapters, config, hf_config, base="here", dtype=jnp.bfloat16)
+        save_adapter(tmp_path, adapters, config, base="here", dtype=jnp.bfloat16)
         for lora, message in (
             (Lora(4, 6.0, ("query", "up")), "no base_model.model.model.layers.0.mlp.up_proj.lora_A"),
             (Lora(2, 6.0, ("query",)), "has rank 4"),
         ):
             with pytest.raises(InputError, match=message):
-                load_adapter(tmp_path, dataclasses.replace(config, lora=lora), hf_config)
+                load_adapter(tmp_path, dataclasses.replace(config, lora=lora))
 
     @pytest.mark.parametrize(
         ("variant", "projections"),
@@ -443,10 +441,7 @@ class TestPeftFiles:
         peft = pytest.importorskip("peft")
         config = adapted(variant, projections)
         adapters = noisy_adapters(config, one_device_mesh)
-        save_adapter(
-            tmp_path, adapters, config, hf.read_config(GOLDEN / variant),
-            base=str(GOLDEN / variant), dtype=jnp.float32,
-        )  # fmt: skip
+        save_adapter(tmp_path, adapters, config, base=str(GOLDEN / variant), dtype=jnp.float32)
         base = transformers.AutoModelForCausalLM.from_pretrained(GOLDEN / variant)
         with torch.no_grad():
             plain = base(torch.tensor(TOKENS)).logits.numpy()
@@ -466,8 +461,8 @@ def test_steps_equal_pefts(variant, tmp_path, one_device_mesh):
     transformers = pytest.importorskip("transformers")
     peft = pytest.importorskip("peft")
     config = adapted(variant)
-    start, hf_config = noisy_adapters(config, one_device_mesh), hf.read_config(GOLDEN / variant)
-    save_adapter(tmp_path, start, config, hf_config, base=str(GOLDEN / variant), dtype=jnp.float32)
+    start = noisy_adapters(config, one_device_mesh)
+    save_adapter(tmp_path, start, config, base=str(GOLDEN / variant), dtype=jnp.float32)
     base = transformers.AutoModelForCausalLM.from_pretrained(GOLDEN / variant)
     model = peft.PeftModel.from_pretrained(base, tmp_path, is_trainable=True)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -496,7 +491,7 @@ def test_steps_equal_pefts(variant, tmp_path, one_device_mesh):
     ours = train_steps(config, one_device_mesh, variant=variant, steps=STEPS, adapters=copy.copy(start))
     np.testing.assert_allclose(ours.losses, losses, rtol=2e-5)
     model.save_pretrained(tmp_path / "after")
-    theirs = flatten_params(load_adapter(tmp_path / "after", config, hf_config))
+    theirs = flatten_params(load_adapter(tmp_path / "after", config))
     assert_same(ours, Outcome(ours.losses, theirs), tolerance=2e-4)
 
 

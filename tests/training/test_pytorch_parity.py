@@ -21,27 +21,28 @@ from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
 from s2l_jax.trajectories.packed_dataset import PackedDataset
 from s2l_jax.trajectories.sweep import example_losses, make_sweep
+from tests.support.paths import GOLDEN
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 LENGTH = 128  # tokens
 STEPS, BATCH = 20, 8
-FEW = 16  # rows that show a mutation
+FEW = 48  # rows that show a mutation
 SETTINGS = OptimizerSettings(learning_rate=1e-3, warmup_fraction=0.0)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(data_dir, tmp_path_factory):
+def checkpoint(tmp_path_factory):
     """A small GPT-NeoX with noise on every tensor, so that no part of it can be lost unseen."""
     torch.manual_seed(0)
     model = transformers.GPTNeoXForCausalLM(
         transformers.GPTNeoXConfig(
-            vocab_size=50304,
-            hidden_size=48,
+            vocab_size=520,  # above the tokeniser's 512, and no multiple of the padding
+            hidden_size=96,
             num_hidden_layers=2,
-            num_attention_heads=3,
-            intermediate_size=96,
+            num_attention_heads=6,
+            intermediate_size=192,
             rotary_pct=0.25,
             max_position_embeddings=512,
         )
@@ -51,15 +52,14 @@ def checkpoint(data_dir, tmp_path_factory):
             parameter.add_(0.1 * torch.randn_like(parameter))
     path = tmp_path_factory.mktemp("neox")
     model.save_pretrained(path)
-    hf.load_tokenizer(data_dir / "pythia").save_pretrained(path)
+    hf.load_tokenizer(GOLDEN / "tokenizer").save_pretrained(path)
     return path
 
 
 @pytest.fixture(scope="module")
-def rows_and_examples(checkpoint, data_dir):
+def rows_and_examples(checkpoint):
     """200 rows with a response left at LENGTH: PyTorch's mean over no token is NaN."""
-    reader = read_rows(str(data_dir / "pool" / "mathmix.jsonl"), limit=4000)
-    rows = list(reader)[::15]
+    rows = list(read_rows(GOLDEN / "rows.jsonl"))
     tokenizer = hf.load_tokenizer(checkpoint)
     examples = tokenize(tokenizer, [render("alpaca", row) for row in rows], max_length=LENGTH)
     both = zip(rows, examples, strict=True)
@@ -127,13 +127,33 @@ def token_losses(model, batch):
     return losses, needed.nonzero()[:, 0]
 
 
-def test_example_losses_of_real_rows_equal_pytorch(checkpoint, rows, torch_losses, one_device_mesh):
+def test_example_losses_equal_pytorch(checkpoint, rows, torch_losses, one_device_mesh):
     assert len(rows) == 200
     model = load_model(str(checkpoint), one_device_mesh)
     tokenizer = hf.load_tokenizer(checkpoint)
     ours = example_losses(model, tokenizer, rows, max_length=LENGTH, batch_tokens=4096)
     np.testing.assert_allclose(ours, torch_losses, atol=1e-4)
     assert torch_losses.std() > 0.1
+
+
+def test_losses_of_the_official_boundary_equal_the_official_code(checkpoint, rows, one_device_mesh):
+    """Its labels: both tokenised as one text, and as many tokens masked as the prompt alone has."""
+    model, tokenizer = load_model(str(checkpoint), one_device_mesh), hf.load_tokenizer(checkpoint)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    theirs = []
+    for prompt, response in (render("alpaca", row) for row in rows[:40]):
+        ids = torch.tensor([tokenizer(prompt + response + tokenizer.eos_token)["input_ids"][:LENGTH]])
+        labels = ids.clone()
+        labels[:, : len(tokenizer(prompt)["input_ids"])] = -100
+        with torch.no_grad():
+            theirs.append(float(reference(input_ids=ids, labels=labels).loss))
+    options = {"max_length": LENGTH, "batch_tokens": 4096}
+    ours = example_losses(model, tokenizer, rows[:40], boundary="official", **options)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    apart = example_losses(model, tokenizer, rows[:40], **options)
+    merged = np.array([row.output.startswith("-") for row in rows[:40]])
+    assert 0 < merged.sum() < 40
+    assert (np.abs(apart - ours) > 1e-3).tolist() == merged.tolist()
 
 
 def _without(path):
@@ -262,7 +282,7 @@ def test_twenty_packed_steps_equal_padded_pytorch(checkpoint, examples, torch_ru
         if name.endswith("query_key_value.bias"):
             # A key bias on unrotated dimensions changes no attention weight: its gradient is rounding
             # noise, which Adam scales up to full steps. Queries and values are compared.
-            mine, theirs = (x.reshape(3, 3, 16)[:, [0, 2]] for x in (mine, theirs))
+            mine, theirs = (x.reshape(6, 3, 16)[:, [0, 2]] for x in (mine, theirs))
         assert moved > 5e-3, name
         np.testing.assert_allclose(mine, theirs, atol=5e-4, err_msg=name)
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.data.pool import read_rows
-from s2l_jax.data.synthetic import pool_rows
 from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.models import hf
 from s2l_jax.parallel.placement import load_model
@@ -243,7 +243,7 @@ def test_importing_the_package_imports_no_torch():
 TWO_PROCESSES = """
 import sys
 import transformers
-from s2l_jax.data.synthetic import pool_rows
+from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.models import hf
 from s2l_jax.trajectories.hf_callback import TrajectoryCallback
 

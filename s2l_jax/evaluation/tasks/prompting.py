@@ -9,7 +9,7 @@ import numpy as np
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
-from s2l_jax.data.pool_messages import Message, single_turn
+from s2l_jax.data.pool_messages import one_turn, single_turn
 from s2l_jax.data.pool_sources import find_sources
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import tokenize_prompts
@@ -176,12 +176,7 @@ def _posed(benchmark: Benchmark, row: PoolRow, program: bool) -> PoolRow:
 
 def _conversation(row: PoolRow, examples: Sequence[PoolRow]) -> PoolRow:
     """The row as a conversation with its examples as earlier turns, after a system message."""
-    own = row.messages or _turn(row)
+    own = row.conversation
     lead = own[:1] if own[0].role == "system" else ()
-    turns = tuple(message for example in examples for message in _turn(example))
+    turns = tuple(m for each in examples for m in one_turn(each.instruction, each.input, each.output))
     return dataclasses.replace(row, messages=(*lead, *turns, *own[len(lead) :]))
-
-
-def _turn(row: PoolRow) -> tuple[Message, ...]:
-    user = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
-    return Message("user", user), Message("assistant", row.output)

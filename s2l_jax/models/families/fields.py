@@ -116,6 +116,34 @@ def read_rope(
     return Rope(rotary_dim, float(rope.get("rope_theta", flat_theta)), scaling)
 
 
+def read_common(
+    fields: Fields, head_dim: int, rope: Rope, *, max_positions: int, tied: bool = False
+) -> dict[str, Any]:
+    """Settings of the decoder from fields that all families but GPT-2 have.
+
+    Args:
+      fields: of the config.
+      head_dim: dimensions of a head.
+      rope: rotary settings.
+      max_positions: the family's default.
+      tied: the family's default.
+    """
+    return {
+        "vocab_size": fields["vocab_size"],
+        "hidden_size": fields["hidden_size"],
+        "num_layers": fields["num_hidden_layers"],
+        "num_heads": fields["num_attention_heads"],
+        "head_dim": head_dim,
+        "intermediate_size": fields["intermediate_size"],
+        "max_positions": fields.get("max_position_embeddings", max_positions),
+        "rotary_dim": rope.rotary_dim,
+        "rope_theta": rope.theta,
+        "rope_scaling": rope.scaling,
+        "tied_embeddings": fields.get("tie_word_embeddings", tied),
+        "initializer_range": fields.get("initializer_range", 0.02),
+    }
+
+
 def read_head_dim(fields: Fields) -> int:
     """Dimensions of a head: named, or what hidden_size leaves each."""
     hidden, heads = fields["hidden_size"], fields["num_attention_heads"]

@@ -1,11 +1,12 @@
 """GPT-2: learned positions, tied embeddings, matrices stored as [in, out]."""
 
-import numpy as np
+import functools
 
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.families.fields import Fields
-from s2l_jax.models.families.layout import HFTensor, copy, head, norm, vector
+from s2l_jax.models.families.layout import HFTensor, copy, head, linear, matrices, norm, vectors
+from s2l_jax.models.families.registry import FAMILIES, Family
 
 
 def settings(fields: Fields) -> DecoderConfig:
@@ -40,36 +41,16 @@ def tensors(config: DecoderConfig) -> list[HFTensor]:
     hidden, inner = (config.hidden_size,), (config.intermediate_size,)
     heads = (config.num_heads, config.head_dim)
     projections = tuple(f"layers/attention/{p}" for p in ("query", "key", "value"))
-
-    def split_weight(w: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(part.reshape(*hidden, *heads) for part in np.split(w, 3, axis=1))
-
-    def join_weight(*kernels: np.ndarray) -> np.ndarray:
-        return np.concatenate([k.reshape(*hidden, -1) for k in kernels], axis=1)
-
-    def split_bias(b: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(part.reshape(heads) for part in np.split(b, 3))
-
-    def join_bias(*biases: np.ndarray) -> np.ndarray:
-        return np.concatenate([b.reshape(-1) for b in biases])
-
-    def conv(name: str, leaf: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> list[HFTensor]:
-        weight = HFTensor(
-            f"{name}.weight",
-            (f"{leaf}/kernel",),
-            lambda w: (w.reshape(*inputs, *outputs),),
-            lambda k: k.reshape(int(np.prod(inputs)), -1),
-        )
-        return [weight, vector(f"{name}.bias", f"{leaf}/bias", outputs)]
-
+    kernels, biases = (tuple(f"{p}/{what}" for p in projections) for what in ("kernel", "bias"))
+    conv = functools.partial(linear, bias=True, inputs_first=True)
     layer = "transformer.h.{layer}"
     fused = f"{layer}.attn.c_attn"
     return [
         copy("transformer.wte.weight", "embed/embedding"),
         copy("transformer.wpe.weight", "embed_positions/embedding"),
         *norm(config, f"{layer}.ln_1", "layers/attention_norm"),
-        HFTensor(f"{fused}.weight", tuple(f"{p}/kernel" for p in projections), split_weight, join_weight),
-        HFTensor(f"{fused}.bias", tuple(f"{p}/bias" for p in projections), split_bias, join_bias),
+        matrices(f"{fused}.weight", kernels, hidden, (heads,) * 3, inputs_first=True),
+        vectors(f"{fused}.bias", biases, (heads,) * 3),
         *conv(f"{layer}.attn.c_proj", "layers/attention/out", heads, hidden),
         *norm(config, f"{layer}.ln_2", "layers/mlp_norm"),
         *conv(f"{layer}.mlp.c_fc", "layers/mlp/up", hidden, inner),
@@ -77,3 +58,15 @@ def tensors(config: DecoderConfig) -> list[HFTensor]:
         *norm(config, "transformer.ln_f", "final_norm"),
         *head(config, "lm_head"),
     ]
+
+
+FAMILIES.enter(
+    "gpt2",
+    Family(
+        "GPT2LMHeadModel",
+        settings,
+        tensors,
+        buffers=(".attn.bias", ".attn.masked_bias"),
+        prefix="transformer.",
+    ),
+)

@@ -3,8 +3,9 @@
 import numpy as np
 
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families.fields import Fields, read_head_dim, read_rope
+from s2l_jax.models.families.fields import Fields, read_common, read_head_dim, read_rope
 from s2l_jax.models.families.layout import HFTensor, copy, head, linear, norm
+from s2l_jax.models.families.registry import FAMILIES, Family
 
 
 def settings(fields: Fields) -> DecoderConfig:
@@ -17,24 +18,13 @@ def settings(fields: Fields) -> DecoderConfig:
     bias = fields.get("attention_bias", True)
     return DecoderConfig(
         family="gpt_neox",
-        vocab_size=fields["vocab_size"],
-        hidden_size=fields["hidden_size"],
-        num_layers=fields["num_hidden_layers"],
-        num_heads=fields["num_attention_heads"],
+        **read_common(fields, head_dim, rope, max_positions=2048),
         num_kv_heads=fields["num_attention_heads"],
-        head_dim=head_dim,
-        intermediate_size=fields["intermediate_size"],
-        max_positions=fields.get("max_position_embeddings", 2048),
-        rotary_dim=rope.rotary_dim,
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
         norm_eps=fields.get("layer_norm_eps", 1e-5),
         activation=fields.get("hidden_act", "gelu"),
         parallel_residual=fields.get("use_parallel_residual", True),
         qkv_bias=bias,
         out_bias=bias,
-        tied_embeddings=fields.get("tie_word_embeddings", False),
-        initializer_range=fields.get("initializer_range", 0.02),
     )
 
 
@@ -77,3 +67,15 @@ def tensors(config: DecoderConfig) -> list[HFTensor]:
             HFTensor(f"{fused}.bias", tuple(f"{p}/bias" for p in projections), split_bias, join_bias)
         )
     return table
+
+
+FAMILIES.enter(
+    "gpt_neox",
+    Family(
+        "GPTNeoXForCausalLM",
+        settings,
+        tensors,
+        buffers=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
+        prefix="gpt_neox.",
+    ),
+)

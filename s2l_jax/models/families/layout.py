@@ -1,6 +1,7 @@
 """How tensors of a Hugging Face checkpoint lie in the decoder's parameters."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -27,31 +28,46 @@ def copy(name: str, leaf: str) -> HFTensor:
     return HFTensor(name, (leaf,), lambda w: (w,), lambda w: w)
 
 
-def matrix(name: str, leaf: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> HFTensor:
-    """A torch Linear weight [out, in] and its [*inputs, *outputs] kernel."""
-    return stacked_matrices(name, (leaf,), inputs, (outputs,))
-
-
-def stacked_matrices(
-    name: str, leaves: tuple[str, ...], inputs: tuple[int, ...], outputs: tuple[tuple[int, ...], ...]
+def matrices(
+    name: str,
+    leaves: tuple[str, ...],
+    inputs: tuple[int, ...],
+    outputs: tuple[tuple[int, ...], ...],
+    *,
+    inputs_first: bool = False,
 ) -> HFTensor:
-    """Torch Linear weights, one upon the other in one tensor, and their kernels."""
-    rows = [int(np.prod(shape)) for shape in outputs]
-    cuts = np.cumsum(rows)[:-1]
+    """One matrix with the outputs of some projections one after the other, and their kernels.
+
+    Args:
+      name: of the tensor.
+      leaves: the kernels [*inputs, *outputs].
+      inputs: axes that a projection sums over.
+      outputs: axes of each projection.
+      inputs_first: the matrix lies [in, out], not [out, in] as that of a torch Linear.
+    """
+    sizes = [math.prod(shape) for shape in outputs]
+    cuts, axis = np.cumsum(sizes)[:-1], int(inputs_first)
 
     def split(w: np.ndarray) -> tuple[np.ndarray, ...]:
-        parts = np.split(w, cuts)
-        return tuple(p.T.reshape(*inputs, *o) for p, o in zip(parts, outputs, strict=True))
+        parts = (part if inputs_first else part.T for part in np.split(w, cuts, axis))
+        return tuple(part.reshape(*inputs, *shape) for part, shape in zip(parts, outputs, strict=True))
 
     def join(*kernels: np.ndarray) -> np.ndarray:
-        return np.concatenate([k.reshape(-1, r).T for k, r in zip(kernels, rows, strict=True)])
+        flat = (kernel.reshape(-1, size) for kernel, size in zip(kernels, sizes, strict=True))
+        return np.concatenate([part if inputs_first else part.T for part in flat], axis)
 
     return HFTensor(name, leaves, split, join)
 
 
-def vector(name: str, leaf: str, shape: tuple[int, ...]) -> HFTensor:
-    """A flat bias and its [*shape] counterpart."""
-    return HFTensor(name, (leaf,), lambda b: (b.reshape(shape),), lambda b: b.reshape(-1))
+def vectors(name: str, leaves: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]) -> HFTensor:
+    """Flat biases, one after the other in one tensor, and their [*shape] counterparts."""
+    cuts = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    return HFTensor(
+        name,
+        leaves,
+        lambda b: tuple(part.reshape(shape) for part, shape in zip(np.split(b, cuts), shapes, strict=True)),
+        lambda *biases: np.concatenate([bias.reshape(-1) for bias in biases]),
+    )
 
 
 def norm(config: DecoderConfig, name: str, leaf: str) -> list[HFTensor]:
@@ -61,11 +77,17 @@ def norm(config: DecoderConfig, name: str, leaf: str) -> list[HFTensor]:
 
 
 def linear(
-    name: str, leaf: str, inputs: tuple[int, ...], outputs: tuple[int, ...], *, bias: bool
+    name: str,
+    leaf: str,
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    *,
+    bias: bool,
+    inputs_first: bool = False,
 ) -> list[HFTensor]:
-    """A torch Linear layer: its weight and, where it has one, its bias."""
-    weight = [matrix(f"{name}.weight", f"{leaf}/kernel", inputs, outputs)]
-    return [*weight, vector(f"{name}.bias", f"{leaf}/bias", outputs)] if bias else weight
+    """A linear layer: its weight and, where it has one, its bias."""
+    weight = [matrices(f"{name}.weight", (f"{leaf}/kernel",), inputs, (outputs,), inputs_first=inputs_first)]
+    return [*weight, vectors(f"{name}.bias", (f"{leaf}/bias",), (outputs,))] if bias else weight
 
 
 def head(config: DecoderConfig, name: str) -> list[HFTensor]:

@@ -1,9 +1,12 @@
 """Llama and what is built like it: Mistral, Qwen2, Qwen3, Gemma, and Phi-3 with its fused matrices."""
 
+from typing import Any
+
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families.fields import Fields, read_head_dim, read_rope, read_windows
-from s2l_jax.models.families.layout import HFTensor, copy, head, linear, norm, stacked_matrices
+from s2l_jax.models.families.fields import Fields, read_common, read_head_dim, read_rope, read_windows
+from s2l_jax.models.families.layout import HFTensor, copy, head, linear, matrices, norm
+from s2l_jax.models.families.registry import FAMILIES, Family
 
 
 def llama(fields: Fields) -> DecoderConfig:
@@ -91,13 +94,7 @@ def _settings(
     norm_eps: float = 1e-6,
     activation: str = "",
     tied: bool = False,
-    qkv_bias: bool = False,
-    out_bias: bool = False,
-    mlp_bias: bool = False,
-    query_key_norm: bool = False,
-    norm_offset: float = 0.0,
-    embedding_multiplier: float = 1.0,
-    windows: tuple[int, ...] = (),
+    **options: Any,
 ) -> DecoderConfig:
     """What these families share; the arguments are what sets one apart, or its defaults."""
     fields.note_dropout("attention_dropout")
@@ -113,32 +110,16 @@ def _settings(
         raise InputError(f"rope type {rope.scaling.kind!r} is not supported for phi3.")
     activation = activation or fields.get("hidden_act", "silu")
     unnamed_kv = kv_heads if kv_heads and "num_key_value_heads" not in fields else heads
+    without = dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), False)
     return DecoderConfig(
         family=family,
-        vocab_size=fields["vocab_size"],
-        hidden_size=fields["hidden_size"],
-        num_layers=fields["num_hidden_layers"],
-        num_heads=heads,
         num_kv_heads=fields.get("num_key_value_heads", unnamed_kv),
-        head_dim=dim,
-        intermediate_size=fields["intermediate_size"],
-        max_positions=fields.get("max_position_embeddings", max_positions),
-        rotary_dim=rope.rotary_dim,
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
-        windows=windows,
         norm="rms",
         norm_eps=fields.get("rms_norm_eps", norm_eps),
-        norm_offset=norm_offset,
         activation=activation,
         gated_mlp=True,
-        query_key_norm=query_key_norm,
-        qkv_bias=qkv_bias,
-        out_bias=out_bias,
-        mlp_bias=mlp_bias,
-        tied_embeddings=fields.get("tie_word_embeddings", tied),
-        embedding_multiplier=embedding_multiplier,
-        initializer_range=fields.get("initializer_range", 0.02),
+        **read_common(fields, dim, rope, max_positions=max_positions, tied=tied),
+        **without | options,
     )
 
 
@@ -169,9 +150,9 @@ def phi3_tensors(config: DecoderConfig) -> list[HFTensor]:
     gates = (f"{mlp}/gate/kernel", f"{mlp}/up/kernel")
     return [
         *_around(config),
-        stacked_matrices(f"{layer}.self_attn.qkv_proj.weight", projections, hidden, (heads, shared, shared)),
+        matrices(f"{layer}.self_attn.qkv_proj.weight", projections, hidden, (heads, shared, shared)),
         *linear(f"{layer}.self_attn.o_proj", f"{attention}/out", heads, hidden, bias=False),
-        stacked_matrices(f"{layer}.mlp.gate_up_proj.weight", gates, hidden, (inner, inner)),
+        matrices(f"{layer}.mlp.gate_up_proj.weight", gates, hidden, (inner, inner)),
         *linear(f"{layer}.mlp.down_proj", f"{mlp}/down", inner, hidden, bias=False),
     ]
 
@@ -189,3 +170,11 @@ def _around(config: DecoderConfig) -> list[HFTensor]:
         table += norm(config, f"{layer}.self_attn.q_norm", "layers/attention/query_norm")
         table += norm(config, f"{layer}.self_attn.k_norm", "layers/attention/key_norm")
     return table
+
+
+FAMILIES.enter("gemma", Family("GemmaForCausalLM", gemma, tensors))
+FAMILIES.enter("llama", Family("LlamaForCausalLM", llama, tensors))
+FAMILIES.enter("mistral", Family("MistralForCausalLM", mistral, tensors))
+FAMILIES.enter("phi3", Family("Phi3ForCausalLM", phi3, phi3_tensors))
+FAMILIES.enter("qwen2", Family("Qwen2ForCausalLM", qwen2, tensors))
+FAMILIES.enter("qwen3", Family("Qwen3ForCausalLM", qwen3, tensors))

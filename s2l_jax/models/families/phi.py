@@ -1,8 +1,9 @@
 """Phi-1, Phi-1.5 and Phi-2: parallel residual through one norm, biases everywhere."""
 
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families.fields import Fields, read_head_dim, read_rope
+from s2l_jax.models.families.fields import Fields, read_common, read_head_dim, read_rope
 from s2l_jax.models.families.layout import HFTensor, copy, head, linear, norm
+from s2l_jax.models.families.registry import FAMILIES, Family
 
 
 def settings(fields: Fields) -> DecoderConfig:
@@ -13,24 +14,13 @@ def settings(fields: Fields) -> DecoderConfig:
     rope = read_rope(fields, head_dim, fraction=0.5)
     return DecoderConfig(
         family="phi",
-        vocab_size=fields["vocab_size"],
-        hidden_size=fields["hidden_size"],
-        num_layers=fields["num_hidden_layers"],
-        num_heads=fields["num_attention_heads"],
+        **read_common(fields, head_dim, rope, max_positions=2048),
         num_kv_heads=fields.get("num_key_value_heads", fields["num_attention_heads"]),
-        head_dim=head_dim,
-        intermediate_size=fields["intermediate_size"],
-        max_positions=fields.get("max_position_embeddings", 2048),
-        rotary_dim=rope.rotary_dim,
-        rope_theta=rope.theta,
-        rope_scaling=rope.scaling,
         norm_eps=fields.get("layer_norm_eps", 1e-5),
         activation=fields.get("hidden_act", "gelu_new"),
         parallel_residual=True,
         shared_norm=True,
         head_bias=True,
-        tied_embeddings=fields.get("tie_word_embeddings", False),
-        initializer_range=fields.get("initializer_range", 0.02),
     )
 
 
@@ -51,3 +41,6 @@ def tensors(config: DecoderConfig) -> list[HFTensor]:
         *norm(config, "model.final_layernorm", "final_norm"),
         *head(config, "lm_head"),
     ]
+
+
+FAMILIES.enter("phi", Family("PhiForCausalLM", settings, tensors))

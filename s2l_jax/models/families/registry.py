@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import ACTIVATIONS, DecoderConfig
-from s2l_jax.models.families import gpt2, gpt_neox, llama, phi
 from s2l_jax.models.families.fields import Fields, HFConfig
 from s2l_jax.models.families.layout import HFTensor
+from s2l_jax.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,39 +22,8 @@ class Family:
     prefix: str = "model."  # of tensor names; checkpoints of the bare model lack it
 
 
-FAMILIES: dict[str, Family] = {
-    "gemma": Family("GemmaForCausalLM", llama.gemma, llama.tensors),
-    "gpt2": Family(
-        "GPT2LMHeadModel",
-        gpt2.settings,
-        gpt2.tensors,
-        buffers=(".attn.bias", ".attn.masked_bias"),
-        prefix="transformer.",
-    ),
-    "gpt_neox": Family(
-        "GPTNeoXForCausalLM",
-        gpt_neox.settings,
-        gpt_neox.tensors,
-        buffers=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
-        prefix="gpt_neox.",
-    ),
-    "llama": Family("LlamaForCausalLM", llama.llama, llama.tensors),
-    "mistral": Family("MistralForCausalLM", llama.mistral, llama.tensors),
-    "phi": Family("PhiForCausalLM", phi.settings, phi.tensors),
-    "phi3": Family("Phi3ForCausalLM", llama.phi3, llama.phi3_tensors),
-    "qwen2": Family("Qwen2ForCausalLM", llama.qwen2, llama.tensors),
-    "qwen3": Family("Qwen3ForCausalLM", llama.qwen3, llama.tensors),
-}
-
-
-def family(config: HFConfig, place: str) -> Family:
-    """The family of a parsed config.json."""
-    model_type = config.get("model_type", "")
-    if model_type not in FAMILIES:
-        raise InputError(
-            f"{place}: model_type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}."
-        )
-    return FAMILIES[model_type]
+# Each file of this package enters its own; a `DecoderConfig` names its family.
+FAMILIES = Registry("model family", Family, ["s2l_jax.models.families"])
 
 
 def decoder_config(config: HFConfig, place: str) -> DecoderConfig:
@@ -66,13 +35,17 @@ def decoder_config(config: HFConfig, place: str) -> DecoderConfig:
     Raises:
       InputError: unknown `model_type`, or an option of a known one that is not supported.
     """
-    kind, fields = family(config, place), Fields(config)
+    model_type, fields = config.get("model_type", ""), Fields(config)
+    if model_type not in FAMILIES:
+        raise InputError(
+            f"{place}: model_type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}."
+        )
     if config.get("quantization_config"):
         raise InputError(
             f"{place}: quantised weights are not supported; save the model in float or bfloat16."
         )
     try:
-        settings = kind.settings(fields)
+        settings = FAMILIES[model_type].settings(fields)
         _check(settings)
     except KeyError as missing:
         raise InputError(f"{place}: the field {missing} is missing.") from None

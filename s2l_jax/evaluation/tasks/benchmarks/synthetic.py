@@ -7,7 +7,7 @@ from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS, Benchmark
 
 
 def _rows() -> Iterable[dict[str, Any]]:
-    from s2l_jax.data import synthetic
+    from s2l_jax.data.datasets import synthetic
 
     return synthetic.heldout_rows()
 

@@ -5,7 +5,7 @@ import re
 from etils import epath
 
 from s2l_jax import artifacts
-from s2l_jax.data.synthetic_tasks import CHANGE_WORDS, DAYS, FILLERS, PLACES, TASKS, UNITS
+from s2l_jax.data.datasets.synthetic_tasks import CHANGE_WORDS, DAYS, FILLERS, PLACES, TASKS, UNITS
 
 END_OF_SEQUENCE = "<|endoftext|>"
 PADDING = "<|padding|>"

@@ -5,7 +5,7 @@ import random
 import zlib
 from typing import Any
 
-from s2l_jax.data.synthetic_tasks import (
+from s2l_jax.data.datasets.synthetic_tasks import (
     BASE_TASKS,
     DAYS,
     DIGITS,
@@ -28,7 +28,7 @@ def source_sizes(num_rows: int) -> dict[str, int]:
     """Rows per source: one each, the rest in proportion to 1 / rank ** ZIPF_EXPONENT.
 
     Raises:
-        InputError: fewer rows than sources.
+      InputError: fewer rows than sources.
     """
     if num_rows < len(TASKS):
         raise InputError(f"num_rows is {num_rows}; the embedded pool needs at least {len(TASKS)}")
@@ -50,11 +50,11 @@ def pool_rows(num_rows: int = 4000, seed: int = 0) -> list[dict[str, Any]]:
     letter or digit of the answer wrong.
 
     Returns:
-        Rows with `source`, `instruction`, `output`, `answer` (the correct one) and `clean` (False
-        where the output is mislabelled).
+      Rows with `source`, `instruction`, `output`, `answer` (the correct one) and `clean` (False
+      where the output is mislabelled).
 
     Raises:
-        InputError: fewer rows than sources.
+      InputError: fewer rows than sources.
     """
     rows = []
     for task, size in zip(TASKS, source_sizes(num_rows).values(), strict=True):
@@ -70,7 +70,7 @@ def heldout_rows(per_source: int = 25, seed: int = 0) -> list[dict[str, Any]]:
     whatever the two seeds.
 
     Raises:
-        InputError: a source has fewer than `per_source` held-out instructions.
+      InputError: a source has fewer than `per_source` held-out instructions.
     """
     rows: list[dict[str, Any]] = []
     for task in TASKS:

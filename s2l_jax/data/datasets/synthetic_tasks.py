@@ -34,12 +34,12 @@ class Task:
     """One source of the pool.
 
     Attributes:
-        source: its name.
-        draw: draws the fields of one question.
-        respond: the correct response to those fields.
-        wordings: how the pool asks, commonest first; format strings over the fields.
-        terse: how the base mixture asks for the same response.
-        repeat: share of the source's pool rows that ask an earlier row's question again.
+      source: its name.
+      draw: draws the fields of one question.
+      respond: the correct response to those fields.
+      wordings: how the pool asks, commonest first; format strings over the fields.
+      terse: how the base mixture asks for the same response.
+      repeat: share of the source's pool rows that ask an earlier row's question again.
     """
 
     source: str

@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2l_jax.config import load, validate
-from s2l_jax.data.mimic import FILTERS, Lengths, Report, ReportReader, main, source_of, split_sections
+from s2l_jax.data.datasets.mimic import (
+    FILTERS,
+    Lengths,
+    Report,
+    ReportReader,
+    main,
+    source_of,
+    split_sections,
+)
 from s2l_jax.data.pool import read_rows
 from s2l_jax.data.prompts import render
 from s2l_jax.errors import InputError
@@ -263,7 +271,10 @@ def test_lengths_are_options(tmp_path):
 
 def test_the_command_has_help():
     found = subprocess.run(
-        [sys.executable, "-m", "s2l_jax.data.mimic", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "s2l_jax.data.datasets.mimic", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "NOTEEVENTS.csv.gz" in found.stdout
     assert "--min-findings" in found.stdout

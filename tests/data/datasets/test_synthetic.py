@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from s2l_jax.data import synthetic, synthetic_tasks, synthetic_tokenizer
+from s2l_jax.data.datasets import synthetic, synthetic_tasks, synthetic_tokenizer
 from s2l_jax.errors import InputError
 
 BASE = pathlib.Path(synthetic.__file__).parent / "base"

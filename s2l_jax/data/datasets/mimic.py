@@ -1,6 +1,6 @@
 """MIMIC-III radiology notes as a pool: findings are the input, the impression is the response.
 
-    python -m s2l_jax.data.mimic NOTEEVENTS.csv.gz --out clinical/
+    python -m s2l_jax.data.datasets.mimic NOTEEVENTS.csv.gz --out clinical/
 
 Reads PhysioNet's file as it is, one note at a time, and writes train.jsonl, validation.jsonl and
 test.jsonl with `instruction`, `input`, `output`, `source` and `id`, and counts.json.
@@ -24,9 +24,9 @@ from etils import epath
 
 from s2l_jax import artifacts
 from s2l_jax.data.pool_files import quoted, shortened
+from s2l_jax.data.prompts import RADIOLOGY_TASK
 from s2l_jax.errors import InputError
 
-INSTRUCTION = "Write the impression of a radiology report with these findings."
 SPLITS = ("train", "validation", "test")
 _SHARES = (0.8, 0.1, 0.1)
 _COLUMNS = ("ROW_ID", "SUBJECT_ID", "CATEGORY", "DESCRIPTION", "ISERROR", "TEXT")
@@ -117,7 +117,7 @@ class Report:
     def as_row(self) -> dict[str, Any]:
         """In the pool's schema."""
         return {
-            "instruction": INSTRUCTION,
+            "instruction": RADIOLOGY_TASK,
             "input": self.findings,
             "output": self.impression,
             "source": self.source,
@@ -278,7 +278,7 @@ def write_pool(reader: ReportReader, out: epath.PathLike) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see `--help`."""
     parser = argparse.ArgumentParser(
-        prog="python -m s2l_jax.data.mimic",
+        prog="python -m s2l_jax.data.datasets.mimic",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
