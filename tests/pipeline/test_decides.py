@@ -9,7 +9,7 @@ import pytest
 
 from s2l_jax.config import RUN_SCHEMA, find_field, run
 from s2l_jax.config.schema import walk
-from s2l_jax.config.selection import OPTIONS
+from s2l_jax.config.selection import BUDGETS, OPTIONS
 from s2l_jax.data import synthetic
 from s2l_jax.errors import InputError
 from s2l_jax.parallel.mesh import make_mesh
@@ -85,8 +85,8 @@ NAMED = {
     "trajectories.slice_count": "trajectories.slice.rows: ",
     "trajectories.slice_fraction": "trajectories.slice.rows: ",
     "trajectories.slice_ids": "trajectories.slice.rows: ",
-    **{f"selection.{name}": f"selection.runs.s2l.{name}: " for name in RUN_SCHEMA if "budget" in name},
-    "selection.stratify_by": "selection.runs.s2l.stratify_by: ",
+    **{f"selection.{name}": f".{name}: " for name in BUDGETS},
+    "selection.stratify_by": ".stratify_by: ",
 }
 
 
