@@ -82,7 +82,7 @@ class Field:
           ValueError: whole numbers are needed, or it is no such literal.
         """
         text = text.strip()
-        if text[:1] in ("(", "[", "'", '"') and text[-1:] in (")", "]", "'", '"'):
+        if text.startswith(("(", "[", "'", '"')):
             try:
                 found = ast.literal_eval(text)
             except SyntaxError as error:

@@ -86,6 +86,10 @@ class TestFlags:
                 "selection.exports=('jsonl', 'parket'): no export 'parket'; did you mean 'parquet'?",
             ),
             (
+                [QUICKSTART, "--config.evaluation.stop=('a', 'b'"],
+                "--config.evaluation.stop=('a', 'b': needs texts with commas between: texts",
+            ),
+            (
                 [QUICKSTART, "--config.proxy.keep=params"],
                 "--config.proxy.keep: no such field; did you mean 'proxy.save_params'?",
             ),

@@ -28,9 +28,18 @@ def folder(run: Run, name: str) -> epath.Path:
 
 
 def train_targets(run: Run, pool: PreparedPool) -> None:
-    """Train every target that is not finished."""
-    for name in target_names(run.config):
+    """Train every target that is not finished; all settings are compared before the first step."""
+    names = target_names(run.config)
+    for name in names:
+        _record(run, name, pool, Selection.load(selections.folder(run, name)))
+    for name in names:
         _train_one(run, name, pool)
+
+
+def _record(run: Run, name: str, pool: PreparedPool, chosen: Selection) -> Record:
+    subset_sha256 = hashlib.sha256(chosen.indices.tobytes()).hexdigest()
+    beyond = {"pool.fingerprint": pool.fingerprint, "selection.sha256": subset_sha256}
+    return Record(folder(run, name), f"target/{name}", deciding(run.config, "target", beyond))
 
 
 def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
@@ -42,10 +51,7 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
         raise InputError(f"selection/{name}: none of its rows has a response within max_length.")
     matched = len(trainable(pool)) if config.target.match_by == "steps" else len(subset)
     steps = num_steps(config.target.train, matched)
-    subset_sha256 = hashlib.sha256(chosen.indices.tobytes()).hexdigest()
-    beyond = {"pool.fingerprint": pool.fingerprint, "selection.sha256": subset_sha256}
-    settings = deciding(config, "target", beyond)
-    record = Record(folder(run, name), f"target/{name}", settings)
+    record = _record(run, name, pool, chosen)
     if record.done:
         return
     model = run.model("target")
