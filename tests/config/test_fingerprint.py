@@ -1,10 +1,10 @@
 """Which settings decide which part: every field that a part reads, and none that only says how."""
 
 import pytest
-from s2l_jax.config.selection import OPTIONS
 
 from s2l_jax.config import deciding, deciding_run, default, run
 from s2l_jax.config.fingerprint import PARTS
+from s2l_jax.config.runs import COMMON, find_method, options
 from s2l_jax.config.schema import walk
 
 FIELDS = dict(walk())
@@ -122,9 +122,8 @@ def test_of_a_run_the_options_of_its_method_decide_and_no_other(method):
     config = default()
     config.selection.runs.a = run(method=method)
     found = deciding_run(config, "a", {"pool.ids_sha256": "1f"})
-    own = {"method", "seed", "budget", *OPTIONS.get(method, ())}
-    shared = {"selection.min_cluster_size"} if method == "s2l" else set()
-    assert set(found) == {f"selection.runs.a.{name}" for name in own} | shared | {"pool.ids_sha256"}
+    own = {*COMMON, *options(find_method(method))} - {"train_target"}
+    assert set(found) == {f"selection.runs.a.{name}" for name in own} | {"pool.ids_sha256"}
 
 
 def test_what_a_run_inherits_counts_as_what_it_says():
@@ -138,4 +137,4 @@ def test_what_a_run_inherits_counts_as_what_it_says():
     config.selection.budget_fraction = 0.5
     config.selection.runs.a.budget = 0
     assert deciding_run(config, "a")["selection.runs.a.budget_fraction"] == 0.5
-    assert "selection.runs.a.budget" not in deciding_run(config, "a")
+    assert deciding_run(config, "a")["selection.runs.a.budget"] == 0

@@ -6,15 +6,16 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from s2l_jax.config.selection import BUDGETS, OPTIONS
 
-from s2l_jax.config import RUN_SCHEMA, find_field, run
+from s2l_jax.config import find_field, run
+from s2l_jax.config.runs import BUDGETS, find_method, options, run_fields
 from s2l_jax.config.schema import walk
-from s2l_jax.data import synthetic
+from s2l_jax.data.datasets import synthetic
 from s2l_jax.errors import InputError
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline import run as pipeline_run
-from s2l_jax.pipeline.run import STAGES, run_pipeline
+from s2l_jax.pipeline import run_pipeline
+from s2l_jax.pipeline.plan import STAGES
 from tests.support.pipeline_kills import small_config
 
 ROWS = 60
@@ -87,6 +88,7 @@ NAMED = {
     "trajectories.slice_ids": "trajectories.slice.rows: ",
     **{f"selection.{name}": f".{name}: " for name in BUDGETS},
     "selection.stratify_by": ".stratify_by: ",
+    "selection.min_cluster_size": ".min_cluster_size: ",
 }
 
 
@@ -94,11 +96,13 @@ def whose(option):
     """A run that has an option."""
     if option == "prefix_of":
         return "small"
-    having = [name for name in RUNS if option in OPTIONS.get(name, ())]
+    having = [
+        name for name, entry in RUNS.items() if option in options(find_method(entry.get("method", name)))
+    ]
     return having[0] if having else "s2l"
 
 
-FIELDS = [name for name, _ in walk()] + [f"selection.runs.{whose(name)}.{name}" for name in RUN_SCHEMA]
+FIELDS = [name for name, _ in walk()] + [f"selection.runs.{whose(name)}.{name}" for name in run_fields()]
 
 
 def write_rows(path, rows):

@@ -4,11 +4,10 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from s2l_jax.errors import InputError
+from s2l_jax.errors import InputError, nearest
 from s2l_jax.evaluation.grading import comparison, extraction
 from s2l_jax.evaluation.grading.comparison import Comparison
 from s2l_jax.evaluation.grading.numbers import parse_number
-from s2l_jax.registry import nearest
 
 _LETTER = re.compile(r"(?:\\(?:text|mbox|mathrm|textbf)\s*\{\s*)?\(?([A-J])\)?\}?")
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
