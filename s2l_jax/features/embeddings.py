@@ -45,10 +45,10 @@ class Embeddings(HiddenStates):
                 "rounds; set selection.states.model='target'."
             )
 
-    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
         """Of the hidden states, and what the target's training follows from."""
-        found = super().fingerprint(context, options)
-        return found | (deciding(context.run.config, "target") if options["rounds"] > 1 else {})
+        training = deciding(config, "target") if options["rounds"] > 1 else {}
+        return super().settings(config, options) | training
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
         """Rounds are of use to their selection alone."""

@@ -48,8 +48,12 @@ class Feature:
           InputError: so.
         """
 
-    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        """What decides the arrays, for the record of a selection that is made with them."""
+    def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
+        """The settings of the config that decide the arrays (`config.deciding`)."""
+        return {}
+
+    def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """What else decides them: the content of what they are made from."""
         raise NotImplementedError
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:

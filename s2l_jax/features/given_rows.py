@@ -39,7 +39,7 @@ class GivenRows(Feature):
         if not epath.Path(path).exists():
             raise InputError(f"selection.path={path!r} does not exist.")
 
-    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+    def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """The file's content."""
         return {"selection.path": data_identity(context.run.config.selection.path)}
 

@@ -14,7 +14,7 @@ from s2l_jax.console import Progress
 from s2l_jax.errors import DivergedError
 from s2l_jax.features.arrays import names, numbers
 from s2l_jax.features.feature import FEATURES, Feature
-from s2l_jax.features.queries import queries_fingerprint, query_rows, tokenized_queries
+from s2l_jax.features.queries import QueryFeature, query_rows, tokenized_queries
 
 if TYPE_CHECKING:
     from s2l_jax.data.prepared import PreparedPool
@@ -45,9 +45,13 @@ class Gradients(Feature):
         """
         run.model("target")
 
-    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        """The target, the rows as tokens, and the warm-up."""
-        return gradient_settings(context.run, context.pools["target"])
+    def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
+        """The target, and the warm-up."""
+        return deciding(config, "gradients")
+
+    def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """The rows as tokens."""
+        return {"pool.fingerprint": context.pools["target"].fingerprint}
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
         """One for all selections."""
@@ -58,7 +62,7 @@ class Gradients(Feature):
         return {"gradients": pool_gradients(context.run, context.pools["target"])}
 
 
-class QueryGradients(Feature):
+class QueryGradients(QueryFeature):
     """The gradient of each query at the same checkpoints, its task (its source), and the checkpoints' rates.
 
     It is the gradient and not Adam's update that is taken of queries (LESS, section 4.2).
@@ -71,18 +75,6 @@ class QueryGradients(Feature):
     }
     source = "set selection.queries, or pass SelectionInputs(query_gradients=...), [Q, C, P]"
 
-    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
-        """There must be queries.
-
-        Raises:
-          InputError: there are none.
-        """
-        query_rows(run)
-
-    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        """The rows; the rest is as for the pool's."""
-        return queries_fingerprint(context.run)
-
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         """Made anew in each sitting: they are few.
 
@@ -92,11 +84,6 @@ class QueryGradients(Feature):
         return context.cached(
             "query gradients", lambda: _query_gradients(context.run, context.pools["target"])
         )
-
-
-def gradient_settings(run: Run, pool: PreparedPool) -> dict[str, Any]:
-    """What decides the gradients."""
-    return deciding(run.config, "gradients", {"pool.fingerprint": pool.fingerprint})
 
 
 def pool_gradients(run: Run, pool: PreparedPool) -> Float[np.ndarray, "n c p"]:
@@ -118,7 +105,11 @@ def pool_gradients(run: Run, pool: PreparedPool) -> Float[np.ndarray, "n c p"]:
     from s2l_jax.records import Record
     from s2l_jax.training.flops import training_flops
 
-    record = Record(run.workdir / FOLDER, FOLDER, gradient_settings(run, pool))
+    record = Record(
+        run.workdir / FOLDER,
+        FOLDER,
+        deciding(run.config, "gradients", {"pool.fingerprint": pool.fingerprint}),
+    )
     chunks = ChunkedArray(record.folder, "gradients.npy")
     if not record.done:
         model = adapted_target(run)

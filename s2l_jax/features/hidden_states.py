@@ -16,7 +16,7 @@ from s2l_jax.console import Progress
 from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.features.arrays import numbers
 from s2l_jax.features.feature import FEATURES, Feature
-from s2l_jax.features.queries import queries_fingerprint, query_rows, tokenized_queries
+from s2l_jax.features.queries import QueryFeature, query_rows, tokenized_queries
 
 if TYPE_CHECKING:
     from s2l_jax.data.batching import Examples
@@ -56,6 +56,11 @@ class StateSettings:
         if self.layer != -1 and not 1 <= self.layer <= config.num_layers:
             raise InputError(f"layer={self.layer}: the model has {config.num_layers}; use 1 to that, or -1")
 
+    def deciding(self, config: ConfigDict) -> dict[str, Any]:
+        """The settings that decide the vectors."""
+        own = {f"hidden_states.{name}": value for name, value in dataclasses.asdict(self).items()}
+        return deciding(config, "hidden_states", own)
+
     def part(self, config: ConfigDict) -> str:
         """Their folder in a workdir, such as hidden_states/target-mean or .../target-weighted-layer3."""
         layer = "" if self.layer == -1 else f"-layer{self.layer}"
@@ -81,9 +86,13 @@ class HiddenStates(Feature):
         """
         StateSettings.of(options).check(run.model(run.config.selection.states.model).config)
 
-    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        """The model, the rows as tokens, and which vectors."""
-        return state_settings(context.run, _pool(context), StateSettings.of(options))
+    def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
+        """The model, and which vectors."""
+        return StateSettings.of(options).deciding(config)
+
+    def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """The rows as tokens."""
+        return {"pool.fingerprint": _pool(context).fingerprint}
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
         """A folder for each pooling and layer."""
@@ -94,24 +103,12 @@ class HiddenStates(Feature):
         return {"hidden_states": pool_states(context.run, _pool(context), StateSettings.of(options))}
 
 
-class QueryStates(Feature):
+class QueryStates(QueryFeature):
     """A vector for each row of `selection.queries`, made as those of the pool are."""
 
     arrays: ClassVar = {"query_states": numbers("q d")}
     source = "set selection.queries, or pass SelectionInputs(query_states=...), [Q, D]"
     options = StateSettings
-
-    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
-        """There must be queries.
-
-        Raises:
-          InputError: there are none.
-        """
-        query_rows(run)
-
-    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        """The rows; the rest is as for the pool's."""
-        return queries_fingerprint(context.run)
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         """Made anew in each sitting: they are few.
@@ -129,12 +126,6 @@ class QueryStates(Feature):
             return np.concatenate([chunk for _, chunk in chunks])
 
         return {"query_states": context.cached(f"queries {settings.part(run.config)}", states)}
-
-
-def state_settings(run: Run, pool: PreparedPool, settings: StateSettings) -> dict[str, Any]:
-    """What decides the vectors."""
-    of_states = {f"hidden_states.{name}": value for name, value in dataclasses.asdict(settings).items()}
-    return deciding(run.config, "hidden_states", of_states | {"pool.fingerprint": pool.fingerprint})
 
 
 def pool_states(run: Run, pool: PreparedPool, settings: StateSettings) -> Float32[np.ndarray, "n d"]:
@@ -158,7 +149,9 @@ def pool_states(run: Run, pool: PreparedPool, settings: StateSettings) -> Float3
     from s2l_jax.training.flops import forward_flops
 
     part = settings.part(run.config)
-    record = Record(run.workdir / part, part, state_settings(run, pool, settings))
+    record = Record(
+        run.workdir / part, part, settings.deciding(run.config) | {"pool.fingerprint": pool.fingerprint}
+    )
     chunks = ChunkedArray(record.folder, "states.npy")
     if not record.done:
         model = run.model(run.config.selection.states.model)

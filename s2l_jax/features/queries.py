@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ml_collections import ConfigDict
+
 from s2l_jax.config.fingerprint import deciding
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
+from s2l_jax.features.feature import Feature
 
 if TYPE_CHECKING:
+    from s2l_jax.features.context import SelectionContext
     from s2l_jax.training.models import Model
     from s2l_jax.training.run import Run
 
@@ -33,10 +37,24 @@ def query_rows(run: Run) -> list[PoolRow]:
     )
 
 
-def queries_fingerprint(run: Run) -> dict[str, Any]:
-    """What decides which rows there are."""
-    asked = run.config.selection
-    return deciding(run.config, "queries", {"selection.queries": data_identity(asked.queries)})
+class QueryFeature(Feature):
+    """A feature of the rows of `selection.queries`; how they are worked on is as for the pool's."""
+
+    def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
+        """There must be queries.
+
+        Raises:
+          InputError: there are none.
+        """
+        query_rows(run)
+
+    def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
+        """How they are read."""
+        return deciding(config, "queries")
+
+    def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        """The rows."""
+        return {"selection.queries": data_identity(context.run.config.selection.queries)}
 
 
 def tokenized_queries(run: Run, model: Model, rows: list[PoolRow]) -> TokenizedList:

@@ -25,7 +25,7 @@ class ResponseTokens(Feature):
         """The one that counts."""
         return counting_models(config)
 
-    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+    def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """The rows as tokens."""
         return {} if context.pool is None else {"pool.token_counts": context.pool.fingerprint}
 

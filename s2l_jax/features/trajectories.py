@@ -20,7 +20,7 @@ class TrajectoryFeature(Feature):
     source = "run the trajectories stage, or pass the losses as an [N, T] array"
     needs_pool = False
 
-    def fingerprint(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+    def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """The losses themselves, however they came about."""
         return {} if context.trajectories is None else {"trajectories.sha256": context.trajectories.digest}
 

@@ -8,7 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from s2l_jax.config import resolved_run
-from s2l_jax.config.fingerprint import PARTS, Settings, deciding, deciding_run
+from s2l_jax.config.fingerprint import Settings, deciding, deciding_run
 from s2l_jax.config.runs import find_method
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.eval_task import find_tasks
@@ -149,17 +149,7 @@ def _parts(config: ConfigDict) -> Iterator[Part]:
         yield _trajectories(config, _named(users) or "later selections")
     for count in config.clustering.compare:
         yield _part(config, f"cluster_counts/{count}", "selection", f"clustering.compare has {count}")
-    needed: dict[str, list[str]] = {}
-    for name in runs:
-        entry = resolved_run(config, name)
-        for feature in find_method(entry["method"]).features.values():
-            if part := feature.part(config, entry):
-                needed.setdefault(part, []).append(name)
-    for part, names in needed.items():
-        yield _part(config, part, "selection", f"for {_named(names)}")
-    for name in runs:
-        entry = resolved_run(config, name)
-        yield Part(f"selection/{name}", "selection", _subset(entry), deciding_run(config, name))
+    yield from _selections(config)
     targets = target_names(config)
     for name in targets:
         yield _part(config, f"target/{name}", "target", f"trained on selection/{name}")
@@ -172,6 +162,24 @@ def _parts(config: ConfigDict) -> Iterator[Part]:
     yield Part("report", "report", "made anew each time", {})
 
 
+def _selections(config: ConfigDict) -> Iterator[Part]:
+    """The parts that features make, each for all selections that share it, and the selections."""
+    shared: dict[str, tuple[Settings, list[str]]] = {}
+    selections = []
+    for name in config.selection.runs:
+        entry = resolved_run(config, name)
+        settings = deciding_run(config, name)
+        for feature in find_method(entry["method"]).features.values():
+            own = feature.settings(config, entry)
+            settings |= own
+            if part := feature.part(config, entry):
+                shared.setdefault(part, (own, []))[1].append(name)
+        selections.append(Part(f"selection/{name}", "selection", _subset(entry), settings))
+    for part, (settings, names) in shared.items():
+        yield Part(part, "selection", f"for {_named(names)}", settings)
+    yield from selections
+
+
 def _trajectories(config: ConfigDict, users: str) -> Part:
     asked = config.trajectories
     if asked.path:
@@ -182,8 +190,7 @@ def _trajectories(config: ConfigDict, users: str) -> Part:
 
 
 def _part(config: ConfigDict, name: str, stage: str, why: str) -> Part:
-    kind = name.partition("/")[0]
-    return Part(name, stage, why, deciding(config, kind) if kind in PARTS else {})
+    return Part(name, stage, why, deciding(config, name.partition("/")[0]))
 
 
 def _subset(entry: dict[str, Any]) -> str:

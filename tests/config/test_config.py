@@ -23,7 +23,6 @@ from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation import metrics
-from s2l_jax.evaluation.grading import ANSWER_TYPES
 from s2l_jax.models import weights
 from s2l_jax.selection.export import FILES
 from s2l_jax.selection.method import METHODS
@@ -171,7 +170,6 @@ class TestFields:
     def test_choices_are_those_that_the_code_has(self):
         assert set(DTYPES) < set(weights.DTYPES)
         assert {*METRICS} == {"accuracy", "bertscore", *metrics._METRICS}
-        assert {*SCHEMA["evaluation"]["answer_type"].choices} == {*ANSWER_TYPES, "exact"}
         assert set(run_schema("s2l")["distance"].choices) == set(DISTANCES)
         assert set(SCHEMA["tokenize"]["boundary"].choices) == set(BOUNDARIES)
         assert set(SCHEMA["tokenize"]["prompt"].choices) == {*TEMPLATES, CHAT}

@@ -206,7 +206,7 @@ class TestBadInput:
     def config(self, tmp_path):
         model = tmp_path / "model"
         write_tokenizer(model)
-        hf_config = REPOSITORY / "s2l_jax" / "data" / "base" / "proxy" / "config.json"
+        hf_config = REPOSITORY / "s2l_jax" / "data" / "datasets" / "base" / "proxy" / "config.json"
         (model / "config.json").write_text(hf_config.read_text())
         config = load("quickstart")
         config.proxy.checkpoint = str(model)

@@ -95,7 +95,7 @@ def _select_one(context: SelectionContext, name: str) -> None:
     entry, method = _run(run, name)
     made_from: dict[str, Any] = {}
     for feature in method.features.values():
-        made_from |= feature.fingerprint(context, entry)
+        made_from |= feature.settings(run.config, entry) | feature.content(context, entry)
     if pool is not None:
         made_from["pool.ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
         if entry["budget_tokens"]:
