@@ -22,6 +22,7 @@ from s2l_jax.evaluation.generation.generate import generate
 from s2l_jax.models import hf
 from s2l_jax.models.architecture import RopeScaling
 from s2l_jax.models.parameters import bind, flatten_params, model_params, nest_params
+from s2l_jax.models.weights import INDEX
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.training.loss import example_mean, training_loss
 from tests.support.paths import GOLDEN
@@ -364,7 +365,7 @@ def test_weights_as_the_hub_has_them_are_the_same_model(shards, variant, change,
         save_file({name: tensors[name] for name in names}, tmp_path / file)
         index |= dict.fromkeys(names, file)
     if shards > 1:
-        (tmp_path / hf.weights.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+        (tmp_path / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
     ours, theirs = (flatten_params(model_params(load(path))) for path in (tmp_path, GOLDEN / variant))
     assert ours.keys() == theirs.keys()
     for path, leaf in theirs.items():
