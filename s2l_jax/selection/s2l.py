@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int, Int64, UInt64
 
-from s2l_jax.clustering import DISTANCES, KMeans, count_distinct, rescaled
+from s2l_jax.clustering import KMeans, check_distance, count_distinct, fit_sharing_programs, rescaled
 from s2l_jax.errors import InputError
 from s2l_jax.selection.balanced import (
     balanced_order,
@@ -63,8 +63,7 @@ def s2l(
             f"s2l: num_clusters and every must be at least 1, min_cluster_size and first at least 0, got "
             f"{num_clusters}, {every}, {min_cluster_size} and {first}"
         )
-    if distance not in DISTANCES:
-        raise InputError(f"s2l: distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
+    check_distance(distance, "s2l")
     assert inputs.trajectories is not None
     assert inputs.ids is not None
     trajectories = thinned(inputs.trajectories, every, first)
@@ -192,5 +191,6 @@ def _cluster(
             num_clusters,
         )
     # Sources of fewer clusters share the compiled program of those with all.
-    kmeans = KMeans(distinct, distance=distance, seed=seed, max_clusters=num_clusters).fit(trajectories)
+    kmeans = KMeans(distinct, distance=distance, seed=seed)
+    fit_sharing_programs(kmeans, trajectories, num_clusters)
     return kmeans.labels_, kmeans.cluster_centers_

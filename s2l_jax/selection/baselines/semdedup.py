@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64
 
-from s2l_jax.clustering import KMeans, count_distinct
+from s2l_jax.clustering import KMeans, count_distinct, fit_sharing_programs
 from s2l_jax.errors import InputError
 from s2l_jax.selection.balanced import priorities
 from s2l_jax.selection.baselines.unit_rows import unit_rows
@@ -46,7 +46,7 @@ def semdedup(
     assert inputs.ids is not None
     rows = unit_rows(inputs.hidden_states, "hidden_states")
     distinct = count_distinct(rows, at_least=num_clusters)
-    kmeans = KMeans(distinct, seed=seed, max_clusters=num_clusters).fit(rows)
+    kmeans = fit_sharing_programs(KMeans(distinct, seed=seed), rows, num_clusters)
     labels, centroids = kmeans.labels_, kmeans.cluster_centers_
     duplicate = find_duplicates(rows, labels, centroids, threshold)
     _log.info("semdedup: %d of %d rows are near-duplicates", duplicate.sum(), len(rows))
