@@ -1,21 +1,8 @@
-"""k-means in JAX: the estimator, its streaming form, and how clusterings compare."""
+"""k-means in JAX: the estimator, its streaming form, and how clusterings compare.
 
-from s2l_jax.clustering.agreement import adjusted_rand_index
-from s2l_jax.clustering.cluster_count import ClusterCount, compare_cluster_counts, silhouette
-from s2l_jax.clustering.distances import DISTANCES, rescaled
-from s2l_jax.clustering.kmeans import KMeans
-from s2l_jax.clustering.rows import count_distinct
-from s2l_jax.clustering.streaming import Refresh, StreamingKMeans
+Importing this package imports nothing heavy: its names, in __init__.pyi, are loaded when first used.
+"""
 
-__all__ = [
-    "DISTANCES",
-    "ClusterCount",
-    "KMeans",
-    "Refresh",
-    "StreamingKMeans",
-    "adjusted_rand_index",
-    "compare_cluster_counts",
-    "count_distinct",
-    "rescaled",
-    "silhouette",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from s2l_jax.clustering.agreement import adjusted_rand_index
 from s2l_jax.clustering.distances import rescaled
-from s2l_jax.clustering.kmeans import KMeans
+from s2l_jax.clustering.kmeans import KMeans, fit_sharing_programs
 from s2l_jax.clustering.lloyd import PRECISION
 from s2l_jax.clustering.rows import whole
 from s2l_jax.errors import InputError
@@ -71,7 +71,9 @@ def compare_cluster_counts(
         # Fits of up to twice as many clusters share a program.
         size = 1 << (count - 1).bit_length()
         fits = [
-            KMeans(count, distance=distance, max_iter=max_iter, seed=seed + n, max_clusters=size).fit(points)
+            fit_sharing_programs(
+                KMeans(count, distance=distance, max_iter=max_iter, seed=seed + n), points, size
+            )
             for n in range(repeats)
         ]
         best = min(fits, key=lambda fit: fit.inertia_)

@@ -1,28 +1,33 @@
-"""One fit: which form of Lloyd's algorithm runs, and the best of its starts."""
+"""One fit: the best of its starts, with exact distances where they are needed."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from s2l_jax.clustering.distances import rescaled
-from s2l_jax.clustering.host_lloyd import Fitted, lloyd_on_host
-from s2l_jax.clustering.host_rows import HostRows
 from s2l_jax.clustering.lloyd import LloydResult, lloyd
-from s2l_jax.clustering.rows import Rows, default_chunk_rows, prepare_rows, to_host
+from s2l_jax.clustering.rows import Rows, default_chunk_rows
 from s2l_jax.errors import InputError
+from s2l_jax.parallel.gather import to_host
 
 # Up to this many row-centroid pairs a fit takes exact distances: it is quick either way.
 _EXACT_PAIRS = 2**21
 
 
-def stays_on_host(num_rows: int, num_clusters: int) -> bool:
-    """Whether rows in a CPU's memory go to `host_lloyd`: all but the few that take exact distances."""
-    return num_rows * num_clusters > _EXACT_PAIRS
+class Fitted(NamedTuple):
+    """The fit of least inertia."""
+
+    centroids: Float[np.ndarray, "k t"]
+    labels: Int[np.ndarray, " n"]
+    inertia: float
+    num_iterations: int
+    exact: bool  # distances were taken from differences, not from matrix products
 
 
 def fit_rows(
-    rows: Rows | HostRows,
+    rows: Rows,
     starts: Float[Array, "r k t"],
     num_clusters: int,
     *,
@@ -30,34 +35,13 @@ def fit_rows(
     max_iterations: int,
     tolerance: float,
     chunk_rows: int,
-) -> tuple[Fitted, bool]:
+) -> Fitted:
     """Iterate from R starts, again with exact distances where rounding kept a cluster empty; keep the best.
-
-    Returns it, and whether its distances are exact.
 
     Raises:
       InputError: float32 cannot tell enough rows apart.
     """
-    if isinstance(rows, HostRows):
-        runs = (
-            lloyd_on_host(
-                rows,
-                start,
-                offset=offset,
-                max_clusters=starts.shape[1],
-                chunk_rows=chunk_rows,
-                max_iterations=max_iterations,
-                tolerance=tolerance,
-            )
-            for start in np.asarray(starts)[:, :num_clusters]
-        )
-        best = min(runs, key=lambda fitted: (fitted.num_empty > 0, fitted.inertia))
-        if not best.num_empty:
-            return best, False
-        rows, exact = prepare_rows(rescaled(rows.points, rows.distance), rows.weights), True
-    else:
-        exact = rows.points.shape[0] * starts.shape[1] <= _EXACT_PAIRS
-    chunk_rows = chunk_rows or default_chunk_rows(starts.shape[0] * starts.shape[1])
+    exact = rows.points.shape[0] * starts.shape[1] <= _EXACT_PAIRS
     while True:
         result = lloyd(
             rows.points,
@@ -68,11 +52,11 @@ def fit_rows(
             max_iterations,
             tolerance,
             shards=rows.shards,
-            chunk_rows=chunk_rows,
+            chunk_rows=chunk_rows or default_chunk_rows(starts.shape[1]),
             exact=exact,
         )
         if not to_host(result.num_empty).any():
-            return _best(result, rows.num_rows, num_clusters), exact
+            return _best(result, rows.num_rows, num_clusters, exact=exact)
         if exact:
             raise InputError(
                 f"{num_clusters} clusters cannot be kept apart: some rows differ by less than "
@@ -81,7 +65,7 @@ def fit_rows(
         exact = True
 
 
-def _best(result: LloydResult, num_rows: int, num_clusters: int) -> Fitted:
+def _best(result: LloydResult, num_rows: int, num_clusters: int, *, exact: bool) -> Fitted:
     inertias = to_host(result.inertia_parts).astype(np.float64).sum(1)
     best = int(np.argmin(inertias))
     result = jax.tree.map(lambda leaf: leaf[best], result)
@@ -90,11 +74,10 @@ def _best(result: LloydResult, num_rows: int, num_clusters: int) -> Fitted:
         labels=to_host(result.labels)[:num_rows],
         inertia=float(inertias[best]),
         num_iterations=int(result.num_iterations),
-        num_empty=0,
+        exact=exact,
     )
 
 
-def padded(centroids: Float[np.ndarray, "*r k t"], size: int) -> Float[Array, "*r m t"]:
+def padded(centroids: Float[np.ndarray, "k t"], size: int) -> Float[Array, "m t"]:
     """Centroids with zeros after them, `size` in all."""
-    extra = size - centroids.shape[-2]
-    return jnp.asarray(np.pad(centroids, [(0, 0)] * (centroids.ndim - 2) + [(0, extra), (0, 0)]))
+    return jnp.asarray(np.pad(centroids, ((0, size - len(centroids)), (0, 0))))

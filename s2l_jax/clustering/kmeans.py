@@ -9,22 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from s2l_jax.clustering.distances import DISTANCES, rescaled
-from s2l_jax.clustering.fitting import fit_rows, padded, stays_on_host
-from s2l_jax.clustering.host_lloyd import label_on_host
-from s2l_jax.clustering.host_rows import HostRows, on_one_cpu, prepare_host_rows
+from s2l_jax.clustering.distances import check_distance, rescaled
+from s2l_jax.clustering.fitting import fit_rows, padded
 from s2l_jax.clustering.lloyd import nearest_centroids
-from s2l_jax.clustering.rows import (
-    Rows,
-    check_shape,
-    count_distinct,
-    default_chunk_rows,
-    prepare_rows,
-    to_host,
-    whole,
-)
+from s2l_jax.clustering.rows import Rows, check_shape, count_distinct, default_chunk_rows, prepare_rows, whole
 from s2l_jax.clustering.seeding import key_of, kmeans_plus_plus, mean_and_variance, random_rows, sample_rows
 from s2l_jax.errors import InputError
+from s2l_jax.parallel.gather import to_host
 
 _OVERFLOW = (
     "k-means: squared distances between these rows, or their weights, are too large for float32; "
@@ -51,8 +42,6 @@ class KMeans:
         of the columns; 0 goes on until nothing moves.
       seed: of the first centroids, at least 0.
       chunk_rows: rows handled at a time; memory beyond the rows is about chunk_rows x K. 0 chooses.
-      max_clusters: compile for this many clusters (0: num_clusters), so that fits of fewer share
-        the program. More of them also draw more candidates for k-means++ (see `seeding`).
 
     After `fit`: `cluster_centers_` float32 [K, T], `labels_` int32 [N], `inertia_` (sum of weighted
     squared distances from the own centroid), `n_iter_`.
@@ -74,18 +63,15 @@ class KMeans:
         tol: float = 0.0,
         seed: int = 0,
         chunk_rows: int = 0,
-        max_clusters: int = 0,
     ) -> None:
         self.num_clusters = whole("KMeans: num_clusters", num_clusters, 1)
         self.restarts = whole("KMeans: restarts", restarts, 1)
         self.max_iter = whole("KMeans: max_iter", max_iter, 1)
         self.seed = whole("KMeans: seed", seed, 0)
         self.chunk_rows = whole("KMeans: chunk_rows", chunk_rows, 0)
-        self.max_clusters = max(whole("KMeans: max_clusters", max_clusters, 0), self.num_clusters)
         if not 0 <= tol < math.inf:
             raise InputError(f"KMeans: tol must be a number of at least 0, got {tol}")
-        if distance not in DISTANCES:
-            raise InputError(f"KMeans: distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
+        check_distance(distance, "KMeans")
         if isinstance(init, str) and init not in ("k-means++", "random"):
             raise InputError(
                 f'KMeans: init must be "k-means++", "random" or an array of {num_clusters} '
@@ -106,16 +92,19 @@ class KMeans:
           InputError: bad rows or weights (see `rows.prepare_rows`), fewer distinct rows of positive
             weight than clusters, or rows so far apart that float32 cannot hold squared distances.
         """
-        rows = self._prepare(X, sample_weight)
+        return self._fit(X, sample_weight, self.num_clusters)
+
+    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None, size: int) -> Self:
+        rows = self._prepare(X, sample_weight, size)
         self._check_distinct(rows)
         key = key_of(self.seed)
-        sample, weights = sample_rows(key, rows, self.max_clusters)
+        sample, weights = sample_rows(key, rows, size)
         mean, variance = jax.device_get(mean_and_variance(sample, weights))
         if not np.isfinite(variance):
             raise InputError(_OVERFLOW)
-        fitted, self._exact = fit_rows(
+        fitted = fit_rows(
             rows,
-            self._first_centroids(key, sample, weights),
+            self._first_centroids(key, sample, weights, size),
             self.num_clusters,
             offset=mean,
             max_iterations=self.max_iter,
@@ -124,7 +113,7 @@ class KMeans:
         )
         if not np.isfinite(fitted.inertia):
             raise InputError(_OVERFLOW)
-        self._offset = mean
+        self._offset, self._exact, self._size = mean, fitted.exact, size
         self.cluster_centers_ = fitted.centroids
         self.labels_ = fitted.labels
         self.inertia_ = fitted.inertia
@@ -143,58 +132,53 @@ class KMeans:
         """
         if not hasattr(self, "cluster_centers_"):
             raise InputError("KMeans.predict needs centroids: call fit first")
-        rows = prepare_rows(rescaled(X, self.distance)) if self._exact else self._prepare(X, None)
+        rows = self._prepare(X, None, 1)
         columns = self.cluster_centers_.shape[1]
         if rows.points.shape[1] != columns:
             raise InputError(f"KMeans was fitted on {columns} columns, got rows of {rows.points.shape[1]}")
-        if isinstance(rows, HostRows):
-            return label_on_host(
-                rows,
-                self.cluster_centers_,
-                offset=self._offset,
-                max_clusters=self.max_clusters,
-                chunk_rows=self.chunk_rows,
-            )
         labels = nearest_centroids(
             rows.points,
-            padded(self.cluster_centers_, self.max_clusters),
+            padded(self.cluster_centers_, self._size),
             self._offset,
             self.num_clusters,
             shards=rows.shards,
-            chunk_rows=self.chunk_rows or default_chunk_rows(self.max_clusters),
+            chunk_rows=self.chunk_rows or default_chunk_rows(self._size),
             exact=self._exact,
         )
         return to_host(labels)[: rows.num_rows]
 
-    def _prepare(self, X: ArrayLike, sample_weight: ArrayLike | None) -> Rows | HostRows:
-        array = check_shape(X)
-        if stays_on_host(array.shape[0], self.num_clusters) and on_one_cpu(array):
-            return prepare_host_rows(array, sample_weight, self.distance)
-        return prepare_rows(rescaled(array, self.distance), sample_weight, at_least=self.max_clusters)
+    def _prepare(self, X: ArrayLike, sample_weight: ArrayLike | None, at_least: int) -> Rows:
+        return prepare_rows(rescaled(check_shape(X), self.distance), sample_weight, at_least=at_least)
 
-    def _check_distinct(self, rows: Rows | HostRows) -> None:
-        keep = None if rows.weights is None else to_host(rows.weights) > 0
-        distance = rows.distance if isinstance(rows, HostRows) else "euclidean"  # others are rescaled
-        distinct = count_distinct(rows.points, at_least=self.num_clusters, keep=keep, distance=distance)
+    def _check_distinct(self, rows: Rows) -> None:
+        keep = to_host(rows.weights) > 0
+        distinct = count_distinct(rows.points, at_least=self.num_clusters, keep=keep)
         if distinct < self.num_clusters:
-            among = rows.num_rows if keep is None else int(keep.sum())
             raise InputError(
                 f"{self.num_clusters} clusters need as many distinct rows, but there are only "
-                f"{distinct} among {among}; ask for at most {distinct}"
+                f"{distinct} among {keep.sum()}; ask for at most {distinct}"
             )
 
     def _first_centroids(
-        self, key: Array, sample: Float[Array, "m t"], weights: Float[Array, " m"]
+        self, key: Array, sample: Float[Array, "m t"], weights: Float[Array, " m"], size: int
     ) -> Float[Array, "r k t"]:
         if isinstance(self.init, str):
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(1, self.restarts + 1))
             if self.init == "random":
-                return random_rows(keys, sample, weights, max_clusters=self.max_clusters)
-            return kmeans_plus_plus(keys, sample, weights, self.num_clusters, max_clusters=self.max_clusters)
+                return random_rows(keys, sample, weights, max_clusters=size)
+            return kmeans_plus_plus(keys, sample, weights, self.num_clusters, max_clusters=size)
         given = np.asarray(self.init, np.float32)
         if given.shape != (self.num_clusters, sample.shape[1]) or not np.isfinite(given).all():
             raise InputError(
                 f"KMeans: init must be {self.num_clusters} finite centroids of {sample.shape[1]} columns, "
                 f"got an array of shape {given.shape}"
             )
-        return padded(given, self.max_clusters)[None]
+        return padded(given, size)[None]
+
+
+def fit_sharing_programs(kmeans: KMeans, X: ArrayLike, size: int) -> KMeans:
+    """Fit rows [N, T] with programs compiled for `size` clusters, so that fits of up to as many share them.
+
+    k-means++ then draws as many candidates for each centroid as for `size` clusters.
+    """
+    return kmeans._fit(X, None, max(size, kmeans.num_clusters))

@@ -10,6 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 # Accelerators would otherwise multiply in 16 or 19 bits, which moves many labels.
 PRECISION = jax.lax.Precision.HIGHEST
 
+_BLOCK_ROWS = 256  # rows whose scores fit a CPU core's cache
+_GROUP = 128  # most centroids scored together; compiling one much larger takes minutes
+_UNROLLED = 16  # centroids compared in one loop over a block's rows
+
 
 class LloydResult(NamedTuple):
     """What `lloyd` returns, for R starts; rows and centroids beyond the real ones carry no meaning."""
@@ -35,7 +39,6 @@ class _Problem(NamedTuple):
     weights: Float[Array, "p r"]
     offset: Float[Array, " t"]
     active: Bool[Array, " k"]
-    rows_per_shard: int
     chunk_rows: int
     exact: bool
 
@@ -54,7 +57,7 @@ def lloyd(
     chunk_rows: int = 8192,
     exact: bool = False,
 ) -> LloydResult:
-    """k-means by Lloyd's algorithm, squared Euclidean distance, from R sets of given centroids at once.
+    """k-means by Lloyd's algorithm, squared Euclidean distance, from R sets of given centroids in turn.
 
     An iteration assigns every row to its nearest centroid (ties to the lowest index) and moves each
     centroid to the weighted mean of its rows; after the last one the rows are assigned once more.
@@ -64,7 +67,7 @@ def lloyd(
     until none is empty; then the iterations go on. Where `exact` and there are `num_clusters`
     distinct rows, that ends: a centroid on a row keeps that row.
 
-    At most `chunk_rows` x K distances exist per shard and start at any time. Rows may be sharded over
+    At most `chunk_rows` x K distances exist per shard at any time. Rows may be sharded over
     the devices of a mesh: with `shards` set to the number of row shards, every device works on its own
     rows, and an iteration has one all-reduce, of the [K, T] sums and the [K] counts together.
 
@@ -87,9 +90,9 @@ def lloyd(
     def from_start(start):
         return _from_start(problem, start, max_iterations, tolerance)
 
-    if starts.shape[0] == 1:  # batched, loops would also do what conditions leave out
+    if starts.shape[0] == 1:
         return jax.tree.map(lambda leaf: leaf[None], from_start(starts[0]))
-    return jax.vmap(from_start)(starts)
+    return jax.lax.map(from_start, starts)
 
 
 def _from_start(problem: _Problem, start, max_iterations, tolerance) -> LloydResult:
@@ -161,43 +164,113 @@ def nearest_centroids(
 
 def _cut(points, weights, offset, num_clusters, max_clusters, shards, chunk_rows, *, exact: bool) -> _Problem:
     rows_per_shard = points.shape[0] // shards
-    chunk_rows = min(chunk_rows, rows_per_shard)
-    extra = -rows_per_shard % chunk_rows
     return _Problem(
-        points=jnp.pad(points.reshape(shards, rows_per_shard, -1), ((0, 0), (0, extra), (0, 0))),
-        weights=jnp.pad(weights.reshape(shards, rows_per_shard), ((0, 0), (0, extra))),
+        points=points.reshape(shards, rows_per_shard, -1),
+        weights=weights.reshape(shards, rows_per_shard),
         offset=jnp.zeros_like(offset) if exact else offset,
         active=jnp.arange(max_clusters) < num_clusters,
-        rows_per_shard=rows_per_shard,
-        chunk_rows=chunk_rows,
+        chunk_rows=min(chunk_rows, rows_per_shard),
         exact=exact,
     )
 
 
 def _num_chunks(problem: _Problem) -> int:
-    return problem.points.shape[1] // problem.chunk_rows
+    return -(-problem.points.shape[1] // problem.chunk_rows)
 
 
-def _chunk(problem: _Problem, index: Int[Array, ""]) -> tuple[Float[Array, "p c t"], Float[Array, "p c"]]:
-    start, size = index * problem.chunk_rows, problem.chunk_rows
-    points = jax.lax.dynamic_slice_in_dim(problem.points, start, size, axis=1)
-    return points - problem.offset, jax.lax.dynamic_slice_in_dim(problem.weights, start, size, 1)
+def _chunk(
+    problem: _Problem, index: Int[Array, ""]
+) -> tuple[Int[Array, ""], Float[Array, "p c t"], Float[Array, "p c"]]:
+    """Where a chunk begins, its rows and their weights.
+
+    The last one begins early enough to be whole; its rows that the one before has too weigh 0.
+    """
+    due, size, rows = index * problem.chunk_rows, problem.chunk_rows, problem.points.shape[1]
+    begin = jnp.minimum(due, rows - size)
+    points = jax.lax.dynamic_slice_in_dim(problem.points, begin, size, axis=1) - problem.offset
+    weights = jax.lax.dynamic_slice_in_dim(problem.weights, begin, size, axis=1)
+    if rows % size:
+        weights = jnp.where(begin + jnp.arange(size) >= due, weights, 0.0)
+    return begin, points, weights
 
 
 def _nearest(
     problem: _Problem, points: Float[Array, "p c t"], centroids: Float[Array, "k t"]
-) -> tuple[Int[Array, "p c 1"], Int[Array, "p c k"]]:
-    """The nearest centroid of each row, and the centroid numbers it was found among."""
+) -> Int[Array, "p c"]:
+    """The nearest centroid of each row; of equally near ones the first."""
     if problem.exact:
         scores = jnp.square(points[:, :, None, :] - centroids).sum(-1)
-    else:
-        products = jnp.einsum("pct,kt->pck", points, centroids, precision=PRECISION)
-        scores = jnp.square(centroids).sum(-1) - 2 * products
-    scores = jnp.where(problem.active, scores, jnp.inf)
-    numbers = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
-    # Two minima instead of argmin, which XLA runs as a scalar loop on the CPU.
-    lowest = scores.min(-1, keepdims=True)
-    return jnp.where(scores <= lowest, numbers, scores.shape[-1]).min(-1, keepdims=True), numbers
+        scores = jnp.where(problem.active, scores, jnp.inf)
+        numbers = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
+        # Two minima instead of argmin, which XLA runs as a scalar loop on the CPU.
+        lowest = scores.min(-1, keepdims=True)
+        return jnp.where(scores <= lowest, numbers, scores.shape[-1]).min(-1)
+    halves = jnp.where(problem.active, jnp.square(centroids).sum(1) / 2, jnp.inf)
+    groups = -(-len(centroids) // _GROUP)
+    size = -(-len(centroids) // groups)
+    extra = groups * size - len(centroids)
+    grouped = jnp.pad(centroids, ((0, extra), (0, 0))).reshape(groups, size, -1)
+    bases = jnp.pad(halves, (0, extra), constant_values=jnp.inf).reshape(groups, size)
+    return jax.lax.platform_dependent(points, grouped, bases, cpu=_lowest_by_blocks, default=_lowest)
+
+
+def _lowest(
+    points: Float[Array, "p c t"], grouped: Float[Array, "g m t"], bases: Float[Array, "g m"]
+) -> Int[Array, "p c"]:
+    """The centroid of the lowest |c|^2 / 2 - x.c for each row.
+
+    The minimum and its place in one pass over the products, which stay as they are multiplied,
+    [centroid, row], so that a CPU compares many rows at once.
+    """
+    groups, size = bases.shape
+
+    def compare(group, state):
+        products = jnp.einsum("mt,pct->mpc", grouped[group], points, precision=PRECISION)
+        products = jax.lax.optimization_barrier(products)
+        for first in range(0, size, _UNROLLED):
+            lowest, label = state
+            for place in range(first, min(first + _UNROLLED, size)):
+                score = bases[group, place] - products[place]
+                label = jnp.where(score < lowest, group * size + place, label)
+                lowest = jnp.where(score < lowest, score, lowest)
+            state = jax.lax.optimization_barrier((lowest, label))  # one loop over the rows each
+        return state
+
+    shape = points.shape[:2]
+    start = jnp.full(shape, jnp.inf, points.dtype), jnp.zeros(shape, jnp.int32)
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(groups), compare, start)[1]
+
+
+def _lowest_by_blocks(points, grouped, bases) -> Int[Array, "p c"]:
+    """The same, in blocks of rows."""
+    shards, rows, columns = points.shape
+    extra = -rows % _BLOCK_ROWS
+    blocks = jnp.pad(points, ((0, 0), (0, extra), (0, 0))).reshape(shards, -1, _BLOCK_ROWS, columns)
+    labels = jax.lax.map(lambda block: _lowest(block, grouped, bases), blocks.swapaxes(0, 1))
+    return labels.swapaxes(0, 1).reshape(shards, -1)[:, :rows]
+
+
+def _totals(
+    problem: _Problem, points: Float[Array, "p c t"], weights: Float[Array, "p c"], label: Int[Array, "p c"]
+) -> Float[Array, "p k t+1"]:
+    """For each shard and label the weighted sum of the rows, and after it that of the weights."""
+    clusters = len(problem.active)
+
+    def by_product(points, weights, label):
+        numbers = jax.lax.broadcasted_iota(jnp.int32, (*label.shape, clusters), 2)
+        belongs = jnp.where(numbers == label[..., None], weights[..., None], 0.0)
+        sums = jnp.einsum("pck,pct->pkt", belongs, points, precision=PRECISION)
+        return jnp.concatenate([sums, belongs.sum(1)[..., None]], -1)
+
+    def by_row(points, weights, label):
+        values = jnp.concatenate([points * weights[..., None], weights[..., None]], -1)
+        zeros = jnp.zeros((clusters, values.shape[-1]), values.dtype)
+        return jax.vmap(lambda label, values: zeros.at[label].add(values))(label, values)
+
+    if problem.exact:
+        return by_product(points, weights, label)
+    # Accelerators add rows in any order, so that the sums' last bits would differ from run to run.
+    return jax.lax.platform_dependent(points, weights, label, cpu=by_row, default=by_product)
 
 
 def _sum_clusters(
@@ -207,11 +280,8 @@ def _sum_clusters(
     shards, (clusters, columns) = problem.points.shape[0], centroids.shape
 
     def add(index, totals):
-        points, weights = _chunk(problem, index)
-        label, numbers = _nearest(problem, points, centroids)
-        belongs = jnp.where(numbers == label, weights[..., None], 0.0)
-        sums = jnp.einsum("pck,pct->pkt", belongs, points, precision=PRECISION)
-        return totals + jnp.concatenate([sums, belongs.sum(1)[..., None]], -1)
+        _, points, weights = _chunk(problem, index)
+        return totals + _totals(problem, points, weights, _nearest(problem, points, centroids))
 
     # One total per shard, so that devices meet once per pass and not once per chunk.
     zeros = jnp.zeros((shards, clusters, columns + 1), centroids.dtype)
@@ -221,25 +291,32 @@ def _sum_clusters(
 
 def _assign(problem: _Problem, centroids: Float[Array, "k t"]) -> _Assignment:
     """Label each row, with its squared distance from its centroid (0 for rows of weight 0)."""
+    shards, rows = problem.weights.shape
 
-    def label_chunk(index):
-        points, weights = _chunk(problem, index)
-        label, numbers = _nearest(problem, points, centroids)
-        counts = jnp.where(numbers == label, weights[..., None], 0.0).sum(1)
-        distances = jnp.square(points - centroids[label[..., 0]]).sum(-1)
-        return counts, label[..., 0], jnp.where(weights > 0, distances, 0.0), distances * weights
+    def label_chunk(index, state):
+        labels, distances, counts, parts = state
+        begin, points, weights = _chunk(problem, index)
+        label = _nearest(problem, points, centroids)
+        distance = jnp.square(points - centroids[label]).sum(-1)
+        return (
+            jax.lax.dynamic_update_slice_in_dim(labels, label, begin, axis=1),
+            jax.lax.dynamic_update_slice_in_dim(distances, distance, begin, axis=1),
+            counts + _totals(problem, points, weights, label)[..., -1],
+            parts.at[index].set((distance * weights).sum(1)),
+        )
 
-    counts, labels, distances, costs = jax.lax.map(label_chunk, jnp.arange(_num_chunks(problem)))
-
-    def in_row_order(chunks):
-        rows = chunks.transpose(1, 0, 2).reshape(problem.points.shape[:2])
-        return rows[:, : problem.rows_per_shard].reshape(-1)
-
+    start = (
+        jnp.zeros((shards, rows), jnp.int32),
+        jnp.zeros((shards, rows), centroids.dtype),
+        jnp.zeros((shards, len(centroids)), centroids.dtype),
+        jnp.zeros((_num_chunks(problem), shards), centroids.dtype),
+    )
+    labels, distances, counts, parts = jax.lax.fori_loop(0, _num_chunks(problem), label_chunk, start)
     return _Assignment(
-        counts=counts.sum((0, 1)),
-        labels=in_row_order(labels),
-        distances=in_row_order(distances),
-        inertia_parts=costs.sum(2).reshape(-1),
+        counts=counts.sum(0),
+        labels=labels.reshape(-1),
+        distances=jnp.where(problem.weights > 0, distances, 0.0).reshape(-1),
+        inertia_parts=parts.reshape(-1),
     )
 
 
@@ -251,7 +328,7 @@ def _move_empty(
 ) -> Float[Array, "k t"]:
     """Move the first empty cluster's centroid to the row farthest from its own centroid."""
     row = jnp.argmax(distances)
-    shard, place = row // problem.rows_per_shard, row % problem.rows_per_shard
+    shard, place = jnp.divmod(row, problem.points.shape[1])
     here = jnp.arange(problem.points.shape[0])[:, None] == shard
     here &= jnp.arange(problem.points.shape[1]) == place
     # A masked sum rather than an index, which would gather the shards of all devices.

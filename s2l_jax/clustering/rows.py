@@ -7,13 +7,12 @@ from typing import SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from s2l_jax.clustering.distances import rescaled
 from s2l_jax.errors import InputError
+from s2l_jax.parallel.gather import to_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,20 +88,20 @@ def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_leas
         rows = Rows(device_points, jnp.asarray(np.pad(given, (0, extra))), num_rows)
     count, first = jax.device_get(_bad_rows(rows.points))
     if count:
-        raise InputError(bad_rows_message(int(count), num_rows, int(first)))
+        raise InputError(
+            f"{count} of {num_rows} rows have NaN or infinite values, the first is row {first}; "
+            f"drop them or set them to a number before clustering"
+        )
     return rows
 
 
-def bad_rows_message(count: int, num_rows: int, first: int) -> str:
-    """What is said of rows with NaN or infinity."""
-    return (
-        f"{count} of {num_rows} rows have NaN or infinite values, the first is row {first}; "
-        f"drop them or set them to a number before clustering"
-    )
-
-
 def bucket(num_rows: int) -> int:
-    """The padded size: powers of two from 256 to 16,384, then eight steps to each doubling."""
+    """The padded size: powers of two from 256 to 16,384, then eight steps to each doubling.
+
+    From 262,144 on as many as they are: a fit takes longer than compiling, and a copy is large.
+    """
+    if num_rows >= 262_144:
+        return num_rows
     if num_rows <= 16_384:
         return max(256, 1 << (num_rows - 1).bit_length())
     step = 1 << ((num_rows - 1).bit_length() - 4)
@@ -122,24 +121,8 @@ def row_sharding(array: ArrayLike) -> NamedSharding | None:
     return array.sharding if _row_shards(array.sharding) > 1 else None
 
 
-def to_host(array: Array | np.ndarray) -> np.ndarray:
-    """The whole array on this host, also where its shards lie on several processes."""
-    if isinstance(array, np.ndarray) or array.is_fully_addressable or array.is_fully_replicated:
-        return np.asarray(array)
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-
-
-def count_distinct(
-    points: ArrayLike,
-    *,
-    at_least: int,
-    keep: Bool[np.ndarray, " n"] | None = None,
-    distance: str = "euclidean",
-) -> int:
-    """The number of distinct rows of [N, T] in float32, counted no further than `at_least`.
-
-    With another distance than the Euclidean one, of rows rescaled for it.
-    """
+def count_distinct(points: ArrayLike, *, at_least: int, keep: Bool[np.ndarray, " n"] | None = None) -> int:
+    """The number of distinct rows of [N, T] in float32, counted no further than `at_least`."""
     array = points if isinstance(points, jax.Array) else np.asarray(points)
     step = max(4096, 4 * at_least)
     distinct = np.zeros((0, array.shape[1]), np.float32)
@@ -147,7 +130,7 @@ def count_distinct(
         piece = array[start : start + step]
         piece = to_host(piece) if isinstance(piece, jax.Array) else piece
         # Adding 0 makes -0.0 the same as 0.0.
-        piece = np.asarray(rescaled(piece.astype(np.float32), distance)) + np.float32(0)
+        piece = piece.astype(np.float32) + np.float32(0)
         if keep is not None:
             piece = piece[keep[start : start + step]]
         distinct = np.unique(np.concatenate([distinct, piece]), axis=0)

@@ -5,12 +5,10 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from s2l_jax.clustering.host_rows import HostRows
-from s2l_jax.clustering.rows import Rows, bucket, row_sharding
+from s2l_jax.clustering.rows import Rows, row_sharding
 
 _LOW_BITS = 2**32 - 1  # what `jax.random.key` reads of a seed
 
@@ -24,7 +22,7 @@ def key_of(seed: int) -> PRNGKeyArray:
 
 
 def sample_rows(
-    key: PRNGKeyArray, rows: Rows | HostRows, num_clusters: int
+    key: PRNGKeyArray, rows: Rows, num_clusters: int
 ) -> tuple[Float[Array, "m t"], Float[Array, " m"]]:
     """A sample of the rows, with their weights, for choosing first centroids.
 
@@ -33,17 +31,6 @@ def sample_rows(
     every device, so first centroids do not depend on how the rows are chunked or sharded.
     """
     size = max(32_768, 1 << (64 * num_clusters - 1).bit_length())
-    if isinstance(rows, HostRows):
-        chosen: np.ndarray | slice = slice(None)
-        if size < rows.num_rows:
-            positive = None if rows.weights is None else np.flatnonzero(rows.weights)
-            total = rows.num_rows if positive is None else len(positive)
-            chosen = np.asarray(jax.random.randint(key, (size,), 0, total, jnp.int32))
-            chosen = chosen if positive is None else positive[chosen]
-        points = rows.piece(chosen)
-        weights = np.ones(len(points), np.float32) if rows.weights is None else rows.weights[chosen]
-        extra = bucket(max(len(points), num_clusters)) - len(points)
-        return jnp.asarray(np.pad(points, ((0, extra), (0, 0)))), jnp.asarray(np.pad(weights, (0, extra)))
     sample = (rows.points, rows.weights)
     if size < rows.points.shape[0]:
         sample = _draw(key, *sample, size=size)

@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike
 
 from s2l_jax.clustering.agreement import adjusted_rand_index
 from s2l_jax.clustering.fitting import fit_rows
-from s2l_jax.clustering.rows import Rows, count_distinct, prepare_rows, to_host, whole
+from s2l_jax.clustering.rows import Rows, count_distinct, prepare_rows, whole
 from s2l_jax.clustering.seeding import key_of, kmeans_plus_plus, mean_and_variance, sample_rows
 from s2l_jax.errors import InputError
+from s2l_jax.parallel.gather import to_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ class StreamingKMeans:
         else:
             column = to_host(added.points)[: self.num_examples, 0]
             starts = jnp.asarray(self._warm_start(column, rows.points.shape[1]))[None]
-        fitted, _ = fit_rows(
+        fitted = fit_rows(
             rows,
             starts,
             active,

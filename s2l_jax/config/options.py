@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import annotated_types
@@ -22,6 +22,13 @@ class Inherits:
     """In an annotation: a run that does not say otherwise takes the option from this field of the config."""
 
     field: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """In an annotation of a text: the names it may be, where a registry has them."""
+
+    names: Iterable[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +99,8 @@ def options_of(function: Callable[..., Any]) -> dict[str, Option]:
     """The options that a function, or a dataclass, has: its arguments with defaults.
 
     An annotation is bool, int, float, str or a `Literal` of texts; in `Annotated` it may have bounds of
-    `annotated_types` and an `Inherits`. What each means is in the docstring, under "Options:" (of a dataclass
-    under "Attributes:"), as "name: meaning".
+    `annotated_types`, a `OneOf` and an `Inherits`. What each means is in the docstring, under "Options:"
+    (of a dataclass under "Attributes:"), as "name: meaning".
 
     Raises:
       TypeError: an option without an annotation of these, or without a meaning.
@@ -119,6 +126,7 @@ def _option(name: str, default: Any, hint: Any, doc: str) -> Option:
         hint, *rest = typing.get_args(hint)
         extras = tuple(rest)
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    choices += tuple(name for extra in extras if isinstance(extra, OneOf) for name in extra.names)
     kind = str if choices else hint
     if kind not in _KINDS:
         raise TypeError(f"option {name!r}: {hint!r} is not bool, int, float, str or a Literal of texts")

@@ -1,25 +1,8 @@
 """Evaluation: held-out loss, generated answers, and whether they are right.
 
-Importing this package imports nothing heavy; each name below is loaded when it is first used.
+Importing this package imports nothing heavy: its names, in __init__.pyi, are loaded when first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from s2l_jax.evaluation.execution.programs import ProgramResult, run_program
-    from s2l_jax.evaluation.grading.grader import grade
-
-_PLACES = {
-    "ProgramResult": "s2l_jax.evaluation.execution.programs",
-    "grade": "s2l_jax.evaluation.grading.grader",
-    "run_program": "s2l_jax.evaluation.execution.programs",
-}
-
-__all__ = ["ProgramResult", "grade", "run_program"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,13 +3,14 @@
 import functools
 import logging
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge
 from jaxtyping import Float, Int, Int64, UInt64
 
-from s2l_jax.config.options import Inherits
+from s2l_jax.clustering.distances import DISTANCES
+from s2l_jax.config.options import Inherits, OneOf
 from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
 from s2l_jax.selection.balanced import (
@@ -38,7 +39,7 @@ def s2l(
     min_cluster_size: Annotated[int, Ge(0), Inherits("selection.min_cluster_size")] = 2,
     every: Annotated[int, Ge(1)] = 1,
     num_checkpoints: Annotated[int, Ge(0)] = 0,
-    distance: Literal["euclidean", "cosine", "correlation"] = "euclidean",
+    distance: Annotated[str, OneOf(DISTANCES)] = "euclidean",
     log_losses: bool = False,
     standardise: bool = False,
     cluster_small_sources: bool = False,
@@ -188,7 +189,7 @@ def _by_source(
 def _cluster(
     trajectories: Float[np.ndarray, "n t"], where: str, *, num_clusters: int, seed: int, distance: str
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "k t"]]:
-    from s2l_jax.clustering import KMeans, count_distinct, rescaled
+    from s2l_jax.clustering import KMeans, count_distinct, fit_sharing_programs, rescaled
 
     distinct = count_distinct(rescaled(trajectories, distance), at_least=num_clusters)
     if distinct < num_clusters:
@@ -200,5 +201,6 @@ def _cluster(
             num_clusters,
         )
     # Sources of fewer clusters share the compiled program of those with all.
-    kmeans = KMeans(distinct, distance=distance, seed=seed, max_clusters=num_clusters).fit(trajectories)
+    kmeans = KMeans(distinct, distance=distance, seed=seed)
+    fit_sharing_programs(kmeans, trajectories, num_clusters)
     return kmeans.labels_, kmeans.cluster_centers_

@@ -29,11 +29,11 @@ def test_the_true_number_of_groups_stands_out():
 
 
 def test_entries_are_what_fits_give():
-    from s2l_jax.clustering import KMeans
+    from s2l_jax.clustering import KMeans, fit_sharing_programs
 
     rows, _ = groups(spread=2.0)
     (found,) = compare_cluster_counts(rows, [5], repeats=3, seed=7, sample=200)
-    fits = [KMeans(5, seed=7 + n, max_clusters=8).fit(rows) for n in range(3)]
+    fits = [fit_sharing_programs(KMeans(5, seed=7 + n), rows, 8) for n in range(3)]
     assert found.inertia == pytest.approx(min(fit.inertia_ for fit in fits), rel=1e-5)
     pairs = [(0, 1), (0, 2), (1, 2)]
     expected = np.mean([adjusted_rand_index(fits[a].labels_, fits[b].labels_) for a, b in pairs])

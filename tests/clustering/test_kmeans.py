@@ -11,8 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from s2l_jax.clustering import KMeans, adjusted_rand_index, count_distinct, fitting, rescaled
-from s2l_jax.clustering import kmeans as kmeans_module
+from s2l_jax.clustering import (
+    DISTANCES,
+    KMeans,
+    adjusted_rand_index,
+    count_distinct,
+    fit_sharing_programs,
+    fitting,
+    rescaled,
+)
 from s2l_jax.clustering.lloyd import lloyd
 from s2l_jax.clustering.rows import bucket
 from s2l_jax.clustering.seeding import kmeans_plus_plus
@@ -36,17 +43,12 @@ def separated(num_rows, num_clusters, columns=4, seed=0):
     return rows.astype(np.float32), which
 
 
-ENGINES = ("host", "products", "differences")
+ENGINES = ("products", "differences")
 
 
 def run_on(monkeypatch, engine):
-    """What runs: pieces on the host, or `lloyd` with distances from matrix products or differences.
-
-    Sizes choose otherwise, and small inputs take differences.
-    """
+    """Distances from matrix products or from differences; small inputs otherwise take differences."""
     monkeypatch.setattr(fitting, "_EXACT_PAIRS", 2**40 if engine == "differences" else 0)
-    if engine != "host":
-        monkeypatch.setattr(kmeans_module, "stays_on_host", lambda *_: False)
 
 
 @pytest.fixture(params=ENGINES)
@@ -55,10 +57,10 @@ def engine(request, monkeypatch):
     run_on(monkeypatch, request.param)
 
 
-@pytest.fixture(params=ENGINES[:2])
-def matrix_products(request, monkeypatch):
+@pytest.fixture
+def matrix_products(monkeypatch):
     """Distances from matrix products, which otherwise only larger inputs take."""
-    run_on(monkeypatch, request.param)
+    run_on(monkeypatch, "products")
 
 
 def sharded(rows, devices=8):
@@ -135,10 +137,10 @@ def test_any_chunk_size_gives_the_same_clustering(chunk_rows):
     assert adjusted_rand_index(whole.labels_, which) == 1.0
 
 
-@pytest.mark.parametrize("engine", ["host", "differences"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_eight_devices_give_the_same_clustering(monkeypatch, engine):
-    run_on(monkeypatch, engine)  # rows on several devices stay there: "host" compares with one device's rows
-    rows = decaying_curves(32_768 if engine == "host" else 8192)  # differences take longer
+    run_on(monkeypatch, engine)
+    rows = decaying_curves(32_768 if engine == "products" else 8192)  # differences take longer
     one, eight = KMeans(40).fit(rows), KMeans(40, chunk_rows=300).fit(sharded(rows))
     assert adjusted_rand_index(one.labels_, eight.labels_) >= 0.999
     assert math.isclose(one.inertia_, eight.inertia_, rel_tol=1e-4)
@@ -148,12 +150,13 @@ def test_eight_devices_give_the_same_clustering(monkeypatch, engine):
     assert adjusted_rand_index(eight.labels_, which) == 1.0
 
 
-def test_an_iteration_meets_once_over_devices():
+@pytest.mark.parametrize("exact", [False, True])
+def test_an_iteration_meets_once_over_devices(exact):
     """One all-reduce of the sums and counts together; rows are never gathered."""
     rows = sharded(decaying_curves(4096))
     weights = jax.device_put(np.ones(4096, np.float32), NamedSharding(rows.sharding.mesh, rows.sharding.spec))
     compiled = lloyd.lower(
-        rows, weights, jnp.ones((1, 5, 12)), jnp.zeros(12), 5, 20, 0.0, shards=8, chunk_rows=256
+        rows, weights, jnp.ones((1, 5, 12)), jnp.zeros(12), 5, 20, 0.0, shards=8, chunk_rows=256, exact=exact
     ).compile()
     collectives = re.findall(
         r"= \w+\[([\d,]*)\]\S* (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\(",
@@ -213,9 +216,13 @@ def test_rows_closer_than_matrix_products_can_tell_fill_all_clusters():
 def test_fits_of_fewer_clusters_share_the_program():
     rows = decaying_curves(500)
     assert np.array_equal(
-        KMeans(9, init=rows[:9], max_clusters=32).fit(rows).labels_,
+        fit_sharing_programs(KMeans(9, init=rows[:9]), rows, 32).labels_,
         KMeans(9, init=rows[:9]).fit(rows).labels_,
     )
+    before = lloyd._cache_size()
+    for clusters in (7, 8):
+        fit_sharing_programs(KMeans(clusters), rows, 32)
+    assert lloyd._cache_size() == before
 
 
 small_rows = st.integers(1, 3).flatmap(
@@ -229,12 +236,12 @@ small_rows = st.integers(1, 3).flatmap(
 def test_no_cluster_is_empty_or_the_error_counts_distinct_rows(rows, num_clusters, init):
     distinct = len(set(rows))
     assert count_distinct(rows, at_least=100) == distinct
-    kmeans = KMeans(num_clusters, init=init, max_clusters=6)
+    kmeans = KMeans(num_clusters, init=init)
     if distinct < num_clusters:
         with pytest.raises(InputError, match=f"only {distinct} among {len(rows)}"):
-            kmeans.fit(rows)
+            fit_sharing_programs(kmeans, rows, 6)
         return
-    labels = kmeans.fit(rows).labels_
+    labels = fit_sharing_programs(kmeans, rows, 6).labels_
     assert (np.bincount(labels, minlength=num_clusters) > 0).all()
     assert len({(row, label) for row, label in zip(rows, labels, strict=True)}) == distinct
     if distinct == num_clusters:
@@ -356,7 +363,7 @@ def test_the_same_where_jax_keeps_64_bits():
 @pytest.mark.parametrize("init", ["random", "k-means++"])
 def test_sharded_rows_fewer_than_the_clusters_compiled_for(init):
     rows, which = separated(64, 3)
-    fitted = KMeans(3, init=init, max_clusters=100).fit(sharded(rows))
+    fitted = fit_sharing_programs(KMeans(3, init=init), sharded(rows), 100)
     assert adjusted_rand_index(fitted.labels_, which) == 1.0
 
 
@@ -428,3 +435,10 @@ def test_rows_without_a_direction_are_in_one_place():
 def test_an_unknown_distance():
     with pytest.raises(InputError, match="distance must be one of euclidean, cosine, correlation, got 'l1'"):
         KMeans(2, distance="l1")
+
+
+def test_a_distance_is_added_by_its_name_and_rescaling(monkeypatch):
+    monkeypatch.setitem(DISTANCES, "last", lambda rows: rows * np.float32([0, 0, 0, 1]))
+    rows, which = separated(60, 3)
+    rows[:, :-1] = np.random.default_rng(0).normal(0, 100, (60, 3))
+    assert adjusted_rand_index(KMeans(3, distance="last").fit(rows).labels_, which) == 1.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2l_jax.clustering import KMeans
+from s2l_jax.clustering import KMeans, fit_sharing_programs
 from s2l_jax.errors import InputError
 from s2l_jax.features.feature import FEATURES
 from s2l_jax.selection import (
@@ -45,8 +45,12 @@ def slow_official(rows, sources, budget, num_clusters, seed):
         own = np.flatnonzero(np.array(sources) == name)
         if count > share:
             distinct = len(np.unique(rows[own], axis=0))
-            kmeans = KMeans(min(num_clusters, distinct), seed=seed, max_clusters=num_clusters)
-            own = own[balanced_order_of_source(kmeans.fit_predict(rows[own]), priority[own])[:share]]
+            kmeans = KMeans(min(num_clusters, distinct), seed=seed)
+            own = own[
+                balanced_order_of_source(
+                    fit_sharing_programs(kmeans, rows[own], num_clusters).labels_, priority[own]
+                )[:share]
+            ]
         chosen += own.tolist()
         budget -= len(own)
     return sorted(chosen)

@@ -12,7 +12,6 @@ from etils import epath
 from jaxtyping import Int64
 
 from s2l_jax import artifacts
-from s2l_jax.clustering.rows import to_host
 from s2l_jax.console import say
 from s2l_jax.data.order import priorities
 from s2l_jax.data.prepared import PreparedPool
@@ -22,6 +21,7 @@ from s2l_jax.models.lora import Lora, available
 from s2l_jax.models.parameters import Params
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
+from s2l_jax.parallel.gather import to_host
 from s2l_jax.parallel.placement import random_adapters
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training.models import Model

@@ -44,11 +44,11 @@ def semdedup(
     Raises:
       InputError: a row that is all zeros.
     """
-    from s2l_jax.clustering import KMeans, count_distinct
+    from s2l_jax.clustering import KMeans, count_distinct, fit_sharing_programs
 
     rows = unit_rows(inputs.hidden_states, "hidden_states")
     distinct = count_distinct(rows, at_least=num_clusters)
-    kmeans = KMeans(distinct, seed=seed, max_clusters=num_clusters).fit(rows)
+    kmeans = fit_sharing_programs(KMeans(distinct, seed=seed), rows, num_clusters)
     labels, centroids = kmeans.labels_, kmeans.cluster_centers_
     duplicate = find_duplicates(rows, labels, centroids, threshold)
     _log.info("semdedup: %d of %d rows are near-duplicates", duplicate.sum(), len(rows))

@@ -1,0 +1,17 @@
+from .clustering import KMeans
+from .parallel.placement import load_model
+from .pipeline import run_pipeline
+from .selection import Selection, SelectionInputs, select
+from .trajectories.load import load_trajectories
+from .trajectories.sweep import example_losses
+
+__all__ = [
+    "KMeans",
+    "Selection",
+    "SelectionInputs",
+    "example_losses",
+    "load_model",
+    "load_trajectories",
+    "run_pipeline",
+    "select",
+]
