@@ -1,6 +1,7 @@
 """A disk that fills up stops a run with OSError, which the launcher knows, whatever a library raises."""
 
 import resource
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prepared import TokenizeSettings, prepare
 from s2l_jax.models import hf
 from s2l_jax.selection import Selection, SelectionInputs, select, write_subset
+from s2l_jax.training.hooks import FinishedStep
 from s2l_jax.training.metrics import Metrics
 from s2l_jax.trajectories.store import TrajectoryStore
 
@@ -77,11 +79,16 @@ def test_a_pool_that_cannot_be_written_leaves_nothing(tmp_path, disk):
 
 def test_tensorboard_files_that_cannot_be_written(tmp_path, tiny_checkpoint, disk):
     metrics = Metrics(epath.Path(tmp_path), hf.load_config(tiny_checkpoint), "test", 0, 1000, 1)
-    metrics.record(1, 1.0, 1.0, 1.0, Size(8, 8, 8))
+
+    def finished(step):
+        batch = types.SimpleNamespace(step=step, size=Size(8, 8, 8))
+        return FinishedStep(batch, loss=1.0, grad_norm=1.0, learning_rate=1.0)
+
+    metrics.after_step(finished(0))
     disk.fill()
     with pytest.raises(OSError, match=r"tensorboard: TensorBoard's files were not written .*File too large"):  # noqa: PT012
         for step in range(2, 1000):
-            metrics.record(step, 1.0, 1.0, 1.0, Size(8, 8, 8))
+            metrics.after_step(finished(step))
     with pytest.raises(OSError, match="File too large"):
         metrics.close()
 
