@@ -59,7 +59,7 @@ def test_both_wrote_whole_chunks_of_every_column(together):
 
 
 @pytest.mark.parametrize("name", ["swept", "train"])
-def test_losses_are_those_of_one_process(together, driver, tiny_checkpoint, tmp_path, monkeypatch, name):
+def test_losses_are_those_of_one_process(together, tiny_checkpoint, tmp_path, monkeypatch, name):
     config = columns_in_processes.config_of(name, str(tiny_checkpoint), str(tmp_path))
     config.mesh.tensor = 2  # this process has eight devices
     jax.config.update("jax_disable_most_optimizations", True)
