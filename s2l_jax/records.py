@@ -92,9 +92,7 @@ def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:
     stored = artifacts.read_json(folder / _FILE)
     if "results" not in stored and _is_empty(folder):
         return []
-    fields = {name for name in stored["settings"] if (field := find_field(name)) and not field.by_content}
-    before = {name: stored["settings"][name] for name in fields}
-    return _differences(before, _as_stored(settings))
+    return _differences(_of_config(stored["settings"]), _of_config(_as_stored(settings)))
 
 
 def other_settings(folder: epath.Path, what: str, differences: Sequence[str]) -> str:
@@ -111,6 +109,11 @@ def other_settings(folder: epath.Path, what: str, differences: Sequence[str]) ->
 def _is_empty(folder: epath.Path) -> bool:
     """Whether a part has made nothing yet."""
     return not folder.exists() or all(f.name == _FILE or f.name.startswith(".") for f in folder.iterdir())
+
+
+def _of_config(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those that are fields of the config, and decide by what they say."""
+    return {name: v for name, v in settings.items() if (field := find_field(name)) and not field.by_content}
 
 
 def _as_stored(settings: Mapping[str, Any]) -> dict[str, Any]:
