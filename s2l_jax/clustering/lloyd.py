@@ -329,8 +329,8 @@ def _move_empty(
     """Move the first empty cluster's centroid to the row farthest from its own centroid."""
     row = jnp.argmax(distances)
     shard, place = jnp.divmod(row, problem.points.shape[1])
-    here = jnp.arange(problem.points.shape[0])[:, None] == shard
-    here &= jnp.arange(problem.points.shape[1]) == place
+    candidates = jax.lax.dynamic_index_in_dim(problem.points, place, axis=1, keepdims=False)
+    here = jnp.arange(len(candidates)) == shard
     # A masked sum rather than an index, which would gather the shards of all devices.
-    point = jnp.where(here[..., None], problem.points, 0.0).sum((0, 1)) - problem.offset
+    point = jnp.where(here[:, None], candidates, 0.0).sum(0) - problem.offset
     return centroids.at[jnp.argmax(empty)].set(point)
