@@ -35,10 +35,11 @@ test: setup  ## the test suite
 	@JAX_PLATFORMS=$(JAX_PLATFORMS) $(PY) -m pytest -q -n logical --maxprocesses=4 --dist=loadfile \
 	  --no-loadscope-reorder $(ARGS)
 
-lint: setup  ## ruff: faults and formatting
-	@echo "lint: ruff check, ruff format --check"
+lint: setup  ## ruff and import-linter: faults, formatting, the order of packages
+	@echo "lint: ruff check, ruff format --check, lint-imports"
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --quiet --check . || { echo "lint: 'make format' mends these" >&2; exit 1; }
+	@.venv/bin/lint-imports --no-cache --no-logo >.venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log >&2; exit 1; }
 
 format: setup  ## ruff: reformat, sort imports and mend what has a safe fix
 	@echo "format: ruff check --fix, ruff format"
