@@ -65,8 +65,18 @@ class Model:
         return bind(self.config, self.initial_params(dtype))
 
 
-def open_tokenizer(settings: ConfigDict) -> Any:
-    """The tokeniser of a `proxy` or `target` group."""
+def open_tokenizer(config: ConfigDict, what: str) -> Any:
+    """The tokeniser of the "proxy" or "target".
+
+    Raises:
+      InputError: none is named, or it cannot be read.
+    """
+    settings = config[what]
+    if not (settings.tokenizer or settings.checkpoint):
+        raise InputError(
+            f"{what}.checkpoint is empty: give a directory in Hugging Face layout or a hub id, or "
+            f"{what}.tokenizer with {what}.init='random' and {what}.model_config."
+        )
     return hf.load_tokenizer(hf.resolve(settings.tokenizer or settings.checkpoint))
 
 

@@ -42,7 +42,7 @@ class Run:
     def tokenizer(self, what: str) -> Any:
         """The tokeniser of the "proxy" or "target"."""
         if what not in self._tokenizers:
-            self._tokenizers[what] = open_tokenizer(self.config[what])
+            self._tokenizers[what] = open_tokenizer(self.config, what)
         return self._tokenizers[what]
 
     def model(self, what: str) -> Model:

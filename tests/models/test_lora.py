@@ -528,14 +528,16 @@ class TestStages:
 
     def test_another_lora_under_the_same_name_is_refused(self, finished_pipeline):
         workdir, config, _ = finished_pipeline
-        for fields, message in (
-            ({"alpha": 8.0}, "target.lora.alpha: 16.0 before, 8.0 now"),
-            ({"projections": ("gate",)}, "a gpt_neox model has no gate; it has query, key"),
-        ):
-            other = config.copy_and_resolve_references()
-            other.target.lora.update(fields)
-            with pytest.raises(InputError, match=message):
-                run_pipeline(other, workdir)
+        other = config.copy_and_resolve_references()
+        other.target.lora.alpha = 8.0
+        with pytest.raises(InputError, match=r"target\.lora\.alpha: 16\.0 before, 8\.0 now"):
+            run_pipeline(other, workdir)
+
+    def test_a_projection_that_the_model_has_not(self, finished_pipeline, tmp_path):
+        other = finished_pipeline[1].copy_and_resolve_references()
+        other.target.lora.projections = ("gate",)
+        with pytest.raises(InputError, match="a gpt_neox model has no gate; it has query, key"):
+            run_pipeline(other, tmp_path)
 
     def test_both_exports_hold_the_same_model(self, finished_pipeline, tmp_path, cube_mesh):
         config = finished_pipeline[1].copy_and_resolve_references()

@@ -182,7 +182,7 @@ def test_an_earlier_slice_can_be_selected_from(sliced, config_of, tmp_path):
 
 def test_a_cadence_that_does_not_fit_is_found_before_any_work(config_of, tmp_path):
     for cadence, message in (
-        ({"cadence": "list", "steps": "3,10"}, "has 9 steps, so there is no sweep after 10"),
+        ({"cadence": "list", "steps": (3, 10)}, "has 9 steps, so there is no sweep after 10"),
         ({"cadence": "log", "num_checkpoints": 10}, "num_checkpoints=10 is more than the 9 steps"),
     ):
         with pytest.raises(InputError, match=message):
@@ -191,9 +191,9 @@ def test_a_cadence_that_does_not_fit_is_found_before_any_work(config_of, tmp_pat
 
 
 def test_an_uneven_cadence(config_of, tmp_path):
-    config = config_of(cadence="list", steps="9,1,4", step_zero=True, slice_fraction=0.1)
+    config = config_of(cadence="list", steps=(9, 1, 4), step_zero=True, slice_fraction=0.1)
     results = run_pipeline(config, tmp_path)
     assert results["trajectories"]["steps"] == [0, 1, 4, 9]
     assert results["trajectories"]["num_examples"] == 24
     with pytest.raises(InputError, match="steps: '9,1,4' before, '9,4' now"):
-        run_pipeline(config_of(cadence="list", steps="9,4", step_zero=True, slice_fraction=0.1), tmp_path)
+        run_pipeline(config_of(cadence="list", steps=(9, 4), step_zero=True, slice_fraction=0.1), tmp_path)

@@ -126,7 +126,7 @@ def test_a_finished_sweep_is_not_made_again(again, config_of, snapshots, monkeyp
 
 def test_other_rows_dtype_and_steps(config_of, snapshots, kept, tmp_path):
     config = config_of(
-        snapshots, slice_count=50, dtype="bfloat16", cadence="list", steps="9,3", step_zero=False
+        snapshots, slice_count=50, dtype="bfloat16", cadence="list", steps=(9, 3), step_zero=False
     )
     results = run_pipeline(config, tmp_path, stages=["trajectories", "selection"])
     assert results["trajectories"]["steps"] == [3, 9]
@@ -175,7 +175,7 @@ class TestRefusals:
 
     def test_a_step_that_is_not_there(self, config_of, snapshots, tmp_path):
         with pytest.raises(InputError, match=r"no snapshot of step 4; there are 0, 3, 6, 9"):
-            run_pipeline(config_of(snapshots, cadence="list", steps="3,4"), tmp_path)
+            run_pipeline(config_of(snapshots, cadence="list", steps=(3, 4)), tmp_path)
 
     def test_other_tokens(self, config_of, snapshots, tmp_path):
         config = config_of(snapshots)
