@@ -195,5 +195,5 @@ def test_an_uneven_cadence(config_of, tmp_path):
     results = run_pipeline(config, tmp_path)
     assert results["trajectories"]["steps"] == [0, 1, 4, 9]
     assert results["trajectories"]["num_examples"] == 24
-    with pytest.raises(InputError, match="steps: '9,1,4' before, '9,4' now"):
+    with pytest.raises(InputError, match=r"steps: \[9, 1, 4\] before, \[9, 4\] now"):
         run_pipeline(config_of(cadence="list", steps=(9, 4), step_zero=True, slice_fraction=0.1), tmp_path)
