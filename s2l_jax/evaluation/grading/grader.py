@@ -1,12 +1,10 @@
 """Whether a response gives the reference's answer: what both say is taken out, and compared."""
 
-import atexit
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.execution.workers import WorkerPool, WorkerUser
+from s2l_jax.evaluation.execution.workers import WorkerPool, shared
 from s2l_jax.evaluation.grading.answer_types import AnswerKind, AnswerType, find_answer_type
 
 _TIMEOUT = 5.0  # seconds for one comparison of expressions
@@ -31,7 +29,7 @@ class Verdict:
     reason: str
 
 
-class Grader(WorkerUser):
+class Grader(WorkerPool):
     """Grades responses; expressions are compared in child processes, which can hang or die without harm.
 
     A context manager; the processes are started when an expression first needs them.
@@ -42,7 +40,7 @@ class Grader(WorkerUser):
     """
 
     def __init__(self, num_workers: int = 0, *, timeout: float = _TIMEOUT) -> None:
-        super().__init__(WorkerPool("expressions", num_workers))
+        super().__init__("expressions", num_workers)
         self._timeout = timeout
 
     def grade(self, answer_type: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
@@ -66,7 +64,7 @@ class Grader(WorkerUser):
             {"answer": verdicts[i].answer, "expected": verdicts[i].expected, "timeout": self._timeout}
             for i in unsure
         ]
-        answers = self._workers.ask(requests, self._timeout, _lost)
+        answers = self.ask(requests, self._timeout, lambda reason: {"equal": False, "reason": reason})
         for i, found in zip(unsure, answers, strict=True):
             verdicts[i] = dataclasses.replace(verdicts[i], correct=found["equal"], reason=found["reason"])
         return verdicts
@@ -86,14 +84,7 @@ def grade(benchmark: str, response: str, reference: str) -> bool:
     from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS
 
     answer_type = BENCHMARKS.find(benchmark).answer_type
-    return _shared_grader().grade(answer_type, [response], [reference])[0].correct
-
-
-@functools.cache
-def _shared_grader() -> Grader:
-    grader = Grader(1)
-    atexit.register(grader.close)
-    return grader
+    return shared(Grader).grade(answer_type, [response], [reference])[0].correct
 
 
 def _verdict(answer_type: AnswerType, response: str, reference: str) -> Verdict:
@@ -114,7 +105,3 @@ def _compared(kind: AnswerKind, response: str, expected: str) -> Verdict:
         if correct:
             return verdicts[-1]
     return verdicts[0] if verdicts else Verdict(False, "", expected, f"no {kind.noun} found")
-
-
-def _lost(reason: str) -> dict[str, object]:
-    return {"equal": False, "reason": reason}
