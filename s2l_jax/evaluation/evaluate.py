@@ -40,7 +40,7 @@ def answer(
     Args:
       builder: makes the prompts.
       problems: what is asked.
-      respond: gives the responses to prompts; takes `stop`, `indices` and `progress` as `respond` does.
+      respond: gives the responses to prompts; takes `indices` and `progress` as `generate` does.
       mode: of `FORMS`.
       run_programs: run responses that are programs.
       kept: what was answered before a kill.
@@ -53,21 +53,17 @@ def answer(
     attempts: dict[int, Response] = {}
     indices = list(range(len(problems)))
     for program in FORMS[mode]:
-        made = builder.prompts([problems[i] for i in indices], program=program)
-        prompts = dict(zip(indices, made, strict=True))
-
-        def ask(chunk: Sequence[int], done: Callable[[int], None], prompts: Any = prompts) -> list[str]:
-            tokens = [prompts[i].tokens for i in chunk]
-            return respond(tokens, stop=builder.stops(), indices=chunk, progress=done)
+        prompts = builder.prompts([problems[i] for i in indices], program=program)
 
         def settled(done: int, before: int = len(problems) - len(indices)) -> None:
             progress(before + done)
 
         kind = "program" if program else "text"
-        texts = kept.responses(kind, indices, ask, settled)
+        tokens = {i: prompt.tokens for i, prompt in zip(indices, prompts, strict=True)}
+        texts = kept.responses(kind, tokens, respond, settled)
         runs = kept.program_runs(kind, texts) if run_programs else [None] * len(texts)
-        for i, text, run in zip(indices, texts, runs, strict=True):
-            responses[i] = Response(prompts[i].text, text, prompts[i].shots, run)
+        for i, prompt, text, run in zip(indices, prompts, texts, runs, strict=True):
+            responses[i] = Response(prompt.text, text, prompt.shots, run)
         if program and mode == "hybrid":
             indices = [i for i in indices if needs_text(responses[i])]
             attempts = {i: responses[i] for i in indices}
@@ -94,18 +90,14 @@ def solution_losses(
       InputError: rows in the pool's schema, none of which has a loss.
     """
     worked = [i for i, problem in enumerate(problems) if problem.worked]
-    losses: list[float | None] = [None] * len(problems)
-    if not worked:
-        return losses
-    measured = measure(builder.rows([problems[i] for i in worked]))
-    if builder.benchmark.reader is None and not any(loss is not None for loss in measured):
+    measured = measure(builder.rows([problems[i] for i in worked])) if worked else []
+    if worked and builder.benchmark.reader is None and all(loss is None for loss in measured):
         raise InputError(
             f"no held-out row has a response token within max_length={max_length} tokens: raise "
             "tokenize.max_length."
         )
-    for i, loss in zip(worked, measured, strict=True):
-        losses[i] = loss
-    return losses
+    losses = dict(zip(worked, measured, strict=True))
+    return [losses.get(i) for i in range(len(problems))]
 
 
 def reference_losses(

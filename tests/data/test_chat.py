@@ -446,10 +446,10 @@ class TestStage:
             assert (len(pool), pool.manifest["num_skipped"]) == (1, 1)
 
     def test_heldout_rows_follow_the_same_rule(self, run):
-        from s2l_jax.pipeline.stages.benchmarks import problems_of, wanted
+        from s2l_jax.pipeline.stages.evaluation import problems_of, tasks_of
 
         run.config.evaluation.path = run.config.pool.path
-        (each,) = wanted(run)
+        (each,) = tasks_of(run)
         assert [len(problem.row.messages) for problem in problems_of(run, each)] == [2, 4]
         run.config.tokenize.prompt = "plain"
         with pytest.raises(InputError, match=r"pool\.jsonl:2: .* several turns"):

@@ -24,7 +24,7 @@ from s2l_jax.evaluation.summary import combine, summarise
 from s2l_jax.models import hf
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.stages import evaluation
-from s2l_jax.pipeline.stages.benchmarks import tasks_of
+from s2l_jax.pipeline.stages.evaluation import tasks_of
 from s2l_jax.report.page import render_report
 from s2l_jax.report.sections.benchmarks import benchmark_table, part_table
 from s2l_jax.training.run import Run

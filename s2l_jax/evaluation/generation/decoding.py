@@ -19,15 +19,6 @@ from s2l_jax.parallel.mesh import ROW_AXES, row_groups
 from s2l_jax.parallel.sharding import replicated, row_constraint, row_sharding
 
 
-@dataclasses.dataclass(frozen=True)
-class AnswerLimits:
-    """What ends an answer."""
-
-    max_new_tokens: int
-    end_tokens: tuple[int, ...]
-    max_positions: int  # the model's context, tokens
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodeState:
@@ -46,18 +37,25 @@ class DecodingPrograms:
     """What one model and one way to draw take, compiled: each method, shapes as they come.
 
     Args:
-      config: of the model.
-      limits: of answers.
+      config: of the model, whose context ends answers too.
+      max_new_tokens: of an answer.
+      end_tokens: that end one.
       sampling: how tokens are drawn.
       dtype: of matrix products and of the cache.
       mesh: the device mesh.
     """
 
     def __init__(
-        self, config: DecoderConfig, limits: AnswerLimits, sampling: Sampling, dtype: Any, mesh: Mesh
+        self,
+        config: DecoderConfig,
+        max_new_tokens: int,
+        end_tokens: tuple[int, ...],
+        sampling: Sampling,
+        dtype: Any,
+        mesh: Mesh,
     ) -> None:
-        self._config, self._limits, self._sampling, self._dtype = config, limits, sampling, dtype
-        self._groups = row_groups(mesh)
+        self.max_new_tokens, self.mesh, self.groups = max_new_tokens, mesh, row_groups(mesh)
+        self._config, self._end_tokens, self._sampling, self._dtype = config, end_tokens, sampling, dtype
         self._attend, self._constrain = attention_on(mesh, config, dtype), row_constraint(mesh)
         state = _shardings(mesh, config)
         for method, options in (
@@ -87,7 +85,7 @@ class DecodingPrograms:
         """A state of `batch` rows without a prompt, and room for `slots` tokens of each."""
         zeros = jnp.zeros(batch, jnp.int32)
         cache = KeyValueCache.empty(self._config, batch, slots, self._dtype)
-        answers = jnp.zeros((batch, self._limits.max_new_tokens), jnp.int32)
+        answers = jnp.zeros((batch, self.max_new_tokens), jnp.int32)
         return DecodeState(cache, zeros, zeros, zeros, zeros, zeros > 0, answers)
 
     def prefill(
@@ -114,7 +112,7 @@ class DecodingPrograms:
             positions=lengths - 1,
             counts=zeros,
             going=lengths > 0,
-            answers=jnp.zeros((batch, self._limits.max_new_tokens), jnp.int32),
+            answers=jnp.zeros((batch, self.max_new_tokens), jnp.int32),
         )
         return self._with_next_tokens(fresh, model.padded_logits(hidden[:, -1]))
 
@@ -123,7 +121,7 @@ class DecodingPrograms:
 
         def put(whole: jax.Array, new: jax.Array) -> jax.Array:
             # Row groups apart, so that nothing crosses devices.
-            grouped, added = (x.reshape(self._groups, -1, *x.shape[1:]) for x in (whole, new))
+            grouped, added = (x.reshape(self.groups, -1, *x.shape[1:]) for x in (whole, new))
             out = jax.vmap(lambda w, p, n: w.at[p].set(n, mode="drop"))(grouped, rows, added)
             return out.reshape(whole.shape)
 
@@ -182,15 +180,14 @@ class DecodingPrograms:
 
     def _with_next_tokens(self, state: DecodeState, logits: Float[Array, "b v"]) -> DecodeState:
         """The rows with their next tokens, those that had none left excepted."""
-        limits = self._limits
         tokens = next_tokens(logits, state.indices, state.counts, self._sampling)
-        ends = jnp.isin(tokens, jnp.array(limits.end_tokens, jnp.int32))
+        ends = jnp.isin(tokens, jnp.array(self._end_tokens, jnp.int32))
         added = state.going & ~ends
         row = jnp.arange(tokens.shape[0])
         place = jnp.where(added, state.counts, state.answers.shape[1])
         counts = state.counts + added
         positions = state.positions + state.going
-        going = added & (counts < limits.max_new_tokens) & (positions < limits.max_positions)
+        going = added & (counts < self.max_new_tokens) & (positions < self._config.max_positions)
         answers = state.answers.at[row, place].set(tokens, mode="drop")
         return dataclasses.replace(
             state, tokens=tokens, positions=positions, counts=counts, going=going, answers=answers

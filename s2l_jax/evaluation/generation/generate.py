@@ -10,17 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.generation.decoding import (
-    AnswerLimits,
-    DecodeState,
-    DecodingPrograms,
-    decoding_programs,
-)
+from s2l_jax.evaluation.generation.decoding import DecodeState, DecodingPrograms, decoding_programs
 from s2l_jax.evaluation.generation.sampling import GREEDY, Sampling
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.parameters import model_params
-from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import replicated, row_sharding
 
 _REFILL_SHARE = 4  # a quarter of the batch is refilled at a time
@@ -72,13 +66,12 @@ def generate(
         if value < 1:
             raise InputError(f"{name}={value}: must be 1 or above.")
     _check(prompts, model.config)
-    limits = AnswerLimits(max_new_tokens, tuple(end_tokens), model.config.max_positions)
-    programs = decoding_programs(model.config, limits, sampling, dtype, mesh)
+    programs = decoding_programs(model.config, max_new_tokens, tuple(end_tokens), sampling, dtype, mesh)
     params = programs.prepare(model_params(model))
     answers: list[list[int]] = [[] for _ in prompts]
     if indices is None:
         indices = range(len(prompts))
-    batch = _Batch(programs, params, mesh, prompts, batch_size, max_new_tokens, stops, indices)
+    batch = _Batch(programs, params, prompts, batch_size, stops, indices)
     for done, (place, answer) in enumerate(batch.run(), start=1):
         answers[place] = answer
         progress(done)
@@ -107,17 +100,18 @@ class _Batch:
         self,
         programs: DecodingPrograms,
         params: Any,
-        mesh: Mesh,
         prompts: Sequence[Sequence[int]],
         batch_size: int,
-        max_new_tokens: int,
         stops: Stops | None,
         indices: Sequence[int],
     ):
-        self._programs, self._params, self._mesh, self._prompts = programs, params, mesh, prompts
-        self._indices = indices
-        self._max_new, self._stops = max_new_tokens, stops
-        self._groups = row_groups(mesh)
+        self._programs, self._params, self._mesh, self._groups = (
+            programs,
+            params,
+            programs.mesh,
+            programs.groups,
+        )
+        self._prompts, self._stops, self._indices = prompts, stops, indices
         self._per_group = -(-min(batch_size, max(1, len(prompts))) // self._groups)
         self._at_once = -(-self._per_group // _REFILL_SHARE)
         self._waiting = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), -n))
@@ -170,7 +164,7 @@ class _Batch:
         """See that `live` slots lie before the next one, and some after it."""
         if self._state is not None and live <= self._end < self._slots:
             return
-        slots = _bucket(live + min(_HEADROOM, self._max_new))
+        slots = _bucket(live + min(_HEADROOM, self._programs.max_new_tokens))
         if self._state is None:
             self._state = self._programs.empty(self._owner.size, slots)
         shift = _put(np.int32(live - self._end), replicated(self._mesh))
@@ -184,7 +178,7 @@ class _Batch:
         idle = int((self._owner < 0).sum())
         batch = self._owner.size
         stop_at = min(batch, idle + self._groups * self._at_once) if self._waiting else batch
-        steps = _STEPS_PER_LOOK if self._stops else self._max_new
+        steps = _STEPS_PER_LOOK if self._stops else self._programs.max_new_tokens
         self._state = self._programs.decode(
             self._params, self._state, _put(np.int32(stop_at), whole), _put(np.int32(steps), whole)
         )
