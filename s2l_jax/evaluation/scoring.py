@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from s2l_jax.evaluation.execution.response_programs import ProgramRun
-from s2l_jax.evaluation.grading.grader import Grader, Verdict
+from s2l_jax.evaluation.grading.grader import Grader
 from s2l_jax.evaluation.predictions import Prediction, Response
 
 
@@ -28,21 +28,18 @@ def graded(predictions: Sequence[Prediction], answer_type: str) -> list[Predicti
     texts = [_graded_text(p.response, p.program) for p in predictions]
     with Grader() as grader:
         verdicts = grader.grade(answer_type, texts, [p.reference for p in predictions])
-    return [
-        dataclasses.replace(p, **dataclasses.asdict(_of_program(verdict, p.program)))
-        for p, verdict in zip(predictions, verdicts, strict=True)
-    ]
+    scored = []
+    for p, verdict in zip(predictions, verdicts, strict=True):
+        found = dataclasses.asdict(verdict)
+        if p.program is not None and p.program.error:
+            found |= {"correct": False, "reason": f"its program failed: {p.program.error}"}
+        elif p.program is not None:
+            found["reason"] = f"its program's output: {verdict.reason}"
+        scored.append(dataclasses.replace(p, **found))
+    return scored
 
 
 def _graded_text(response: str, program: ProgramRun | None) -> str:
     if program is None:
         return response
     return "" if program.error else f"The answer is {program.output.strip()}"
-
-
-def _of_program(verdict: Verdict, program: ProgramRun | None) -> Verdict:
-    if program is None:
-        return verdict
-    if program.error:
-        return dataclasses.replace(verdict, correct=False, reason=f"its program failed: {program.error}")
-    return dataclasses.replace(verdict, reason=f"its program's output: {verdict.reason}")
