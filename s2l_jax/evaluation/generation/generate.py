@@ -105,13 +105,8 @@ class _Batch:
         stops: Stops | None,
         indices: Sequence[int],
     ):
-        self._programs, self._params, self._mesh, self._groups = (
-            programs,
-            params,
-            programs.mesh,
-            programs.groups,
-        )
-        self._prompts, self._stops, self._indices = prompts, stops, indices
+        self._programs, self._params, self._prompts = programs, params, prompts
+        self._stops, self._indices, self._groups = stops, indices, programs.groups
         self._per_group = -(-min(batch_size, max(1, len(prompts))) // self._groups)
         self._at_once = -(-self._per_group // _REFILL_SHARE)
         self._waiting = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), -n))
@@ -124,37 +119,32 @@ class _Batch:
     def run(self) -> Iterator[tuple[int, list[int]]]:
         """The places in `prompts` and answers, as they get ready."""
         while self._waiting or (self._owner >= 0).any():
-            while self._waiting and (free := self._free_rows()):
-                self._take_in(free)
+            while self._waiting and (self._owner < 0).any():
+                self._take_in()
             yield from self._decode()
 
-    def _free_rows(self) -> list[list[int]]:
-        """Rows without a prompt, group by group; few enough to be refilled at once, or none."""
-        free = [
-            [r for r in range(self._per_group) if self._owner[g * self._per_group + r] < 0][: self._at_once]
-            for g in range(self._groups)
-        ]
-        return free if any(free) else []
-
-    def _take_in(self, free: list[list[int]]) -> None:
+    def _take_in(self) -> None:
+        """Give rows that are free the next prompts, as many at a time as are refilled at once."""
         shape = (self._groups, self._at_once)
         rows = np.full(shape, self._per_group, np.int32)
         owners = np.full(shape, -1, np.int32)
+        owner, length = (x.reshape(self._groups, -1) for x in (self._owner, self._lengths))  # views
+        free = [np.flatnonzero(group < 0) for group in owner]
         for slot in range(self._at_once):  # the groups take turns, so that they stay equally full
             for group in range(self._groups):
                 if slot < len(free[group]) and self._waiting:
-                    rows[group, slot], owners[group, slot] = free[group][slot], self._waiting.pop()
-        chosen = [self._prompts[int(n)] if n >= 0 else [] for n in owners.flat]
+                    row, place = free[group][slot], self._waiting.pop()
+                    rows[group, slot], owners[group, slot] = row, place
+                    owner[group, row], length[group, row] = place, len(self._prompts[place])
+        places = owners.ravel().tolist()
+        chosen = [self._prompts[n] if n >= 0 else [] for n in places]
         width = _bucket(max(map(len, chosen)))
         tokens = np.zeros((owners.size, width), np.int32)
         for at, prompt in enumerate(chosen):
-            if len(prompt):
-                tokens[at, width - len(prompt) :] = prompt
-                row = at // self._at_once * self._per_group + rows.flat[at]
-                self._owner[row], self._lengths[row] = owners.flat[at], len(prompt)
-        put = functools.partial(_put, sharding=row_sharding(self._mesh))
+            tokens[at, width - len(prompt) :] = prompt
+        put = functools.partial(_put, sharding=row_sharding(self._programs.mesh))
         lengths = np.array([len(prompt) for prompt in chosen], np.int32)
-        indices = np.array([self._indices[int(n)] if n >= 0 else -1 for n in owners.flat], np.int32)
+        indices = np.array([self._indices[n] if n >= 0 else -1 for n in places], np.int32)
         fresh = self._programs.prefill(self._params, put(tokens), put(lengths), put(indices))
         self._make_room(int(self._lengths.max()))
         assert self._state is not None
@@ -167,14 +157,14 @@ class _Batch:
         slots = _bucket(live + min(_HEADROOM, self._programs.max_new_tokens))
         if self._state is None:
             self._state = self._programs.empty(self._owner.size, slots)
-        shift = _put(np.int32(live - self._end), replicated(self._mesh))
+        shift = _put(np.int32(live - self._end), replicated(self._programs.mesh))
         self._state = self._programs.move(self._state, slots, shift)
         self._end, self._slots = live, slots
 
     def _decode(self) -> Iterator[tuple[int, list[int]]]:
         self._make_room(int(self._lengths.max()))
         assert self._state is not None
-        whole = replicated(self._mesh)
+        whole = replicated(self._programs.mesh)
         idle = int((self._owner < 0).sum())
         batch = self._owner.size
         stop_at = min(batch, idle + self._groups * self._at_once) if self._waiting else batch
@@ -193,7 +183,7 @@ class _Batch:
                 yield int(self._owner[row]), answer
                 self._owner[row] = -1
         if self._stops is not None:
-            self._state = self._programs.keep(self._state, _put(going, row_sharding(self._mesh)))
+            self._state = self._programs.keep(self._state, _put(going, row_sharding(self._programs.mesh)))
 
 
 def _bucket(slots: int) -> int:

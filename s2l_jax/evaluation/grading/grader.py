@@ -57,8 +57,7 @@ class Grader(WorkerPool):
         graded_as = find_answer_type(answer_type)
         if len(responses) != len(references):
             raise InputError(f"{len(responses)} responses for {len(references)} references.")
-        pairs = list(zip(responses, references, strict=True))
-        verdicts = [_verdict(graded_as, response, reference) for response, reference in pairs]
+        verdicts = [_verdict(graded_as, *pair) for pair in zip(responses, references, strict=True)]
         unsure = [i for i, verdict in enumerate(verdicts) if verdict.reason == _UNSURE]
         requests = [
             {"answer": verdicts[i].answer, "expected": verdicts[i].expected, "timeout": self._timeout}

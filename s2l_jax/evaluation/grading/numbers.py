@@ -67,10 +67,7 @@ def first_number(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """How the last number of a text is written."""
-    last = None
-    for last in _written(text):  # noqa: B007
-        pass
-    return last
+    return [None, *_written(text)][-1]
 
 
 def same_number(answer: Number, expected: Number) -> str:

@@ -13,7 +13,7 @@ from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS, Benchmark, Problem
 from s2l_jax.evaluation.tasks.benchmarks.pool import POOL
 from s2l_jax.evaluation.tasks.benchmarks.synthetic import SYNTHETIC
-from s2l_jax.evaluation.tasks.reading import HUB, read_problems, source_path
+from s2l_jax.evaluation.tasks.reading import read_problems, source_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,4 @@ def find_tasks(names: Sequence[str], path: str, answer_type: str) -> list[EvalTa
 
 def identity_of(benchmark: Benchmark, path: str) -> str:
     """Names and hashes of the files that a benchmark's rows are read from, or what names them."""
-    if benchmark.reader is not None and path != HUB:
-        path = source_path(benchmark, path)
-    return data_identity(path)
+    return data_identity(source_path(benchmark, path) if benchmark.reader is not None else path)

@@ -58,10 +58,8 @@ class PromptBuilder:
         rows = self.rows(problems, program=program)
         chosen = [self._chosen(row, program) for row in rows]
         prompts = self._rendered(rows, chosen)
-        while True:
-            long = [i for i, p in enumerate(prompts) if p.shots and len(p.tokens) + self.room > self.context]
-            if not long:
-                break
+        room = self.context - self.room
+        while long := [i for i, p in enumerate(prompts) if p.shots and len(p.tokens) > room]:
             for i in long:
                 chosen[i] = chosen[i][:-1]
             again = self._rendered([rows[i] for i in long], [chosen[i] for i in long])
@@ -79,10 +77,8 @@ class PromptBuilder:
         """Texts with which an answer has run on into another task or example."""
         stops: tuple[str, ...] = _NEXT_TASK.get(self.template, ())
         if self.shots and self.template != CHAT:
-            probes = (render(self.template, PoolRow(0, t, "", "", "", {}, ""), None)[0] for t in "ab")
-            first, second = probes
-            same = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
-            stops += (_BETWEEN + first[: min(same, 24)],)
+            opening = render(self.template, PoolRow(0, "\0", "", "", "", {}, ""))[0].partition("\0")[0]
+            stops += (_BETWEEN + opening[:24],)
         return stops
 
     def _chosen(self, row: PoolRow, program: bool) -> list[PoolRow]:
@@ -150,7 +146,7 @@ def _training_rows(benchmark: Benchmark, path: str, fields: FieldMap) -> list[Po
     training = dataclasses.replace(
         benchmark, split="train", hub=tuple(h for h in benchmark.hub if "[" not in h)
     )
-    place = path if path == HUB else source_path(benchmark, path)
+    place = source_path(benchmark, path)
     if benchmark.reader is not None and (path == HUB or not _in_pool_schema(place, fields)):
         return [problem.row for problem in read_problems(training, place)]
     return [row for row in read_rows(place, fields=fields) if not row.messages or single_turn(row.messages)]
