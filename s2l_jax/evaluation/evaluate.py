@@ -13,8 +13,7 @@ from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
 from s2l_jax.evaluation.generation.respond import check_vocabulary
-from s2l_jax.evaluation.predictions import Prediction, Response
-from s2l_jax.evaluation.scoring import graded, needs_text
+from s2l_jax.evaluation.predictions import Prediction, Response, graded, needs_text
 from s2l_jax.evaluation.tasks.benchmark import Benchmark, Problem
 from s2l_jax.evaluation.tasks.prompting import PromptBuilder
 from s2l_jax.models.decoder import Decoder
@@ -42,12 +41,9 @@ def answer(
       problems: what is asked.
       respond: gives the responses to prompts; takes `indices` and `progress` as `generate` does.
       mode: of `FORMS`.
-      run_programs: run responses that are programs.
+      run_programs: whether responses that are programs are run.
       kept: what was answered before a kill.
       progress: called with the number of problems settled so far.
-
-    Raises:
-      InputError: see `PromptBuilder.prompts` and `respond`.
     """
     responses: dict[int, Response] = {}
     attempts: dict[int, Response] = {}
@@ -84,7 +80,7 @@ def solution_losses(
       builder: makes the prompts.
       problems: what is asked.
       measure: gives the losses of rows, as `reference_losses` does.
-      max_length: what `measure` keeps of each row, tokens.
+      max_length: tokens that it keeps of each row.
 
     Raises:
       InputError: rows in the pool's schema, none of which has a loss.
@@ -113,15 +109,7 @@ def reference_losses(
 ) -> list[float | None]:
     """The loss of each row's response, nats a token; None where max_length cuts all of it away.
 
-    Args:
-      model: on `mesh`.
-      tokenizer: a transformers tokeniser.
-      rows: with the responses that are measured.
-      template: name of the prompt template.
-      boundary: see `data.tokens.tokenize`.
-      max_length: tokens kept of each row.
-      dtype: of matrix products.
-      mesh: the device mesh.
+    The arguments are those of `trajectories.sweep.example_losses`, `template` that which is `prompt` there.
 
     Raises:
       InputError: the tokeniser has more tokens than the model's embedding.

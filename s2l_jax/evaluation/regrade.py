@@ -19,8 +19,13 @@ from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import run_programs
 from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
-from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions, write_predictions
-from s2l_jax.evaluation.scoring import graded
+from s2l_jax.evaluation.predictions import (
+    PREDICTIONS,
+    Prediction,
+    graded,
+    read_predictions,
+    write_predictions,
+)
 from s2l_jax.evaluation.summary import summarise
 from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS
 

@@ -29,8 +29,7 @@ def benchmark_results(
       domain: see `Benchmark`.
       mode: how answers were asked for.
       shots: solved examples that prompts have where they fit.
-      metrics: "accuracy", and those of `text_metrics`, which also says what is raised.
-      bertscore_model: see there.
+      metrics: "accuracy", and those of `text_metrics`, which has `bertscore_model` too.
     """
     results = {"domain": domain, "mode": mode, "shots": shots} | summarise(predictions)
     if short := sum(p.shots < shots for p in predictions):

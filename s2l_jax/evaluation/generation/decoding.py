@@ -33,13 +33,16 @@ class DecodeState:
     answers: Int32[Array, "b n"]
 
 
+_Carry = tuple[Int32[Array, ""], DecodeState]  # steps done, and what they led to
+
+
 class DecodingPrograms:
     """What one model and one way to draw take, compiled: each method, shapes as they come.
 
     Args:
       config: of the model, whose context ends answers too.
       max_new_tokens: of an answer.
-      end_tokens: that end one.
+      end_tokens: any of them ends one.
       sampling: how tokens are drawn.
       dtype: of matrix products and of the cache.
       mesh: the device mesh.
@@ -142,14 +145,12 @@ class DecodingPrograms:
         """Steps until `stop_at` rows are not going, the cache is full, or `num_steps` are done."""
         model = bind(self._config, params)
 
-        def goes_on(carry: tuple[Int32[Array, ""], DecodeState]) -> Bool[Array, ""]:
+        def goes_on(carry: _Carry) -> Bool[Array, ""]:
             step, state = carry
             room = state.cache.end < state.cache.positions.shape[1]
             return (step < num_steps) & room & ((~state.going).sum() < stop_at)
 
-        def one_more(
-            carry: tuple[Int32[Array, ""], DecodeState],
-        ) -> tuple[Int32[Array, ""], DecodeState]:
+        def one_more(carry: _Carry) -> _Carry:
             step, state = carry
             positions = jnp.where(state.going, state.positions, -1)
             hidden, cache = model.extend(state.tokens, positions, state.cache)

@@ -43,11 +43,7 @@ def respond(
 
 
 def check_vocabulary(model: Decoder, tokenizer: Any) -> None:
-    """Check that the model has every token of the tokeniser.
-
-    Raises:
-      InputError: it has not.
-    """
+    """Refuse, by an InputError, a tokeniser with tokens that the model lacks."""
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(
             f"the tokeniser has {len(tokenizer)} tokens, the model's vocabulary {model.config.vocab_size}: "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.workers import WorkerPool, shared
-from s2l_jax.evaluation.grading.answer_types import AnswerKind, AnswerType, find_answer_type
+from s2l_jax.evaluation.grading.answer_types import AnswerType, find_answer_type
 
 _TIMEOUT = 5.0  # seconds for one comparison of expressions
 _LONGEST = 20_000  # characters of a response or reference that are looked through, from the end
@@ -87,17 +87,14 @@ def grade(benchmark: str, response: str, reference: str) -> bool:
 
 
 def _verdict(answer_type: AnswerType, response: str, reference: str) -> Verdict:
-    """The verdict, as far as it takes no child process; `_UNSURE` is its reason where it does."""
-    response, answer = response[-_LONGEST:], answer_type.reference(reference[-_LONGEST:])
-    for kind in answer_type.kinds:
-        if (expected := kind.expected(answer)) is not None:
-            return _compared(kind, response, expected)
-    raise AssertionError("every answer is of the last kind")
+    """The verdict on the first answer of a response that is right, or else on its first one.
 
-
-def _compared(kind: AnswerKind, response: str, expected: str) -> Verdict:
-    """The verdict on the first answer of a response that is right, or else on its first one."""
-    answers, verdicts = kind.answers(response), []
+    Its reason is `_UNSURE` where it takes a child process to say.
+    """
+    wanted = answer_type.reference(reference[-_LONGEST:])
+    kinds = ((kind, kind.expected(wanted)) for kind in answer_type.kinds)
+    kind, expected = next((kind, expected) for kind, expected in kinds if expected is not None)
+    answers, verdicts = kind.answers(response[-_LONGEST:]), []
     for answer in [answers] if isinstance(answers, str) else answers or ():
         correct, reason = kind.compare(answer, expected) or (False, _UNSURE)
         verdicts.append(Verdict(correct, answer, expected, reason))

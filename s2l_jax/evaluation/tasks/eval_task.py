@@ -25,8 +25,9 @@ class EvalTask:
 
     @property
     def identity(self) -> str:
-        """Names and hashes of its files."""
-        return identity_of(self.benchmark, self.path)
+        """Names and hashes of the files that its rows are read from, or what names them."""
+        own = self.benchmark.reader is not None
+        return data_identity(source_path(self.benchmark, self.path) if own else self.path)
 
     def problems(self, *, limit: int, fields: FieldMap, multi_turn: bool) -> list[Problem]:
         """Its rows, see `read_problems`; `limit` of them, drawn at random, the same every time (0: all)."""
@@ -71,8 +72,3 @@ def find_tasks(names: Sequence[str], path: str, answer_type: str) -> list[EvalTa
                 f"folder of the others, or {name}=PATH, or {name}=hub."
             )
     return [task for task in tasks if task.path]
-
-
-def identity_of(benchmark: Benchmark, path: str) -> str:
-    """Names and hashes of the files that a benchmark's rows are read from, or what names them."""
-    return data_identity(source_path(benchmark, path) if benchmark.reader is not None else path)

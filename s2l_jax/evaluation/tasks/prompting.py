@@ -56,7 +56,9 @@ class PromptBuilder:
     def prompts(self, problems: Sequence[Problem], *, program: bool = False) -> list[Prompt]:
         """The prompt of each problem, with as many examples as fit before `room` and the context's end."""
         rows = self.rows(problems, program=program)
-        chosen = [self._chosen(row, program) for row in rows]
+        examples = self.programs if program else self.examples
+        # An example that is the question itself is passed over.
+        chosen = [[e for e in examples if e.instruction != row.instruction][: self.shots] for row in rows]
         prompts = self._rendered(rows, chosen)
         room = self.context - self.room
         while long := [i for i, p in enumerate(prompts) if p.shots and len(p.tokens) > room]:
@@ -81,19 +83,12 @@ class PromptBuilder:
             stops += (_BETWEEN + opening[:24],)
         return stops
 
-    def _chosen(self, row: PoolRow, program: bool) -> list[PoolRow]:
-        """Its examples: one that is the question itself is passed over."""
-        examples = self.programs if program else self.examples
-        return [example for example in examples if example.instruction != row.instruction][: self.shots]
-
     def _rendered(self, rows: Sequence[PoolRow], chosen: Sequence[list[PoolRow]]) -> list[Prompt]:
         texts = [self._text(row, examples) for row, examples in zip(rows, chosen, strict=True)]
         ids = tokenize_prompts(self.tokenizer, texts, self.template)
         return [Prompt(text, i, len(e)) for text, i, e in zip(texts, ids, chosen, strict=True)]
 
     def _text(self, row: PoolRow, examples: Sequence[PoolRow]) -> str:
-        if not examples:
-            return render(self.template, row, self.tokenizer)[0]
         if self.template == CHAT:
             return render(CHAT, _conversation(row, examples), self.tokenizer)[0]
         parts = ["".join(render(self.template, example)) for example in examples]

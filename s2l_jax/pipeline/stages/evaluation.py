@@ -17,7 +17,7 @@ from s2l_jax.evaluation.metrics import check_metrics
 from s2l_jax.evaluation.predictions import PREDICTIONS, write_predictions
 from s2l_jax.evaluation.summary import benchmark_results, combine, in_words
 from s2l_jax.evaluation.tasks.benchmark import Problem
-from s2l_jax.evaluation.tasks.eval_task import EvalTask, find_tasks, identity_of
+from s2l_jax.evaluation.tasks.eval_task import EvalTask, find_tasks
 from s2l_jax.evaluation.tasks.prompting import PromptBuilder, read_examples
 from s2l_jax.models import weights
 from s2l_jax.models.decoder import Decoder
@@ -78,7 +78,7 @@ def folder(run: Run, name: str) -> epath.Path:
 def gather(run: Run, name: str) -> tuple[dict[str, Any], dict[str, float]] | None:
     """A model's results over its finished benchmarks, and the seconds of each; None without any."""
     where = folder(run, name)
-    names = sorted(each.name for each in where.glob("*")) if where.exists() else []
+    names = [each.name for each in where.glob("*")] if where.exists() else []
     order = [task.benchmark.name for task in tasks_of(run)]
     names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
     found = {n: stored for n in names if (stored := stored_results(where / n)) is not None}
@@ -129,7 +129,7 @@ def _settings(run: Run, task: EvalTask) -> dict[str, Any]:
         "evaluation.path": task.identity,
     }
     if path := run.config.evaluation.shots_path:
-        beyond["evaluation.shots_path"] = identity_of(task.benchmark, path)
+        beyond["evaluation.shots_path"] = EvalTask(task.benchmark, path).identity
     return deciding(run.config, "evaluation", beyond)
 
 
