@@ -102,12 +102,7 @@ def needs_text(response: Response) -> bool:
 
 
 def graded(predictions: Sequence[Prediction], answer_type: str) -> list[Prediction]:
-    """The predictions with verdicts; what a program printed stands for its text.
-
-    Args:
-      predictions: graded or not.
-      answer_type: see `grading.answer_types`.
-    """
+    """The predictions with verdicts, by an answer type's name; what a program printed stands for its text."""
     texts = [_graded_text(p.response, p.program) for p in predictions]
     with Grader() as grader:
         verdicts = grader.grade(answer_type, texts, [p.reference for p in predictions])

@@ -100,11 +100,7 @@ class WorkerPool:
 
     @property
     def isolation(self) -> list[str]:
-        """The layers of isolation in force here; starts a server if there is none.
-
-        Raises:
-          InputError: no server can be started.
-        """
+        """The layers of isolation in force here; starts a server if there is none, and raises as `ask`."""
         worker = self._idle.get()
         try:
             worker = worker or _Worker(self._kind, self._layers)
@@ -122,10 +118,6 @@ def shared(kind: Callable[[int], _Pool]) -> _Pool:
 
 
 class _Worker:
-    """One server."""
-
-    layers: list[str]
-
     def __init__(self, kind: str, layers: tuple[str, ...]) -> None:
         self._folder = tempfile.mkdtemp(prefix="s2l_jax_")
         try:

@@ -39,13 +39,8 @@ _Carry = tuple[Int32[Array, ""], DecodeState]  # steps done, and what they led t
 class DecodingPrograms:
     """What one model and one way to draw take, compiled: each method, shapes as they come.
 
-    Args:
-      config: of the model, whose context ends answers too.
-      max_new_tokens: of an answer.
-      end_tokens: any of them ends one.
-      sampling: how tokens are drawn.
-      dtype: of matrix products and of the cache.
-      mesh: the device mesh.
+    An answer ends before an end token, after `max_new_tokens`, or where the model's context does; `dtype` is
+    that of matrix products and of the cache.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ def respond(
       model: on a mesh.
       tokenizer: a transformers tokeniser.
       prompts: token ids.
-      template: what they were rendered with.
+      template: what the prompts were rendered with.
       stop: texts that end a response; what is kept ends before the first of them.
       options: those of `generate`, its `end_tokens` and `stops` excepted.
 

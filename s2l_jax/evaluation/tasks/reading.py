@@ -59,7 +59,7 @@ def _own_rows(benchmark: Benchmark, path: str) -> Iterator[Problem]:
 
 
 def _label(row: PoolRow, name: str) -> str:
-    value = row.original.get(name) if isinstance(row.original, dict) else None
+    value = row.original.get(name)
     return value if isinstance(value, str) else ""
 
 
