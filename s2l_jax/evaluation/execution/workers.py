@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
 import s2l_jax
@@ -65,19 +65,11 @@ class WorkerPool:
         """
 
         def one(request: Any) -> Any:
-            worker = self._idle.get()
             try:
-                worker = worker or _Worker(self._kind, self._layers)
-                return worker.ask(request, timeout + _GRACE_SECONDS)
-            except BaseException as error:
-                if worker is not None:  # it may be about to answer what nobody waits for any more
-                    worker.close()
-                    worker = None
-                if not isinstance(error, frames.ClosedError | frames.TimedOutError):
-                    raise
+                with self._worker() as worker:
+                    return worker.ask(request, timeout + _GRACE_SECONDS)
+            except (frames.ClosedError, frames.TimedOutError) as error:
                 return lost(f"its process died ({error or 'no answer'})")
-            finally:
-                self._idle.put(worker)
 
         if self._size == 1:  # bubblewrap's servers end with the thread that started them
             return [one(request) for request in requests]
@@ -101,10 +93,20 @@ class WorkerPool:
     @property
     def isolation(self) -> list[str]:
         """The layers of isolation in force here; starts a server if there is none, and raises as `ask`."""
+        with self._worker() as worker:
+            return worker.layers
+
+    @contextlib.contextmanager
+    def _worker(self) -> Iterator["_Worker"]:
         worker = self._idle.get()
         try:
             worker = worker or _Worker(self._kind, self._layers)
-            return worker.layers
+            yield worker
+        except BaseException:
+            if worker is not None:  # it may be about to answer what nobody waits for any more
+                worker.close()
+                worker = None
+            raise
         finally:
             self._idle.put(worker)
 
