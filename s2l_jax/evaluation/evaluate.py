@@ -13,8 +13,7 @@ from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
 from s2l_jax.evaluation.generation.respond import check_vocabulary
-from s2l_jax.evaluation.predictions import Prediction, Response
-from s2l_jax.evaluation.scoring import graded, needs_text
+from s2l_jax.evaluation.predictions import Prediction, Response, graded, needs_text
 from s2l_jax.evaluation.tasks.benchmark import Benchmark, Problem
 from s2l_jax.evaluation.tasks.prompting import PromptBuilder
 from s2l_jax.models.decoder import Decoder
@@ -40,34 +39,27 @@ def answer(
     Args:
       builder: makes the prompts.
       problems: what is asked.
-      respond: gives the responses to prompts; takes `stop`, `indices` and `progress` as `respond` does.
+      respond: gives the responses to prompts; takes `indices` and `progress` as `generate` does.
       mode: of `FORMS`.
-      run_programs: run responses that are programs.
+      run_programs: whether responses that are programs are run.
       kept: what was answered before a kill.
       progress: called with the number of problems settled so far.
-
-    Raises:
-      InputError: see `PromptBuilder.prompts` and `respond`.
     """
     responses: dict[int, Response] = {}
     attempts: dict[int, Response] = {}
     indices = list(range(len(problems)))
     for program in FORMS[mode]:
-        made = builder.prompts([problems[i] for i in indices], program=program)
-        prompts = dict(zip(indices, made, strict=True))
-
-        def ask(chunk: Sequence[int], done: Callable[[int], None], prompts: Any = prompts) -> list[str]:
-            tokens = [prompts[i].tokens for i in chunk]
-            return respond(tokens, stop=builder.stops(), indices=chunk, progress=done)
+        prompts = builder.prompts([problems[i] for i in indices], program=program)
 
         def settled(done: int, before: int = len(problems) - len(indices)) -> None:
             progress(before + done)
 
         kind = "program" if program else "text"
-        texts = kept.responses(kind, indices, ask, settled)
+        tokens = {i: prompt.tokens for i, prompt in zip(indices, prompts, strict=True)}
+        texts = kept.responses(kind, tokens, respond, settled)
         runs = kept.program_runs(kind, texts) if run_programs else [None] * len(texts)
-        for i, text, run in zip(indices, texts, runs, strict=True):
-            responses[i] = Response(prompts[i].text, text, prompts[i].shots, run)
+        for i, prompt, text, run in zip(indices, prompts, texts, runs, strict=True):
+            responses[i] = Response(prompt.text, text, prompt.shots, run)
         if program and mode == "hybrid":
             indices = [i for i in indices if needs_text(responses[i])]
             attempts = {i: responses[i] for i in indices}
@@ -88,24 +80,20 @@ def solution_losses(
       builder: makes the prompts.
       problems: what is asked.
       measure: gives the losses of rows, as `reference_losses` does.
-      max_length: what `measure` keeps of each row, tokens.
+      max_length: tokens that it keeps of each row.
 
     Raises:
       InputError: rows in the pool's schema, none of which has a loss.
     """
     worked = [i for i, problem in enumerate(problems) if problem.worked]
-    losses: list[float | None] = [None] * len(problems)
-    if not worked:
-        return losses
-    measured = measure(builder.rows([problems[i] for i in worked]))
-    if builder.benchmark.reader is None and not any(loss is not None for loss in measured):
+    measured = measure(builder.rows([problems[i] for i in worked])) if worked else []
+    if worked and builder.benchmark.reader is None and all(loss is None for loss in measured):
         raise InputError(
             f"no held-out row has a response token within max_length={max_length} tokens: raise "
             "tokenize.max_length."
         )
-    for i, loss in zip(worked, measured, strict=True):
-        losses[i] = loss
-    return losses
+    losses = dict(zip(worked, measured, strict=True))
+    return [losses.get(i) for i in range(len(problems))]
 
 
 def reference_losses(
@@ -121,15 +109,7 @@ def reference_losses(
 ) -> list[float | None]:
     """The loss of each row's response, nats a token; None where max_length cuts all of it away.
 
-    Args:
-      model: on `mesh`.
-      tokenizer: a transformers tokeniser.
-      rows: with the responses that are measured.
-      template: name of the prompt template.
-      boundary: see `data.tokens.tokenize`.
-      max_length: tokens kept of each row.
-      dtype: of matrix products.
-      mesh: the device mesh.
+    The arguments are those of `trajectories.sweep.example_losses`, `template` that which is `prompt` there.
 
     Raises:
       InputError: the tokeniser has more tokens than the model's embedding.

@@ -1,5 +1,6 @@
 """Overlap of summaries with references: BLEU, ROUGE and BERTScore, by their authors' packages."""
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,8 +10,6 @@ from jaxtyping import Float
 
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.intervals import bootstrap
-
-RESAMPLES = 1000
 
 Scores = dict[str, dict[str, Any]]
 
@@ -30,21 +29,15 @@ def text_metrics(
     Raises:
       InputError: bertscore without the package, or a model that cannot be loaded.
     """
+    metrics = _METRICS | {"bertscore": functools.partial(_bertscore, model=bertscore_model)}
     scores: Scores = {}
     for name in names:
-        if name == "bertscore":
-            scores |= _bertscore(responses, references, bertscore_model)
-        else:
-            scores |= _METRICS[name](responses, references)
+        scores |= metrics[name](responses, references)
     return scores
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Find now that a metric's package is missing.
-
-    Raises:
-      InputError: bertscore without bert-score.
-    """
+    """Find now that a metric's package is missing: an InputError."""
     if "bertscore" in names:
         _bert_score()
 
@@ -53,28 +46,21 @@ def _bleu(responses: Sequence[str], references: Sequence[str]) -> Scores:
     from sacrebleu.metrics import BLEU
 
     metric = BLEU()
-    logging.getLogger("sacrebleu").setLevel(
-        logging.ERROR
-    )  # it takes spaces before full stops for tokenised text
+    # It takes spaces before full stops for tokenised text.
+    logging.getLogger("sacrebleu").setLevel(logging.ERROR)
     found = metric.corpus_score(list(responses), [list(references)])
     rows = [metric.corpus_score([r], [[t]]) for r, t in zip(responses, references, strict=True)]
     counts = np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in rows], np.int64)
 
     def of_rows(chosen: np.ndarray) -> float:
-        total = counts[chosen].sum(axis=0).tolist()
-        orders = (len(total) - 2) // 2
-        return BLEU.compute_bleu(
-            correct=total[:orders],
-            total=total[orders:-2],
-            sys_len=total[-2],
-            ref_len=total[-1],
-            smooth_method=metric.smooth_method,
-        ).score
+        *ngrams, said, wanted = counts[chosen].sum(axis=0).tolist()
+        orders = len(ngrams) // 2
+        correct, total = ngrams[:orders], ngrams[orders:]
+        return BLEU.compute_bleu(correct, total, said, wanted, smooth_method=metric.smooth_method).score
 
-    interval = bootstrap(of_rows, len(rows), resamples=RESAMPLES)
-    return {
-        "bleu": {"score": found.score, "interval": list(interval), "signature": str(metric.get_signature())}
-    }
+    interval = list(bootstrap(of_rows, len(rows)))
+    signature = str(metric.get_signature())
+    return {"bleu": {"score": found.score, "interval": interval, "signature": signature}}
 
 
 def _rouge(responses: Sequence[str], references: Sequence[str]) -> Scores:
@@ -125,7 +111,7 @@ def _bert_score() -> Callable[..., Any]:
 
 
 def _mean(values: Float[np.ndarray, "n"]) -> dict[str, Any]:
-    interval = bootstrap(lambda rows: 100 * float(values[rows].mean()), len(values), resamples=RESAMPLES)
+    interval = bootstrap(lambda rows: 100 * float(values[rows].mean()), len(values))
     return {"score": 100 * float(values.mean()), "interval": list(interval)}
 
 

@@ -1,4 +1,4 @@
-"""What a model said to each row, and what became of it: the lines of predictions.jsonl."""
+"""What a model said to each row, and what became of it: graded, and kept in predictions.jsonl."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ from s2l_jax import artifacts
 from s2l_jax.data.pool_files import quoted, read_jsonl
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import ProgramRun
+from s2l_jax.evaluation.grading.grader import Grader
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -88,3 +89,35 @@ def read_predictions(path: epath.PathLike) -> list[Prediction]:
 def write_predictions(path: epath.Path, predictions: Sequence[Prediction]) -> None:
     """Write a predictions file, whole or not at all."""
     artifacts.write_text(path, "".join(json.dumps(each.as_json()) + "\n" for each in predictions))
+
+
+def needs_text(response: Response) -> bool:
+    """Whether a program that was asked for gave no answer, so that a worked answer is asked for instead.
+
+    A response without a program is an answer already (as in MAmmoTH's protocol), unless it is blank.
+    """
+    if response.program is None:
+        return not response.text.strip()
+    return bool(response.program.error)
+
+
+def graded(predictions: Sequence[Prediction], answer_type: str) -> list[Prediction]:
+    """The predictions with verdicts, by an answer type's name; what a program printed stands for its text."""
+    texts = [_graded_text(p.response, p.program) for p in predictions]
+    with Grader() as grader:
+        verdicts = grader.grade(answer_type, texts, [p.reference for p in predictions])
+    scored = []
+    for p, verdict in zip(predictions, verdicts, strict=True):
+        found = dataclasses.asdict(verdict)
+        if p.program is not None and p.program.error:
+            found |= {"correct": False, "reason": f"its program failed: {p.program.error}"}
+        elif p.program is not None:
+            found["reason"] = f"its program's output: {verdict.reason}"
+        scored.append(dataclasses.replace(p, **found))
+    return scored
+
+
+def _graded_text(response: str, program: ProgramRun | None) -> str:
+    if program is None:
+        return response
+    return "" if program.error else f"The answer is {program.output.strip()}"

@@ -19,28 +19,17 @@ from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import run_programs
 from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
-from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions, write_predictions
-from s2l_jax.evaluation.scoring import graded
+from s2l_jax.evaluation.predictions import (
+    PREDICTIONS,
+    Prediction,
+    graded,
+    read_predictions,
+    write_predictions,
+)
 from s2l_jax.evaluation.summary import summarise
 from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS
 
 _SHOWN = 5  # changed verdicts that are printed
-
-
-def regrade(predictions: Sequence[Prediction], answer_type: str, *, run: bool = False) -> list[Prediction]:
-    """The predictions with new verdicts.
-
-    Args:
-      predictions: stored ones.
-      answer_type: see `scoring.graded`.
-      run: run responses that are programs again; else what they printed then is graded.
-    """
-    if run:
-        programs = run_programs([p.response for p in predictions])
-        predictions = [
-            dataclasses.replace(p, program=ran) for p, ran in zip(predictions, programs, strict=True)
-        ]
-    return graded(predictions, answer_type)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,8 +76,11 @@ def _regrade_all(options: Any) -> None:
             )
     for file in files:
         before = read_predictions(file)
-        answer_type = options.answer_type or _answer_type(file, options.benchmark)
-        after = regrade(before, answer_type, run=options.run_programs)
+        after = before
+        if options.run_programs:
+            runs = run_programs([p.response for p in before])
+            after = [dataclasses.replace(p, program=ran) for p, ran in zip(before, runs, strict=True)]
+        after = graded(after, options.answer_type or _answer_type(file, options.benchmark))
         _print(file, before, after)
         if options.out:
             out = epath.Path(options.out)
@@ -110,19 +102,15 @@ def _answer_type(file: epath.Path, name: str) -> str:
 
 def _print(file: epath.Path, before: Sequence[Prediction], after: Sequence[Prediction]) -> None:
     found = summarise(after)
-    low, high = found["interval"]
+    low, high = (100 * end for end in found["interval"])
     verdicts = [p.correct for p in before if p.correct is not None]
     was = f", {100 * sum(verdicts) / len(verdicts):.1f} % before" if verdicts else ""
-    print(
-        f"{file}: {100 * found['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f}) of "
-        f"{len(after):,} rows{was}"
-    )
-    changed = [
-        (b, a) for b, a in zip(before, after, strict=True) if b.correct is not None and b.correct != a.correct
-    ]
+    accuracy = 100 * found["accuracy"]
+    print(f"{file}: {accuracy:.1f} % ({low:.1f} to {high:.1f}) of {len(after):,} rows{was}")
+    changed = [a for b, a in zip(before, after, strict=True) if b.correct not in (None, a.correct)]
     if changed:
         print(f"  {len(changed)} verdicts changed, such as:")
-    for _, now in changed[:_SHOWN]:
+    for now in changed[:_SHOWN]:
         verdict = "right" if now.correct else "wrong"
         print(f"  row {now.id}: {now.answer!r} for {now.expected!r} is {verdict} now: {now.reason}")
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from s2l_jax.evaluation.intervals import mean_interval, wilson
 from s2l_jax.evaluation.metrics import text_metrics
-from s2l_jax.evaluation.predictions import Prediction
+from s2l_jax.evaluation.predictions import Prediction, Response
 
-DOMAINS = {"in": "in_domain", "out": "out_of_domain"}
+_DOMAINS = {"in": "in_domain", "out": "out_of_domain"}
+_GROUP = ("num_examples", "num_without_loss", "accuracy", "interval", "heldout_loss")  # of some of the rows
 
 
 def benchmark_results(
@@ -28,19 +29,14 @@ def benchmark_results(
       domain: see `Benchmark`.
       mode: how answers were asked for.
       shots: solved examples that prompts have where they fit.
-      metrics: "accuracy", and those of `text_metrics`, which also says what is raised.
-      bertscore_model: see there.
+      metrics: "accuracy", and those of `text_metrics`, which has `bertscore_model` too.
     """
     results = {"domain": domain, "mode": mode, "shots": shots} | summarise(predictions)
     if short := sum(p.shots < shots for p in predictions):
         results["num_with_fewer_shots"] = short
     if names := [name for name in metrics if name != "accuracy"]:
-        results["metrics"] = text_metrics(
-            names,
-            [p.response for p in predictions],
-            [p.reference for p in predictions],
-            bertscore_model=bertscore_model,
-        )
+        responses, references = zip(*((p.response, p.reference) for p in predictions), strict=True)
+        results["metrics"] = text_metrics(names, responses, references, bertscore_model=bertscore_model)
     return results
 
 
@@ -57,26 +53,23 @@ def in_words(results: Mapping[str, Any]) -> str:
 
 
 def summarise(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """The numbers of one benchmark; see `group_summary`, by source, and by level and type where known."""
-    summary = group_summary(predictions)
-    summary["sources"] = _by(predictions, lambda p: p.source)
+    """The numbers of one benchmark, also by source, and by level and type where known."""
+    summary = _group(predictions) | {"sources": _by(predictions, lambda p: p.source)}
     for name, key in (("levels", lambda p: p.level), ("types", lambda p: p.type)):
         if groups := _by(predictions, key):
             summary[name] = groups
-    runs = [p.program for p in predictions if p.program is not None]
-    runs += [
-        p.attempt.program for p in predictions if p.attempt is not None and p.attempt.program is not None
-    ]
-    if runs:
+    attempts = [p.attempt for p in predictions if p.attempt is not None]
+    responses: list[Prediction | Response] = [*predictions, *attempts]
+    if runs := [each.program for each in responses if each.program is not None]:
         summary["programs"] = {
             "num_run": len(runs),
             "num_failed": sum(bool(run.error) for run in runs),
-            "num_fallbacks": sum(p.attempt is not None for p in predictions),
+            "num_fallbacks": len(attempts),
         }
     return summary
 
 
-def group_summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
+def _group(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Accuracy with its 95 % Wilson interval, and the mean held-out loss of rows that have one."""
     losses = [p.loss for p in predictions if p.loss is not None]
     summary: dict[str, Any] = {
@@ -98,12 +91,13 @@ def combine(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """
     sources: dict[str, Any] = {}
     for name, found in benchmarks.items():
-        sources |= found["sources"] if found["domain"] == "" else {name: _plain_summary(found)}
-    averages = {}
-    for domain, title in DOMAINS.items():
-        if members := [b for b in benchmarks.values() if b["domain"] == domain and "accuracy" in b]:
-            averages[title] = _average(members)
+        whole = {key: found[key] for key in _GROUP if key in found}
+        sources |= {name: whole} if found["domain"] else found["sources"]
     parts = list(benchmarks.values())
+    averages = {}
+    for domain, title in _DOMAINS.items():
+        if members := [b for b in parts if b["domain"] == domain and "accuracy" in b]:
+            averages[title] = _average(members)
     overall: dict[str, Any] = {
         "num_examples": sum(b["num_examples"] for b in parts),
         "num_without_loss": sum(b["num_without_loss"] for b in parts),
@@ -120,17 +114,8 @@ def combine(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _average(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     accuracies = [b["accuracy"] for b in parts]
-    interval = mean_interval(accuracies, [tuple(b["interval"]) for b in parts])
-    return {
-        "accuracy": sum(accuracies) / len(parts),
-        "interval": list(interval),
-        "num_benchmarks": len(parts),
-    }
-
-
-def _plain_summary(found: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("num_examples", "num_without_loss", "accuracy", "interval", "heldout_loss")
-    return {name: found[name] for name in names if name in found}
+    interval = list(mean_interval(accuracies, [b["interval"] for b in parts]))
+    return {"accuracy": sum(accuracies) / len(parts), "interval": interval, "num_benchmarks": len(parts)}
 
 
 def _by(predictions: Sequence[Prediction], key: Callable[[Prediction], str]) -> dict[str, Any]:
@@ -138,4 +123,4 @@ def _by(predictions: Sequence[Prediction], key: Callable[[Prediction], str]) -> 
     for prediction in predictions:
         if name := key(prediction):
             groups.setdefault(name, []).append(prediction)
-    return {name: group_summary(groups[name]) for name in sorted(groups)}
+    return {name: _group(groups[name]) for name in sorted(groups)}

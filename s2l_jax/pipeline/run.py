@@ -18,7 +18,7 @@ from s2l_jax.parallel import processes
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline.plan import STAGES, Plan, make_plan
 from s2l_jax.pipeline.results import described, gather_results, write_report_of
-from s2l_jax.pipeline.stages import benchmarks, cluster_counts, evaluation, pool, proxy, selection, target
+from s2l_jax.pipeline.stages import cluster_counts, evaluation, pool, proxy, selection, target
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.training.run import Run, check_model
 
@@ -99,7 +99,7 @@ def _check(run: Run, plan: Plan) -> None:
         if plan.has(model):
             check_model(run, model)
     if "evaluation" in plan.stages:
-        benchmarks.check_benchmarks(run)
+        evaluation.check_benchmarks(run)
     if "selection" in plan.stages:
         selection.check_methods(run)
     if plan.has("proxy"):

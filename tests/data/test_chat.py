@@ -446,7 +446,7 @@ class TestStage:
             assert (len(pool), pool.manifest["num_skipped"]) == (1, 1)
 
     def test_heldout_rows_follow_the_same_rule(self, run):
-        from s2l_jax.pipeline.stages.benchmarks import problems_of, tasks_of
+        from s2l_jax.pipeline.stages.evaluation import problems_of, tasks_of
 
         run.config.evaluation.path = run.config.pool.path
         (task,) = tasks_of(run)

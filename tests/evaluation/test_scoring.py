@@ -17,14 +17,13 @@ from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import ProgramRun
 from s2l_jax.evaluation.generation import kept_responses
 from s2l_jax.evaluation.intervals import bootstrap, mean_interval, wilson
-from s2l_jax.evaluation.predictions import Prediction, Response, read_predictions
+from s2l_jax.evaluation.predictions import Prediction, Response, needs_text, read_predictions
 from s2l_jax.evaluation.regrade import main as regrade
-from s2l_jax.evaluation.scoring import needs_text
 from s2l_jax.evaluation.summary import combine, summarise
 from s2l_jax.models import hf
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.stages import evaluation
-from s2l_jax.pipeline.stages.benchmarks import tasks_of
+from s2l_jax.pipeline.stages.evaluation import tasks_of
 from s2l_jax.report.page import render_report
 from s2l_jax.report.sections.benchmarks import benchmark_table, part_table
 from s2l_jax.training.run import Run

@@ -1,11 +1,9 @@
 """Running the Python programs that models write: each in a confined child process, with limits."""
 
-import atexit
 import dataclasses
-import functools
 from collections.abc import Sequence
 
-from s2l_jax.evaluation.execution.workers import LAYERS, WorkerPool, WorkerUser
+from s2l_jax.evaluation.execution.workers import LAYERS, WorkerPool, shared
 
 TIMEOUT = 10.0  # seconds
 _MEMORY = 2**30  # bytes of address space; Python with sympy and numpy takes about a third
@@ -29,7 +27,7 @@ class ProgramResult:
     seconds: float
 
 
-class ProgramPool(WorkerUser):
+class ProgramPool(WorkerPool):
     """Warm processes that have imported numpy and sympy, and run each program in a fork of themselves.
 
     A context manager; processes are started when they are first needed. What a program can reach is in
@@ -37,16 +35,12 @@ class ProgramPool(WorkerUser):
 
     Args:
       num_workers: programs that run at a time; 0: one a core.
-      memory: bytes of address space of a program.
       layers: of isolation that may be used ("namespaces", "landlock", "seccomp"); those the machine lacks
         are left out.
     """
 
-    def __init__(
-        self, num_workers: int = 0, *, memory: int = _MEMORY, layers: Sequence[str] = LAYERS
-    ) -> None:
-        super().__init__(WorkerPool("programs", num_workers, layers))
-        self._memory = memory
+    def __init__(self, num_workers: int = 0, *, layers: Sequence[str] = LAYERS) -> None:
+        super().__init__("programs", num_workers, layers)
 
     def run(self, codes: Sequence[str], timeout: float = TIMEOUT) -> list[ProgramResult]:
         """Run Python sources, each as `__main__`; one result each, in order.
@@ -58,20 +52,12 @@ class ProgramPool(WorkerUser):
         Raises:
           InputError: the machine cannot isolate programs.
         """
-        requests = [
-            {"code": code, "timeout": timeout, "memory": self._memory, "output": _OUTPUT} for code in codes
-        ]
-        answers = self._workers.ask(requests, timeout, _lost)
+        limits = {"timeout": timeout, "memory": _MEMORY, "output": _OUTPUT}
+        lost = {"stdout": "", "ok": False, "seconds": 0.0}
+        answers = self.ask(
+            [{"code": code} | limits for code in codes], timeout, lambda reason: lost | {"error": reason}
+        )
         return [ProgramResult(**answer) for answer in answers]
-
-    @property
-    def isolation(self) -> list[str]:
-        """The layers of isolation in force here.
-
-        Raises:
-          InputError: the machine cannot isolate programs.
-        """
-        return self._workers.isolation
 
 
 def run_program(code: str, timeout: float = TIMEOUT) -> ProgramResult:
@@ -86,15 +72,4 @@ def run_program(code: str, timeout: float = TIMEOUT) -> ProgramResult:
     Raises:
       InputError: the machine cannot isolate programs.
     """
-    return _shared_pool().run([code], timeout)[0]
-
-
-@functools.cache
-def _shared_pool() -> ProgramPool:
-    pool = ProgramPool(1)
-    atexit.register(pool.close)
-    return pool
-
-
-def _lost(reason: str) -> dict[str, object]:
-    return {"stdout": "", "ok": False, "error": reason, "seconds": 0.0}
+    return shared(ProgramPool).run([code], timeout)[0]

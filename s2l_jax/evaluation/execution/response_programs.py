@@ -30,21 +30,14 @@ class ProgramRun:
 
 def run_programs(texts: Sequence[str]) -> list[ProgramRun | None]:
     """Run the responses that are programs, in sandboxes; None for the others."""
-    codes = [extract_program(text) for text in texts]
-    programs = [code for code in codes if code is not None]
-    if not programs:
-        return [None] * len(texts)
+    codes = {i: code for i, text in enumerate(texts) if (code := extract_program(text)) is not None}
+    runs: list[ProgramRun | None] = [None] * len(texts)
     with ProgramPool() as pool:
-        results = iter(pool.run(programs))
-    runs: list[ProgramRun | None] = []
-    for code in codes:
-        if code is None:
-            runs.append(None)
-            continue
-        result = next(results)
+        results = pool.run(list(codes.values()))
+    for (i, code), result in zip(codes.items(), results, strict=True):
         output = result.stdout[:_KEPT_OUTPUT]
         error = "" if result.ok else result.error or "it failed"
-        runs.append(ProgramRun(code, output, error or ("" if output.strip() else "it printed nothing")))
+        runs[i] = ProgramRun(code, output, error or ("" if output.strip() else "it printed nothing"))
     return runs
 
 
@@ -79,11 +72,7 @@ def _prints(code: str) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as for "\d" in a program's strings
-            nodes = ast.walk(ast.parse(code))
-            return any(_is_print(node) for node in nodes)
+            calls = [node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+            return any(isinstance(called, ast.Name) and called.id == "print" for called in calls)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
-
-
-def _is_print(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"

@@ -1,6 +1,9 @@
 """Warm child processes that do what must be able to hang, crash or attack without harm."""
 
+import atexit
+import concurrent.futures
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -9,13 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self, TypeVar
 
 import s2l_jax
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.sandbox import confine, frames, namespaces, scratch
+
+_Pool = TypeVar("_Pool", bound="WorkerPool")
 
 LAYERS = ("namespaces", "landlock", "seccomp")  # of isolation, where the machine has them
 
@@ -33,7 +37,7 @@ _ENVIRONMENT = {
 
 
 class WorkerPool:
-    """Some servers of one kind, each with one request at a time.
+    """Some servers of one kind, each with one request at a time; a context manager that ends them.
 
     Args:
       kind: "programs" or "expressions".
@@ -43,10 +47,10 @@ class WorkerPool:
 
     def __init__(self, kind: str, num_workers: int = 0, layers: Sequence[str] = LAYERS) -> None:
         self._kind, self._layers = kind, tuple(layers)
+        self._size = num_workers or _cores()
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(num_workers or _cores()):
+        for _ in range(self._size):
             self._idle.put(None)
-        self._size = self._idle.qsize()
 
     def ask(self, requests: Sequence[Any], timeout: float, lost: Callable[[str], Any]) -> list[Any]:
         """The answer to each request, in order; `lost(reason)` for one whose server died of it.
@@ -59,44 +63,18 @@ class WorkerPool:
         Raises:
           InputError: no server can be started.
         """
-        answers: list[Any] = [None] * len(requests)
-        failures: list[BaseException] = []
-        indices = iter(range(len(requests)))
-        lock = threading.Lock()
 
-        def work() -> None:
-            worker = self._idle.get()
+        def one(request: Any) -> Any:
             try:
-                while not failures:
-                    with lock:
-                        index = next(indices, None)
-                    if index is None:
-                        return
-                    worker = worker or _Worker(self._kind, self._layers)
-                    try:
-                        answers[index] = worker.ask(requests[index], timeout + _GRACE_SECONDS)
-                    except (frames.ClosedError, frames.TimedOutError) as error:
-                        worker.close()
-                        worker = None
-                        answers[index] = lost(f"its process died ({error or 'no answer'})")
-            except BaseException as error:
-                failures.append(error)
-                if worker is not None:  # it may be about to answer what nobody waits for any more
-                    worker.close()
-                    worker = None
-            finally:
-                self._idle.put(worker)
+                with self._worker() as worker:
+                    return worker.ask(request, timeout + _GRACE_SECONDS)
+            except (frames.ClosedError, frames.TimedOutError) as error:
+                return lost(f"its process died ({error or 'no answer'})")
 
-        threads = [threading.Thread(target=work) for _ in range(min(self._size, len(requests)) - 1)]
-        for thread in threads:
-            thread.start()
-        if requests:
-            work()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
-        return answers
+        if self._size == 1:  # bubblewrap's servers end with the thread that started them
+            return [one(request) for request in requests]
+        with concurrent.futures.ThreadPoolExecutor(self._size) as threads:
+            return list(threads.map(one, requests))
 
     def close(self) -> None:
         """End the servers; later requests start new ones."""
@@ -106,43 +84,42 @@ class WorkerPool:
                 worker.close()
             self._idle.put(None)
 
-    @property
-    def isolation(self) -> list[str]:
-        """The layers in force; starts a server if there is none.
-
-        Raises:
-          InputError: no server can be started.
-        """
-        worker = self._idle.get()
-        try:
-            worker = worker or _Worker(self._kind, self._layers)
-            return worker.layers
-        finally:
-            self._idle.put(worker)
-
-
-class WorkerUser:
-    """A context manager that has servers and ends them."""
-
-    def __init__(self, workers: WorkerPool) -> None:
-        self._workers = workers
-
-    def close(self) -> None:
-        """End the processes; later work starts new ones."""
-        self._workers.close()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    @property
+    def isolation(self) -> list[str]:
+        """The layers of isolation in force here; starts a server if there is none, and raises as `ask`."""
+        with self._worker() as worker:
+            return worker.layers
+
+    @contextlib.contextmanager
+    def _worker(self) -> Iterator["_Worker"]:
+        worker = self._idle.get()
+        try:
+            worker = worker or _Worker(self._kind, self._layers)
+            yield worker
+        except BaseException:
+            if worker is not None:  # it may be about to answer what nobody waits for any more
+                worker.close()
+                worker = None
+            raise
+        finally:
+            self._idle.put(worker)
+
+
+@functools.cache
+def shared(kind: Callable[[int], _Pool]) -> _Pool:
+    """The pool of one worker that lasts as long as this process, for single requests."""
+    pool = kind(1)
+    atexit.register(pool.close)
+    return pool
+
 
 class _Worker:
-    """One server."""
-
-    layers: list[str]
-
     def __init__(self, kind: str, layers: tuple[str, ...]) -> None:
         self._folder = tempfile.mkdtemp(prefix="s2l_jax_")
         try:
@@ -266,12 +243,8 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[int, int]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-    process.wait()
+    with process:  # which closes the pipes, and waits
+        process.kill()
 
 
 def _cores() -> int:

@@ -19,15 +19,6 @@ from s2l_jax.parallel.mesh import ROW_AXES, row_groups
 from s2l_jax.parallel.sharding import replicated, row_constraint, row_sharding
 
 
-@dataclasses.dataclass(frozen=True)
-class AnswerLimits:
-    """What ends an answer."""
-
-    max_new_tokens: int
-    end_tokens: tuple[int, ...]
-    max_positions: int  # the model's context, tokens
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodeState:
@@ -42,22 +33,27 @@ class DecodeState:
     answers: Int32[Array, "b n"]
 
 
+_Carry = tuple[Int32[Array, ""], DecodeState]  # steps done, and what they led to
+
+
 class DecodingPrograms:
     """What one model and one way to draw take, compiled: each method, shapes as they come.
 
-    Args:
-      config: of the model.
-      limits: of answers.
-      sampling: how tokens are drawn.
-      dtype: of matrix products and of the cache.
-      mesh: the device mesh.
+    An answer ends before an end token, after `max_new_tokens`, or where the model's context does; `dtype` is
+    that of matrix products and of the cache.
     """
 
     def __init__(
-        self, config: DecoderConfig, limits: AnswerLimits, sampling: Sampling, dtype: Any, mesh: Mesh
+        self,
+        config: DecoderConfig,
+        max_new_tokens: int,
+        end_tokens: tuple[int, ...],
+        sampling: Sampling,
+        dtype: Any,
+        mesh: Mesh,
     ) -> None:
-        self._config, self._limits, self._sampling, self._dtype = config, limits, sampling, dtype
-        self._groups = row_groups(mesh)
+        self.max_new_tokens, self.mesh, self.groups = max_new_tokens, mesh, row_groups(mesh)
+        self._config, self._end_tokens, self._sampling, self._dtype = config, end_tokens, sampling, dtype
         self._attend, self._constrain = attention_on(mesh, config, dtype), row_constraint(mesh)
         state = _shardings(mesh, config)
         for method, options in (
@@ -87,7 +83,7 @@ class DecodingPrograms:
         """A state of `batch` rows without a prompt, and room for `slots` tokens of each."""
         zeros = jnp.zeros(batch, jnp.int32)
         cache = KeyValueCache.empty(self._config, batch, slots, self._dtype)
-        answers = jnp.zeros((batch, self._limits.max_new_tokens), jnp.int32)
+        answers = jnp.zeros((batch, self.max_new_tokens), jnp.int32)
         return DecodeState(cache, zeros, zeros, zeros, zeros, zeros > 0, answers)
 
     def prefill(
@@ -114,7 +110,7 @@ class DecodingPrograms:
             positions=lengths - 1,
             counts=zeros,
             going=lengths > 0,
-            answers=jnp.zeros((batch, self._limits.max_new_tokens), jnp.int32),
+            answers=jnp.zeros((batch, self.max_new_tokens), jnp.int32),
         )
         return self._with_next_tokens(fresh, model.padded_logits(hidden[:, -1]))
 
@@ -123,7 +119,7 @@ class DecodingPrograms:
 
         def put(whole: jax.Array, new: jax.Array) -> jax.Array:
             # Row groups apart, so that nothing crosses devices.
-            grouped, added = (x.reshape(self._groups, -1, *x.shape[1:]) for x in (whole, new))
+            grouped, added = (x.reshape(self.groups, -1, *x.shape[1:]) for x in (whole, new))
             out = jax.vmap(lambda w, p, n: w.at[p].set(n, mode="drop"))(grouped, rows, added)
             return out.reshape(whole.shape)
 
@@ -144,14 +140,12 @@ class DecodingPrograms:
         """Steps until `stop_at` rows are not going, the cache is full, or `num_steps` are done."""
         model = bind(self._config, params)
 
-        def goes_on(carry: tuple[Int32[Array, ""], DecodeState]) -> Bool[Array, ""]:
+        def goes_on(carry: _Carry) -> Bool[Array, ""]:
             step, state = carry
             room = state.cache.end < state.cache.positions.shape[1]
             return (step < num_steps) & room & ((~state.going).sum() < stop_at)
 
-        def one_more(
-            carry: tuple[Int32[Array, ""], DecodeState],
-        ) -> tuple[Int32[Array, ""], DecodeState]:
+        def one_more(carry: _Carry) -> _Carry:
             step, state = carry
             positions = jnp.where(state.going, state.positions, -1)
             hidden, cache = model.extend(state.tokens, positions, state.cache)
@@ -182,15 +176,14 @@ class DecodingPrograms:
 
     def _with_next_tokens(self, state: DecodeState, logits: Float[Array, "b v"]) -> DecodeState:
         """The rows with their next tokens, those that had none left excepted."""
-        limits = self._limits
         tokens = next_tokens(logits, state.indices, state.counts, self._sampling)
-        ends = jnp.isin(tokens, jnp.array(limits.end_tokens, jnp.int32))
+        ends = jnp.isin(tokens, jnp.array(self._end_tokens, jnp.int32))
         added = state.going & ~ends
         row = jnp.arange(tokens.shape[0])
         place = jnp.where(added, state.counts, state.answers.shape[1])
         counts = state.counts + added
         positions = state.positions + state.going
-        going = added & (counts < limits.max_new_tokens) & (positions < limits.max_positions)
+        going = added & (counts < self.max_new_tokens) & (positions < self._config.max_positions)
         answers = state.answers.at[row, place].set(tokens, mode="drop")
         return dataclasses.replace(
             state, tokens=tokens, positions=positions, counts=counts, going=going, answers=answers

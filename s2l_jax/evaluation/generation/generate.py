@@ -10,17 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.generation.decoding import (
-    AnswerLimits,
-    DecodeState,
-    DecodingPrograms,
-    decoding_programs,
-)
+from s2l_jax.evaluation.generation.decoding import DecodeState, DecodingPrograms, decoding_programs
 from s2l_jax.evaluation.generation.sampling import GREEDY, Sampling
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.parameters import model_params
-from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import replicated, row_sharding
 
 _REFILL_SHARE = 4  # a quarter of the batch is refilled at a time
@@ -72,13 +66,12 @@ def generate(
         if value < 1:
             raise InputError(f"{name}={value}: must be 1 or above.")
     _check(prompts, model.config)
-    limits = AnswerLimits(max_new_tokens, tuple(end_tokens), model.config.max_positions)
-    programs = decoding_programs(model.config, limits, sampling, dtype, mesh)
+    programs = decoding_programs(model.config, max_new_tokens, tuple(end_tokens), sampling, dtype, mesh)
     params = programs.prepare(model_params(model))
     answers: list[list[int]] = [[] for _ in prompts]
     if indices is None:
         indices = range(len(prompts))
-    batch = _Batch(programs, params, mesh, prompts, batch_size, max_new_tokens, stops, indices)
+    batch = _Batch(programs, params, prompts, batch_size, stops, indices)
     for done, (place, answer) in enumerate(batch.run(), start=1):
         answers[place] = answer
         progress(done)
@@ -107,17 +100,13 @@ class _Batch:
         self,
         programs: DecodingPrograms,
         params: Any,
-        mesh: Mesh,
         prompts: Sequence[Sequence[int]],
         batch_size: int,
-        max_new_tokens: int,
         stops: Stops | None,
         indices: Sequence[int],
     ):
-        self._programs, self._params, self._mesh, self._prompts = programs, params, mesh, prompts
-        self._indices = indices
-        self._max_new, self._stops = max_new_tokens, stops
-        self._groups = row_groups(mesh)
+        self._programs, self._params, self._prompts = programs, params, prompts
+        self._stops, self._indices, self._groups = stops, indices, programs.groups
         self._per_group = -(-min(batch_size, max(1, len(prompts))) // self._groups)
         self._at_once = -(-self._per_group // _REFILL_SHARE)
         self._waiting = sorted(range(len(prompts)), key=lambda n: (len(prompts[n]), -n))
@@ -130,37 +119,32 @@ class _Batch:
     def run(self) -> Iterator[tuple[int, list[int]]]:
         """The places in `prompts` and answers, as they get ready."""
         while self._waiting or (self._owner >= 0).any():
-            while self._waiting and (free := self._free_rows()):
-                self._take_in(free)
+            while self._waiting and (self._owner < 0).any():
+                self._take_in()
             yield from self._decode()
 
-    def _free_rows(self) -> list[list[int]]:
-        """Rows without a prompt, group by group; few enough to be refilled at once, or none."""
-        free = [
-            [r for r in range(self._per_group) if self._owner[g * self._per_group + r] < 0][: self._at_once]
-            for g in range(self._groups)
-        ]
-        return free if any(free) else []
-
-    def _take_in(self, free: list[list[int]]) -> None:
+    def _take_in(self) -> None:
+        """Give rows that are free the next prompts, as many at a time as are refilled at once."""
         shape = (self._groups, self._at_once)
         rows = np.full(shape, self._per_group, np.int32)
         owners = np.full(shape, -1, np.int32)
+        owner, length = (x.reshape(self._groups, -1) for x in (self._owner, self._lengths))  # views
+        free = [np.flatnonzero(group < 0) for group in owner]
         for slot in range(self._at_once):  # the groups take turns, so that they stay equally full
             for group in range(self._groups):
                 if slot < len(free[group]) and self._waiting:
-                    rows[group, slot], owners[group, slot] = free[group][slot], self._waiting.pop()
-        chosen = [self._prompts[int(n)] if n >= 0 else [] for n in owners.flat]
+                    row, place = free[group][slot], self._waiting.pop()
+                    rows[group, slot], owners[group, slot] = row, place
+                    owner[group, row], length[group, row] = place, len(self._prompts[place])
+        places = owners.ravel().tolist()
+        chosen = [self._prompts[n] if n >= 0 else [] for n in places]
         width = _bucket(max(map(len, chosen)))
         tokens = np.zeros((owners.size, width), np.int32)
         for at, prompt in enumerate(chosen):
-            if len(prompt):
-                tokens[at, width - len(prompt) :] = prompt
-                row = at // self._at_once * self._per_group + rows.flat[at]
-                self._owner[row], self._lengths[row] = owners.flat[at], len(prompt)
-        put = functools.partial(_put, sharding=row_sharding(self._mesh))
+            tokens[at, width - len(prompt) :] = prompt
+        put = functools.partial(_put, sharding=row_sharding(self._programs.mesh))
         lengths = np.array([len(prompt) for prompt in chosen], np.int32)
-        indices = np.array([self._indices[int(n)] if n >= 0 else -1 for n in owners.flat], np.int32)
+        indices = np.array([self._indices[n] if n >= 0 else -1 for n in places], np.int32)
         fresh = self._programs.prefill(self._params, put(tokens), put(lengths), put(indices))
         self._make_room(int(self._lengths.max()))
         assert self._state is not None
@@ -170,21 +154,21 @@ class _Batch:
         """See that `live` slots lie before the next one, and some after it."""
         if self._state is not None and live <= self._end < self._slots:
             return
-        slots = _bucket(live + min(_HEADROOM, self._max_new))
+        slots = _bucket(live + min(_HEADROOM, self._programs.max_new_tokens))
         if self._state is None:
             self._state = self._programs.empty(self._owner.size, slots)
-        shift = _put(np.int32(live - self._end), replicated(self._mesh))
+        shift = _put(np.int32(live - self._end), replicated(self._programs.mesh))
         self._state = self._programs.move(self._state, slots, shift)
         self._end, self._slots = live, slots
 
     def _decode(self) -> Iterator[tuple[int, list[int]]]:
         self._make_room(int(self._lengths.max()))
         assert self._state is not None
-        whole = replicated(self._mesh)
+        whole = replicated(self._programs.mesh)
         idle = int((self._owner < 0).sum())
         batch = self._owner.size
         stop_at = min(batch, idle + self._groups * self._at_once) if self._waiting else batch
-        steps = _STEPS_PER_LOOK if self._stops else self._max_new
+        steps = _STEPS_PER_LOOK if self._stops else self._programs.max_new_tokens
         self._state = self._programs.decode(
             self._params, self._state, _put(np.int32(stop_at), whole), _put(np.int32(steps), whole)
         )
@@ -199,7 +183,7 @@ class _Batch:
                 yield int(self._owner[row]), answer
                 self._owner[row] = -1
         if self._stops is not None:
-            self._state = self._programs.keep(self._state, _put(going, row_sharding(self._mesh)))
+            self._state = self._programs.keep(self._state, _put(going, row_sharding(self._programs.mesh)))
 
 
 def _bucket(slots: int) -> int:

@@ -1,8 +1,7 @@
 """Responses kept as they come, so that what was answered before a kill is not asked again."""
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from etils import epath
 
@@ -13,8 +12,6 @@ from s2l_jax.parallel import processes
 # Rows between files. It does not depend on how much was there before: the same rows are answered
 # together after a kill as without one, which gives the same bytes.
 _AT_ONCE = 512
-
-Ask = Callable[[Sequence[int], Callable[[int], None]], list[str]]
 
 
 class KeptResponses:
@@ -27,29 +24,35 @@ class KeptResponses:
         self._folder = folder
 
     def responses(
-        self, kind: str, indices: Sequence[int], ask: Ask, progress: Callable[[int], None]
+        self,
+        kind: str,
+        prompts: Mapping[int, Sequence[int]],
+        respond: Callable[..., list[str]],
+        progress: Callable[[int], None],
     ) -> list[str]:
-        """The response to each row, asking for those that are not there.
+        """The response to each prompt, asking for those that are not there.
 
         Args:
           kind: of prompt; names the files.
-          indices: of the rows.
-          ask: gives the responses to the rows of some indices; told how to report progress.
+          prompts: token ids, by the index of the row.
+          respond: gives the responses to prompts; takes `indices` and `progress` as `generate` does.
           progress: called with the number of rows answered so far.
         """
         have: dict[int, str] = {}
         for file in sorted(self._folder.glob(f"{kind}-*.jsonl")) if self._folder.exists() else ():
             have |= {row["index"]: row["response"] for row in map(json.loads, file.read_text().splitlines())}
         processes.barrier(f"{self._folder.name} {kind} read")
-        waiting = [index for index in indices if index not in have]
+        waiting = [index for index in prompts if index not in have]
         for start in range(0, len(waiting), _AT_ONCE):
             chunk = waiting[start : start + _AT_ONCE]
             before = len(have)
-            found = dict(zip(chunk, ask(chunk, lambda done: progress(before + done)), strict=True))  # noqa: B023
-            have |= found
-            name = f"{kind}-{chunk[0]:07}.jsonl"
-            self._write(name, [{"index": i, "response": text} for i, text in found.items()])
-        return [have[index] for index in indices]
+            asked = [prompts[index] for index in chunk]
+            texts = respond(asked, indices=chunk, progress=lambda done: progress(before + done))  # noqa: B023
+            have |= zip(chunk, texts, strict=True)
+            if processes.is_writer():
+                lines = [json.dumps({"index": index, "response": have[index]}) + "\n" for index in chunk]
+                artifacts.write_text(self._folder / f"{kind}-{chunk[0]:07}.jsonl", "".join(lines))
+        return [have[index] for index in prompts]
 
     def program_runs(self, kind: str, texts: Sequence[str]) -> list[ProgramRun | None]:
         """What became of the responses that are programs; run once."""
@@ -67,8 +70,3 @@ class KeptResponses:
         """Forget them; they are in predictions.jsonl now."""
         if processes.is_writer() and self._folder.exists():
             self._folder.rmtree()
-
-    def _write(self, name: str, rows: list[dict[str, Any]]) -> None:
-        if processes.is_writer():
-            lines = (json.dumps(row) for row in rows)
-            artifacts.write_text(self._folder / name, "\n".join(lines) + "\n")

@@ -1,14 +1,11 @@
 """A model's responses to prompts, as text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from jax.sharding import Mesh
 
 from s2l_jax.data.tokens import end_tokens
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.generation.generate import Stops, generate
-from s2l_jax.evaluation.generation.sampling import GREEDY, Sampling
 from s2l_jax.models.decoder import Decoder
 
 
@@ -18,25 +15,18 @@ def respond(
     prompts: Sequence[Sequence[int]],
     *,
     template: str,
-    max_new_tokens: int,
-    batch_size: int,
-    dtype: Any,
-    mesh: Mesh,
-    sampling: Sampling = GREEDY,
     stop: Sequence[str] = (),
-    indices: Sequence[int] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    **options: Any,
 ) -> list[str]:
     """The model's responses as text.
 
     Args:
-      model: on `mesh`.
+      model: on a mesh.
       tokenizer: a transformers tokeniser.
       prompts: token ids.
-      template: what they were rendered with.
+      template: what the prompts were rendered with.
       stop: texts that end a response; what is kept ends before the first of them.
-
-    The others are those of `generate`.
+      options: those of `generate`, its `end_tokens` and `stops` excepted.
 
     Raises:
       InputError: the tokeniser has more tokens than the model's embedding, or see `generate`.
@@ -45,25 +35,15 @@ def respond(
     answers = generate(
         model,
         prompts,
-        max_new_tokens=max_new_tokens,
         end_tokens=end_tokens(tokenizer, template),
-        mesh=mesh,
-        batch_size=batch_size,
-        dtype=dtype,
-        sampling=sampling,
         stops=_stops(tokenizer, stop) if stop else None,
-        indices=indices,
-        progress=progress,
+        **options,
     )
     return [_text(tokenizer, answer, stop) for answer in answers]
 
 
 def check_vocabulary(model: Decoder, tokenizer: Any) -> None:
-    """Check that the model has every token of the tokeniser.
-
-    Raises:
-      InputError: it has not.
-    """
+    """Refuse, by an InputError, a tokeniser with tokens that the model lacks."""
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(
             f"the tokeniser has {len(tokenizer)} tokens, the model's vocabulary {model.config.vocab_size}: "

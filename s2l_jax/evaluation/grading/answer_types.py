@@ -44,11 +44,7 @@ class AnswerType:
 
 
 def find_answer_type(name: str) -> AnswerType:
-    """An answer type by its name.
-
-    Raises:
-      InputError: there is none; names the nearest.
-    """
+    """An answer type by its name; an InputError names the nearest where there is none."""
     if name not in ANSWER_TYPES:
         names = ", ".join(ANSWER_TYPES)
         raise InputError(f"answer type {name!r}: must be one of {names}{nearest(name, ANSWER_TYPES)}")

@@ -17,15 +17,14 @@ _MATH_SPAN = re.compile(
 _MOST_BOXES = 50  # that are looked at, from the last; for the same reason
 _SENTENCE_END = re.compile(r"(?<=\S)[.!?](?=\s|$)|\n")
 _WRAPPED = re.compile(
-    r"\$\$(?P<a>.*)\$\$|\$(?P<b>(?:[^$\\]|\\.)*)\$|\\\[(?P<c>.*)\\\]|\\\((?P<d>.*)\\\)|\*\*(?P<e>[^*]*)\*\*"
-    r"|`(?P<f>[^`]*)`|\"(?P<g>[^\"]*)\"",
+    r"\$\$(.*)\$\$|\$((?:[^$\\]|\\.)*)\$|\\\[(.*)\\\]|\\\((.*)\\\)|\*\*([^*]*)\*\*|`([^`]*)`|\"([^\"]*)\"",
     re.DOTALL,
 )
 
 _LETTER = re.compile(
-    r"\((?P<a>[A-Ja-j])\)"  # (B)
-    r"|(?<![\w'])(?P<b>[A-J])(?=\s*[).:,]|\s*$)"  # B), B., B: and B at the end
-    r"|\b(?:option|choice|answer)\s+(?P<c>[A-Ja-j])\b",
+    r"\(([A-Ja-j])\)"  # (B)
+    r"|(?<![\w'])([A-J])(?=\s*[).:,]|\s*$)"  # B), B., B: and B at the end
+    r"|\b(?:option|choice|answer)\s+([A-Ja-j])\b",
     re.IGNORECASE,
 )
 _WORD = r"(?!(?:sin|cos|tan|log|ln|exp|sqrt|pi)\b)[A-Za-z][a-z]+"
@@ -40,15 +39,12 @@ def marked_answer(response: str) -> str | None:
     The last `\boxed{}`, or else the rest of the line after the last `####`, or else what follows the
     last "answer is" or "answer:" up to the end of its sentence.
     """
-    boxed = last_boxed(response)
-    if boxed is not None:
+    if (boxed := last_boxed(response)) is not None:
         return boxed
     if _HASHES in response:
-        return response.rsplit(_HASHES, 1)[1].strip().split("\n", 1)[0].strip()
+        return exact_answer(response)
     phrases = list(_PHRASE.finditer(response))
-    if not phrases:
-        return None
-    return _sentence(response[phrases[-1].end() :])
+    return _sentence(response[phrases[-1].end() :]) if phrases else None
 
 
 def last_boxed(response: str) -> str | None:
@@ -81,15 +77,13 @@ def number_answer(response: str) -> str | None:
 
 def choice_answer(response: str) -> str | None:
     """The letter that a response chooses, as a capital."""
-    text = marked_answer(response)
-    text = response if text is None else text
+    marked = marked_answer(response)
+    text = response if marked is None else marked
     bare = clean(text).strip("().:")
     if re.fullmatch("[A-Ja-j]", bare):
         return bare.upper()
-    found = [match.lastgroup and match.group(match.lastgroup) for match in _LETTER.finditer(text)]
-    if not found:
-        return None
-    return str(found[0] if text is not response else found[-1]).upper()
+    found = ["".join(groups).upper() for groups in _LETTER.findall(text)]  # one of the groups matched
+    return found[-1 if marked is None else 0] if found else None
 
 
 def yes_no_answer(response: str) -> str | None:
@@ -108,7 +102,7 @@ def math_answer(response: str) -> str | None:
     Of a last line in prose it is what follows the last equals sign or "is", or else the last number.
     """
     marked = marked_answer(response)
-    spans = _spans(response if marked is None else marked)
+    spans = ["".join(groups) for groups in _MATH_SPAN.findall(response if marked is None else marked)]
     if marked is not None:
         return clean(", ".join(spans) if spans else marked) or None
     if spans:
@@ -147,14 +141,9 @@ def clean(text: str) -> str:
     while text != previous:
         previous = text
         text = text.strip().rstrip(". \t\n")
-        wrapped = _WRAPPED.fullmatch(text)
-        if wrapped is not None:
-            text = next(group for group in wrapped.groups() if group is not None)
+        if wrapped := _WRAPPED.fullmatch(text):
+            text = "".join(wrapped.groups(""))
     return text
-
-
-def _spans(text: str) -> list[str]:
-    return [next(group for group in match.groups() if group) for match in _MATH_SPAN.finditer(text)]
 
 
 def _sentence(rest: str) -> str:

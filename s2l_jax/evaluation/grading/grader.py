@@ -1,13 +1,11 @@
 """Whether a response gives the reference's answer: what both say is taken out, and compared."""
 
-import atexit
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.execution.workers import WorkerPool, WorkerUser
-from s2l_jax.evaluation.grading.answer_types import AnswerKind, AnswerType, find_answer_type
+from s2l_jax.evaluation.execution.workers import WorkerPool, shared
+from s2l_jax.evaluation.grading.answer_types import AnswerType, find_answer_type
 
 _TIMEOUT = 5.0  # seconds for one comparison of expressions
 _LONGEST = 20_000  # characters of a response or reference that are looked through, from the end
@@ -31,7 +29,7 @@ class Verdict:
     reason: str
 
 
-class Grader(WorkerUser):
+class Grader(WorkerPool):
     """Grades responses; expressions are compared in child processes, which can hang or die without harm.
 
     A context manager; the processes are started when an expression first needs them.
@@ -42,7 +40,7 @@ class Grader(WorkerUser):
     """
 
     def __init__(self, num_workers: int = 0, *, timeout: float = _TIMEOUT) -> None:
-        super().__init__(WorkerPool("expressions", num_workers))
+        super().__init__("expressions", num_workers)
         self._timeout = timeout
 
     def grade(self, answer_type: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
@@ -59,14 +57,13 @@ class Grader(WorkerUser):
         graded_as = find_answer_type(answer_type)
         if len(responses) != len(references):
             raise InputError(f"{len(responses)} responses for {len(references)} references.")
-        pairs = list(zip(responses, references, strict=True))
-        verdicts = [_verdict(graded_as, response, reference) for response, reference in pairs]
+        verdicts = [_verdict(graded_as, *pair) for pair in zip(responses, references, strict=True)]
         unsure = [i for i, verdict in enumerate(verdicts) if verdict.reason == _UNSURE]
         requests = [
             {"answer": verdicts[i].answer, "expected": verdicts[i].expected, "timeout": self._timeout}
             for i in unsure
         ]
-        answers = self._workers.ask(requests, self._timeout, _lost)
+        answers = self.ask(requests, self._timeout, lambda reason: {"equal": False, "reason": reason})
         for i, found in zip(unsure, answers, strict=True):
             verdicts[i] = dataclasses.replace(verdicts[i], correct=found["equal"], reason=found["reason"])
         return verdicts
@@ -86,35 +83,21 @@ def grade(benchmark: str, response: str, reference: str) -> bool:
     from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS
 
     answer_type = BENCHMARKS.find(benchmark).answer_type
-    return _shared_grader().grade(answer_type, [response], [reference])[0].correct
-
-
-@functools.cache
-def _shared_grader() -> Grader:
-    grader = Grader(1)
-    atexit.register(grader.close)
-    return grader
+    return shared(Grader).grade(answer_type, [response], [reference])[0].correct
 
 
 def _verdict(answer_type: AnswerType, response: str, reference: str) -> Verdict:
-    """The verdict, as far as it takes no child process; `_UNSURE` is its reason where it does."""
-    response, answer = response[-_LONGEST:], answer_type.reference(reference[-_LONGEST:])
-    for kind in answer_type.kinds:
-        if (expected := kind.expected(answer)) is not None:
-            return _compared(kind, response, expected)
-    raise AssertionError("every answer is of the last kind")
+    """The verdict on the first answer of a response that is right, or else on its first one.
 
-
-def _compared(kind: AnswerKind, response: str, expected: str) -> Verdict:
-    """The verdict on the first answer of a response that is right, or else on its first one."""
-    answers, verdicts = kind.answers(response), []
+    Its reason is `_UNSURE` where it takes a child process to say.
+    """
+    wanted = answer_type.reference(reference[-_LONGEST:])
+    kinds = ((kind, kind.expected(wanted)) for kind in answer_type.kinds)
+    kind, expected = next((kind, expected) for kind, expected in kinds if expected is not None)
+    answers, verdicts = kind.answers(response[-_LONGEST:]), []
     for answer in [answers] if isinstance(answers, str) else answers or ():
         correct, reason = kind.compare(answer, expected) or (False, _UNSURE)
         verdicts.append(Verdict(correct, answer, expected, reason))
         if correct:
             return verdicts[-1]
     return verdicts[0] if verdicts else Verdict(False, "", expected, f"no {kind.noun} found")
-
-
-def _lost(reason: str) -> dict[str, object]:
-    return {"equal": False, "reason": reason}

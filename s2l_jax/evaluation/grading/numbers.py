@@ -67,10 +67,7 @@ def first_number(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """How the last number of a text is written."""
-    last = None
-    for last in _written(text):  # noqa: B007
-        pass
-    return last
+    return [None, *_written(text)][-1]
 
 
 def same_number(answer: Number, expected: Number) -> str:
@@ -125,29 +122,20 @@ def _read(match: re.Match[str]) -> Number | None:
     if len(match.group()) > 2 * _LONGEST:
         return None
     part = match.groupdict()
-    is_fraction = True
-    if part["top"] or part["top_digit"]:
-        top, bottom = int(part["top"] or part["top_digit"]), int(part["bottom"] or part["bottom_digit"])
-        value = _divided(top, bottom, int(part["mixed"] or 0))
-        if value is not None and part["top_sign"]:
-            value = -value
-    elif part["with"]:
-        value = _divided(int(part["part"]), int(part["whole"]), int(part["with"]))
-    elif part["numerator"]:
-        value = _divided(_decimal(part["numerator"]), _decimal(part["denominator"]))
+    top = part["top"] or part["top_digit"] or part["part"] or part["numerator"]
+    if top:
+        bottom = _decimal(part["bottom"] or part["bottom_digit"] or part["whole"] or part["denominator"])
+        if not bottom:
+            return None
+        value = _decimal(part["mixed"] or part["with"] or "0") + _decimal(top) / bottom
     else:
-        is_fraction = False
         power = int(part["exponent"] or part["power"] or 0)
-        value = _decimal(part["decimal"]) * Fraction(10) ** power if abs(power) <= _LONGEST else None
-    if value is None:
-        return None
-    negative = (part["sign"] or "").startswith("-") != bool(part["inner_sign"])
-    value *= _SCALES[part["scale"]] * (-1 if negative else 1)
-    return Number(value, bool(part["percent"]), is_fraction)
-
-
-def _divided(top: int | Fraction, bottom: int | Fraction, whole: int = 0) -> Fraction | None:
-    return whole + Fraction(top) / Fraction(bottom) if bottom else None
+        if abs(power) > _LONGEST:
+            return None
+        value = _decimal(part["decimal"]) * Fraction(10) ** power
+    signs = (part["sign"] or "", part["inner_sign"] or "", part["top_sign"] or "")
+    value *= _SCALES[part["scale"]] * (-1) ** sum("-" in sign for sign in signs)
+    return Number(value, bool(part["percent"]), is_fraction=bool(top))
 
 
 def _decimal(text: str) -> Fraction:

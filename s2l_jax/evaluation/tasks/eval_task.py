@@ -13,7 +13,7 @@ from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS, Benchmark, Problem
 from s2l_jax.evaluation.tasks.benchmarks.pool import POOL
 from s2l_jax.evaluation.tasks.benchmarks.synthetic import SYNTHETIC
-from s2l_jax.evaluation.tasks.reading import HUB, read_problems, source_path
+from s2l_jax.evaluation.tasks.reading import read_problems, source_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,9 @@ class EvalTask:
 
     @property
     def identity(self) -> str:
-        """Names and hashes of its files."""
-        return identity_of(self.benchmark, self.path)
+        """Names and hashes of the files that its rows are read from, or what names them."""
+        own = self.benchmark.reader is not None
+        return data_identity(source_path(self.benchmark, self.path) if own else self.path)
 
     def problems(self, *, limit: int, fields: FieldMap, multi_turn: bool) -> list[Problem]:
         """Its rows, see `read_problems`; `limit` of them, drawn at random, the same every time (0: all)."""
@@ -71,10 +72,3 @@ def find_tasks(names: Sequence[str], path: str, answer_type: str) -> list[EvalTa
                 f"folder of the others, or {name}=PATH, or {name}=hub."
             )
     return [task for task in tasks if task.path]
-
-
-def identity_of(benchmark: Benchmark, path: str) -> str:
-    """Names and hashes of the files that a benchmark's rows are read from, or what names them."""
-    if benchmark.reader is not None and path != HUB:
-        path = source_path(benchmark, path)
-    return data_identity(path)

@@ -56,12 +56,12 @@ class PromptBuilder:
     def prompts(self, problems: Sequence[Problem], *, program: bool = False) -> list[Prompt]:
         """The prompt of each problem, with as many examples as fit before `room` and the context's end."""
         rows = self.rows(problems, program=program)
-        chosen = [self._chosen(row, program) for row in rows]
+        examples = self.programs if program else self.examples
+        # An example that is the question itself is passed over.
+        chosen = [[e for e in examples if e.instruction != row.instruction][: self.shots] for row in rows]
         prompts = self._rendered(rows, chosen)
-        while True:
-            long = [i for i, p in enumerate(prompts) if p.shots and len(p.tokens) + self.room > self.context]
-            if not long:
-                break
+        room = self.context - self.room
+        while long := [i for i, p in enumerate(prompts) if p.shots and len(p.tokens) > room]:
             for i in long:
                 chosen[i] = chosen[i][:-1]
             again = self._rendered([rows[i] for i in long], [chosen[i] for i in long])
@@ -79,16 +79,9 @@ class PromptBuilder:
         """Texts with which an answer has run on into another task or example."""
         stops: tuple[str, ...] = _NEXT_TASK.get(self.template, ())
         if self.shots and self.template != CHAT:
-            probes = (render(self.template, PoolRow(0, t, "", "", "", {}, ""), None)[0] for t in "ab")
-            first, second = probes
-            same = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
-            stops += (_BETWEEN + first[: min(same, 24)],)
+            opening = render(self.template, PoolRow(0, "\0", "", "", "", {}, ""))[0].partition("\0")[0]
+            stops += (_BETWEEN + opening[:24],)
         return stops
-
-    def _chosen(self, row: PoolRow, program: bool) -> list[PoolRow]:
-        """Its examples: one that is the question itself is passed over."""
-        examples = self.programs if program else self.examples
-        return [example for example in examples if example.instruction != row.instruction][: self.shots]
 
     def _rendered(self, rows: Sequence[PoolRow], chosen: Sequence[list[PoolRow]]) -> list[Prompt]:
         texts = [self._text(row, examples) for row, examples in zip(rows, chosen, strict=True)]
@@ -96,8 +89,6 @@ class PromptBuilder:
         return [Prompt(text, i, len(e)) for text, i, e in zip(texts, ids, chosen, strict=True)]
 
     def _text(self, row: PoolRow, examples: Sequence[PoolRow]) -> str:
-        if not examples:
-            return render(self.template, row, self.tokenizer)[0]
         if self.template == CHAT:
             return render(CHAT, _conversation(row, examples), self.tokenizer)[0]
         parts = ["".join(render(self.template, example)) for example in examples]
@@ -150,7 +141,7 @@ def _training_rows(benchmark: Benchmark, path: str, fields: FieldMap) -> list[Po
     training = dataclasses.replace(
         benchmark, split="train", hub=tuple(h for h in benchmark.hub if "[" not in h)
     )
-    place = path if path == HUB else source_path(benchmark, path)
+    place = source_path(benchmark, path)
     if benchmark.reader is not None and (path == HUB or not _in_pool_schema(place, fields)):
         return [problem.row for problem in read_problems(training, place)]
     return [row for row in read_rows(place, fields=fields) if not row.messages or single_turn(row.messages)]

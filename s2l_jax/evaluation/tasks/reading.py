@@ -1,5 +1,6 @@
 """The rows of benchmarks, read from files, datasets or what the package brings."""
 
+import re
 from collections.abc import Iterator
 
 from etils import epath
@@ -12,7 +13,6 @@ from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.benchmark import Benchmark, Problem
 
 HUB = "hub"  # stands for a benchmark's own datasets instead of a path
-_ENDINGS = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz")
 _FIELDS = FieldMap()
 _DATASET_MARKS = ("state.json", "dataset_dict.json", "features.json")  # folders that are one dataset
 
@@ -59,38 +59,32 @@ def _own_rows(benchmark: Benchmark, path: str) -> Iterator[Problem]:
 
 
 def _label(row: PoolRow, name: str) -> str:
-    value = row.original.get(name) if isinstance(row.original, dict) else None
+    value = row.original.get(name)
     return value if isinstance(value, str) else ""
 
 
 def source_path(benchmark: Benchmark, path: str) -> str:
-    """The file of a benchmark where `path` is a folder that holds it, else `path`.
+    """The file of a benchmark where `path` is a folder that holds it, else `path`, HUB too.
 
     Raises:
       InputError: a folder without its file.
     """
     folder = epath.Path(path)
-    if not folder.is_dir() or any((folder / f).exists() for f in _DATASET_MARKS):
+    if path == HUB or not folder.is_dir() or any((folder / f).exists() for f in _DATASET_MARKS):
         return path
-    found = []
-    for inner in (folder, folder / benchmark.name):
-        if inner.is_dir():
-            found += [f for f in sorted(inner.iterdir()) if _stem(f.name).lower() == benchmark.name.lower()]
+    name = benchmark.name
+    file_name = re.compile(rf"(?i:{re.escape(name)})\.(?:jsonl?(?:\.gz)?|parquet)")
+    folders = [inner for inner in (folder, folder / name) if inner.is_dir()]
+    found = [file for inner in folders for file in sorted(inner.iterdir()) if file_name.fullmatch(file.name)]
     if not found:
-        wanted = " or ".join(f"{benchmark.name}{ending}" for ending in _ENDINGS[:2])
         raise InputError(
-            f"evaluation.path={path}: the folder has no file of {benchmark.name}, such as {wanted}; name it "
-            f"by evaluation.benchmarks={benchmark.name}=PATH, or take {benchmark.name}=hub."
+            f"evaluation.path={path}: the folder has no file of {name}, such as {name}.jsonl or {name}.json; "
+            f"name it by evaluation.benchmarks={name}=PATH, or take {name}=hub."
         )
     if len(found) > 1:
         shown = ", ".join(map(str, found))
-        raise InputError(f"{path} has several files of {benchmark.name}: {shown}; set {benchmark.name}=PATH.")
+        raise InputError(f"{path} has several files of {name}: {shown}; set {name}=PATH.")
     return str(found[0])
-
-
-def _stem(name: str) -> str:
-    """A file name without its ending, where that is one of a table of rows; else ""."""
-    return next((name[: -len(e)] for e in sorted(_ENDINGS, key=len)[::-1] if name.endswith(e)), "")
 
 
 def _raw_rows(benchmark: Benchmark, path: str) -> Iterator[RawRow]:

@@ -1,31 +1,51 @@
 """Stage `evaluation`: what the untuned target and every tuned one answer, graded, benchmark by benchmark."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
 from s2l_jax.config import deciding
 from s2l_jax.console import Progress
-from s2l_jax.data.pool import PoolRow
-from s2l_jax.evaluation.evaluate import answer, predict, reference_losses, solution_losses
+from s2l_jax.data.chat import CHAT
+from s2l_jax.data.pool import FieldMap
+from s2l_jax.evaluation.evaluate import FORMS, answer, predict, reference_losses, solution_losses
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
 from s2l_jax.evaluation.generation.respond import respond
 from s2l_jax.evaluation.generation.sampling import Sampling
+from s2l_jax.evaluation.metrics import check_metrics
 from s2l_jax.evaluation.predictions import PREDICTIONS, write_predictions
 from s2l_jax.evaluation.summary import benchmark_results, combine, in_words
-from s2l_jax.evaluation.tasks.eval_task import EvalTask, identity_of
+from s2l_jax.evaluation.tasks.benchmark import Problem
+from s2l_jax.evaluation.tasks.eval_task import EvalTask, find_tasks
+from s2l_jax.evaluation.tasks.prompting import PromptBuilder, read_examples
 from s2l_jax.models import weights
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.plan import target_names
-from s2l_jax.pipeline.stages.benchmarks import problems_of, prompt_builder, tasks_of
 from s2l_jax.pipeline.stages.target import folder as target_folder
 from s2l_jax.records import Record, stored_results
 from s2l_jax.report.runs import UNTUNED
 from s2l_jax.training.export import load_export
 from s2l_jax.training.run import Run
+
+
+def check_benchmarks(run: Run) -> None:
+    """Find now what would stop the evaluation later.
+
+    Raises:
+      InputError: a benchmark without a path, bad rows, too few solved examples, prompts that leave no room to
+        answer, or a metric whose package is missing.
+    """
+    if not (tasks := tasks_of(run)):
+        return
+    check_metrics(run.config.evaluation.metrics)
+    model = run.model("target")
+    for task in tasks:
+        problems = problems_of(run, task)
+        builder = _prompt_builder(run, task, model.tokenizer, model.config.max_positions)
+        for program in FORMS[run.config.evaluation.mode]:
+            builder.prompts(problems, program=program)
 
 
 def evaluate_all(run: Run) -> None:
@@ -58,7 +78,7 @@ def folder(run: Run, name: str) -> epath.Path:
 def gather(run: Run, name: str) -> tuple[dict[str, Any], dict[str, float]] | None:
     """A model's results over its finished benchmarks, and the seconds of each; None without any."""
     where = folder(run, name)
-    names = sorted(each.name for each in where.glob("*")) if where.exists() else []
+    names = [each.name for each in where.glob("*")] if where.exists() else []
     order = [task.benchmark.name for task in tasks_of(run)]
     names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
     found = {n: stored for n in names if (stored := stored_results(where / n)) is not None}
@@ -66,6 +86,39 @@ def gather(run: Run, name: str) -> tuple[dict[str, Any], dict[str, float]] | Non
         return None
     results = combine({n: stored["results"] for n, stored in found.items()})
     return results, {n: stored["seconds"] for n, stored in found.items()}
+
+
+def tasks_of(run: Run) -> list[EvalTask]:
+    """The benchmarks to evaluate on; see `find_tasks`."""
+    config = run.config.evaluation
+    return find_tasks(config.benchmarks, config.path, config.answer_type)
+
+
+def problems_of(run: Run, task: EvalTask) -> list[Problem]:
+    """The rows of a task, up to `evaluation.limit`; see `EvalTask.problems`."""
+    multi_turn = run.config.tokenize.prompt == CHAT
+    return task.problems(limit=run.config.evaluation.limit, fields=_fields(run), multi_turn=multi_turn)
+
+
+def _fields(run: Run) -> FieldMap:
+    return FieldMap(**run.config.pool.fields.to_dict())
+
+
+def _prompt_builder(run: Run, task: EvalTask, tokenizer: Any, context: int) -> PromptBuilder:
+    config, fields = run.config.evaluation, _fields(run)
+    examples = [
+        read_examples(
+            task.benchmark,
+            config.shots_path,
+            config.shots if program in FORMS[config.mode] else 0,
+            program=program,
+            seed=run.config.seed,
+            fields=fields,
+        )
+        for program in (False, True)
+    ]
+    template, room = run.config.tokenize.prompt, config.max_new_tokens
+    return PromptBuilder(task.benchmark, template, tokenizer, context, room, config.shots, *examples)
 
 
 def _settings(run: Run, task: EvalTask) -> dict[str, Any]:
@@ -76,7 +129,7 @@ def _settings(run: Run, task: EvalTask) -> dict[str, Any]:
         "evaluation.path": task.identity,
     }
     if path := run.config.evaluation.shots_path:
-        beyond["evaluation.shots_path"] = identity_of(task.benchmark, path)
+        beyond["evaluation.shots_path"] = EvalTask(task.benchmark, path).identity
     return deciding(run.config, "evaluation", beyond)
 
 
@@ -90,22 +143,40 @@ def _model(run: Run, name: str) -> tuple[Decoder, Any]:
 def _evaluate_one(
     run: Run, name: str, task: EvalTask, record: Record, model: Decoder, tokenizer: Any
 ) -> None:
-    config = run.config.evaluation
+    config, tokenize = run.config.evaluation, run.config.tokenize
     problems = problems_of(run, task)
-    builder = prompt_builder(run, task, tokenizer, model.config.max_positions)
+    builder = _prompt_builder(run, task, tokenizer, model.config.max_positions)
     kept = KeptResponses(record.folder / "parts")
     progress = Progress(f"evaluating {name} on {task.benchmark.name}", len(problems), "answers")
+    common = {"template": tokenize.prompt, "dtype": weights.DTYPES[config.dtype], "mesh": run.mesh}
+    ask = functools.partial(
+        respond,
+        model,
+        tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        sampling=Sampling(config.temperature, config.top_k, config.top_p, run.config.seed),
+        stop=[*config.stop, *builder.stops()],
+        **common,
+    )
+    measure = functools.partial(
+        reference_losses,
+        model,
+        tokenizer,
+        boundary=tokenize.boundary,
+        max_length=tokenize.max_length,
+        **common,
+    )
     responses, attempts = answer(
         builder,
         problems,
-        functools.partial(_respond, run, model, tokenizer),
+        ask,
         mode=config.mode,
         run_programs=config.run_programs,
         kept=kept,
         progress=progress.update,
     )
-    measure = functools.partial(_losses, run, model, tokenizer)
-    losses = solution_losses(builder, problems, measure, run.config.tokenize.max_length)
+    losses = solution_losses(builder, problems, measure, tokenize.max_length)
     results: dict[str, Any] = {}
     if processes.is_writer():
         predictions = predict(
@@ -123,36 +194,3 @@ def _evaluate_one(
     progress.close(in_words(results))
     record.finish(results)
     kept.remove()
-
-
-def _respond(
-    run: Run, model: Decoder, tokenizer: Any, prompts: list[list[int]], *, stop: tuple[str, ...], **rest: Any
-) -> list[str]:
-    config = run.config.evaluation
-    return respond(
-        model,
-        tokenizer,
-        prompts,
-        template=run.config.tokenize.prompt,
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-        dtype=weights.DTYPES[config.dtype],
-        mesh=run.mesh,
-        sampling=Sampling(config.temperature, config.top_k, config.top_p, run.config.seed),
-        stop=[*config.stop, *stop],
-        **rest,
-    )
-
-
-def _losses(run: Run, model: Decoder, tokenizer: Any, rows: Sequence[PoolRow]) -> list[float | None]:
-    tokenize = run.config.tokenize
-    return reference_losses(
-        model,
-        tokenizer,
-        rows,
-        template=tokenize.prompt,
-        boundary=tokenize.boundary,
-        max_length=tokenize.max_length,
-        dtype=weights.DTYPES[run.config.evaluation.dtype],
-        mesh=run.mesh,
-    )
