@@ -13,7 +13,7 @@ from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
-from s2l_jax.features.context import SelectionContext
+from s2l_jax.features.feature import SelectionContext
 from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.stages.trajectories import tracked_rows
