@@ -1,11 +1,14 @@
-"""What a field of a config is: a default, a meaning, a check, and what it decides; and the kinds of field."""
+"""What a field of a config is: a default, a meaning, a check, and what it decides; the kinds; old names."""
 
 import ast
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from s2l_jax.errors import nearest
+
 Value = bool | int | float | str | tuple
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +71,7 @@ class Field:
         """Its type in words."""
         if isinstance(self.default, tuple):
             return {int: "whole numbers", str: "texts"}[self.items] + " with commas between"
-        kinds = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
-        return kinds[type(self.default)]
+        return KINDS[type(self.default)]
 
     def is_active(self, group: Mapping[str, Any]) -> bool:
         """Whether it is looked at, by the values of its group."""
@@ -137,3 +139,20 @@ class Group(dict[str, Any]):
     def __init__(self, doc: str, /, **fields: Any):
         super().__init__(fields)
         self.doc = doc
+
+
+# Names that fields had, for who comes back with an old config.
+_RENAMED = {
+    "within": "prefix_of",
+    "first": "num_checkpoints",
+    "cluster_whole": "cluster_small_sources",
+    "match": "match_by",
+    "keep": "save_params",
+}
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` for a name, or a dotted one, that no field has; `.` where none is near."""
+    group, _, last = name.rpartition(".")
+    renamed = ".".join(filter(None, (group, _RENAMED.get(last, last))))
+    return f"; did you mean {renamed!r}?" if renamed != name and renamed in known else nearest(name, known)

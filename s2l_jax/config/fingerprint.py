@@ -1,5 +1,7 @@
 """What decides a part of the workdir: the settings that its record holds, and a later sitting must have."""
 
+import functools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,11 +23,7 @@ _READS: dict[str, tuple[str, ...]] = {
     "imported": (),
     "cluster_counts": ("seed",),
     "hidden_states": ("selection.states",),
-    "gradients": (
-        "selection.gradients",
-        *(f"target.{name}" for name in (*_OPENED, "train")),
-        "seed",
-    ),
+    "gradients": ("selection.gradients", *(f"target.{name}" for name in (*_OPENED, "train")), "seed"),
     "queries": ("selection.query_limit", "pool.fields", "tokenize"),
     "target": ("target", "seed"),
     "evaluation": ("evaluation", "target", "tokenize", "pool.fields", "seed"),
@@ -48,9 +46,11 @@ def deciding(config: ConfigDict, part: str, beyond: Mapping[str, Any] | None = N
     values, read = config.to_dict(), _reads(config, part)
     settings = {}
     for name, field in walk():
-        group = _group_of(values, name)
-        if _is_read(name, read) and field.decides and not field.by_content and field.is_active(group):
-            settings[name] = group[name.rpartition(".")[2]]
+        *groups, last = name.split(".")
+        group = functools.reduce(operator.getitem, groups, values)
+        is_read = any(f"{name}.".startswith(f"{each}.") for each in read)
+        if is_read and field.decides and not field.by_content and field.is_active(group):
+            settings[name] = group[last]
     return settings | dict(beyond or {})
 
 
@@ -79,13 +79,3 @@ def _reads(config: ConfigDict, part: str) -> tuple[str, ...]:
     model = config.selection.states.model
     seeds = ("seed",) if config[model].init == "random" else ()
     return (*_READS[part], *(f"{model}.{name}" for name in _OPENED), *seeds)
-
-
-def _is_read(name: str, read: tuple[str, ...]) -> bool:
-    return any(name == each or name.startswith(f"{each}.") for each in read)
-
-
-def _group_of(values: dict[str, Any], name: str) -> dict[str, Any]:
-    for part in name.split(".")[:-1]:
-        values = values[part]
-    return values

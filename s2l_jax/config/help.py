@@ -3,10 +3,9 @@
 import textwrap
 from collections.abc import Iterator
 
-from s2l_jax.config.fields import Field, Group
-from s2l_jax.config.names import unknown
-from s2l_jax.config.runs import COMMON, run_fields, run_schema
-from s2l_jax.config.schema import SCHEMA, find_field, walk
+from s2l_jax.config.fields import Field, Group, unknown
+from s2l_jax.config.runs import COMMON, find_field, run_fields, run_schema
+from s2l_jax.config.schema import SCHEMA, walk
 
 
 def describe() -> str:

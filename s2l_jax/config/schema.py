@@ -15,7 +15,6 @@ from s2l_jax.config.fields import (
     unless,
     when,
 )
-from s2l_jax.config.runs import run_fields
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
@@ -405,11 +404,3 @@ def walk(schema: Group = SCHEMA, prefix: str = "") -> Iterator[tuple[str, Field]
             yield from walk(field, f"{prefix}{name}.")
         else:
             yield prefix + name, field
-
-
-def find_field(path: str) -> Field | None:
-    """The field of a dotted name, one of a selection run among them; None where there is none."""
-    parts = path.split(".")
-    if parts[:2] == ["selection", "runs"]:
-        return run_fields().get(parts[3]) if len(parts) == 4 else None
-    return dict(walk()).get(path)

@@ -6,8 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from s2l_jax.config.fields import Field, Group
-from s2l_jax.config.names import unknown
+from s2l_jax.config.fields import Field, Group, unknown
 from s2l_jax.config.runs import BUDGETS, COMMON, options, run_schema
 from s2l_jax.config.schema import SCHEMA
 from s2l_jax.errors import InputError, nearest

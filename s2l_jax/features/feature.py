@@ -72,7 +72,7 @@ class Feature:
         return ()
 
     def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
-        """Find now what `make` would lack for the selection run `name`, and raise an InputError that says it."""
+        """Find now what `make` would lack for the selection run `name`; an InputError says it."""
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
         """The settings of the config that decide the arrays (`config.deciding`)."""

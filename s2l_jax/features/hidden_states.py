@@ -84,7 +84,7 @@ class HiddenStates(Feature):
         from s2l_jax.training.flops import forward_flops
 
         run, pool = context.run, _pool(context)
-        part, settings = self.part(run.config, options), HiddenStates.settings(self, run.config, options)
+        part, settings = self.part(run.config, options), self.settings(run.config, options)
         array = ChunkedArray(run, part, "states.npy", pool, settings)
         if not array.done:
             model = run.model(run.config.selection.states.model)
@@ -99,7 +99,7 @@ class HiddenStates(Feature):
 
 
 class QueryStates(QueryFeature):
-    """A vector for each row of `selection.queries`, as of the pool's; made anew in each sitting: they are few."""
+    """A vector for each row of `selection.queries`; made anew in each sitting: they are few."""
 
     arrays: ClassVar = {"query_states": numbers("q d")}
     source = "set selection.queries, or pass SelectionInputs(query_states=...), [Q, D]"

@@ -9,7 +9,7 @@ from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
 
 
 class TrajectoryFeature(Feature):
-    """The losses at the checkpoints, however they came about: of the pool, or of the slice that was tracked."""
+    """The losses at the checkpoints, however they came about: of the pool, or of the slice tracked."""
 
     arrays: ClassVar = {"trajectories": numbers("n t")}
     source = "run the trajectories stage, or pass the losses as an [N, T] array"

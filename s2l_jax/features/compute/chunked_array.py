@@ -57,9 +57,7 @@ class ChunkedArray:
             finite = np.isfinite(rows).reshape(len(rows), -1).all(1)
             if not finite.all():
                 row = start + int(finite.argmin())
-                raise DivergedError(
-                    f"{self._record.what}: pool row {row} has numbers that are not finite; {fix}"
-                )
+                raise DivergedError(f"{self._record.what}: pool row {row} is not finite; {fix}")
             if processes.is_writer():
                 artifacts.write_npy(self._chunk(start), rows)
             progress.update(start + len(rows))

@@ -41,7 +41,7 @@ class Checkpoint:
 
 
 class WarmTarget:
-    """The target with adapters that were warmed up on a random part of the pool, as `selection.gradients` says.
+    """The target with adapters warmed up on a random part of the pool, as `selection.gradients` says.
 
     Args:
       run: the run.
