@@ -104,27 +104,22 @@ def unless(name: str, *values: Value) -> When:
 
 
 def positive(default: Value, doc: str, **more: Any) -> Field:
-    """A number above 0."""
     return Field(default, doc, lambda v: v > 0, "above 0", **more)
 
 
 def natural(default: Value, doc: str, **more: Any) -> Field:
-    """A number of at least 0."""
     return Field(default, doc, lambda v: v >= 0, "0 or above", **more)
 
 
 def fraction(default: float, doc: str, **more: Any) -> Field:
-    """A number of at least 0 and below 1."""
     return Field(default, doc, lambda v: 0 <= v < 1, "at least 0 and below 1", **more)
 
 
 def share(default: float, doc: str, **more: Any) -> Field:
-    """A number above 0 and at most 1."""
     return Field(default, doc, lambda v: 0 < v <= 1, "above 0 and at most 1", **more)
 
 
 def choice(default: str, choices: tuple[str, ...], doc: str, **more: Any) -> Field:
-    """One of a few words."""
     return Field(default, doc, lambda v: v in choices, f"one of {', '.join(choices)}", choices, **more)
 
 

@@ -32,16 +32,11 @@ PARTS = tuple(_READS)
 
 
 def deciding(config: ConfigDict, part: str, beyond: Mapping[str, Any] | None = None) -> Settings:
-    """The settings that decide a part of the workdir, by their dotted names.
+    """The settings that decide a part of the workdir, one of `PARTS`, by their dotted names.
 
     They are the fields of the groups that the part reads, without those that only say how and those that
-    are not looked at as others are set.
-
-    Args:
-      config: the config.
-      part: one of `PARTS`.
-      beyond: what decides it beside: where other parts are read, their fingerprints; for a field that
-        decides by content (`Field.by_content`), under its name what it leads to.
+    are not looked at as others are set; and `beyond`: where other parts are read, their fingerprints; for a
+    field that decides by content (`Field.by_content`), under its name what it leads to.
     """
     values, read = config.to_dict(), _reads(config, part)
     settings = {}
@@ -55,14 +50,10 @@ def deciding(config: ConfigDict, part: str, beyond: Mapping[str, Any] | None = N
 
 
 def deciding_run(config: ConfigDict, name: str, beyond: Mapping[str, Any] | None = None) -> Settings:
-    """The settings that decide the subset of a selection run.
+    """The settings that decide the subset of an entry of selection.runs.
 
-    They are its method, seed, budget and the options that its method has, with what they inherit.
-
-    Args:
-      config: the config.
-      name: in selection.runs.
-      beyond: what decides it beside: settings of what its method goes by.
+    They are its method, seed, budget and the options that its method has, with what they inherit; and
+    `beyond`, settings of what its method goes by.
     """
     schema = run_schema(config.selection.runs[name].method)
     settings = {

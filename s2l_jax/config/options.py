@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import numbers
 import operator
 import re
 import typing
@@ -14,6 +15,7 @@ import numpy as np
 from s2l_jax.config.fields import KINDS, Field
 from s2l_jax.errors import InputError
 
+_TYPES: dict[type, Any] = {bool: bool | np.bool_, int: numbers.Integral, float: numbers.Real, str: str}
 _HEADINGS = ("Options:", "Attributes:")
 _BOUNDS: dict[type, tuple[Callable[[Any, Any], bool], str]] = {  # what is tested, and in words
     annotated_types.Ge: (operator.ge, "at least"),
@@ -50,21 +52,13 @@ class Option:
     inherits: str = ""  # the field of the config that a run takes it from
 
     def check(self, value: Any, whose: str) -> None:
-        """Check a value.
-
-        Raises:
-          InputError: it is of another kind, or out of bounds; begins with `whose`.
-        """
-        if not self._is_of_kind(value):
+        """Raise an InputError that begins with `whose` for a value of another kind, or out of bounds."""
+        # True and False are whole numbers to Python.
+        fits = isinstance(value, _TYPES[self.kind]) and (self.kind is bool or not isinstance(value, bool))
+        if not fits:
             raise InputError(f"{whose}: {self.name} must be {KINDS[self.kind]}, got {value!r}")
         if not self.allows(value):
             raise InputError(f"{whose}: {self.name} must be {self.allowed}, got {value!r}")
-
-    def _is_of_kind(self, value: Any) -> bool:
-        if isinstance(value, bool | np.bool_) or self.kind is bool:
-            return isinstance(value, bool | np.bool_) and self.kind is bool
-        wanted = {int: int | np.integer, float: int | float | np.integer | np.floating, str: str}[self.kind]
-        return isinstance(value, wanted)
 
     def allows(self, value: Any) -> bool:
         """Whether a value of the right kind is within bounds."""

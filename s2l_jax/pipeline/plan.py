@@ -93,13 +93,8 @@ def make_plan(config: ConfigDict, workdir: epath.Path, stages: Sequence[str] = S
     What decides a part beside the config (the content of files, the pool's tokens, other parts) is compared
     when the part's turn comes.
 
-    Args:
-      config: that `validate` found well.
-      workdir: of the run.
-      stages: by name or an unambiguous beginning of it.
-
     Raises:
-      InputError: a name that fits no stage or several.
+      InputError: see `find_stages`.
     """
     asked = find_stages(stages)
     parts = []

@@ -25,11 +25,7 @@ def gather_results(
 ) -> dict[str, Any]:
     """Every number of the workdir's finished parts; wall times are under `timing`.
 
-    Args:
-      run: the run.
-      trajectories: those that there are.
-      rows: the pool rows that they are of; None for all.
-      name: of the config.
+    `rows` are the pool rows that the trajectories are of (None: all), and `name` is the config's.
     """
     timing: dict[str, float] = {}
     results: dict[str, Any] = {"config_name": name, "seed": run.config.seed}
@@ -86,14 +82,7 @@ def write_report_of(
     trajectories: Trajectories | None,
     rows: Int64[np.ndarray, "s"] | None,
 ) -> None:
-    """Write the page of a run's results, and show the table.
-
-    Args:
-      run: the run.
-      results: of `gather_results`.
-      trajectories: those that there are.
-      rows: the pool rows that they are of; None for all.
-    """
+    """Write the page of a run's results, and show the table; arguments as of `gather_results`."""
     import rich.console
 
     from s2l_jax.report.page import write_report

@@ -89,11 +89,7 @@ def plan_pipeline(config: ConfigDict, workdir: epath.PathLike, *, stages: Sequen
 
 
 def _check(run: Run, plan: Plan) -> None:
-    """Find now what would stop the run after long work.
-
-    Raises:
-      InputError: a model, benchmark, method or cadence that does not fit.
-    """
+    """Raise an InputError now for a model, benchmark, method or cadence that would stop the run later."""
     # Of other models in `plan.models` the tokeniser alone is needed.
     for model in ("proxy", "target"):
         if plan.has(model):
@@ -120,11 +116,7 @@ def _absolute(workdir: epath.PathLike) -> epath.Path:
 
 
 def _check_has_trajectories(config: ConfigDict) -> None:
-    """Find now that methods by trajectory have none, and no pool to measure them on.
-
-    Raises:
-      InputError: so.
-    """
+    """Find now that methods by trajectory have none, and no pool to measure them on."""
     asked = config.trajectories
     if config.pool.path or asked.path or asked.snapshots:
         return

@@ -36,6 +36,7 @@ class RunResult:
     """One named entry of the results: a selection, the target trained on it, and its scores."""
 
     name: str
+    method: str
     selection: Mapping[str, Any]
     target: Mapping[str, Any]
     evaluation: Mapping[str, Any]
@@ -122,10 +123,10 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     loss. Names that only trained or were only evaluated (no selection) are groups of their own.
     """
     members: dict[tuple[str, str, int], list[RunResult]] = {}
-    for name in _names(results):
+    parts = ("selections", "targets", "evaluations")
+    for name in dict.fromkeys(name for part in parts for name in results.get(part) or {}):
         run = _run(results, name)
-        method = _method(run)
-        key = (method, _canonical(_options(run)), _budget(run, method, results) or 0)
+        key = (run.method, _canonical(_options(run)), _budget(run, results) or 0)
         members.setdefault(key, []).append(run)
 
     labels = _labels(list(members))
@@ -136,37 +137,21 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     return sorted(groups, key=_order)
 
 
-def _names(results: Mapping[str, Any]) -> list[str]:
-    names: dict[str, None] = {}
-    for part in ("selections", "targets", "evaluations"):
-        names.update(dict.fromkeys(results.get(part) or {}))
-    return list(names)
-
-
 def _run(results: Mapping[str, Any], name: str) -> RunResult:
-    selection = (results.get("selections") or {}).get(name, {})
-    run = RunResult(
-        name=name,
-        selection=selection,
-        target=(results.get("targets") or {}).get(name, {}),
-        evaluation=(results.get("evaluations") or {}).get(name, {}),
-        selection_seconds=None,
-        target_seconds=finite_number(results.get("timing", {}).get(f"target/{name}")),
+    parts = [(results.get(part) or {}).get(name, {}) for part in ("selections", "targets", "evaluations")]
+    method = parts[0].get("method", name)
+    seconds = selection_seconds(results, name, method) if parts[0] else None
+    return RunResult(
+        name, method, *parts, seconds, finite_number(results.get("timing", {}).get(f"target/{name}"))
     )
-    seconds = selection_seconds(results, name, _method(run)) if selection else None
-    return dataclasses.replace(run, selection_seconds=seconds)
-
-
-def _method(run: RunResult) -> str:
-    return run.selection.get("method", run.name)
 
 
 def _options(run: RunResult) -> dict[str, Any]:
     return {k: v for k, v in (run.selection.get("options") or {}).items() if k != "seed"}
 
 
-def _budget(run: RunResult, method: str, results: Mapping[str, Any]) -> int | None:
-    if (known := _known(method)) and known.takes_all:
+def _budget(run: RunResult, results: Mapping[str, Any]) -> int | None:
+    if (known := _known(run.method)) and known.takes_all:
         return run.selection.get("size") or results.get("pool", {}).get("num_examples")
     return run.selection.get("budget") or run.selection.get("size")
 

@@ -51,7 +51,7 @@ def select(
     Raises:
       InputError: a budget of 0 or less, an unknown method or option or a value of the wrong kind, a
         missing input (with the stage that makes it), inputs of different lengths, NaN or infinite
-        trajectories.
+        trajectories, and what a method cannot work with: too few columns, rows that are all zeros.
     """
     asked = Budget(budget, unit)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):

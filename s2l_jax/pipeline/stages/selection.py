@@ -28,10 +28,7 @@ from s2l_jax.trajectories.load import Trajectories
 def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
     """Make every subset that is not there yet.
 
-    Args:
-      run: the run.
-      pools: the pool as each model tokenises it, and under "rows" as any does; empty without one.
-      trajectories: those that there are.
+    `pools` has the pool as each model tokenises it, and under "rows" as any does; it is empty without one.
 
     Raises:
       InputError: nothing to select from, an input of a method that is missing, or a workdir that has
@@ -54,11 +51,7 @@ def needs_trajectories(config: ConfigDict) -> bool:
 
 
 def check_methods(run: Run) -> None:
-    """Find now what methods will lack.
-
-    Raises:
-      InputError: no pool, model or queries for a method that needs them.
-    """
+    """Raise an InputError now for a pool, model or queries that a method will lack."""
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
         for feature in method.features.values():
@@ -140,13 +133,7 @@ def _select_one(context: SelectionContext, name: str) -> None:
 
 
 def run_method(context: SelectionContext, entry: dict[str, Any], place: epath.Path) -> Selection:
-    """The subset of one entry of `selection.runs`, by its method.
-
-    Args:
-      context: what there is to select from.
-      entry: with what it leaves to the config filled in.
-      place: the selection's folder.
-    """
+    """The subset of one entry of `selection.runs` (`resolved_run`) by its method, whose folder is `place`."""
     method = find_method(entry["method"])
     arguments = {name: entry[name] for name in ("method", "seed", *method.own_options)} | _budget(entry)
     pool = _inputs(context)

@@ -43,9 +43,6 @@ def high_learnability(inputs: SelectionInputs, count: int, seed: int) -> Ranking
 
     Zhou et al. (arXiv 2310.10688); a baseline of arXiv 2403.07384, section 5. A trajectory with a
     column before training (`trajectories.step_zero`) gives the fall over all of training.
-
-    Raises:
-      InputError: trajectories of one column.
     """
     losses = _losses(inputs, least=2)
     fall = losses[:, 0].astype(np.float64) - losses[:, -1]
@@ -65,9 +62,6 @@ def forgetting(
 
     Options:
       margin: nats; a rise of the loss above this counts as forgetting.
-
-    Raises:
-      InputError: trajectories of one column.
     """
     losses = _losses(inputs, least=2)
     events, risen = np.zeros(len(losses), np.int64), np.zeros(len(losses))
@@ -122,9 +116,6 @@ def early_loss(
 
     Options:
       early: how many of the first checkpoints count as early.
-
-    Raises:
-      InputError: fewer columns than that.
     """
     losses = _losses(inputs, least=early)
     error = np.zeros(len(losses))
