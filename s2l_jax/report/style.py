@@ -1,11 +1,10 @@
 """One look for all figures: colours, axes that suit light and dark pages, and safe labels."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from s2l_jax.report.runs import FULL, UNTUNED, RunGroup
 
@@ -62,16 +61,6 @@ def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
     )
     figure.update_layout(template=template, height=height, **layout)
     figure.update_annotations(font_size=13)
-    return figure
-
-
-def line_panels(x: Sequence[float], panels: Mapping[str, Any], at: str, spacing: float) -> go.Figure:
-    """Lines side by side against the same `x`, by title; `at` says on hovering where a point is."""
-    figure = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=spacing)
-    for column, (title, y) in enumerate(panels.items(), start=1):
-        trace = go.Scatter(x=x, y=y, mode="lines+markers", line_color=COLORS[column - 1], showlegend=False)
-        trace.hovertemplate = f"%{{y:.4g}} {at} %{{x:,}}<extra>{title}</extra>"
-        figure.add_trace(trace, row=1, col=column)
     return figure
 
 
