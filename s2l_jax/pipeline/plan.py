@@ -63,8 +63,11 @@ class Plan:
             models.append("proxy")
         if not models and self.config.proxy.checkpoint and not self.config.trajectories.path:
             models.append("proxy")
-        if "selection" in self.stages:
-            models += _models_of_selections(self.config)
+        for name in self.config.selection.runs if "selection" in self.stages else ():
+            entry = resolved_run(self.config, name)
+            models += counting_models(self.config) if entry["budget_tokens"] else ()
+            for feature in find_method(entry["method"]).features.values():
+                models += feature.models(self.config)
         return tuple(dict.fromkeys(models))
 
     def check(self) -> None:
@@ -200,13 +203,3 @@ def _subset(entry: dict[str, Any]) -> str:
 
 def _named(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
-
-
-def _models_of_selections(config: ConfigDict) -> list[str]:
-    models: list[str] = []
-    for name in config.selection.runs:
-        entry = resolved_run(config, name)
-        models += counting_models(config) if entry["budget_tokens"] else ()
-        for feature in find_method(entry["method"]).features.values():
-            models += feature.models(config)
-    return models

@@ -129,14 +129,10 @@ def _check_has_trajectories(config: ConfigDict) -> None:
 
 def _check_paths(config: ConfigDict) -> None:
     """Find now what is misspelt and would be met only after long work."""
-    for field, path in (
-        ("trajectories.path", config.trajectories.path),
-        ("trajectories.slice_ids", config.trajectories.slice_ids),
-        ("trajectories.snapshots", config.trajectories.snapshots),
-        ("selection.queries", config.selection.queries),
-    ):
-        if path and not epath.Path(path).exists():
-            raise InputError(f"{field}={path!r} does not exist.")
+    named = [("trajectories", field) for field in ("path", "slice_ids", "snapshots")]
+    for group, field in (*named, ("selection", "queries")):
+        if (path := config[group][field]) and not epath.Path(path).exists():
+            raise InputError(f"{group}.{field}={path!r} does not exist.")
 
 
 def _pool_of(pools: dict[str, PreparedPool], model: str) -> PreparedPool:

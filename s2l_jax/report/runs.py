@@ -11,6 +11,7 @@ from s2l_jax.selection import METHODS, Method
 
 UNTUNED = "untuned"
 FULL = "full"
+_PARTS = ("selections", "targets", "evaluations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +124,7 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     loss. Names that only trained or were only evaluated (no selection) are groups of their own.
     """
     members: dict[tuple[str, str, int], list[RunResult]] = {}
-    parts = ("selections", "targets", "evaluations")
-    for name in dict.fromkeys(name for part in parts for name in results.get(part) or {}):
+    for name in dict.fromkeys(name for part in _PARTS for name in results.get(part) or {}):
         run = _run(results, name)
         key = (run.method, _canonical(_options(run)), _budget(run, results) or 0)
         members.setdefault(key, []).append(run)
@@ -138,12 +138,11 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
 
 
 def _run(results: Mapping[str, Any], name: str) -> RunResult:
-    parts = [(results.get(part) or {}).get(name, {}) for part in ("selections", "targets", "evaluations")]
-    method = parts[0].get("method", name)
-    seconds = selection_seconds(results, name, method) if parts[0] else None
-    return RunResult(
-        name, method, *parts, seconds, finite_number(results.get("timing", {}).get(f"target/{name}"))
-    )
+    selection, target, evaluation = ((results.get(part) or {}).get(name, {}) for part in _PARTS)
+    method = selection.get("method", name)
+    seconds = selection_seconds(results, name, method) if selection else None
+    trained = finite_number(results.get("timing", {}).get(f"target/{name}"))
+    return RunResult(name, method, selection, target, evaluation, seconds, trained)
 
 
 def _options(run: RunResult) -> dict[str, Any]:

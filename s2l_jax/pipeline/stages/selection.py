@@ -108,7 +108,7 @@ def _select_one(context: SelectionContext, name: str) -> None:
         else:
             selection.save(record.folder)
         _export(run, record.folder, selection, pool)
-    sizes = selection.cluster_sizes
+    sizes, candidates, size = selection.cluster_sizes, selection.num_candidates, len(selection.labels)
     parts = (feature.part(run.config, entry) for feature in method.features.values())
     record.finish(
         {
@@ -126,8 +126,8 @@ def _select_one(context: SelectionContext, name: str) -> None:
             "indices_sha256": hashlib.sha256(selection.indices.tobytes()).hexdigest(),
             # The parts of the workdir, other than the proxy and its sweeps, that the subset was made with.
             **({"used": used} if (used := [part for part in parts if part]) else {}),
+            **({} if candidates == size else {"slice": {"size": candidates, "pool": size}}),
         }
-        | _slice_note(selection)
     )
     say(f"selection {name}: {_described(selection)}")
 
@@ -172,12 +172,6 @@ def _budget(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _in_examples(selection: Selection) -> bool:
     return selection.unit == "examples" and not isinstance(selection.budget, float)
-
-
-def _slice_note(selection: Selection) -> dict[str, Any]:
-    if selection.num_candidates == len(selection.labels):
-        return {}
-    return {"slice": {"size": selection.num_candidates, "pool": len(selection.labels)}}
 
 
 def _described(selection: Selection) -> str:
