@@ -61,7 +61,6 @@ class RunGroup:
 
     label: str  # short and unique within the results, without the budget
     method: str
-    options: Mapping[str, Any]
     budget: int | None
     runs: tuple[RunResult, ...]
 
@@ -133,7 +132,7 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     groups = []
     for key, runs in members.items():
         runs.sort(key=lambda run: (run.selection.get("seed", 0), run.name))
-        groups.append(RunGroup(labels[key], key[0], _options(runs[0]), key[2] or None, tuple(runs)))
+        groups.append(RunGroup(labels[key], key[0], key[2] or None, tuple(runs)))
     return sorted(groups, key=_order)
 
 

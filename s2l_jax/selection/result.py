@@ -181,12 +181,8 @@ class Selection:
         """Write the folder: indices.npy, centroids.npy, clusters.parquet and summary.json.
 
         Each file is written whole or not at all, summary.json last: with it the folder is complete.
-        clusters.parquet has one line per row of the pool; see `table.write_table`.
-
-        Args:
-          path: the folder.
-          trajectories: losses to be written into the table.
-          rows: of the pool that they are of; all if left out.
+        clusters.parquet has one line per row of the pool (see `table.write_table`), with the losses of
+        `trajectories` where they are given; `rows` of the pool are those they are of, all if left out.
         """
         folder = epath.Path(path)
         (folder / "summary.json").unlink(missing_ok=True)

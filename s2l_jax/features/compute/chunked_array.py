@@ -19,12 +19,7 @@ from s2l_jax.training.run import Run
 class ChunkedArray:
     """A part of a workdir with numbers for each row of the pool: chunks, and in the end one file of them.
 
-    Args:
-      run: the run.
-      part: of its workdir.
-      name: of the file, such as "states.npy".
-      pool: whose rows they are.
-      settings: that decide them beside the pool.
+    `name` is the file's, such as "states.npy"; `settings` decide the numbers beside the pool.
 
     Raises:
       InputError: the part was made with other settings, or of another pool.
@@ -46,7 +41,6 @@ class ChunkedArray:
 
         Args:
           chunks: those that are not there yet, each with the number of its first row.
-          results: of the part's record.
           fix: what helps against numbers that are not finite.
 
         Raises:

@@ -43,10 +43,7 @@ class Checkpoint:
 class WarmTarget:
     """The target with adapters warmed up on a random part of the pool, as `selection.gradients` says.
 
-    Args:
-      run: the run.
-      pool: tokenised for the target.
-      folder: where the state after each epoch is kept.
+    The state after each epoch is kept in `folder`.
     """
 
     def __init__(self, run: Run, pool: PreparedPool, folder: epath.Path):
