@@ -40,10 +40,11 @@ def source_scores(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.
         rows = [*rows[: SOURCE_ROWS - 1], ordered[SOURCE_ROWS - 1 :]]
         names = [*ordered[: SOURCE_ROWS - 1], f"other ({len(rows[-1])} sources)"]
 
-    for metric, scale, unit in (("accuracy", 100.0, "accuracy %"), ("heldout_loss", 1.0, "loss")):
-        cells = [[_mean_score(group, row, counts, metric) for group in columns] for row in rows]
-        if any(cell for line in cells for cell in line):
-            break
+    scale, unit = 100.0, "accuracy %"
+    cells = [[_mean_score(group, row, counts, "accuracy") for group in columns] for row in rows]
+    if not any(cell for line in cells for cell in line):
+        scale, unit = 1.0, "loss"
+        cells = [[_mean_score(group, row, counts, "heldout_loss") for group in columns] for row in rows]
     z = [[cell.mean * scale if cell else None for cell in line] for line in cells]
     hover = [
         [

@@ -50,9 +50,5 @@ def _top(
     score: Float[np.ndarray, " n"], priority: Int[np.ndarray, " n"], count: int
 ) -> Int64[np.ndarray, " c"]:
     """The rows of the `count` highest scores, highest first, ties by priority."""
-    if count < len(score):
-        least = np.partition(score, len(score) - count)[len(score) - count]
-        rows = np.flatnonzero(score >= least)
-    else:
-        rows = np.arange(len(score))
+    rows = np.flatnonzero(score >= np.partition(score, -count)[-count])
     return rows[by_score(score[rows], priority[rows])][:count]
