@@ -37,6 +37,9 @@ def gather_results(
         timing[part] = stored["seconds"]
         return stored["results"]
 
+    def take_all(part: str) -> dict[str, Any]:
+        return {n: found for n in _names_in(run, part) if (found := take(f"{part}/{n}")) is not None}
+
     for part in ("pool", "proxy"):
         if (found := take(part)) is not None:
             results[part] = found
@@ -49,12 +52,9 @@ def gather_results(
             "refreshes": results.get("proxy", {}).pop("refreshes", []),
             **(take(columns.SWEPT) or {}),
         }
-    compared = [take(f"{cluster_counts.FOLDER}/{n}") for n in _names_in(run, cluster_counts.FOLDER)]
-    if finished := [found for found in compared if found is not None]:
-        results["cluster_counts"] = sorted(finished, key=lambda found: found["num_clusters"])
-    for part, key in (("selection", "selections"), ("target", "targets")):
-        found_parts = {n: take(f"{part}/{n}") for n in _names_in(run, part)}
-        results[key] = {n: found for n, found in found_parts.items() if found is not None}
+    if compared := take_all(cluster_counts.FOLDER):
+        results["cluster_counts"] = sorted(compared.values(), key=lambda found: found["num_clusters"])
+    results["selections"], results["targets"] = take_all("selection"), take_all("target")
     results["evaluations"] = {}
     for model in _names_in(run, "evaluation"):
         if (gathered := evaluation.gather(run, model)) is not None:
