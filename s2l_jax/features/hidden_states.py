@@ -13,6 +13,7 @@ from jaxtyping import Float32
 from ml_collections import ConfigDict
 
 from s2l_jax.config.fingerprint import deciding
+from s2l_jax.config.options import options_of
 from s2l_jax.errors import InputError
 from s2l_jax.features.arrays import numbers
 from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
@@ -47,8 +48,10 @@ class StateSettings:
         """Check that a model has them.
 
         Raises:
-          InputError: a layer that it does not have.
+          InputError: an unknown pooling, or a layer that it does not have.
         """
+        for option in options_of(type(self)).values():
+            option.check(getattr(self, option.name), "hidden states")
         if self.layer != -1 and not 1 <= self.layer <= config.num_layers:
             raise InputError(f"layer={self.layer}: the model has {config.num_layers}; use 1 to that, or -1")
 

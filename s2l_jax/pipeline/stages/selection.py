@@ -154,7 +154,8 @@ def _inputs(context: SelectionContext) -> SelectionInputs:
     """What is known of the pool whatever the method."""
     pool = context.pool
     if pool is None:
-        return SelectionInputs(ids=None if context.trajectories is None else context.trajectories.ids)
+        assert context.trajectories is not None
+        return SelectionInputs(trajectories=context.trajectories.losses, ids=context.trajectories.ids)
     lengths = np.asarray(pool.lengths, np.int64)
     return SelectionInputs(
         ids=np.asarray(pool.ids),
