@@ -83,9 +83,7 @@ def stored_results(folder: epath.Path) -> dict[str, Any] | None:
 def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:
     """Where the config of now differs from that which a part was made with, a line for each field.
 
-    Args:
-      folder: of the part; one that has nothing in it yet has no conflicts.
-      settings: the fields of the config that decide the part.
+    `settings` are the fields that decide the part; one that has made nothing yet has no conflicts.
     """
     if not (folder / _FILE).exists():
         return []

@@ -1,10 +1,9 @@
 """Every field of a run, its checks, what it decides, and configs as files."""
 
-from s2l_jax.config.configs import default, load
 from s2l_jax.config.fingerprint import deciding, deciding_run
 from s2l_jax.config.help import describe, meaning, nearest_field
-from s2l_jax.config.runs import resolved_run, run
-from s2l_jax.config.schema import PROJECTIONS, SCHEMA, find_field
+from s2l_jax.config.runs import default, find_field, load, resolved_run, run
+from s2l_jax.config.schema import PROJECTIONS, SCHEMA
 from s2l_jax.config.validate import validate
 
 __all__ = [

@@ -1,11 +1,14 @@
-"""What a field of a config is: a default, a meaning, a check, and what it decides; and the kinds of field."""
+"""What a field of a config is: a default, a meaning, a check, and what it decides; the kinds; old names."""
 
 import ast
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from s2l_jax.errors import nearest
+
 Value = bool | int | float | str | tuple
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +71,7 @@ class Field:
         """Its type in words."""
         if isinstance(self.default, tuple):
             return {int: "whole numbers", str: "texts"}[self.items] + " with commas between"
-        kinds = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
-        return kinds[type(self.default)]
+        return KINDS[type(self.default)]
 
     def is_active(self, group: Mapping[str, Any]) -> bool:
         """Whether it is looked at, by the values of its group."""
@@ -102,27 +104,22 @@ def unless(name: str, *values: Value) -> When:
 
 
 def positive(default: Value, doc: str, **more: Any) -> Field:
-    """A number above 0."""
     return Field(default, doc, lambda v: v > 0, "above 0", **more)
 
 
 def natural(default: Value, doc: str, **more: Any) -> Field:
-    """A number of at least 0."""
     return Field(default, doc, lambda v: v >= 0, "0 or above", **more)
 
 
 def fraction(default: float, doc: str, **more: Any) -> Field:
-    """A number of at least 0 and below 1."""
     return Field(default, doc, lambda v: 0 <= v < 1, "at least 0 and below 1", **more)
 
 
 def share(default: float, doc: str, **more: Any) -> Field:
-    """A number above 0 and at most 1."""
     return Field(default, doc, lambda v: 0 < v <= 1, "above 0 and at most 1", **more)
 
 
 def choice(default: str, choices: tuple[str, ...], doc: str, **more: Any) -> Field:
-    """One of a few words."""
     return Field(default, doc, lambda v: v in choices, f"one of {', '.join(choices)}", choices, **more)
 
 
@@ -137,3 +134,20 @@ class Group(dict[str, Any]):
     def __init__(self, doc: str, /, **fields: Any):
         super().__init__(fields)
         self.doc = doc
+
+
+# Names that fields had, for who comes back with an old config.
+_RENAMED = {
+    "within": "prefix_of",
+    "first": "num_checkpoints",
+    "cluster_whole": "cluster_small_sources",
+    "match": "match_by",
+    "keep": "save_params",
+}
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` for a name, or a dotted one, that no field has; `.` where none is near."""
+    group, _, last = name.rpartition(".")
+    renamed = ".".join(filter(None, (group, _RENAMED.get(last, last))))
+    return f"; did you mean {renamed!r}?" if renamed != name and renamed in known else nearest(name, known)

@@ -1,5 +1,7 @@
 """What decides a part of the workdir: the settings that its record holds, and a later sitting must have."""
 
+import functools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,11 +23,7 @@ _READS: dict[str, tuple[str, ...]] = {
     "imported": (),
     "cluster_counts": ("seed",),
     "hidden_states": ("selection.states",),
-    "gradients": (
-        "selection.gradients",
-        *(f"target.{name}" for name in (*_OPENED, "train")),
-        "seed",
-    ),
+    "gradients": ("selection.gradients", *(f"target.{name}" for name in (*_OPENED, "train")), "seed"),
     "queries": ("selection.query_limit", "pool.fields", "tokenize"),
     "target": ("target", "seed"),
     "evaluation": ("evaluation", "target", "tokenize", "pool.fields", "seed"),
@@ -34,35 +32,28 @@ PARTS = tuple(_READS)
 
 
 def deciding(config: ConfigDict, part: str, beyond: Mapping[str, Any] | None = None) -> Settings:
-    """The settings that decide a part of the workdir, by their dotted names.
+    """The settings that decide a part of the workdir, one of `PARTS`, by their dotted names.
 
     They are the fields of the groups that the part reads, without those that only say how and those that
-    are not looked at as others are set.
-
-    Args:
-      config: the config.
-      part: one of `PARTS`.
-      beyond: what decides it beside: where other parts are read, their fingerprints; for a field that
-        decides by content (`Field.by_content`), under its name what it leads to.
+    are not looked at as others are set; and `beyond`: where other parts are read, their fingerprints; for a
+    field that decides by content (`Field.by_content`), under its name what it leads to.
     """
     values, read = config.to_dict(), _reads(config, part)
     settings = {}
     for name, field in walk():
-        group = _group_of(values, name)
-        if _is_read(name, read) and field.decides and not field.by_content and field.is_active(group):
-            settings[name] = group[name.rpartition(".")[2]]
+        *groups, last = name.split(".")
+        group = functools.reduce(operator.getitem, groups, values)
+        is_read = any(f"{name}.".startswith(f"{each}.") for each in read)
+        if is_read and field.decides and not field.by_content and field.is_active(group):
+            settings[name] = group[last]
     return settings | dict(beyond or {})
 
 
 def deciding_run(config: ConfigDict, name: str, beyond: Mapping[str, Any] | None = None) -> Settings:
-    """The settings that decide the subset of a selection run.
+    """The settings that decide the subset of an entry of selection.runs.
 
-    They are its method, seed, budget and the options that its method has, with what they inherit.
-
-    Args:
-      config: the config.
-      name: in selection.runs.
-      beyond: what decides it beside: settings of what its method goes by.
+    They are its method, seed, budget and the options that its method has, with what they inherit; and
+    `beyond`, settings of what its method goes by.
     """
     schema = run_schema(config.selection.runs[name].method)
     settings = {
@@ -79,13 +70,3 @@ def _reads(config: ConfigDict, part: str) -> tuple[str, ...]:
     model = config.selection.states.model
     seeds = ("seed",) if config[model].init == "random" else ()
     return (*_READS[part], *(f"{model}.{name}" for name in _OPENED), *seeds)
-
-
-def _is_read(name: str, read: tuple[str, ...]) -> bool:
-    return any(name == each or name.startswith(f"{each}.") for each in read)
-
-
-def _group_of(values: dict[str, Any], name: str) -> dict[str, Any]:
-    for part in name.split(".")[:-1]:
-        values = values[part]
-    return values

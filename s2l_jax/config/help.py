@@ -3,17 +3,16 @@
 import textwrap
 from collections.abc import Iterator
 
-from s2l_jax.config.fields import Field, Group
-from s2l_jax.config.names import unknown
-from s2l_jax.config.runs import COMMON, run_fields, run_schema
-from s2l_jax.config.schema import SCHEMA, find_field, walk
+from s2l_jax.config.fields import Field, Group, unknown
+from s2l_jax.config.runs import COMMON, find_field, run_fields, run_schema
+from s2l_jax.config.schema import SCHEMA, walk
 
 
 def describe() -> str:
     """All fields with defaults and meanings, group by group, for `--help`."""
     from s2l_jax.selection.method import METHODS
 
-    lines = [line for group in _groups(SCHEMA, "") for line in group]
+    lines = list(_lines(SCHEMA, ""))
     lines += ["", "One subset of selection.runs, whatever its method", ""]
     lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in COMMON.items()]
     for method in METHODS:
@@ -44,12 +43,12 @@ def meaning(path: str) -> str:
     return f"{field.kind}: {field.doc}"
 
 
-def _groups(group: Group, prefix: str) -> Iterator[list[str]]:
+def _lines(group: Group, prefix: str) -> Iterator[str]:
     own = [_describe_field(prefix + n, f) for n, f in group.items() if isinstance(f, Field)]
-    yield ["", group.doc, "", *own]
+    yield from ("", group.doc, "", *own)
     for name, inner in group.items():
         if isinstance(inner, Group):
-            yield from _groups(inner, f"{prefix}{name}.")
+            yield from _lines(inner, f"{prefix}{name}.")
 
 
 def _describe_field(path: str, field: Field) -> str:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import inspect
+import numbers
+import operator
 import re
 import typing
 from collections.abc import Callable, Iterable
@@ -10,11 +12,17 @@ from typing import Annotated, Any, Literal
 import annotated_types
 import numpy as np
 
-from s2l_jax.config.fields import Field
+from s2l_jax.config.fields import KINDS, Field
 from s2l_jax.errors import InputError
 
-_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+_TYPES: dict[type, Any] = {bool: bool | np.bool_, int: numbers.Integral, float: numbers.Real, str: str}
 _HEADINGS = ("Options:", "Attributes:")
+_BOUNDS: dict[type, tuple[Callable[[Any, Any], bool], str]] = {  # what is tested, and in words
+    annotated_types.Ge: (operator.ge, "at least"),
+    annotated_types.Gt: (operator.gt, "above"),
+    annotated_types.Le: (operator.le, "at most"),
+    annotated_types.Lt: (operator.lt, "below"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,34 +52,26 @@ class Option:
     inherits: str = ""  # the field of the config that a run takes it from
 
     def check(self, value: Any, whose: str) -> None:
-        """Check a value.
-
-        Raises:
-          InputError: it is of another kind, or out of bounds; begins with `whose`.
-        """
-        if not self._is_of_kind(value):
-            raise InputError(f"{whose}: {self.name} must be {_KINDS[self.kind]}, got {value!r}")
+        """Raise an InputError that begins with `whose` for a value of another kind, or out of bounds."""
+        # True and False are whole numbers to Python.
+        fits = isinstance(value, _TYPES[self.kind]) and (self.kind is bool or not isinstance(value, bool))
+        if not fits:
+            raise InputError(f"{whose}: {self.name} must be {KINDS[self.kind]}, got {value!r}")
         if not self.allows(value):
             raise InputError(f"{whose}: {self.name} must be {self.allowed}, got {value!r}")
-
-    def _is_of_kind(self, value: Any) -> bool:
-        if isinstance(value, bool | np.bool_) or self.kind is bool:
-            return isinstance(value, bool | np.bool_) and self.kind is bool
-        wanted = {int: int | np.integer, float: int | float | np.integer | np.floating, str: str}[self.kind]
-        return isinstance(value, wanted)
 
     def allows(self, value: Any) -> bool:
         """Whether a value of the right kind is within bounds."""
         if self.choices:
             return value in self.choices
-        return all(_TESTS[type(bound)](value, _limit(bound)) for bound in self.bounds)
+        return all(_BOUNDS[type(bound)][0](value, _limit(bound)) for bound in self.bounds)
 
     @property
     def allowed(self) -> str:
         """What it may be, in words."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        words = [f"{_WORDS[type(bound)]} {_limit(bound)}" for bound in self.bounds]
+        words = [f"{_BOUNDS[type(bound)][1]} {_limit(bound)}" for bound in self.bounds]
         return " and ".join(words)
 
     @property
@@ -128,7 +128,7 @@ def _option(name: str, default: Any, hint: Any, doc: str) -> Option:
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
     choices += tuple(name for extra in extras if isinstance(extra, OneOf) for name in extra.names)
     kind = str if choices else hint
-    if kind not in _KINDS:
+    if kind not in KINDS:
         raise TypeError(f"option {name!r}: {hint!r} is not bool, int, float, str or a Literal of texts")
     inherits = next((extra.field for extra in extras if isinstance(extra, Inherits)), "")
     bounds = tuple(extra for extra in extras if isinstance(extra, annotated_types.BaseMetadata))
@@ -148,20 +148,6 @@ def _meanings(docstring: str) -> dict[str, str]:
         elif name:
             found[name] += f" {line.strip()}"
     return {name: text.rstrip(".") for name, text in found.items()}
-
-
-_TESTS: dict[type, Callable[[Any, Any], bool]] = {
-    annotated_types.Ge: lambda value, limit: value >= limit,
-    annotated_types.Gt: lambda value, limit: value > limit,
-    annotated_types.Le: lambda value, limit: value <= limit,
-    annotated_types.Lt: lambda value, limit: value < limit,
-}
-_WORDS = {
-    annotated_types.Ge: "at least",
-    annotated_types.Gt: "above",
-    annotated_types.Le: "at most",
-    annotated_types.Lt: "below",
-}
 
 
 def _limit(bound: annotated_types.BaseMetadata) -> Any:

@@ -1,11 +1,13 @@
-"""The fields of `selection.runs`: what every run has, and the options of its method."""
+"""Configs, from defaults and from files, and the entries of `selection.runs`, whose methods have options."""
 
+import pathlib
+import runpy
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from s2l_jax.config.fields import Field, Value, fraction, natural
-from s2l_jax.config.names import unknown
+from s2l_jax.config.fields import Field, Group, Value, fraction, natural, unknown
+from s2l_jax.config.schema import SCHEMA, walk
 from s2l_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +29,30 @@ COMMON: dict[str, Field] = {
     "seed": Field(-1, "seed of clustering and sampling; -1: seed", lambda v: v >= -1, "-1 or above"),
     "train_target": Field(True, "train and evaluate a target on this subset", decides=False, adds=True),
 }
+
+
+def default() -> ConfigDict:
+    """A config with every field at its default and no selection runs; configs/*.py change it."""
+    config = ConfigDict(_defaults(SCHEMA))
+    config.selection.runs = ConfigDict()
+    return config
+
+
+def _defaults(group: Group) -> dict[str, Any]:
+    return {name: _defaults(f) if isinstance(f, Group) else f.default for name, f in group.items()}
+
+
+def load(name: str) -> ConfigDict:
+    """The config of a file beside this package: configs/<name>.py.
+
+    Raises:
+      InputError: no such file; lists those there are.
+    """
+    folder = pathlib.Path(__file__).parents[2] / "configs"
+    if not (folder / f"{name}.py").exists():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.py")))
+        raise InputError(f"no config {name!r} in {folder}; there are: {known}.")
+    return runpy.run_path(str(folder / f"{name}.py"))["get_config"]()
 
 
 def run(**fields: Value) -> ConfigDict:
@@ -72,6 +98,14 @@ def run_fields() -> dict[str, Field]:
     from s2l_jax.selection.method import METHODS
 
     return {name: field for method in METHODS for name, field in run_schema(method).items()}
+
+
+def find_field(path: str) -> Field | None:
+    """The field of a dotted name, one of a selection run among them; None where there is none."""
+    parts = path.split(".")
+    if parts[:2] == ["selection", "runs"]:
+        return run_fields().get(parts[3]) if len(parts) == 4 else None
+    return dict(walk()).get(path)
 
 
 def resolved_run(config: ConfigDict, name: str) -> dict[str, Any]:

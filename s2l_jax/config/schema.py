@@ -15,7 +15,6 @@ from s2l_jax.config.fields import (
     unless,
     when,
 )
-from s2l_jax.config.runs import run_fields
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
@@ -25,8 +24,6 @@ DTYPES = ("float32", "bfloat16")
 EXPORTS = ("jsonl", "parquet", "messages", "datasets")
 METRICS = ("accuracy", "bleu", "rouge", "bertscore")
 PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer; some have no gate
-
-_STEPS, _TOKENS, _ROWS, _EXAMPLES = "steps", "tokens", "rows", "examples"
 
 
 def _projections(default: tuple[str, ...], doc: str, **more: Any) -> Field:
@@ -51,8 +48,8 @@ def _model(doc: str, **more: Any) -> Group:
         train=Group(
             f"{doc}: how it is trained",
             epochs=positive(3.0, "passes over the rows that are trained on", when=(when("steps", 0),)),
-            steps=natural(0, "optimiser steps of the training; 0: by `epochs`", unit=_STEPS),
-            batch_size=positive(128, "examples of an optimiser step", unit=_EXAMPLES),
+            steps=natural(0, "optimiser steps of the training; 0: by `epochs`", unit="steps"),
+            batch_size=positive(128, "examples of an optimiser step", unit="examples"),
             accumulation=positive(1, "microbatches that a step's examples are split into"),
             learning_rate=positive(2e-5, "peak learning rate"),
             schedule=choice(
@@ -80,9 +77,9 @@ def _model(doc: str, **more: Any) -> Group:
                 "input",
                 decides=False,
             ),
-            checkpoint_every=positive(500, "steps between checkpoints", unit=_STEPS, decides=False),
+            checkpoint_every=positive(500, "steps between checkpoints", unit="steps", decides=False),
             keep_checkpoints=positive(2, "newest checkpoints that are kept", decides=False),
-            log_every=positive(10, "steps between TensorBoard points", unit=_STEPS, decides=False),
+            log_every=positive(10, "steps between TensorBoard points", unit="steps", decides=False),
         ),
         **more,
     )
@@ -109,7 +106,7 @@ SCHEMA: Group = Group(
             "format of pool.path; auto looks at prefix, suffix and disk",
         ),
         split=Field("train", "split of a hub dataset or a TFDS name"),
-        limit=natural(0, "rows read of the pool; 0: all", unit=_ROWS),
+        limit=natural(0, "rows read of the pool; 0: all", unit="rows"),
         on_bad_row=choice("error", ("error", "skip"), "stop at a bad row, or skip and count it"),
         fields=Group(
             "The pool: names of its rows' fields",
@@ -133,7 +130,7 @@ SCHEMA: Group = Group(
             BOUNDARIES,
             "tokenise prompt and response apart, or joined as the official code does",
         ),
-        max_length=Field(512, "tokens kept of an example", lambda v: v >= 2, "2 or above", unit=_TOKENS),
+        max_length=Field(512, "tokens kept of an example", lambda v: v >= 2, "2 or above", unit="tokens"),
     ),
     mesh=Group(
         "Devices: data x fsdp x tensor of them",
@@ -175,7 +172,7 @@ SCHEMA: Group = Group(
             when=(_SWEEPS,),
         ),
         every=positive(
-            500, "proxy steps between sweeps", unit=_STEPS, when=(_SWEEPS, when("cadence", "every"))
+            500, "proxy steps between sweeps", unit="steps", when=(_SWEEPS, when("cadence", "every"))
         ),
         num_checkpoints=positive(
             12, "sweeps of a run, the last step's among them", when=(_SWEEPS, when("cadence", "even", "log"))
@@ -185,7 +182,7 @@ SCHEMA: Group = Group(
             "proxy steps to sweep after, such as 10,50,200",
             lambda v: all(step >= 0 for step in v),
             "0 or above each",
-            unit=_STEPS,
+            unit="steps",
             items=int,
             when=(_SWEEPS, when("cadence", "list")),
         ),
@@ -205,7 +202,7 @@ SCHEMA: Group = Group(
         slice_count=natural(
             0,
             "rows whose losses are tracked, drawn source by source; 0: all",
-            unit=_ROWS,
+            unit="rows",
             by_content=True,
         ),
         slice_fraction=share(
@@ -220,7 +217,7 @@ SCHEMA: Group = Group(
         batch_tokens=natural(
             0,
             "tokens a device sweeps at a time; 0: 1024 on CPUs, 16384 elsewhere",
-            unit=_TOKENS,
+            unit="tokens",
             decides=False,
         ),
         pinned_mb=positive(
@@ -247,11 +244,11 @@ SCHEMA: Group = Group(
         "Selection: of all runs together",
         path=Field("", "a subset made elsewhere (.npy of pool rows), for method='given'", by_content=True),
         budget=positive(
-            50_000, "examples to select; above the pool's size: all, and said so", unit=_EXAMPLES
+            50_000, "examples to select; above the pool's size: all, and said so", unit="examples"
         ),
         budget_fraction=fraction(0.0, "share of the pool's rows to select; 0: by selection.budget"),
         budget_tokens=natural(
-            0, "tokens of prompt and response to select; 0: by selection.budget", unit=_TOKENS
+            0, "tokens of prompt and response to select; 0: by selection.budget", unit="tokens"
         ),
         stratify_by=choice(
             "source",
@@ -259,7 +256,7 @@ SCHEMA: Group = Group(
             "split the budget over sources first (official code), or not (paper)",
         ),
         min_cluster_size=natural(
-            2, "clusters of at most as many examples come last, under stratify_by='source'", unit=_EXAMPLES
+            2, "clusters of at most as many examples come last, under stratify_by='source'", unit="examples"
         ),
         exports=Field(
             ("jsonl",),
@@ -275,13 +272,13 @@ SCHEMA: Group = Group(
             "file with a few rows of the task that the subset is for, in the pool's schema (rds, less)",
             by_content=True,
         ),
-        query_limit=natural(0, "rows read of selection.queries; 0: all", unit=_ROWS),
+        query_limit=natural(0, "rows read of selection.queries; 0: all", unit="rows"),
         states=Group(
             "Selection: hidden states, for methods that go by them",
             model=choice("target", ("target", "proxy"), "model whose hidden states methods go by, untuned"),
             dtype=choice("float32", DTYPES, "type of matrix products for hidden states"),
             batch_tokens=positive(
-                16384, "tokens a device makes states of at a time", unit=_TOKENS, decides=False
+                16384, "tokens a device makes states of at a time", unit="tokens", decides=False
             ),
         ),
         gradients=Group(
@@ -296,11 +293,11 @@ SCHEMA: Group = Group(
             learning_rate=positive(
                 2e-5, "peak learning rate of the warm-up, which is otherwise as target.train says"
             ),
-            batch_size=positive(32, "examples of an optimiser step of the warm-up", unit=_EXAMPLES),
+            batch_size=positive(32, "examples of an optimiser step of the warm-up", unit="examples"),
             dims=natural(8192, "numbers that a gradient is projected to; 0: no projection"),
             dtype=choice("float32", DTYPES, "type of matrix products for gradients"),
             batch_tokens=positive(
-                2048, "tokens a device takes gradients of at a time", unit=_TOKENS, decides=False
+                2048, "tokens a device takes gradients of at a time", unit="tokens", decides=False
             ),
         ),
         table_losses=Field(
@@ -350,7 +347,7 @@ SCHEMA: Group = Group(
             decides=False,
             adds=True,
         ),
-        limit=natural(0, "rows evaluated of each benchmark, drawn at random; 0: all", unit=_ROWS),
+        limit=natural(0, "rows evaluated of each benchmark, drawn at random; 0: all", unit="rows"),
         mode=choice(
             "text",
             ("text", "program", "hybrid"),
@@ -360,7 +357,7 @@ SCHEMA: Group = Group(
         run_programs=Field(
             False, "run responses that are programs, in a sandbox; what it holds back is in docs/security.md"
         ),
-        shots=natural(0, "solved examples before each question", unit=_EXAMPLES),
+        shots=natural(0, "solved examples before each question", unit="examples"),
         shots_path=Field(
             "",
             "where examples are drawn from: a training file or folder like evaluation.path, a file in the "
@@ -385,11 +382,11 @@ SCHEMA: Group = Group(
             "model of metric bertscore: a hub id or a directory; empty: bert-score's default",
             when=(when("metrics", "bertscore"),),
         ),
-        max_new_tokens=positive(256, "tokens of the longest answer", unit=_TOKENS),
+        max_new_tokens=positive(256, "tokens of the longest answer", unit="tokens"),
         batch_size=positive(64, "prompts answered together", decides=False),
         dtype=choice("float32", DTYPES, "type of matrix products in evaluation"),
         temperature=natural(0.0, "temperature of answers drawn at random; 0: the likeliest token (greedy)"),
-        top_k=natural(0, "draw among the k likeliest tokens; 0: all", unit=_TOKENS, when=(_DRAWS,)),
+        top_k=natural(0, "draw among the k likeliest tokens; 0: all", unit="tokens", when=(_DRAWS,)),
         top_p=share(
             1.0, "draw among the likeliest tokens that together reach this probability", when=(_DRAWS,)
         ),
@@ -405,11 +402,3 @@ def walk(schema: Group = SCHEMA, prefix: str = "") -> Iterator[tuple[str, Field]
             yield from walk(field, f"{prefix}{name}.")
         else:
             yield prefix + name, field
-
-
-def find_field(path: str) -> Field | None:
-    """The field of a dotted name, one of a selection run among them; None where there is none."""
-    parts = path.split(".")
-    if parts[:2] == ["selection", "runs"]:
-        return run_fields().get(parts[3]) if len(parts) == 4 else None
-    return dict(walk()).get(path)

@@ -6,8 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from s2l_jax.config.fields import Field, Group
-from s2l_jax.config.names import unknown
+from s2l_jax.config.fields import Field, Group, unknown
 from s2l_jax.config.runs import BUDGETS, COMMON, options, run_schema
 from s2l_jax.config.schema import SCHEMA
 from s2l_jax.errors import InputError, nearest
@@ -34,10 +33,7 @@ def validate(config: ConfigDict) -> None:
         _check_entry(entry, f"selection.runs.{name}.")
     for model in ("proxy", "target"):
         _check_model(values[model], model)
-    _check_lora(values["target"])
-    _check_cadence(values["trajectories"], values["proxy"]["train"]["steps"])
-    _check_slice(values["trajectories"])
-    _check_source(values["trajectories"], values["proxy"]["save_params"])
+    _check_trajectories(values["trajectories"], values["proxy"])
     _check_evaluation(values["evaluation"])
     _check_budget(values["selection"], "selection.", BUDGETS[1:])
     for name in runs:
@@ -90,59 +86,47 @@ def _check_model(model: dict[str, Any], name: str) -> None:
         )
     if model["init"] == "random" and not (model["model_config"] or model["checkpoint"]):
         raise InputError(f"{name}.init='random' needs {name}.model_config, a config.json.")
-
-
-def _check_lora(target: dict[str, Any]) -> None:
-    if target["use_weights"] and target["train"]["loss"] != "example":
+    if name == "proxy":
+        return
+    if model["use_weights"] and train["loss"] != "example":
         raise InputError("target.use_weights=True needs target.train.loss='example'.")
-    lora = target["lora"]
-    if lora["rank"] and lora["export"] == "adapter" and target["init"] == "random":
+    lora = model["lora"]
+    if lora["rank"] and lora["export"] == "adapter" and model["init"] == "random":
         raise InputError(
             "target.lora.export='adapter' is of no use without its base, and target.init='random' keeps "
             "none: use 'merged'."
         )
 
 
-def _check_cadence(trajectories: dict[str, Any], steps: int) -> None:
-    """What can be known of the cadence before the length of the run; `trajectories.cadence` has the rest."""
-    cadence, every = trajectories["cadence"], trajectories["every"]
-    if bool(trajectories["steps"]) != (cadence == "list"):
+def _check_trajectories(asked: dict[str, Any], proxy: dict[str, Any]) -> None:
+    """What can be known before the length of the run and the pool; `trajectories.cadence` has the rest."""
+    cadence, every, by_training = asked["cadence"], asked["every"], asked["source"] == "train"
+    if bool(asked["steps"]) != (cadence == "list"):
         raise InputError(
-            f"trajectories.steps={trajectories['steps']!r} and trajectories.cadence={cadence!r}: steps are "
+            f"trajectories.steps={asked['steps']!r} and trajectories.cadence={cadence!r}: steps are "
             "listed with cadence='list', and only with it."
         )
-    unused = trajectories["path"] or trajectories["snapshots"] or trajectories["source"] == "train"
-    if cadence == "every" and steps and every > steps and not unused:
+    steps, sweeps = proxy["train"]["steps"], not (asked["path"] or asked["snapshots"] or by_training)
+    if sweeps and cadence == "every" and 0 < steps < every:
         raise InputError(
             f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no "
             "loss would ever be measured. Lower it, or raise proxy.train.steps."
         )
-
-
-def _check_slice(trajectories: dict[str, Any]) -> None:
-    """At most one way to say which rows, and one place to take losses from."""
     whole = {"slice_count": 0, "slice_fraction": 1.0, "slice_ids": ""}
-    asked = [
-        f"trajectories.{n}={trajectories[n]!r}"
-        for n, all_rows in whole.items()
-        if trajectories[n] != all_rows
-    ]
-    if len(asked) > 1:
-        raise InputError(f"{' and '.join(asked)}: these are ways to ask for one slice; set one of them.")
-    if trajectories["path"] and trajectories["snapshots"]:
+    slices = [f"trajectories.{name}={asked[name]!r}" for name in whole if asked[name] != whole[name]]
+    if len(slices) > 1:
+        raise InputError(f"{' and '.join(slices)}: these are ways to ask for one slice; set one of them.")
+    if asked["path"] and asked["snapshots"]:
         raise InputError("trajectories.path and trajectories.snapshots: set the one to start from.")
-    if asked and trajectories["path"]:
-        raise InputError(f"{asked[0]}: trajectories.path has its own rows; leave one of the two out.")
-
-
-def _check_source(trajectories: dict[str, Any], save_params: bool) -> None:
-    asked = {
-        "proxy.save_params": save_params,
-        "trajectories.snapshots": bool(trajectories["snapshots"]),
-        "trajectories.stop_when_stable": bool(trajectories["stop_when_stable"]),
+    if slices and asked["path"]:
+        raise InputError(f"{slices[0]}: trajectories.path has its own rows; leave one of the two out.")
+    of_sweeps = {
+        "proxy.save_params": proxy["save_params"],
+        "trajectories.snapshots": asked["snapshots"],
+        "trajectories.stop_when_stable": asked["stop_when_stable"],
     }
-    for name, is_set in asked.items():
-        if is_set and trajectories["source"] == "train":
+    for name, is_set in of_sweeps.items():
+        if is_set and by_training:
             raise InputError(
                 f"{name} is for sweeps, and with trajectories.source='train' there are none: leave one of "
                 "the two out."

@@ -13,12 +13,11 @@ from ml_collections import ConfigDict
 from s2l_jax.config.fingerprint import deciding
 from s2l_jax.errors import InputError
 from s2l_jax.features.arrays import function
-from s2l_jax.features.feature import FEATURES
+from s2l_jax.features.feature import FEATURES, SelectionContext
 from s2l_jax.features.hidden_states import HiddenStates, StateSettings, model_states
 
 if TYPE_CHECKING:
     from s2l_jax.data.prepared import PreparedPool
-    from s2l_jax.features.context import SelectionContext
     from s2l_jax.models.parameters import Params
     from s2l_jax.training.run import Run
 
@@ -29,15 +28,9 @@ class Embeddings(HiddenStates):
     arrays: ClassVar = {"embed": function()}
 
     def is_in(self, inputs: Any) -> bool:
-        """Hidden states stand for embeddings that stay the same."""
         return inputs.embed is not None or inputs.hidden_states is not None
 
     def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
-        """It is the target that is trained.
-
-        Raises:
-          InputError: hidden states of another model are asked for, or it is not there.
-        """
         super().check(run, name, options)
         if options["rounds"] > 1 and run.config.selection.states.model != "target":
             raise InputError(
@@ -46,13 +39,11 @@ class Embeddings(HiddenStates):
             )
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
-        """Of the hidden states, and what the target's training follows from."""
         training = deciding(config, "target") if options["rounds"] > 1 else {}
         return super().settings(config, options) | training
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
-        """Rounds are of use to their selection alone."""
-        return "" if options["rounds"] > 1 else super().part(config, options)
+        return "" if options["rounds"] > 1 else super().part(config, options)  # rounds are of use to it alone
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         """With rounds, nothing is made before the method asks.

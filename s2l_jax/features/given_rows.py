@@ -12,13 +12,10 @@ from s2l_jax import artifacts
 from s2l_jax.data.identity import data_identity
 from s2l_jax.errors import InputError
 from s2l_jax.features.arrays import counts
-from s2l_jax.features.feature import FEATURES, Feature
+from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
 
 if TYPE_CHECKING:
-    from s2l_jax.features.context import SelectionContext
     from s2l_jax.training.run import Run
-
-_INDICES = "indices.npy"
 
 
 class GivenRows(Feature):
@@ -29,11 +26,6 @@ class GivenRows(Feature):
     needs_pool = False  # `check` says what is missing
 
     def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
-        """The file must be there.
-
-        Raises:
-          InputError: it is not.
-        """
         path = run.config.selection.path
         if not path or not run.config.pool.path:
             raise InputError("method='given' needs selection.path, a .npy of pool rows, and pool.path.")
@@ -41,18 +33,12 @@ class GivenRows(Feature):
             raise InputError(f"selection.path={path!r} does not exist.")
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        """The file's content."""
         return {"selection.path": data_identity(context.run.config.selection.path)}
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
-        """Read the file.
-
-        Raises:
-          InputError: no such file, or one that is not a list of distinct rows of the pool.
-        """
         path = epath.Path(context.run.config.selection.path)
         assert context.pool is not None
-        return {"given_rows": _read(path / _INDICES if path.is_dir() else path, len(context.pool))}
+        return {"given_rows": _read(path / "indices.npy" if path.is_dir() else path, len(context.pool))}
 
 
 def _read(path: epath.Path, size: int) -> Int64[np.ndarray, " m"]:

@@ -12,10 +12,9 @@ from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
-from s2l_jax.features.feature import Feature
+from s2l_jax.features.feature import Feature, SelectionContext
 
 if TYPE_CHECKING:
-    from s2l_jax.features.context import SelectionContext
     from s2l_jax.training.models import Model
     from s2l_jax.training.run import Run
 
@@ -41,19 +40,12 @@ class QueryFeature(Feature):
     """A feature of the rows of `selection.queries`; how they are worked on is as for the pool's."""
 
     def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
-        """There must be queries.
-
-        Raises:
-          InputError: there are none.
-        """
         query_rows(run)
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
-        """How they are read."""
         return deciding(config, "queries")
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        """The rows."""
         return {"selection.queries": data_identity(context.run.config.selection.queries)}
 
 

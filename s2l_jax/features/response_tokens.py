@@ -1,37 +1,29 @@
 """Lengths of responses in tokens, and whose tokeniser counts tokens."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from s2l_jax.features.arrays import counts
-from s2l_jax.features.feature import FEATURES, Feature
-
-if TYPE_CHECKING:
-    from s2l_jax.features.context import SelectionContext
+from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
 
 
 class ResponseTokens(Feature):
-    """How many tokens each response has."""
+    """How many tokens each response has; nothing for a pool without tokens."""
 
     arrays: ClassVar = {"response_tokens": counts()}
     source = "run the pool stage with a model's tokeniser, or pass SelectionInputs(response_tokens=...)"
     needs_pool = False  # which rows have no tokens is known once they are read
 
     def models(self, config: ConfigDict) -> tuple[str, ...]:
-        """The one that counts."""
         return counting_models(config)
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        """The rows as tokens."""
         return {} if context.pool is None else {"pool.token_counts": context.pool.fingerprint}
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
-        """From the tokenised pool; nothing for one without tokens."""
         pool = context.pool
         if pool is None or not np.asarray(pool.lengths).any():
             return {}

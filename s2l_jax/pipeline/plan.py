@@ -63,8 +63,11 @@ class Plan:
             models.append("proxy")
         if not models and self.config.proxy.checkpoint and not self.config.trajectories.path:
             models.append("proxy")
-        if "selection" in self.stages:
-            models += _models_of_selections(self.config)
+        for name in self.config.selection.runs if "selection" in self.stages else ():
+            entry = resolved_run(self.config, name)
+            models += counting_models(self.config) if entry["budget_tokens"] else ()
+            for feature in find_method(entry["method"]).features.values():
+                models += feature.models(self.config)
         return tuple(dict.fromkeys(models))
 
     def check(self) -> None:
@@ -93,13 +96,8 @@ def make_plan(config: ConfigDict, workdir: epath.Path, stages: Sequence[str] = S
     What decides a part beside the config (the content of files, the pool's tokens, other parts) is compared
     when the part's turn comes.
 
-    Args:
-      config: that `validate` found well.
-      workdir: of the run.
-      stages: by name or an unambiguous beginning of it.
-
     Raises:
-      InputError: a name that fits no stage or several.
+      InputError: see `find_stages`.
     """
     asked = find_stages(stages)
     parts = []
@@ -205,13 +203,3 @@ def _subset(entry: dict[str, Any]) -> str:
 
 def _named(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
-
-
-def _models_of_selections(config: ConfigDict) -> list[str]:
-    models: list[str] = []
-    for name in config.selection.runs:
-        entry = resolved_run(config, name)
-        models += counting_models(config) if entry["budget_tokens"] else ()
-        for feature in find_method(entry["method"]).features.values():
-            models += feature.models(config)
-    return models

@@ -25,11 +25,7 @@ def gather_results(
 ) -> dict[str, Any]:
     """Every number of the workdir's finished parts; wall times are under `timing`.
 
-    Args:
-      run: the run.
-      trajectories: those that there are.
-      rows: the pool rows that they are of; None for all.
-      name: of the config.
+    `rows` are the pool rows that the trajectories are of (None: all), and `name` is the config's.
     """
     timing: dict[str, float] = {}
     results: dict[str, Any] = {"config_name": name, "seed": run.config.seed}
@@ -40,6 +36,9 @@ def gather_results(
             return None
         timing[part] = stored["seconds"]
         return stored["results"]
+
+    def take_all(part: str) -> dict[str, Any]:
+        return {n: found for n in _names_in(run, part) if (found := take(f"{part}/{n}")) is not None}
 
     for part in ("pool", "proxy"):
         if (found := take(part)) is not None:
@@ -53,12 +52,9 @@ def gather_results(
             "refreshes": results.get("proxy", {}).pop("refreshes", []),
             **(take(columns.SWEPT) or {}),
         }
-    compared = [take(f"{cluster_counts.FOLDER}/{n}") for n in _names_in(run, cluster_counts.FOLDER)]
-    if finished := [found for found in compared if found is not None]:
-        results["cluster_counts"] = sorted(finished, key=lambda found: found["num_clusters"])
-    for part, key in (("selection", "selections"), ("target", "targets")):
-        found_parts = {n: take(f"{part}/{n}") for n in _names_in(run, part)}
-        results[key] = {n: found for n, found in found_parts.items() if found is not None}
+    if compared := take_all(cluster_counts.FOLDER):
+        results["cluster_counts"] = sorted(compared.values(), key=lambda found: found["num_clusters"])
+    results["selections"], results["targets"] = take_all("selection"), take_all("target")
     results["evaluations"] = {}
     for model in _names_in(run, "evaluation"):
         if (gathered := evaluation.gather(run, model)) is not None:
@@ -86,14 +82,7 @@ def write_report_of(
     trajectories: Trajectories | None,
     rows: Int64[np.ndarray, "s"] | None,
 ) -> None:
-    """Write the page of a run's results, and show the table.
-
-    Args:
-      run: the run.
-      results: of `gather_results`.
-      trajectories: those that there are.
-      rows: the pool rows that they are of; None for all.
-    """
+    """Write the page of a run's results, and show the table; arguments as of `gather_results`."""
     import rich.console
 
     from s2l_jax.report.page import write_report

@@ -89,11 +89,7 @@ def plan_pipeline(config: ConfigDict, workdir: epath.PathLike, *, stages: Sequen
 
 
 def _check(run: Run, plan: Plan) -> None:
-    """Find now what would stop the run after long work.
-
-    Raises:
-      InputError: a model, benchmark, method or cadence that does not fit.
-    """
+    """Raise an InputError now for a model, benchmark, method or cadence that would stop the run later."""
     # Of other models in `plan.models` the tokeniser alone is needed.
     for model in ("proxy", "target"):
         if plan.has(model):
@@ -120,11 +116,7 @@ def _absolute(workdir: epath.PathLike) -> epath.Path:
 
 
 def _check_has_trajectories(config: ConfigDict) -> None:
-    """Find now that methods by trajectory have none, and no pool to measure them on.
-
-    Raises:
-      InputError: so.
-    """
+    """Find now that methods by trajectory have none, and no pool to measure them on."""
     asked = config.trajectories
     if config.pool.path or asked.path or asked.snapshots:
         return
@@ -137,14 +129,10 @@ def _check_has_trajectories(config: ConfigDict) -> None:
 
 def _check_paths(config: ConfigDict) -> None:
     """Find now what is misspelt and would be met only after long work."""
-    for field, path in (
-        ("trajectories.path", config.trajectories.path),
-        ("trajectories.slice_ids", config.trajectories.slice_ids),
-        ("trajectories.snapshots", config.trajectories.snapshots),
-        ("selection.queries", config.selection.queries),
-    ):
-        if path and not epath.Path(path).exists():
-            raise InputError(f"{field}={path!r} does not exist.")
+    named = [("trajectories", field) for field in ("path", "slice_ids", "snapshots")]
+    for group, field in (*named, ("selection", "queries")):
+        if (path := config[group][field]) and not epath.Path(path).exists():
+            raise InputError(f"{group}.{field}={path!r} does not exist.")
 
 
 def _pool_of(pools: dict[str, PreparedPool], model: str) -> PreparedPool:

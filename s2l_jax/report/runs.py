@@ -11,6 +11,7 @@ from s2l_jax.selection import METHODS, Method
 
 UNTUNED = "untuned"
 FULL = "full"
+_PARTS = ("selections", "targets", "evaluations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class RunResult:
     """One named entry of the results: a selection, the target trained on it, and its scores."""
 
     name: str
+    method: str
     selection: Mapping[str, Any]
     target: Mapping[str, Any]
     evaluation: Mapping[str, Any]
@@ -59,7 +61,6 @@ class RunGroup:
 
     label: str  # short and unique within the results, without the budget
     method: str
-    options: Mapping[str, Any]
     budget: int | None
     runs: tuple[RunResult, ...]
 
@@ -122,51 +123,33 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     loss. Names that only trained or were only evaluated (no selection) are groups of their own.
     """
     members: dict[tuple[str, str, int], list[RunResult]] = {}
-    for name in _names(results):
+    for name in dict.fromkeys(name for part in _PARTS for name in results.get(part) or {}):
         run = _run(results, name)
-        method = _method(run)
-        key = (method, _canonical(_options(run)), _budget(run, method, results) or 0)
+        key = (run.method, _canonical(_options(run)), _budget(run, results) or 0)
         members.setdefault(key, []).append(run)
 
     labels = _labels(list(members))
     groups = []
     for key, runs in members.items():
         runs.sort(key=lambda run: (run.selection.get("seed", 0), run.name))
-        groups.append(RunGroup(labels[key], key[0], _options(runs[0]), key[2] or None, tuple(runs)))
+        groups.append(RunGroup(labels[key], key[0], key[2] or None, tuple(runs)))
     return sorted(groups, key=_order)
 
 
-def _names(results: Mapping[str, Any]) -> list[str]:
-    names: dict[str, None] = {}
-    for part in ("selections", "targets", "evaluations"):
-        names.update(dict.fromkeys(results.get(part) or {}))
-    return list(names)
-
-
 def _run(results: Mapping[str, Any], name: str) -> RunResult:
-    selection = (results.get("selections") or {}).get(name, {})
-    run = RunResult(
-        name=name,
-        selection=selection,
-        target=(results.get("targets") or {}).get(name, {}),
-        evaluation=(results.get("evaluations") or {}).get(name, {}),
-        selection_seconds=None,
-        target_seconds=finite_number(results.get("timing", {}).get(f"target/{name}")),
-    )
-    seconds = selection_seconds(results, name, _method(run)) if selection else None
-    return dataclasses.replace(run, selection_seconds=seconds)
-
-
-def _method(run: RunResult) -> str:
-    return run.selection.get("method", run.name)
+    selection, target, evaluation = ((results.get(part) or {}).get(name, {}) for part in _PARTS)
+    method = selection.get("method", name)
+    seconds = selection_seconds(results, name, method) if selection else None
+    trained = finite_number(results.get("timing", {}).get(f"target/{name}"))
+    return RunResult(name, method, selection, target, evaluation, seconds, trained)
 
 
 def _options(run: RunResult) -> dict[str, Any]:
     return {k: v for k, v in (run.selection.get("options") or {}).items() if k != "seed"}
 
 
-def _budget(run: RunResult, method: str, results: Mapping[str, Any]) -> int | None:
-    if (known := _known(method)) and known.takes_all:
+def _budget(run: RunResult, results: Mapping[str, Any]) -> int | None:
+    if (known := _known(run.method)) and known.takes_all:
         return run.selection.get("size") or results.get("pool", {}).get("num_examples")
     return run.selection.get("budget") or run.selection.get("size")
 

@@ -1,11 +1,10 @@
 """One look for all figures: colours, axes that suit light and dark pages, and safe labels."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from s2l_jax.report.runs import FULL, UNTUNED, RunGroup
 
@@ -29,10 +28,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 MARKERS = {"color": "rgba(255, 255, 255, 0.85)", "line": {"width": 1.6}, "size": 7}
 
 # See-through on purpose: cells take on the page behind them and carry its text colour.
-SEQUENTIAL = [
-    [0.0, "rgba(63, 127, 208, 0.04)"],
-    [1.0, "rgba(63, 127, 208, 0.78)"],
-]
+SEQUENTIAL = [[0.0, "rgba(63, 127, 208, 0.04)"], [1.0, "rgba(63, 127, 208, 0.78)"]]
 DIVERGING = [
     [0.0, "rgba(208, 104, 44, 1)"],
     [0.5, "rgba(128, 128, 128, 0.08)"],
@@ -59,28 +55,12 @@ def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
             "yaxis": axis,
             "bargap": 0.28,
             "margin": {"l": 60, "r": 16, "t": 30 if figure.layout.annotations else 10, "b": 50},
-            "legend": {
-                "orientation": "h",
-                "x": 0,
-                "y": 0,
-                "yanchor": "bottom",
-                "yref": "container",
-            },
+            "legend": {"orientation": "h", "x": 0, "y": 0, "yanchor": "bottom", "yref": "container"},
             "hoverlabel": {"align": "left", "namelength": -1},
         }
     )
     figure.update_layout(template=template, height=height, **layout)
     figure.update_annotations(font_size=13)
-    return figure
-
-
-def line_panels(x: Sequence[float], panels: Mapping[str, Any], at: str, spacing: float) -> go.Figure:
-    """Lines side by side against the same `x`, by title; `at` says on hovering where a point is."""
-    figure = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=spacing)
-    for column, (title, y) in enumerate(panels.items(), start=1):
-        trace = go.Scatter(x=x, y=y, mode="lines+markers", line_color=COLORS[column - 1], showlegend=False)
-        trace.hovertemplate = f"%{{y:.4g}} {at} %{{x:,}}<extra>{title}</extra>"
-        figure.add_trace(trace, row=1, col=column)
     return figure
 
 
@@ -127,15 +107,11 @@ def named_ticks(axis: str, names: Sequence[str], *, limit: int = 44) -> dict[str
         "ticklen": 6,
         "tickcolor": "rgba(0, 0, 0, 0)",
     }
-    if axis.startswith("yaxis"):
-        ticks["range"] = [len(names) - 0.5, -0.5]  # first on top
-    else:
-        ticks["range"] = [-0.5, len(names) - 0.5]
-    return {axis: ticks}
+    ends = [-0.5, len(names) - 0.5]
+    return {axis: ticks | {"range": ends[::-1] if axis.startswith("yaxis") else ends}}  # first on top
 
 
 def heatmap(z: list, hover: list, rows: Sequence[str], columns: Sequence[str], unit: str) -> Any:
-
     slanted = max(len(name) for name in columns) * len(columns) > 90
     top = min(max(len(name) for name in columns), 30) * 5 + 20 if slanted else 30
     figure = new_figure(top + 16 + 20 * len(rows), margin={"l": 60, "r": 16, "t": top, "b": 16})

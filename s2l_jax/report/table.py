@@ -63,9 +63,9 @@ def table_rows(results: Mapping[str, Any]) -> list[TableRow]:
             group.label,
             _budget_cell(group.budget, num_examples),
             str(len(group.runs)) if group.seeds else NOT_MEASURED,
-            format_range(group.statistic(lambda run: run.target.get("steps")), _count),
-            format_range(group.statistic(lambda run: run.accuracy), _percent),
-            _mean(group.statistic(lambda run: run.heldout_loss), _loss),
+            format_range(group.statistic(lambda run: run.target.get("steps")), "{:,.0f}".format),
+            format_range(group.statistic(lambda run: run.accuracy), lambda share: f"{100 * share:.1f}"),
+            _mean(group.statistic(lambda run: run.heldout_loss), "{:.3f}".format),
             _mean(group.statistic(lambda run: run.selection_seconds), format_seconds),
             _mean(group.statistic(lambda run: run.target_seconds), format_seconds),
         )
@@ -108,15 +108,3 @@ def _budget_cell(budget: int | None, num_examples: int | None) -> str:
         return f"{budget:,}"
     percent = 100 * min(budget / num_examples, 1)  # a larger budget takes the whole pool
     return f"{budget:,} ({percent:.0f}%)" if percent >= 10 else f"{budget:,} ({percent:.2g}%)"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _loss(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"

@@ -4,9 +4,8 @@ from s2l_jax.data.order import priorities
 from s2l_jax.selection.export import write_subset
 from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.method import METHODS, Method, method
-from s2l_jax.selection.overlap import jaccard
 from s2l_jax.selection.ranking import Ranking
-from s2l_jax.selection.result import Selection
+from s2l_jax.selection.result import Selection, jaccard
 from s2l_jax.selection.selector import select
 
 __all__ = [

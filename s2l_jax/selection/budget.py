@@ -18,18 +18,16 @@ class Budget:
     Attributes:
       amount: a whole number of `unit`, or a fraction of the pool's examples.
       unit: "examples" or "tokens" (of prompt and response).
+
+    Raises:
+      InputError: an unknown unit, or an amount that is neither a whole number of at least 1 nor, for
+        examples, a fraction above 0 and below 1.
     """
 
     amount: int | float
     unit: str = "examples"
 
     def __post_init__(self) -> None:
-        """Check the amount.
-
-        Raises:
-          InputError: an unknown unit, or an amount that is neither a whole number of at least 1 nor,
-            for examples, a fraction above 0 and below 1.
-        """
         if self.unit not in UNITS:
             raise InputError(f"the budget's unit must be one of {', '.join(UNITS)}, got {self.unit!r}")
         amount = self.amount

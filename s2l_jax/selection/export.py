@@ -40,8 +40,6 @@ def write_exports(
     """Write the chosen rows, in pool order, in each of the formats asked for.
 
     Args:
-      folder: of the selection.
-      selection: which rows, and their clusters and weights.
       originals: gives the rows of the indices it is called with, with the fields they came with.
       names: of `FILES`. "jsonl" has the rows as they came. "parquet" and "datasets" (a folder for
         `datasets.load_from_disk`) have their fields and the columns of `ADDED`. "messages" has

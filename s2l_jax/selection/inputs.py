@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,9 @@ class SelectionInputs:
     num_tokens: Int64[np.ndarray, " n"] | None
 
     def __init__(self, **arrays: Any):
-        self._kinds = _known_arrays()
+        self._kinds = dict(_OF_POOLS)
+        for feature in FEATURES.values():
+            self._kinds |= feature.arrays
         for name in arrays:
             if name not in self._kinds:
                 raise InputError(f"SelectionInputs: no input {name!r}{nearest(name, self._kinds)}")
@@ -110,10 +111,3 @@ class SelectionInputs:
                         else f"{name} has no rows: give at least one example of the task"
                     )
         return SelectionInputs(**found)
-
-
-def _known_arrays() -> Mapping[str, ArrayOf]:
-    known = dict(_OF_POOLS)
-    for feature in FEATURES.values():
-        known |= feature.arrays
-    return known

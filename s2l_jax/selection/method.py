@@ -20,7 +20,7 @@ class Method:
     Attributes:
       name: what users call it.
       rank: (inputs, count, seed, **options) -> Ranking, with inputs checked and count <= N.
-      needs: the features it cannot do without.
+      needs: the features (names in `FEATURES`) it cannot do without.
       takes_all: whether it takes every row that it ranks, whatever the budget.
       preferences: values of its features' options that it was published with.
     """
@@ -74,13 +74,7 @@ def method(
 
     Its arguments are (inputs, count, seed) and after them its options, each with a default, an annotation and
     a line under "Options:" in the docstring; see `config.options.options_of`. It is known by its name once
-    its module is imported, and from anywhere as "module:function".
-
-    Args:
-      name: what users call it.
-      needs: names in `FEATURES`.
-      takes_all: see `Method`.
-      **preferences: see `Method`.
+    its module is imported, and from anywhere as "module:function". For what is given here see `Method`.
     """
 
     def enter(rank: Callable[..., Ranking]) -> Method:

@@ -59,11 +59,8 @@ def round_robin(groups: Int[np.ndarray, " n"], key: Int[np.ndarray, " n"]) -> In
       key: within a group the smallest comes first (equal ones by row).
     """
     sizes = np.bincount(groups)
-    order = np.lexsort((key, groups))
-    turn = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    place = np.empty(len(sizes), np.int64)
-    place[np.argsort(sizes, kind="stable")[::-1]] = np.arange(len(sizes))
-    return order[np.lexsort((place[groups[order]], turn))]
+    place = ranks(np.argsort(sizes, kind="stable")[::-1], len(sizes))
+    return np.lexsort((place[groups], _turns(groups, key)))
 
 
 def ranks(order: Int[np.ndarray, " m"], size: int) -> Int64[np.ndarray, " n"]:
@@ -77,8 +74,14 @@ def ranks_within(groups: Int[np.ndarray, " n"], rank: Int[np.ndarray, " n"]) -> 
     """The rank of each row among those of its group, from 0; -1 for rows whose rank or group is -1."""
     within = np.full(len(groups), -1, np.int64)
     rows = np.flatnonzero((rank >= 0) & (groups >= 0))
-    own = groups[rows]
-    sizes = np.bincount(own)
-    order = np.lexsort((rank[rows], own))
-    within[rows[order]] = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    within[rows] = _turns(groups[rows], rank[rows])
     return within
+
+
+def _turns(groups: Int[np.ndarray, " n"], key: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The rank of each row in its group, from 0, by key (equal ones by row)."""
+    sizes = np.bincount(groups)
+    turns = np.empty(len(groups), np.int64)
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    turns[np.lexsort((key, groups))] = np.arange(len(groups)) - starts
+    return turns

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from etils import epath
 from jaxtyping import Float, Float32, Int, Int64, UInt64
+from numpy.typing import ArrayLike
 
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
@@ -153,14 +154,13 @@ class Selection:
                 "one first, and take the smaller from it"
             )
         indices = np.sort(order[:count])
+        weights = self.weights[np.searchsorted(self.indices, indices)]
+        if self.weighted:
+            weights = cluster_weights(self.labels, indices)
         return dataclasses.replace(
             self,
             indices=indices,
-            weights=(
-                cluster_weights(self.labels, indices)
-                if self.weighted
-                else self.weights[np.searchsorted(self.indices, indices)]
-            ),
+            weights=weights,
             budget=budget,
             unit=unit,
         )
@@ -181,12 +181,8 @@ class Selection:
         """Write the folder: indices.npy, centroids.npy, clusters.parquet and summary.json.
 
         Each file is written whole or not at all, summary.json last: with it the folder is complete.
-        clusters.parquet has one line per row of the pool; see `table.write_table`.
-
-        Args:
-          path: the folder.
-          trajectories: losses to be written into the table.
-          rows: of the pool that they are of; all if left out.
+        clusters.parquet has one line per row of the pool (see `table.write_table`), with the losses of
+        `trajectories` where they are given; `rows` of the pool are those they are of, all if left out.
         """
         folder = epath.Path(path)
         (folder / "summary.json").unlink(missing_ok=True)
@@ -212,15 +208,13 @@ class Selection:
                 f"stage, or point to a folder that Selection.save wrote"
             )
         summary = artifacts.read_json(folder / "summary.json")
-        cluster_sources = [
-            cluster["source"] for cluster in summary["clusters"] if cluster["source"] is not None
-        ]
+        sources = [cluster["source"] for cluster in summary["clusters"]]
         indices = artifacts.read_npy(folder / "indices.npy")
         columns, reasons = read_table(folder / _TABLE)
         return cls(
             indices=indices,
             centroids=artifacts.read_npy(folder / "centroids.npy"),
-            cluster_sources=cluster_sources or None,
+            cluster_sources=sources if any(source is not None for source in sources) else None,
             weights=columns["weight"][indices],
             reasons=reasons,
             **{field: columns[name] for name, field in _COLUMNS.items()},
@@ -242,3 +236,12 @@ def cluster_weights(
     own = labels[indices]
     sizes = np.bincount(labels[labels >= 0])
     return (sizes[own] / np.bincount(own)[own]).astype(np.float32)
+
+
+def jaccard(a: ArrayLike, b: ArrayLike) -> float:
+    """The Jaccard index of two sets of row numbers or ids: shared over all; 1.0 if both are empty.
+
+    Two random subsets of a fraction f of a pool have about f / (2 - f).
+    """
+    union = np.union1d(a, b)
+    return len(np.intersect1d(a, b)) / len(union) if len(union) else 1.0

@@ -51,7 +51,7 @@ def select(
     Raises:
       InputError: a budget of 0 or less, an unknown method or option or a value of the wrong kind, a
         missing input (with the stage that makes it), inputs of different lengths, NaN or infinite
-        trajectories.
+        trajectories, and what a method cannot work with: too few columns, rows that are all zeros.
     """
     asked = Budget(budget, unit)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
@@ -130,13 +130,8 @@ def select_from_slice(
 ) -> Selection:
     """A selection from some of the pool's rows, in terms of the pool: indices are its row numbers.
 
-    Clusters, sources and weights are those of the slice; other rows have label -1.
-
-    Args:
-      pool: what is known of the whole pool.
-      rows: of the slice, sorted.
-      inputs: what the method gets, of the slice.
-      **arguments: of `select`.
+    Clusters, sources and weights are those of the slice; other rows have label -1. `rows` are those of the
+    slice, sorted, and `inputs` what the method gets of them; for other arguments see `select`.
     """
     chosen = select(inputs, **arguments)
     pool = pool.checked()

@@ -1,37 +1,76 @@
 """A large array of the workdir that is made in chunks: an interrupted run goes on after the last of them."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 from etils import epath
-from numpy.typing import DTypeLike
+from jaxtyping import Shaped
 
 from s2l_jax import artifacts
+from s2l_jax.console import Progress
+from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.errors import DivergedError
+from s2l_jax.parallel import processes
+from s2l_jax.records import Record
+from s2l_jax.training.run import Run
 
 
 class ChunkedArray:
-    """Chunks by the number of their first row, and in the end one file of them.
+    """A part of a workdir with numbers for each row of the pool: chunks, and in the end one file of them.
 
-    Args:
-      folder: where they are.
-      name: of the file, such as "states.npy".
+    `name` is the file's, such as "states.npy"; `settings` decide the numbers beside the pool.
+
+    Raises:
+      InputError: the part was made with other settings, or of another pool.
     """
 
-    def __init__(self, folder: epath.Path, name: str):
-        self._folder, self._name = folder, name
+    def __init__(self, run: Run, part: str, name: str, pool: PreparedPool, settings: Mapping[str, Any]):
+        self._record = Record(run.workdir / part, part, {**settings, "pool.fingerprint": pool.fingerprint})
+        self._folder, self._name, self._size = self._record.folder, name, len(pool)
+        self.done = self._record.done
 
     def has(self, start: int) -> bool:
-        """Whether a part is there."""
-        return self._part(start).exists()
+        """Whether the chunk that begins at a row is there."""
+        return self._chunk(start).exists()
 
-    def write(self, start: int, rows: np.ndarray) -> None:
-        """Store a part."""
-        artifacts.write_npy(self._part(start), rows)
+    def make(
+        self, chunks: Iterable[tuple[int, Shaped[np.ndarray, "c ..."]]], results: dict[str, Any], *, fix: str
+    ) -> None:
+        """Store each chunk as it comes, make one file of them, and mark the part finished.
 
-    def join(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        """Make one file of the parts, a part in memory at a time, and remove them."""
+        Args:
+          chunks: those that are not there yet, each with the number of its first row.
+          fix: what helps against numbers that are not finite.
+
+        Raises:
+          DivergedError: numbers that are not finite.
+        """
+        progress = Progress(self._record.what.replace("_", " ").replace("/", " "), self._size, "rows")
+        for start, rows in chunks:
+            finite = np.isfinite(rows).reshape(len(rows), -1).all(1)
+            if not finite.all():
+                row = start + int(finite.argmin())
+                raise DivergedError(f"{self._record.what}: pool row {row} is not finite; {fix}")
+            if processes.is_writer():
+                artifacts.write_npy(self._chunk(start), rows)
+            progress.update(start + len(rows))
+        progress.close()
+        if processes.is_writer():
+            self._join()
+        self._record.finish(results)
+
+    def read(self) -> Shaped[np.ndarray, "n ..."]:
+        """The whole, memory-mapped."""
+        return artifacts.read_npy(artifacts.local_copy(self._folder, [self._name]) / self._name, mmap=True)
+
+    def _join(self) -> None:
+        """One file of the chunks, one of them in memory at a time."""
         parts = sorted(self._folder.glob("part-*.npy"))
+        first = artifacts.read_npy(parts[0])
         artifacts.remove_unfinished(self._folder)
         with artifacts.writing(self._folder / self._name) as file:
-            joined = np.lib.format.open_memmap(str(file), "w+", dtype, shape)
+            joined = np.lib.format.open_memmap(str(file), "w+", first.dtype, (self._size, *first.shape[1:]))
             at = 0
             for part in parts:
                 rows = artifacts.read_npy(part)
@@ -42,9 +81,5 @@ class ChunkedArray:
         for part in parts:
             part.unlink()
 
-    def read(self) -> np.ndarray:
-        """The whole, memory-mapped."""
-        return artifacts.read_npy(artifacts.local_copy(self._folder, [self._name]) / self._name, mmap=True)
-
-    def _part(self, start: int) -> epath.Path:
+    def _chunk(self, start: int) -> epath.Path:
         return self._folder / f"part-{start:010d}.npy"

@@ -43,12 +43,10 @@ class ExampleGradients:
     made again, a block at a time, from the seed: it never exists as a whole.
 
     Args:
-      config: settings of the decoder, with LoRA.
-      mesh: the device mesh.
+      config: of a decoder with LoRA.
       dims: of the projection; 0: none, the gradient itself.
       seed: of the projection.
       batch_tokens: tokens that a device works on at a time.
-      dtype: of matrix products.
     """
 
     def __init__(
@@ -77,7 +75,6 @@ class ExampleGradients:
         Args:
           frozen: the parameters below the adapters, on the mesh.
           adapters: where gradients are taken.
-          examples: tokenised.
           numbers: of those wanted.
           moments: with them Adam's next update for each example is projected, not its gradient.
         """

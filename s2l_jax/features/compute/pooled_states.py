@@ -40,11 +40,7 @@ def hidden_states(
     """The vectors of all examples, CHUNK of them at a time: the number of the first, and [c, D].
 
     Args:
-      config: settings of the decoder.
-      params: its parameters, on `mesh`.
-      examples: tokenised.
-      mesh: the device mesh; every process gets all vectors.
-      settings: which vectors.
+      params: on `mesh`; every process gets all vectors.
       max_length: most tokens of an example.
       batch_tokens: tokens that a device works on at a time.
       dtype: of matrix products; pooling is in float32.

@@ -2,21 +2,23 @@
 
 import dataclasses
 import io
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from s2l_jax import artifacts
 from s2l_jax.console import say
+from s2l_jax.data.batching import Examples
 from s2l_jax.data.order import priorities
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import DivergedError
 from s2l_jax.features.compute.example_gradients import AdamMoments, ExampleGradients
+from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.lora import Lora, available
 from s2l_jax.models.parameters import Params
 from s2l_jax.models.weights import DTYPES
@@ -24,9 +26,8 @@ from s2l_jax.parallel import processes
 from s2l_jax.parallel.gather import to_host
 from s2l_jax.parallel.placement import random_adapters
 from s2l_jax.parallel.sharding import put_rows
-from s2l_jax.training.models import Model
-from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
-from s2l_jax.training.run import Run, make_batches, num_steps, trainable
+from s2l_jax.training.optimizer import learning_rate_schedule
+from s2l_jax.training.run import Run, make_batches, train_settings, trainable
 from s2l_jax.training.step import TrainState, abstract_state, init_state, make_train_step
 
 
@@ -39,42 +40,51 @@ class Checkpoint:
     learning_rate: float  # mean over the epoch that ended with it
 
 
-def adapted_target(run: Run) -> Model:
-    """The target with the adapters that gradients are taken in."""
-    asked = run.config.selection.gradients
-    model = run.model("target")
-    known = available(model.config.gated_mlp)
-    names = tuple(name for name in known if asked.projections == ("all",) or name in asked.projections)
-    return dataclasses.replace(model, lora=Lora(asked.rank, asked.alpha, names))
+class WarmTarget:
+    """The target with adapters warmed up on a random part of the pool, as `selection.gradients` says.
+
+    The state after each epoch is kept in `folder`.
+    """
+
+    def __init__(self, run: Run, pool: PreparedPool, folder: epath.Path):
+        asked, model = run.config.selection.gradients, run.model("target")
+        known = available(model.config.gated_mlp)
+        names = tuple(name for name in known if asked.projections == ("all",) or name in asked.projections)
+        self.config = dataclasses.replace(model.config, lora=Lora(asked.rank, asked.alpha, names))
+        self._frozen = model.initial_params(DTYPES[asked.dtype])
+        self.checkpoints = _warm_up(run, self.config, pool, folder, self._frozen)
+        self._gradients = ExampleGradients(
+            self.config,
+            run.mesh,
+            dims=asked.dims,
+            seed=run.config.seed,
+            batch_tokens=asked.batch_tokens,
+            dtype=DTYPES[asked.dtype],
+        )
+
+    def gradients(
+        self, examples: Examples, indices: Int64[np.ndarray, " b"], *, updates: bool
+    ) -> Float32[np.ndarray, "b c p"]:
+        """The projected gradients of some examples at all checkpoints; or Adam's updates for each."""
+        found = [
+            self._gradients.of(self._frozen, at.adapters, examples, indices, at.moments if updates else None)
+            for at in self.checkpoints
+        ]
+        return np.stack(found, axis=1)
 
 
-def example_gradients(run: Run, model: Model) -> ExampleGradients:
-    """What takes gradients as `selection.gradients` of the config asks for them."""
-    asked = run.config.selection.gradients
-    return ExampleGradients(
-        model.trained_config,
-        run.mesh,
-        dims=asked.dims,
-        seed=run.config.seed,
-        batch_tokens=asked.batch_tokens,
-        dtype=DTYPES[asked.dtype],
-    )
-
-
-def warm_up(
-    run: Run, model: Model, pool: PreparedPool, folder: epath.Path, frozen: Params
+def _warm_up(
+    run: Run, config: DecoderConfig, pool: PreparedPool, folder: epath.Path, frozen: Params
 ) -> list[Checkpoint]:
     """Train the adapters on a random part of the pool; the state after each epoch (LESS, section 3.3)."""
     asked = run.config.selection.gradients
     rows = _warm_up_rows(pool, asked.warmup_fraction, run.config.seed)
     train = run.config.target.train.copy_and_resolve_references()
-    train.update(learning_rate=asked.learning_rate, batch_size=asked.batch_size, steps=0, accumulation=1)
-    train.dtype = asked.dtype
-    steps = [num_steps(_with_epochs(train, epoch), len(rows)) for epoch in range(1, asked.epochs + 1)]
-    optimizer = OptimizerSettings(
-        **{field.name: train[field.name] for field in dataclasses.fields(OptimizerSettings)}
+    train.update(
+        learning_rate=asked.learning_rate, batch_size=asked.batch_size, accumulation=1, dtype=asked.dtype
     )
-    config = model.trained_config
+    steps = [math.ceil(epoch * len(rows) / asked.batch_size) for epoch in range(1, asked.epochs + 1)]
+    optimizer = train_settings(run, train).optimizer
     like = abstract_state(config, optimizer, steps[-1], run.mesh)
     files = [folder / f"warmup_{epoch}.npz" for epoch in range(1, asked.epochs + 1)]
     if not all(file.exists() for file in files):
@@ -83,9 +93,9 @@ def warm_up(
             config, optimizer, steps[-1], run.mesh, loss=train.loss, dtype=DTYPES[asked.dtype],
             remat=train.remat, attention=run.config.attention,
         )  # fmt: skip
-        finished = [epoch for epoch, file in enumerate(files) if file.exists()]
+        finished = [file for file in files if file.exists()]
         if finished:
-            state = _read(files[finished[-1]], like)
+            state = _read(finished[-1], like)
         else:
             key = jax.random.fold_in(jax.random.key(run.config.seed), 2)
             adapters = random_adapters(config, run.mesh, key)
@@ -119,12 +129,6 @@ def _warm_up_rows(pool: PreparedPool, fraction: float, seed: int) -> Int64[np.nd
     rows = trainable(pool)
     order = np.argsort(priorities(np.asarray(pool.ids)[rows], seed), kind="stable")
     return np.sort(rows[order[: max(1, round(fraction * len(rows)))]])
-
-
-def _with_epochs(train: Any, epochs: int) -> Any:
-    changed = train.copy_and_resolve_references()
-    changed.epochs = float(epochs)
-    return changed
 
 
 def _write(file: epath.Path, state: TrainState) -> None:

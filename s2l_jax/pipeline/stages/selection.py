@@ -13,7 +13,7 @@ from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
-from s2l_jax.features.context import SelectionContext
+from s2l_jax.features.feature import SelectionContext
 from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.stages.trajectories import tracked_rows
@@ -28,10 +28,7 @@ from s2l_jax.trajectories.load import Trajectories
 def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
     """Make every subset that is not there yet.
 
-    Args:
-      run: the run.
-      pools: the pool as each model tokenises it, and under "rows" as any does; empty without one.
-      trajectories: those that there are.
+    `pools` has the pool as each model tokenises it, and under "rows" as any does; it is empty without one.
 
     Raises:
       InputError: nothing to select from, an input of a method that is missing, or a workdir that has
@@ -54,11 +51,7 @@ def needs_trajectories(config: ConfigDict) -> bool:
 
 
 def check_methods(run: Run) -> None:
-    """Find now what methods will lack.
-
-    Raises:
-      InputError: no pool, model or queries for a method that needs them.
-    """
+    """Raise an InputError now for a pool, model or queries that a method will lack."""
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
         for feature in method.features.values():
@@ -115,7 +108,7 @@ def _select_one(context: SelectionContext, name: str) -> None:
         else:
             selection.save(record.folder)
         _export(run, record.folder, selection, pool)
-    sizes = selection.cluster_sizes
+    sizes, candidates, size = selection.cluster_sizes, selection.num_candidates, len(selection.labels)
     parts = (feature.part(run.config, entry) for feature in method.features.values())
     record.finish(
         {
@@ -133,20 +126,14 @@ def _select_one(context: SelectionContext, name: str) -> None:
             "indices_sha256": hashlib.sha256(selection.indices.tobytes()).hexdigest(),
             # The parts of the workdir, other than the proxy and its sweeps, that the subset was made with.
             **({"used": used} if (used := [part for part in parts if part]) else {}),
+            **({} if candidates == size else {"slice": {"size": candidates, "pool": size}}),
         }
-        | _slice_note(selection)
     )
     say(f"selection {name}: {_described(selection)}")
 
 
 def run_method(context: SelectionContext, entry: dict[str, Any], place: epath.Path) -> Selection:
-    """The subset of one entry of `selection.runs`, by its method.
-
-    Args:
-      context: what there is to select from.
-      entry: with what it leaves to the config filled in.
-      place: the selection's folder.
-    """
+    """The subset of one entry of `selection.runs` (`resolved_run`) by its method, whose folder is `place`."""
     method = find_method(entry["method"])
     arguments = {name: entry[name] for name in ("method", "seed", *method.own_options)} | _budget(entry)
     pool = _inputs(context)
@@ -186,12 +173,6 @@ def _budget(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _in_examples(selection: Selection) -> bool:
     return selection.unit == "examples" and not isinstance(selection.budget, float)
-
-
-def _slice_note(selection: Selection) -> dict[str, Any]:
-    if selection.num_candidates == len(selection.labels):
-        return {}
-    return {"slice": {"size": selection.num_candidates, "pool": len(selection.labels)}}
 
 
 def _described(selection: Selection) -> str:

@@ -40,14 +40,12 @@ def source_scores(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.
         rows = [*rows[: SOURCE_ROWS - 1], ordered[SOURCE_ROWS - 1 :]]
         names = [*ordered[: SOURCE_ROWS - 1], f"other ({len(rows[-1])} sources)"]
 
-    metric, scale, unit = "accuracy", 100.0, "accuracy %"
-    cells = [[_mean_score(group, row, counts, metric) for group in columns] for row in rows]
+    scale, unit = 100.0, "accuracy %"
+    cells = [[_mean_score(group, row, counts, "accuracy") for group in columns] for row in rows]
     if not any(cell for line in cells for cell in line):
-        metric, scale, unit = "heldout_loss", 1.0, "loss"
-        cells = [[_mean_score(group, row, counts, metric) for group in columns] for row in rows]
+        scale, unit = 1.0, "loss"
+        cells = [[_mean_score(group, row, counts, "heldout_loss") for group in columns] for row in rows]
     z = [[cell.mean * scale if cell else None for cell in line] for line in cells]
-    form = "{:.0f}" if scale > 1 else "{:.2f}"
-    shown = len(columns) <= 24
     hover = [
         [
             f"{label(name, 80)}<br>{label(group.full_label, 80)}<br>"
@@ -60,8 +58,9 @@ def source_scores(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.
     figure.update_traces(colorscale=SEQUENTIAL, zmin=0)
     if scale > 1:
         figure.update_traces(zmax=100)
-    if shown:
-        text = [["" if v is None else form.format(v) for v in line] for line in z]
+    if len(columns) <= 24:
+        form = ".0f" if scale > 1 else ".2f"
+        text = [["" if v is None else format(v, form) for v in line] for line in z]
         figure.update_traces(text=text, texttemplate="%{text}")
     return figure
 

@@ -17,7 +17,6 @@ SHOWN_CLUSTERS = 6
 MEAN_CURVES = 60
 CURVES_PER_CLUSTER = 20
 MAX_COLUMNS = 120
-_CHUNK = 4_000_000
 
 
 @report_section("Loss trajectories within and across clusters", place=70)
@@ -85,22 +84,21 @@ def sample_trajectories(
     seed: int = 0,
     limit: int = SAMPLED_ROWS,
 ) -> TrajectorySample:
-    """Draw at most `limit` rows; both arrays may be memory-mapped and are never held as a whole."""
+    """Draw at most `limit` rows; trajectories may be memory-mapped and are never held as a whole."""
     num_examples = trajectories.shape[0]
     if len(labels) != num_examples:
         raise InputError(
             f"{len(labels)} cluster labels for {num_examples} trajectories: pass the labels of the "
             "selection that was made from these trajectories"
         )
+    chosen = np.arange(num_examples)
     if num_examples > limit:
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(num_examples, limit, replace=False, shuffle=False))
-    else:
-        chosen = np.arange(num_examples)
     rows = np.asarray(trajectories[chosen], dtype=np.float64)
     own = np.asarray(labels[chosen], dtype=np.int64)
     keep = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1) & (own >= 0)
-    return TrajectorySample(rows[keep], own[keep], _cluster_sizes(labels), num_examples)
+    return TrajectorySample(rows[keep], own[keep], np.bincount(labels[labels >= 0]), num_examples)
 
 
 def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> go.Figure | str:
@@ -148,7 +146,8 @@ def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> go.Figu
         place = {"row": 1 + position // 3, "col": 2 + position % 3}
         for trace in _inside(x, rows, means[k], colors[k], mode, k):
             figure.add_trace(trace, **place)
-    top = _top(sample.rows[:, columns], means[shown])
+    # All means are seen, and all but the most extreme examples.
+    top = 1.05 * float(max(np.quantile(sample.rows[:, columns], 0.995), np.nanmax(means[shown])))
     figure.update_yaxes(range=[min(0.0, float(sample.rows.min())), top])
     for axis in ("yaxis3", "yaxis4", "yaxis6", "yaxis7"):
         figure.update_layout({axis: {"showticklabels": False}})
@@ -194,19 +193,3 @@ def _spread_clusters(means: Float[np.ndarray, "k t"], counts: Int[np.ndarray, "k
     ranked = enough[np.argsort(means[enough, -1] - means[enough, 0], kind="stable")]
     picks = np.unique(np.linspace(0, len(ranked) - 1, SHOWN_CLUSTERS).round().astype(int))
     return [int(k) for k in ranked[picks]]
-
-
-def _top(rows: Float[np.ndarray, "s t"], means: Float[np.ndarray, "m t"]) -> float:
-    """Upper end of the loss axis: all means, and all but the most extreme examples."""
-    return 1.05 * float(max(np.quantile(rows, 0.995), np.nanmax(means)))
-
-
-def _cluster_sizes(labels: Int[np.ndarray, "n"]) -> Int[np.ndarray, "k"]:
-    """Examples per cluster, counted in chunks, as the labels may be memory-mapped."""
-    sizes = np.zeros(0, dtype=np.int64)
-    for start in range(0, len(labels), _CHUNK):
-        part = np.asarray(labels[start : start + _CHUNK], dtype=np.int64)
-        more = np.bincount(part[part >= 0], minlength=len(sizes))
-        more[: len(sizes)] += sizes
-        sizes = more
-    return sizes

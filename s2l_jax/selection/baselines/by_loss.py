@@ -10,7 +10,7 @@ from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
 from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.method import method
-from s2l_jax.selection.ranking import Ranking, by_score, round_robin
+from s2l_jax.selection.ranking import Ranking, by_score, ranks, round_robin
 
 
 @method("least_confidence", needs=["trajectories"])
@@ -32,8 +32,7 @@ def middle_perplexity(inputs: SelectionInputs, count: int, seed: int) -> Ranking
     The score is minus the distance of the row's rank, from 0, to (N - 1) / 2.
     """
     last = _losses(inputs)[:, -1]
-    rank = np.empty(len(last), np.int64)
-    rank[np.lexsort((priorities(inputs.ids, seed), last))] = np.arange(len(last))
+    rank = ranks(np.lexsort((priorities(inputs.ids, seed), last)), len(last))
     distance = np.abs(rank - (len(last) - 1) / 2)
     return _highest(inputs, seed, -distance, "rank of its perplexity, the middle first")
 
@@ -44,9 +43,6 @@ def high_learnability(inputs: SelectionInputs, count: int, seed: int) -> Ranking
 
     Zhou et al. (arXiv 2310.10688); a baseline of arXiv 2403.07384, section 5. A trajectory with a
     column before training (`trajectories.step_zero`) gives the fall over all of training.
-
-    Raises:
-      InputError: trajectories of one column.
     """
     losses = _losses(inputs, least=2)
     fall = losses[:, 0].astype(np.float64) - losses[:, -1]
@@ -66,9 +62,6 @@ def forgetting(
 
     Options:
       margin: nats; a rise of the loss above this counts as forgetting.
-
-    Raises:
-      InputError: trajectories of one column.
     """
     losses = _losses(inputs, least=2)
     events, risen = np.zeros(len(losses), np.int64), np.zeros(len(losses))
@@ -123,9 +116,6 @@ def early_loss(
 
     Options:
       early: how many of the first checkpoints count as early.
-
-    Raises:
-      InputError: fewer columns than that.
     """
     losses = _losses(inputs, least=early)
     error = np.zeros(len(losses))
@@ -155,7 +145,8 @@ def confidence_curriculum(inputs: SelectionInputs, count: int, seed: int) -> Ran
         band = ranked[bounds[t] : bounds[t + 1]]
         stage[band[stage[band] == stages]] = t
     claimed, rest = np.flatnonzero(stage < stages), np.flatnonzero(stage == stages)
-    order = claimed[round_robin(_without_gaps(stage[claimed]), priority[claimed])]
+    turns = np.unique(stage[claimed], return_inverse=True)[1]  # stages that have rows, without gaps
+    order = claimed[round_robin(turns, priority[claimed])]
     order = np.concatenate([order, rest[np.argsort(priority[rest], kind="stable")]])
     return Ranking(
         order,
@@ -177,10 +168,6 @@ def _losses(inputs: SelectionInputs, *, least: int = 1) -> Float[np.ndarray, "n 
 
 def _highest(inputs: SelectionInputs, seed: int, score: Float[np.ndarray, " n"], reason: str) -> Ranking:
     return Ranking(by_score(score, priorities(inputs.ids, seed)), scores=score, reasons=(reason,))
-
-
-def _without_gaps(groups: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    return np.unique(groups, return_inverse=True)[1]
 
 
 def _means(

@@ -32,9 +32,6 @@ def diverse_evol(
       initial: random examples to begin with (100 in the paper).
       rounds: times that the target is trained and the pool embedded anew; each chooses an equal part of the
         rest (10 in the paper).
-
-    Raises:
-      InputError: embeddings that are not one finite vector an example.
     """
     from s2l_jax.selection.kernels.k_center import k_center
 

@@ -36,9 +36,6 @@ def facility_location(
         larger.)
         "auto" is lazy up to 20,000 examples, else stochastic.
       epsilon: shortfall of stochastic greedy: how far below greedy it may end, in expectation.
-
-    Raises:
-      InputError: a row of hidden states that is all zeros.
     """
     from s2l_jax.selection.kernels.facility import Objective, lazy_greedy, stochastic_greedy
 

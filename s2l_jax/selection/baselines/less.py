@@ -22,9 +22,6 @@ def less(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
 
     (The published code takes the mean of the cosines with a task's examples instead of the cosine with
     their mean.) An example without a gradient (its response was cut away) has influence 0.
-
-    Raises:
-      InputError: a task whose mean gradient is all zeros.
     """
     tasks = np.zeros(len(inputs.query_gradients), np.int64)
     if inputs.query_tasks is not None:

@@ -21,9 +21,6 @@ def rds(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     states of the last layer, averaged over all tokens with weights that grow with the position. The
     queries take turns, each adding its most similar example; a turn whose example is in the subset
     already adds none. Examples that no query reaches are not ranked.
-
-    Raises:
-      InputError: a row that is all zeros.
     """
     rows = unit_rows(inputs.hidden_states, "hidden_states")
     queries = unit_rows(inputs.query_states, "query_states")
@@ -53,9 +50,5 @@ def _top(
     score: Float[np.ndarray, " n"], priority: Int[np.ndarray, " n"], count: int
 ) -> Int64[np.ndarray, " c"]:
     """The rows of the `count` highest scores, highest first, ties by priority."""
-    if count < len(score):
-        least = np.partition(score, len(score) - count)[len(score) - count]
-        rows = np.flatnonzero(score >= least)
-    else:
-        rows = np.arange(len(score))
+    rows = np.flatnonzero(score >= np.partition(score, -count)[-count])
     return rows[by_score(score[rows], priority[rows])][:count]

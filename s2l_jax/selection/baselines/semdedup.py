@@ -40,9 +40,6 @@ def semdedup(
       num_clusters: K; fewer where there are fewer distinct rows. Rows of different clusters are never
         compared.
       threshold: cosine above which two rows are duplicates (1 - epsilon in the paper).
-
-    Raises:
-      InputError: a row that is all zeros.
     """
     from s2l_jax.clustering import KMeans, count_distinct, fit_sharing_programs
 

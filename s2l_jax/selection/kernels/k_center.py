@@ -14,15 +14,8 @@ def k_center(
     """`chosen` and after it the rows that are each farthest from all before, to `count` in all.
 
     Distances are Euclidean; of equally far rows the first is taken (Sener & Savarese, arXiv 1708.00489,
-    algorithm 1, which is within twice the best radius).
-
-    Args:
-      rows: of all examples.
-      chosen: at least one, at most `count`.
-      count: at most N.
-
-    Returns:
-      The order, and the largest distance of a row from the rows in it.
+    algorithm 1, which is within twice the best radius). At least one is chosen, and `count` is at most N.
+    Gives the order, and the largest distance of a row from the rows in it.
     """
     chosen = np.asarray(chosen, np.int64)
     device = jnp.asarray(np.asarray(rows, np.float32))

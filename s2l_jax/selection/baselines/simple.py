@@ -1,0 +1,48 @@
+"""Baselines without a score of their own: all rows, rows given, at random, and the longest responses."""
+
+import numpy as np
+
+from s2l_jax.data.order import priorities
+from s2l_jax.errors import InputError
+from s2l_jax.selection.inputs import SelectionInputs
+from s2l_jax.selection.method import StratifyBy, method
+from s2l_jax.selection.ranking import Ranking, by_score, round_robin
+
+
+@method("full", takes_all=True)
+def full(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
+    """All examples, whatever the budget."""
+    return Ranking(np.arange(inputs.num_examples), reasons=("all are",))
+
+
+@method("given", needs=["given_rows"], takes_all=True)
+def given(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
+    """All rows in `selection.path`, whatever the budget; in what order they were wanted is not known."""
+    return Ranking(np.sort(inputs.given_rows), nested=False, reasons=("in selection.path",))
+
+
+@method("longest", needs=["response_tokens"])
+def longest(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
+    """The examples with the longest responses, in tokens (Zhao et al., arXiv 2402.04833)."""
+    order = by_score(inputs.response_tokens, priorities(inputs.ids, seed))
+    return Ranking(order, scores=inputs.response_tokens, reasons=("tokens of its response, most first",))
+
+
+@method("random")
+def random(inputs: SelectionInputs, count: int, seed: int, *, stratify_by: StratifyBy = "none") -> Ranking:
+    """A random subset.
+
+    Options:
+      stratify_by: "source" splits the budget evenly over the sources before rows are drawn; "none" draws from
+        the pool.
+
+    Raises:
+      InputError: strata are asked for, and there are no sources.
+    """
+    priority = priorities(inputs.ids, seed)
+    if stratify_by == "none":
+        return Ranking(np.argsort(priority, kind="stable"), reasons=("drawn at random",))
+    if inputs.sources is None:
+        raise InputError('random: stratify_by="source" needs sources, one name per example')
+    strata = np.unique(inputs.sources, return_inverse=True)[1]
+    return Ranking(round_robin(strata, priority), reasons=("drawn at random from its source",))
