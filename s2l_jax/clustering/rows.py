@@ -78,14 +78,13 @@ def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_leas
         device_weights = jax.make_array_from_callback((num_rows,), spread, lambda rows: given[rows])
         rows = Rows(device_points, device_weights, num_rows, _row_shards(sharding))
     else:
-        extra = bucket(max(num_rows, at_least)) - num_rows
-        if isinstance(array, jax.Array):
-            device_points = jnp.pad(array.astype(jnp.float32), ((0, extra), (0, 0)))
-        else:
-            with np.errstate(over="ignore"):  # too large for float32: reported as infinite below
-                array = array.astype(np.float32, copy=False)
-            device_points = jnp.asarray(np.pad(array, ((0, extra), (0, 0))) if extra else array)
-        rows = Rows(device_points, jnp.asarray(np.pad(given, (0, extra))), num_rows)
+        with np.errstate(over="ignore"):  # too large for float32: reported as infinite below
+            array = array.astype(np.float32, copy=False)
+        if extra := bucket(max(num_rows, at_least)) - num_rows:
+            pad = jnp.pad if isinstance(array, jax.Array) else np.pad
+            array, given = pad(array, ((0, extra), (0, 0))), np.pad(given, (0, extra))
+        # Not jnp.asarray, which may copy twice; this shares memory that is aligned as XLA wants it.
+        rows = Rows(jax.device_put(array), jax.device_put(given), num_rows)
     count, first = jax.device_get(_bad_rows(rows.points))
     if count:
         raise InputError(
@@ -170,4 +169,4 @@ def _row_shards(sharding: NamedSharding) -> int:
 @jax.jit
 def _bad_rows(points: Float[Array, "n t"]) -> tuple[Int[Array, ""], Int[Array, ""]]:
     bad = ~jnp.isfinite(points).all(1)
-    return bad.sum(), jnp.where(bad, jnp.arange(points.shape[0]), points.shape[0]).min()
+    return bad.sum(), jnp.argmax(bad)

@@ -21,10 +21,7 @@ from s2l_jax.training.step import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one training run, newest `keep` retained.
-
-    Use it as a context manager: leaving waits for the last write.
-    """
+    """A run's checkpoints, the newest `keep` retained; leaving the context waits for the last write."""
 
     def __init__(self, path: epath.PathLike, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
@@ -56,7 +53,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         with quiet_libraries(), self._failing_as_oserror(step):
-            self._manager.save(step, args=ocp.args.StandardSave(_tree(state)))
+            self._manager.save(step, args=ocp.args.StandardSave(_tree(state, _checksums(state))))
         self._pending = step
 
     def wait(self) -> None:
@@ -86,13 +83,14 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest checkpoint that can be read, or None; broken ones are put aside, not deleted.
 
-        Args:
-          like: shapes, dtypes and shardings of the state.
+        Shapes, dtypes and shardings are those of `like`.
         """
+        num_leaves = len(jax.tree.leaves(like))
+        checksums = jax.ShapeDtypeStruct((num_leaves,), jnp.uint32, sharding=like.step.sharding)
+        args = ocp.args.StandardRestore(_tree(like, checksums))
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 with quiet_libraries():
-                    args = ocp.args.StandardRestore(_abstract_tree(like))
                     tree = self._manager.restore(step, args=args)
                 state = TrainState(tree["step"], tree["params"], tree["opt_state"])
                 if not np.array_equal(tree["checksums"], _checksums(state)):
@@ -102,12 +100,8 @@ class Checkpoints:
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 if "RESOURCE_EXHAUSTED" in str(error):
                     raise
-                logging.warning(
-                    "%s: checkpoint %d cannot be read (%s); trying the one before it.",
-                    self._path,
-                    step,
-                    _brief(error),
-                )
+                broken = "%s: checkpoint %d cannot be read (%s); trying the one before it."
+                logging.warning(broken, self._path, step, _brief(error))
                 self._put_aside(step)
                 continue
             return state
@@ -122,29 +116,8 @@ class Checkpoints:
         self._manager.reload()
 
 
-def abstract(state: TrainState) -> TrainState:
-    """Shapes, dtypes and shardings of a state."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-
-
-def _tree(state: TrainState) -> dict[str, Any]:
-    return {
-        "step": state.step,
-        "params": state.params,
-        "opt_state": state.opt_state,
-        "checksums": _checksums(state),
-    }
-
-
-def _abstract_tree(like: TrainState) -> dict[str, Any]:
-    leaves = len(jax.tree.leaves(like))
-    checksums = jax.ShapeDtypeStruct((leaves,), jnp.uint32, sharding=like.step.sharding)
-    return {
-        "step": like.step,
-        "params": like.params,
-        "opt_state": like.opt_state,
-        "checksums": checksums,
-    }
+def _tree(state: TrainState, checksums: Any) -> dict[str, Any]:
+    return {"step": state.step, "params": state.params, "opt_state": state.opt_state, "checksums": checksums}
 
 
 def _checksums(state: TrainState) -> UInt32[Array, "k"]:

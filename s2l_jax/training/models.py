@@ -65,11 +65,6 @@ class Model:
         return bind(self.config, self.initial_params(dtype))
 
 
-def open_tokenizer(settings: ConfigDict) -> Any:
-    """The tokeniser of a `proxy` or `target` group."""
-    return hf.load_tokenizer(hf.resolve(settings.tokenizer or settings.checkpoint))
-
-
 def open_model(config: ConfigDict, mesh: Mesh, what: str, tokenizer: Any) -> Model:
     """The proxy or target of a config, with its tokeniser.
 

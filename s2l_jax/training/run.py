@@ -21,18 +21,12 @@ from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups
 from s2l_jax.training.loop import TrainSettings
-from s2l_jax.training.models import Model, open_model, open_tokenizer
+from s2l_jax.training.models import Model, open_model
 from s2l_jax.training.optimizer import OptimizerSettings
 
 
 class Run:
-    """One sitting of an experiment; each model and tokeniser is opened when it is first asked for.
-
-    Args:
-      config: as `validate` found it well.
-      workdir: the experiment's folder.
-      mesh: the device mesh.
-    """
+    """One sitting of an experiment; each model and tokeniser is opened when it is first asked for."""
 
     def __init__(self, config: ConfigDict, workdir: epath.Path, mesh: Mesh):
         self.config, self.workdir, self.mesh = config, workdir, mesh
@@ -42,7 +36,8 @@ class Run:
     def tokenizer(self, what: str) -> Any:
         """The tokeniser of the "proxy" or "target"."""
         if what not in self._tokenizers:
-            self._tokenizers[what] = open_tokenizer(self.config[what])
+            settings = self.config[what]
+            self._tokenizers[what] = hf.load_tokenizer(hf.resolve(settings.tokenizer or settings.checkpoint))
         return self._tokenizers[what]
 
     def model(self, what: str) -> Model:
@@ -60,11 +55,8 @@ def train_settings(run: Run, train: ConfigDict) -> TrainSettings:
     """The loop's settings from a `train` group of the config."""
     optimizer = {f.name: train[f.name] for f in dataclasses.fields(OptimizerSettings)}
     names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer", "attention"}
-    return TrainSettings(
-        OptimizerSettings(**optimizer),
-        attention=run.config.attention,
-        **{name: train[name] for name in names},
-    )
+    others = {name: train[name] for name in names}
+    return TrainSettings(OptimizerSettings(**optimizer), attention=run.config.attention, **others)
 
 
 def num_steps(train: ConfigDict, num_examples: int) -> int:
@@ -77,28 +69,19 @@ def trainable(pool: PreparedPool) -> np.ndarray:
     return np.flatnonzero(num_loss_tokens(pool.lengths, pool.prompt_lengths))
 
 
-def check_batch(run: Run, train: ConfigDict, what: str) -> None:
-    """Check that a step's examples divide over accumulation and mesh.
+def check_model(run: Run, what: str) -> None:
+    """Find now what would stop the proxy or target later: its files, and how its batch divides.
 
     Raises:
-      InputError: they do not.
+      InputError: see `models.open_model`; or a step's examples do not divide over accumulation and mesh.
     """
-    groups = row_groups(run.mesh)
+    settings: ConfigDict = run.config[what]
+    groups, train = row_groups(run.mesh), settings.train
     if train.batch_size % (groups * train.accumulation):
         raise InputError(
             f"{what}.train.batch_size={train.batch_size} does not divide by mesh.data x mesh.fsdp x "
             f"{what}.train.accumulation = {groups} x {train.accumulation}."
         )
-
-
-def check_model(run: Run, what: str) -> None:
-    """Find now what would stop the proxy or target later: its files, and how its batch divides.
-
-    Raises:
-      InputError: see `models.open_model` and `check_batch`.
-    """
-    settings: ConfigDict = run.config[what]
-    check_batch(run, settings.train, what)
     model = run.model(what)
     if run.config.tokenize.max_length > model.config.max_positions:
         raise InputError(

@@ -1,25 +1,17 @@
 """Columns as they are measured: each is stored, and handed to the running clustering."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Float32, UInt64
 
+from s2l_jax.clustering import StreamingKMeans
 from s2l_jax.console import say
 from s2l_jax.parallel import processes
 from s2l_jax.trajectories.store import TrajectoryStore, Writers
-
-
-class RunningClusters(Protocol):
-    """Follows the columns as they come: `clustering.StreamingKMeans`."""
-
-    records: list[Any]  # a Refresh for each column so far
-
-    def update(self, column: Float32[np.ndarray, "s"]) -> Any:
-        """Take in one more column; gives its Refresh."""
 
 
 class TrajectoryWriter:
@@ -33,7 +25,6 @@ class TrajectoryWriter:
 
     Attributes:
       steps: training steps of the columns so far.
-      clusters: as given.
 
     Raises:
       InputError: a store of other examples, or of another origin.
@@ -44,7 +35,7 @@ class TrajectoryWriter:
         path: epath.Path,
         ids: UInt64[np.ndarray, "s"],
         origin: Mapping[str, Any],
-        clusters: RunningClusters,
+        clusters: StreamingKMeans,
     ):
         if processes.is_writer():
             TrajectoryStore.create(path, ids, origin)
@@ -59,13 +50,7 @@ class TrajectoryWriter:
             clusters.update(self._store.column(place))
 
     def add(self, step: int, column: Float32[np.ndarray, "s"], how: str) -> None:
-        """Store the losses measured after `step` training steps, and say so; every process takes part.
-
-        Args:
-          step: above those of the columns before.
-          column: in the order of `ids`.
-          how: it was measured, for the console.
-        """
+        """Store the losses measured after `step` training steps, and say `how`; every process takes part."""
         self._store.append(step, column)
         self.steps.append(step)
         refresh = self.clusters.update(column)

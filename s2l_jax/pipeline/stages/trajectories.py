@@ -27,7 +27,7 @@ from s2l_jax.trajectories.load import Trajectories, files_of, load_trajectories
 from s2l_jax.trajectories.packed_dataset import PackedDataset, sweep_size
 from s2l_jax.trajectories.slices import SliceSettings, TrackedRows, rows_in_pool
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot, read_mark
-from s2l_jax.trajectories.sweeper import LossSweeper
+from s2l_jax.trajectories.sweep import LossSweeper, make_sweep
 from s2l_jax.trajectories.writer import TrajectoryWriter
 
 STORE = "trajectories.zarr"
@@ -80,7 +80,8 @@ def sweeper_of(
         share_prefix=shares_prefix(model, config.tokenize.max_length),
     )
     dtype = DTYPES[config.trajectories.dtype]
-    return LossSweeper(model, dataset, run.mesh, writer, dtype=dtype, attention=config.attention, steps=steps)
+    sweep = make_sweep(model, dataset, run.mesh, dtype=dtype, attention=config.attention)
+    return LossSweeper(sweep, tracked.rows, writer, steps)
 
 
 def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
@@ -187,10 +188,8 @@ def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Traje
 def described(run: Run) -> dict[str, Any]:
     """How the trajectories were measured ("source"), as far as their store says."""
     path = epath.Path(run.config.trajectories.path or run.workdir / STORE) / "zarr.json"
-    if not path.exists():
-        return {}
-    attributes = artifacts.read_json(path).get("attributes", {})
-    return {"source": attributes["source"]} if "source" in attributes else {}
+    attributes = artifacts.read_json(path).get("attributes", {}) if path.exists() else {}
+    return {name: value for name, value in attributes.items() if name == "source"}
 
 
 def tracked_rows(
