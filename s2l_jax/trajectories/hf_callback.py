@@ -93,17 +93,12 @@ class TrajectoryCallback(TrainerCallback):
         if tokenizer is not None:
             rows = _pool_rows(examples)
             texts = [render(prompt, row, tokenizer) for row in rows]
-            chunks = (
-                tokenize(
-                    tokenizer,
-                    texts[start : start + _CHUNK],
-                    max_length=max_length,
-                    boundary=boundary,
-                    template=prompt,
-                )
+            options: dict[str, Any] = {"max_length": max_length, "boundary": boundary, "template": prompt}
+            examples = LabelledExamples(
+                example
                 for start in range(0, len(texts), _CHUNK)
+                for example in tokenize(tokenizer, texts[start : start + _CHUNK], **options)
             )
-            examples = LabelledExamples(example for chunk in chunks for example in chunk)
             ids = [row.id for row in rows] if ids is None else ids
         if not hasattr(examples, "__len__") or not len(examples):
             raise InputError("TrajectoryCallback: needs examples that have a length, and at least one.")
@@ -128,12 +123,10 @@ class TrajectoryCallback(TrainerCallback):
             self._measure(model, 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure at the cadence."""
         if self._every and state.global_step % self._every == 0:
             self._measure(kwargs["model"], state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure with each checkpoint, if there is no cadence."""
         if not self._every:
             self._measure(kwargs["model"], state.global_step)
 
@@ -202,14 +195,13 @@ def _lengths(examples: Sequence[Mapping[str, Any]]) -> Int64[np.ndarray, "n"]:
 def length_sorted_batches(lengths: Int64[np.ndarray, "n"], batch_tokens: int) -> list[Int64[np.ndarray, "b"]]:
     """Batches of like lengths that pad to at most `batch_tokens` tokens, the longest first.
 
-    A batch has at least one example. The longest come first, so that too little memory shows at once.
+    A batch has at least one example. In this order too little memory shows at once.
     """
-    order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, batch_tokens // max(int(lengths[order[start]]), 1))
-        batches.append(order[start : start + size])
-        start += size
+    order, batches = np.argsort(-lengths, kind="stable"), []
+    while len(order):
+        size = max(1, batch_tokens // max(int(lengths[order[0]]), 1))
+        batches.append(order[:size])
+        order = order[size:]
     return batches
 
 
@@ -234,16 +226,12 @@ def example_losses(
 
 
 def _batch_losses(model: Any, batch: Sequence[Mapping[str, Any]], device: Any) -> torch.Tensor:
-    longest = max(2, *(len(example["input_ids"]) for example in batch))
-    tokens = torch.zeros(len(batch), longest, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    labels = torch.full_like(tokens, _IGNORED)
-    for row, example in enumerate(batch):
-        length = len(example["input_ids"])
-        tokens[row, :length] = torch.as_tensor(example["input_ids"])
-        labels[row, :length] = torch.as_tensor(example["labels"])
-        mask[row, :length] = torch.as_tensor(example.get("attention_mask", [1] * length))
-    tokens, mask, labels = tokens.to(device), mask.to(device), labels.to(device)
+    def padded(name: str, fill: int) -> torch.Tensor:
+        values = [example.get(name, [1] * len(example["input_ids"])) for example in batch]
+        rows = [torch.as_tensor(value, dtype=torch.long) for value in values]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill).to(device)
+
+    tokens, mask, labels = padded("input_ids", 0), padded("attention_mask", 0), padded("labels", _IGNORED)
     logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, :-1]
     following = labels[:, 1:]
     predicted = following != _IGNORED

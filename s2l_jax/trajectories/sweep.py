@@ -161,13 +161,9 @@ def example_losses(
     examples = TokenizedList(
         tokenize(tokenizer, texts, max_length=max_length, boundary=boundary, template=prompt)
     )
+    mesh = mesh or mesh_of(model)
     return tokenized_losses(
-        model,
-        examples,
-        max_length=max_length,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
-        mesh=mesh or mesh_of(model),
+        model, examples, max_length=max_length, dtype=dtype, mesh=mesh, batch_tokens=batch_tokens
     )
 
 
