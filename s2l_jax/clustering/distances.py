@@ -41,10 +41,7 @@ DISTANCES: Mapping[str, Callable[[_Rows], _Rows] | None] = {
 
 
 def check_distance(distance: str, where: str) -> None:
-    """
-    Raises:
-      InputError: there is no such distance.
-    """
+    """Raise InputError, which begins with `where`, if there is no such distance."""
     if distance not in DISTANCES:
         raise InputError(f"{where}: distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
 
@@ -56,9 +53,6 @@ def rescaled(points: ArrayLike, distance: str) -> _Rows:
     their own mean is taken off before, which leaves the shape of a trajectory and not its level or
     scale. Rows of zeros, and for "correlation" constant rows, have no direction: they become zeros,
     all in one place. Rows with NaN or infinity become NaN.
-
-    Raises:
-      InputError: an unknown distance.
     """
     check_distance(distance, "k-means")
     array: _Rows = points if hasattr(points, "__array_namespace__") else np.asarray(points)

@@ -26,11 +26,7 @@ class Rows:
 
 
 def whole(name: str, value: SupportsIndex, least: int) -> int:
-    """A setting as a plain int; NumPy's integers are welcome.
-
-    Raises:
-      InputError: not a whole number of at least `least`.
-    """
+    """A setting as a plain int, at least `least` (InputError if not); NumPy's integers are welcome."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -41,11 +37,7 @@ def whole(name: str, value: SupportsIndex, least: int) -> int:
 
 
 def check_shape(points: ArrayLike) -> np.ndarray | Array:
-    """The array that `points` are, if it can be clustered.
-
-    Raises:
-      InputError: not numbers, or not [N, T] with N and T at least 1.
-    """
+    """The array that `points` are; InputError if it is not numbers [N, T] with N and T at least 1."""
     array = points if isinstance(points, jax.Array) else np.asarray(points)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(
@@ -139,11 +131,7 @@ def count_distinct(points: ArrayLike, *, at_least: int, keep: Bool[np.ndarray, "
 
 
 def check_weights(weights: ArrayLike | None, num_rows: int) -> Float[np.ndarray, " n"]:
-    """Weights as float32 [N]; 1 each where none are given.
-
-    Raises:
-      InputError: not N finite numbers of at least 0, or none above 0.
-    """
+    """Weights as float32 [N], as `prepare_rows` asks for them; 1 each where none are given."""
     if weights is None:
         return np.ones(num_rows, np.float32)
     given = np.asarray(weights, np.float32)

@@ -1,9 +1,8 @@
 """Orbax checkpoints: written while training goes on, verified, and passed over when broken."""
 
 import contextlib
-import functools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -44,11 +43,7 @@ class Checkpoints:
             logging.error("%s", error)  # what already stops the run is the one to be seen
 
     def save(self, step: int, state: TrainState) -> None:
-        """Start writing the state after `step` steps; the write before it is waited for and checked.
-
-        Raises:
-          OSError: the write before this one failed (a full disk, say).
-        """
+        """Start writing the state after `step` steps; raises OSError if the write before it failed."""
         self.wait()
         if step in self._manager.all_steps():
             return
@@ -57,11 +52,7 @@ class Checkpoints:
         self._pending = step
 
     def wait(self) -> None:
-        """Wait for the write under way and check that it was committed.
-
-        Raises:
-          OSError: it was not.
-        """
+        """Wait for the write under way; raises OSError if it was not committed."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -122,16 +113,12 @@ def _tree(state: TrainState, checksums: Any) -> dict[str, Any]:
 
 def _checksums(state: TrainState) -> UInt32[Array, "k"]:
     """The sum of each leaf's 32-bit words: Orbax does not notice bytes that changed in an array."""
-    return _summing(state.step.sharding)(state)
+    return jax.jit(_word_sums, out_shardings=state.step.sharding)(state)
 
 
-@functools.lru_cache
-def _summing(sharding: jax.sharding.Sharding) -> Callable[[TrainState], jax.Array]:
-    def sums(state: TrainState) -> jax.Array:
-        words = (jax.lax.bitcast_convert_type(x, jnp.uint32) for x in jax.tree.leaves(state))
-        return jnp.stack([word.sum(dtype=jnp.uint32) for word in words])
-
-    return jax.jit(sums, out_shardings=sharding)
+def _word_sums(state: TrainState) -> jax.Array:
+    words = (jax.lax.bitcast_convert_type(x, jnp.uint32) for x in jax.tree.leaves(state))
+    return jnp.stack([word.sum(dtype=jnp.uint32) for word in words])
 
 
 def _brief(error: Exception) -> str:

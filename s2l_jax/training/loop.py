@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Array, Float32
+from jaxtyping import Float32
 
 from s2l_jax import artifacts
 from s2l_jax.data.batching import Batch, Batches
@@ -144,13 +144,6 @@ def _should_stop(hooks: Sequence[Hook], step: int) -> bool:
     return any(answers)
 
 
-def _by_example(batch: Batch, by_slot: Float32[Array, "a g e"]) -> Float32[np.ndarray, "b"]:
-    losses = np.zeros(len(batch.examples), np.float32)
-    held = batch.slots >= 0
-    losses[batch.slots[held]] = np.asarray(by_slot)[held]
-    return losses
-
-
 def _finished(batch: Batch, values: StepMetrics, rate: float, path: epath.Path) -> FinishedStep:
     loss, norm = float(values.loss), float(values.grad_norm)
     if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -162,5 +155,8 @@ def _finished(batch: Batch, values: StepMetrics, rate: float, path: epath.Path) 
             f"its batch: {', '.join(map(str, batch.examples[:5]))}, ... (all {len(batch.examples)} in "
             f"{report}). The last good checkpoint is kept. Lower train.learning_rate, or look at these rows."
         )
-    losses = None if values.example_losses is None else _by_example(batch, values.example_losses)
+    losses = None
+    if values.example_losses is not None:
+        losses, held = np.zeros(len(batch.examples), np.float32), batch.slots >= 0
+        losses[batch.slots[held]] = np.asarray(values.example_losses)[held]
     return FinishedStep(batch, loss, norm, rate, losses)

@@ -41,11 +41,7 @@ class Run:
         return self._tokenizers[what]
 
     def model(self, what: str) -> Model:
-        """The "proxy" or "target".
-
-        Raises:
-          InputError: see `models.open_model`.
-        """
+        """The "proxy" or "target", as `models.open_model` opens it."""
         if what not in self._models:
             self._models[what] = open_model(self.config, self.mesh, what, self.tokenizer(what))
         return self._models[what]

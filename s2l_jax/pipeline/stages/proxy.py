@@ -25,11 +25,7 @@ from s2l_jax.trajectories.training_losses import TrainingLossRecorder, check_epo
 
 
 def check_cadence(run: Run) -> None:
-    """Find now what is wrong with the cadence, as far as the length of the run is known.
-
-    Raises:
-      InputError: see `cadence.sweep_steps`.
-    """
+    """Find now what `sweep_steps` finds wrong with the cadence, if the length of the run is known."""
     steps = run.config.proxy.train.steps
     if steps and run.config.trajectories.source == "sweep":
         sweep_steps(_cadence(run), steps)
