@@ -42,10 +42,6 @@ class StepMetrics:
     example_losses: Float32[Array, "a g e"] | None = None  # by slot, before the step; where asked for
 
 
-# Of the state, the batch, and what training leaves as it is: the base below adapters.
-TrainStep = Callable[..., tuple[TrainState, StepMetrics]]
-
-
 def abstract_state(
     config: DecoderConfig, settings: OptimizerSettings, num_steps: int, mesh: Mesh
 ) -> TrainState:
@@ -91,8 +87,10 @@ def make_train_step(
     remat: str = "none",
     attention: str = "auto",
     keep_losses: bool = False,
-) -> TrainStep:
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """The compiled step: gradients summed over microbatches, clipped, applied; the state is donated.
+
+    Its arguments are the state, the batch, and what training leaves as it is: the base below adapters.
 
     Args:
       num_steps: length of the run, which the schedule depends on.

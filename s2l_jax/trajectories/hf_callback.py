@@ -3,8 +3,7 @@
 It needs PyTorch and transformers, and no JAX. Nothing else in s2l_jax imports this module.
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -205,6 +204,7 @@ def length_sorted_batches(lengths: Int64[np.ndarray, "n"], batch_tokens: int) ->
     return batches
 
 
+@torch.no_grad()
 def example_losses(
     model: Any, examples: Sequence[Mapping[str, Any]], batches: Sequence[Int64[np.ndarray, "b"]]
 ) -> Float32[np.ndarray, "n"]:
@@ -212,7 +212,9 @@ def example_losses(
     world, rank = (dist.get_world_size(), dist.get_rank()) if _distributed() else (1, 0)
     device = next(model.parameters()).device
     column = torch.zeros(len(examples), dtype=torch.float32, device=device)
-    with _evaluating(model):
+    was_training = model.training
+    model.eval()
+    try:
         # Sharded models gather weights in each forward pass: every process makes as many of them.
         for first in range(0, len(batches), world):
             mine = first + rank
@@ -220,6 +222,8 @@ def example_losses(
             losses = _batch_losses(model, [examples[int(index)] for index in indices], device)
             if mine < len(batches):
                 column[torch.as_tensor(indices, device=device)] = losses
+    finally:
+        model.train(was_training)
     if _distributed():
         dist.all_reduce(column)
     return column.cpu().numpy()
@@ -240,17 +244,6 @@ def _batch_losses(model: Any, batch: Sequence[Mapping[str, Any]], device: Any) -
         logits[predicted].float(), following[predicted], reduction="none"
     )
     return losses.sum(dim=1) / predicted.sum(dim=1).clamp(min=1)
-
-
-@contextlib.contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def _distributed() -> bool:

@@ -121,22 +121,15 @@ class PackedDataset:
         return _Part(capacity, layouts, shape)
 
     def _built(self) -> Iterator[Block]:
+        local, prompts = local_groups(self._mesh), self._examples.prompt_lengths
+        weights, skip = np.ones(len(self.indices), np.float32), len(self.prefix)
         for part in self._parts:
             for layout in part.layouts:
-                yield self._build(part, layout)
-
-    def _build(self, part: _Part, layout: Layout) -> Block:
-        local = local_groups(self._mesh)
-        mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
-        tokens = self._examples.read([int(self.indices[n]) for n in mine])
-        prompts = self._examples.prompt_lengths
-        texts = {n: (ids, int(prompts[self.indices[n]])) for n, ids in zip(mine, tokens, strict=True)}
-        weights = np.ones(len(self.indices), np.float32)
-        packed, slots = fill(
-            layout, part.shape, part.row_length, texts, weights, local, skip=len(self.prefix)
-        )
-        block: Block = put_rows(self._mesh, (packed, slots), axis=1)
-        return block
+                mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
+                tokens = self._examples.read([int(self.indices[n]) for n in mine])
+                texts = {n: (ids, int(prompts[self.indices[n]])) for n, ids in zip(mine, tokens, strict=True)}
+                block = fill(layout, part.shape, part.row_length, texts, weights, local, skip=skip)
+                yield put_rows(self._mesh, block, axis=1)
 
 
 def sweep_size(examples: Examples, indices: Int64[np.ndarray, "n"], *, share_prefix: bool) -> Size:
