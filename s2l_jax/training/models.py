@@ -65,6 +65,21 @@ class Model:
         return bind(self.config, self.initial_params(dtype))
 
 
+def open_tokenizer(config: ConfigDict, what: str) -> Any:
+    """The tokeniser of the "proxy" or "target".
+
+    Raises:
+      InputError: none is named, or it cannot be read.
+    """
+    settings = config[what]
+    if not (settings.tokenizer or settings.checkpoint):
+        raise InputError(
+            f"{what}.checkpoint is empty: give a directory in Hugging Face layout or a hub id, or "
+            f"{what}.tokenizer with {what}.init='random' and {what}.model_config."
+        )
+    return hf.load_tokenizer(hf.resolve(settings.tokenizer or settings.checkpoint))
+
+
 def open_model(config: ConfigDict, mesh: Mesh, what: str, tokenizer: Any) -> Model:
     """The proxy or target of a config, with its tokeniser.
 

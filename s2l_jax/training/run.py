@@ -21,7 +21,7 @@ from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups
 from s2l_jax.training.loop import TrainSettings
-from s2l_jax.training.models import Model, open_model
+from s2l_jax.training.models import Model, open_model, open_tokenizer
 from s2l_jax.training.optimizer import OptimizerSettings
 
 
@@ -36,8 +36,7 @@ class Run:
     def tokenizer(self, what: str) -> Any:
         """The tokeniser of the "proxy" or "target"."""
         if what not in self._tokenizers:
-            settings = self.config[what]
-            self._tokenizers[what] = hf.load_tokenizer(hf.resolve(settings.tokenizer or settings.checkpoint))
+            self._tokenizers[what] = open_tokenizer(self.config, what)
         return self._tokenizers[what]
 
     def model(self, what: str) -> Model:

@@ -1,17 +1,19 @@
 """Columns as they are measured: each is stored, and handed to the running clustering."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from etils import epath
 from jaxtyping import Float32, UInt64
 
-from s2l_jax.clustering import StreamingKMeans
 from s2l_jax.console import say
 from s2l_jax.parallel import processes
 from s2l_jax.trajectories.store import TrajectoryStore, Writers
+
+if TYPE_CHECKING:
+    from s2l_jax.clustering import StreamingKMeans
 
 
 class TrajectoryWriter:
@@ -35,7 +37,7 @@ class TrajectoryWriter:
         path: epath.Path,
         ids: UInt64[np.ndarray, "s"],
         origin: Mapping[str, Any],
-        clusters: StreamingKMeans,
+        clusters: "StreamingKMeans",
     ):
         if processes.is_writer():
             TrajectoryStore.create(path, ids, origin)
