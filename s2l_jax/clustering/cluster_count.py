@@ -41,7 +41,7 @@ def compare_cluster_counts(
     seed: int = 0,
     sample: int = 4096,
 ) -> list[ClusterCount]:
-    """Inertia, silhouette and label stability for several numbers of clusters.
+    """Inertia, silhouette and label stability for each of several numbers of clusters, in their order.
 
     Inertia falls with every cluster; look for where it falls less, for a high silhouette, and for a
     K whose clusters come out alike from other first centroids.
@@ -54,9 +54,6 @@ def compare_cluster_counts(
       max_iter: iterations of each fit.
       seed: the first.
       sample: rows that the silhouette is computed on, among themselves.
-
-    Returns:
-      One entry for each K, in the order given.
 
     Raises:
       InputError: no counts or one below 2, fewer than 2 repeats, or what `KMeans` refuses, among it

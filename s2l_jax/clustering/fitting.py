@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from s2l_jax.clustering.lloyd import LloydResult, lloyd
+from s2l_jax.clustering.lloyd import lloyd
 from s2l_jax.clustering.rows import Rows, default_chunk_rows
 from s2l_jax.errors import InputError
 from s2l_jax.parallel.gather import to_host
@@ -56,24 +55,20 @@ def fit_rows(
             exact=exact,
         )
         if not to_host(result.num_empty).any():
-            return _best(result, rows.num_rows, num_clusters, exact=exact)
+            break
         if exact:
             raise InputError(
                 f"{num_clusters} clusters cannot be kept apart: some rows differ by less than "
                 f"float32 distances can tell; scale the columns up or ask for fewer clusters"
             )
         exact = True
-
-
-def _best(result: LloydResult, num_rows: int, num_clusters: int, *, exact: bool) -> Fitted:
     inertias = to_host(result.inertia_parts).astype(np.float64).sum(1)
     best = int(np.argmin(inertias))
-    result = jax.tree.map(lambda leaf: leaf[best], result)
     return Fitted(
-        centroids=to_host(result.centroids)[:num_clusters],
-        labels=to_host(result.labels)[:num_rows],
+        centroids=to_host(result.centroids[best])[:num_clusters],
+        labels=to_host(result.labels[best])[: rows.num_rows],
         inertia=float(inertias[best]),
-        num_iterations=int(result.num_iterations),
+        num_iterations=int(result.num_iterations[best]),
         exact=exact,
     )
 

@@ -64,6 +64,7 @@ class KMeans:
         seed: int = 0,
         chunk_rows: int = 0,
     ) -> None:
+        self.distance, self.init, self.tol = distance, init, tol
         self.num_clusters = whole("KMeans: num_clusters", num_clusters, 1)
         self.restarts = whole("KMeans: restarts", restarts, 1)
         self.max_iter = whole("KMeans: max_iter", max_iter, 1)
@@ -79,9 +80,6 @@ class KMeans:
             )
         if not isinstance(init, str) and restarts > 1:
             raise InputError(f"KMeans: {restarts} restarts from the same given centroids; leave restarts=1")
-        self.distance = distance
-        self.init = init
-        self.tol = tol
 
     def fit(self, X: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Self:
         """Cluster rows [N, T]: a NumPy array, or a jax array that may be sharded over its rows.
@@ -96,7 +94,13 @@ class KMeans:
 
     def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None, size: int) -> Self:
         rows = self._prepare(X, sample_weight, size)
-        self._check_distinct(rows)
+        keep = to_host(rows.weights) > 0
+        distinct = count_distinct(rows.points, at_least=self.num_clusters, keep=keep)
+        if distinct < self.num_clusters:
+            raise InputError(
+                f"{self.num_clusters} clusters need as many distinct rows, but there are only "
+                f"{distinct} among {keep.sum()}; ask for at most {distinct}"
+            )
         key = key_of(self.seed)
         sample, weights = sample_rows(key, rows, size)
         mean, variance = jax.device_get(mean_and_variance(sample, weights))
@@ -113,11 +117,8 @@ class KMeans:
         )
         if not np.isfinite(fitted.inertia):
             raise InputError(_OVERFLOW)
-        self._offset, self._exact, self._size = mean, fitted.exact, size
-        self.cluster_centers_ = fitted.centroids
-        self.labels_ = fitted.labels
-        self.inertia_ = fitted.inertia
-        self.n_iter_ = fitted.num_iterations
+        self._offset, self._size = mean, size
+        self.cluster_centers_, self.labels_, self.inertia_, self.n_iter_, self._exact = fitted
         return self
 
     def fit_predict(self, X: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Int[np.ndarray, " n"]:
@@ -149,15 +150,6 @@ class KMeans:
 
     def _prepare(self, X: ArrayLike, sample_weight: ArrayLike | None, at_least: int) -> Rows:
         return prepare_rows(rescaled(check_shape(X), self.distance), sample_weight, at_least=at_least)
-
-    def _check_distinct(self, rows: Rows) -> None:
-        keep = to_host(rows.weights) > 0
-        distinct = count_distinct(rows.points, at_least=self.num_clusters, keep=keep)
-        if distinct < self.num_clusters:
-            raise InputError(
-                f"{self.num_clusters} clusters need as many distinct rows, but there are only "
-                f"{distinct} among {keep.sum()}; ask for at most {distinct}"
-            )
 
     def _first_centroids(
         self, key: Array, sample: Float[Array, "m t"], weights: Float[Array, " m"], size: int

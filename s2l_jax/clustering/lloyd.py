@@ -72,8 +72,8 @@ def lloyd(
     rows, and an iteration has one all-reduce, of the [K, T] sums and the [K] counts together.
 
     Args:
-      points: rows; those of weight 0 count for nothing, but are labelled too.
-      weights: weight of each row, at least 0.
+      points: rows.
+      weights: of each row, at least 0; rows of weight 0 count for nothing, but are labelled too.
       starts: where to start; centroids beyond `num_clusters` are ignored.
       offset: a point near the rows' mean. Distances come from one matrix product,
         |c|^2 - 2 x.c, which is only precise near the origin.

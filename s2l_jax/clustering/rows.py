@@ -26,11 +26,7 @@ class Rows:
 
 
 def whole(name: str, value: SupportsIndex, least: int) -> int:
-    """A setting as a plain int; NumPy's integers are welcome.
-
-    Raises:
-      InputError: not a whole number of at least `least`.
-    """
+    """A setting as a plain int, at least `least` (InputError if not); NumPy's integers are welcome."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -41,11 +37,7 @@ def whole(name: str, value: SupportsIndex, least: int) -> int:
 
 
 def check_shape(points: ArrayLike) -> np.ndarray | Array:
-    """The array that `points` are, if it can be clustered.
-
-    Raises:
-      InputError: not numbers, or not [N, T] with N and T at least 1.
-    """
+    """The array that `points` are; InputError if it is not numbers [N, T] with N and T at least 1."""
     array = points if isinstance(points, jax.Array) else np.asarray(points)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(
@@ -78,14 +70,13 @@ def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_leas
         device_weights = jax.make_array_from_callback((num_rows,), spread, lambda rows: given[rows])
         rows = Rows(device_points, device_weights, num_rows, _row_shards(sharding))
     else:
-        extra = bucket(max(num_rows, at_least)) - num_rows
-        if isinstance(array, jax.Array):
-            device_points = jnp.pad(array.astype(jnp.float32), ((0, extra), (0, 0)))
-        else:
-            with np.errstate(over="ignore"):  # too large for float32: reported as infinite below
-                array = array.astype(np.float32, copy=False)
-            device_points = jnp.asarray(np.pad(array, ((0, extra), (0, 0))) if extra else array)
-        rows = Rows(device_points, jnp.asarray(np.pad(given, (0, extra))), num_rows)
+        with np.errstate(over="ignore"):  # too large for float32: reported as infinite below
+            array = array.astype(np.float32, copy=False)
+        if extra := bucket(max(num_rows, at_least)) - num_rows:
+            pad = jnp.pad if isinstance(array, jax.Array) else np.pad
+            array, given = pad(array, ((0, extra), (0, 0))), np.pad(given, (0, extra))
+        # Not jnp.asarray, which may copy twice; this shares memory that is aligned as XLA wants it.
+        rows = Rows(jax.device_put(array), jax.device_put(given), num_rows)
     count, first = jax.device_get(_bad_rows(rows.points))
     if count:
         raise InputError(
@@ -140,11 +131,7 @@ def count_distinct(points: ArrayLike, *, at_least: int, keep: Bool[np.ndarray, "
 
 
 def check_weights(weights: ArrayLike | None, num_rows: int) -> Float[np.ndarray, " n"]:
-    """Weights as float32 [N]; 1 each where none are given.
-
-    Raises:
-      InputError: not N finite numbers of at least 0, or none above 0.
-    """
+    """Weights as float32 [N], as `prepare_rows` asks for them; 1 each where none are given."""
     if weights is None:
         return np.ones(num_rows, np.float32)
     given = np.asarray(weights, np.float32)
@@ -170,4 +157,4 @@ def _row_shards(sharding: NamedSharding) -> int:
 @jax.jit
 def _bad_rows(points: Float[Array, "n t"]) -> tuple[Int[Array, ""], Int[Array, ""]]:
     bad = ~jnp.isfinite(points).all(1)
-    return bad.sum(), jnp.where(bad, jnp.arange(points.shape[0]), points.shape[0]).min()
+    return bad.sum(), jnp.argmax(bad)

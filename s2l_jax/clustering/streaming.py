@@ -73,8 +73,8 @@ class StreamingKMeans:
             keys = jax.random.fold_in(key, 1)[None]
             starts = kmeans_plus_plus(keys, sample, weights, active, max_clusters=self.num_clusters)
         else:
-            column = to_host(added.points)[: self.num_examples, 0]
-            starts = jnp.asarray(self._warm_start(column, rows.points.shape[1]))[None]
+            values = to_host(added.points)[: self.num_examples, 0]
+            starts = jnp.asarray(self._warm_start(values, rows.points.shape[1]))[None]
         fitted = fit_rows(
             rows,
             starts,
@@ -95,10 +95,9 @@ class StreamingKMeans:
         values = column if isinstance(column, jax.Array) else np.asarray(column)
         length = self._rows.num_rows if self._rows else values.size
         if values.shape != (length,) or length < self.num_examples:
-            expected = f"({max(length, self.num_examples)},)"
             raise InputError(
                 f"column {len(self.records)} of the trajectories has shape {values.shape}, "
-                f"expected {expected}"
+                f"expected ({max(length, self.num_examples)},)"
             )
         real = np.arange(length) < self.num_examples
         return prepare_rows(values[:, None], real, at_least=self.num_clusters)

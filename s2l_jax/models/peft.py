@@ -15,7 +15,8 @@ from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.families.layout import HFTensor
 from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import Params, flatten_params, nest_params, parameter_shapes
-from s2l_jax.models.weights import hf_tensors, on_host, write_tensors
+from s2l_jax.models.weights import hf_tensors, write_tensors
+from s2l_jax.parallel.gather import to_host
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 
@@ -65,7 +66,7 @@ def save_adapter(
     """
     path, lora = epath.Path(path), _lora(config)
     modules = list(_modules(config))
-    flat = {name: on_host(leaf.astype(dtype)) for name, leaf in flatten_params(adapters).items()}
+    flat = {name: to_host(leaf.astype(dtype)) for name, leaf in flatten_params(adapters).items()}
     if jax.process_index():
         return
     tensors = {}

@@ -21,6 +21,7 @@ from s2l_jax.models.parameters import (
     parameter_shapes,
     stored_shapes,
 )
+from s2l_jax.parallel.gather import to_host
 
 Shardings = Mapping[str, jax.sharding.Sharding]
 Index = tuple[slice, ...]
@@ -111,15 +112,6 @@ def write_tensors(folder: epath.Path, name: str, tensors: dict[str, np.ndarray])
 def hf_tensors(config: DecoderConfig) -> list[HFTensor]:
     """The tensors of a checkpoint of this model, one for all layers."""
     return FAMILIES[config.family].tensors(config)
-
-
-def on_host(array: jax.Array) -> np.ndarray:
-    """The whole of an array whose parts may lie in several processes; all of them take part."""
-    if not array.is_fully_addressable:
-        from jax.experimental import multihost_utils
-
-        array = multihost_utils.process_allgather(array, tiled=True)
-    return np.asarray(array)
 
 
 def _clear(folder: epath.Path) -> None:
@@ -292,7 +284,7 @@ def _gathered(params: Params, config: DecoderConfig, dtype: Any) -> Iterator[tup
     def host(leaf: str, layer: int | None) -> np.ndarray:
         array = flat[leaf] if layer is None else flat[leaf][layer]
         shape = shapes[leaf] if layer is None else shapes[leaf][1:]
-        return on_host(array.astype(dtype))[tuple(map(slice, shape))]
+        return to_host(array.astype(dtype))[tuple(map(slice, shape))]
 
     for tensor in hf_tensors(config):
         layers = range(config.num_layers) if "{layer}" in tensor.name else [None]

@@ -31,16 +31,10 @@ class Choice(NamedTuple):
 
 @functools.lru_cache(maxsize=32)
 def attention_on(mesh: Mesh, config: DecoderConfig, dtype: Any, wanted: str = "auto") -> Attend:
-    """The attention of a decoder whose rows and heads lie on a mesh.
+    """The attention of a decoder whose rows and heads lie on a mesh; `dtype` is that of the activations.
 
     A fused kernel is first run on a small packed row and compared with plain XLA; where it fails, or
-    differs, plain XLA is used and the user told. All processes choose alike.
-
-    Args:
-      mesh: the device mesh.
-      config: settings of the decoder.
-      dtype: of the activations.
-      wanted: "xla" for plain XLA whatever the machine has, or "auto".
+    differs, or "xla" is `wanted`, plain XLA is used and the user told. All processes choose alike.
     """
     device = mesh.devices.flat[0]
     if wanted == "xla" or device.platform not in ("gpu", "tpu"):
@@ -56,7 +50,7 @@ def attention_on(mesh: Mesh, config: DecoderConfig, dtype: Any, wanted: str = "a
         # Devices of a topology that programs are only compiled for cannot run the check.
         mine = [d for d in mesh.devices.flat if d in jax.local_devices()]
         fault = check(choice.kernel, config, mine[0]) if mine else ""
-        if not _all_processes(not fault):
+        if not np.all(multihost_utils.process_allgather(np.array(not fault))):
             choice = Choice("xla", f"{choice.kernel} fails here: {fault or 'on another process'}")
     why = f", as {choice.reason}" if choice.reason else ""
     say(f"attention in {jnp.dtype(dtype).name}: {choice.kernel}{why}")
@@ -67,7 +61,6 @@ def choose(config: DecoderConfig, dtype: Any, *, platform: str, capability: str,
     """The kernel for a decoder on a kind of device; a pure function.
 
     Args:
-      config: settings of the decoder.
       dtype: of the activations.
       platform: "gpu", "tpu" or "cpu".
       capability: of an NVIDIA GPU, as "9.0"; other GPUs have other words there, or none.
@@ -145,10 +138,3 @@ def check(kernel: str, config: DecoderConfig, device: jax.Device) -> str:
         if not off <= _TOLERANCE:
             return f"its {what} is off by {off:.2g} of its norm"
     return ""
-
-
-def _all_processes(works: bool) -> bool:
-    """Whether it works on every process, the same answer on all of them."""
-    if jax.process_count() == 1:
-        return works
-    return bool(np.all(multihost_utils.process_allgather(np.array(works))))

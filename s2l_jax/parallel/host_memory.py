@@ -19,10 +19,6 @@ def keep_freed_memory() -> bool:
     temporary arrays cost a page fault for every 4 KiB, each time it runs. The process's memory
     stays at its peak then. Does nothing on other C libraries. Call it before large arrays exist.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    done = [mallopt(*option) for option in _OPTIONS.values()]
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    done = [mallopt is not None and mallopt(*option) for option in _OPTIONS.values()]
     return all(done)

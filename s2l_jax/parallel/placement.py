@@ -26,19 +26,16 @@ from s2l_jax.parallel.sharding import parameter_sharding
 
 def model_shardings(mesh: Mesh, config: DecoderConfig) -> dict[str, NamedSharding]:
     """The sharding of every parameter of a decoder, by path."""
-    return {
-        path: parameter_sharding(mesh, LOGICAL_AXES[path], shape)
-        for path, shape in parameter_shapes(config).items()
-    }
+    shapes = parameter_shapes(config)
+    return {path: parameter_sharding(mesh, LOGICAL_AXES[path], shape) for path, shape in shapes.items()}
 
 
 def load_model(path_or_hub_id: str, mesh: Mesh | None = None, dtype: Any = jnp.float32) -> Decoder:
-    """A pretrained decoder from a directory in Hugging Face layout or a hub id.
+    """A pretrained decoder from a directory in Hugging Face layout, or a hub id, its parameters in `dtype`.
 
     Args:
       path_or_hub_id: holds config.json and safetensors.
       mesh: where to put the weights; all devices on the `data` axis if absent.
-      dtype: of the parameters.
 
     Raises:
       InputError: nothing there, an unsupported family, or weights that do not fit config.json.

@@ -17,11 +17,8 @@ def start() -> None:
     """
     env = os.environ
     if "JAX_COORDINATOR_ADDRESS" in env:
-        jax.distributed.initialize(
-            env["JAX_COORDINATOR_ADDRESS"],
-            int(env["JAX_NUM_PROCESSES"]),
-            int(env["JAX_PROCESS_ID"]),
-        )
+        count, index = int(env["JAX_NUM_PROCESSES"]), int(env["JAX_PROCESS_ID"])
+        jax.distributed.initialize(env["JAX_COORDINATOR_ADDRESS"], count, index)
     elif int(env.get("SLURM_NTASKS", 1)) > 1 or "," in env.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
     else:
@@ -37,8 +34,6 @@ def is_writer() -> bool:
 
 def of_writer(decision: bool) -> bool:
     """The writer's decision, on every process."""
-    if jax.process_count() == 1:
-        return decision
     return bool(multihost_utils.broadcast_one_to_all(np.array(decision)))
 
 

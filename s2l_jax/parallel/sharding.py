@@ -32,8 +32,7 @@ def parameter_sharding(mesh: Mesh, axes: tuple[str | None, ...], shape: tuple[in
 
 def vocabulary_shards(mesh: Mesh, vocab_size: int) -> int:
     """Devices that the vocabulary of a head or an embedding is spread over."""
-    spec = parameter_sharding(mesh, ("vocab",), (vocab_size,)).spec
-    return mesh.shape[spec[0]] if spec[0] else 1
+    return vocab_size // parameter_sharding(mesh, ("vocab",), (vocab_size,)).shard_shape((vocab_size,))[0]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,9 +1,8 @@
 """Orbax checkpoints: written while training goes on, verified, and passed over when broken."""
 
 import contextlib
-import functools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,10 +20,7 @@ from s2l_jax.training.step import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one training run, newest `keep` retained.
-
-    Use it as a context manager: leaving waits for the last write.
-    """
+    """A run's checkpoints, the newest `keep` retained; leaving the context waits for the last write."""
 
     def __init__(self, path: epath.PathLike, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
@@ -47,24 +43,16 @@ class Checkpoints:
             logging.error("%s", error)  # what already stops the run is the one to be seen
 
     def save(self, step: int, state: TrainState) -> None:
-        """Start writing the state after `step` steps; the write before it is waited for and checked.
-
-        Raises:
-          OSError: the write before this one failed (a full disk, say).
-        """
+        """Start writing the state after `step` steps; raises OSError if the write before it failed."""
         self.wait()
         if step in self._manager.all_steps():
             return
         with quiet_libraries(), self._failing_as_oserror(step):
-            self._manager.save(step, args=ocp.args.StandardSave(_tree(state)))
+            self._manager.save(step, args=ocp.args.StandardSave(_tree(state, _checksums(state))))
         self._pending = step
 
     def wait(self) -> None:
-        """Wait for the write under way and check that it was committed.
-
-        Raises:
-          OSError: it was not.
-        """
+        """Wait for the write under way; raises OSError if it was not committed."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -86,13 +74,14 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest checkpoint that can be read, or None; broken ones are put aside, not deleted.
 
-        Args:
-          like: shapes, dtypes and shardings of the state.
+        Shapes, dtypes and shardings are those of `like`.
         """
+        num_leaves = len(jax.tree.leaves(like))
+        checksums = jax.ShapeDtypeStruct((num_leaves,), jnp.uint32, sharding=like.step.sharding)
+        args = ocp.args.StandardRestore(_tree(like, checksums))
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 with quiet_libraries():
-                    args = ocp.args.StandardRestore(_abstract_tree(like))
                     tree = self._manager.restore(step, args=args)
                 state = TrainState(tree["step"], tree["params"], tree["opt_state"])
                 if not np.array_equal(tree["checksums"], _checksums(state)):
@@ -102,12 +91,8 @@ class Checkpoints:
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 if "RESOURCE_EXHAUSTED" in str(error):
                     raise
-                logging.warning(
-                    "%s: checkpoint %d cannot be read (%s); trying the one before it.",
-                    self._path,
-                    step,
-                    _brief(error),
-                )
+                broken = "%s: checkpoint %d cannot be read (%s); trying the one before it."
+                logging.warning(broken, self._path, step, _brief(error))
                 self._put_aside(step)
                 continue
             return state
@@ -122,43 +107,18 @@ class Checkpoints:
         self._manager.reload()
 
 
-def abstract(state: TrainState) -> TrainState:
-    """Shapes, dtypes and shardings of a state."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-
-
-def _tree(state: TrainState) -> dict[str, Any]:
-    return {
-        "step": state.step,
-        "params": state.params,
-        "opt_state": state.opt_state,
-        "checksums": _checksums(state),
-    }
-
-
-def _abstract_tree(like: TrainState) -> dict[str, Any]:
-    leaves = len(jax.tree.leaves(like))
-    checksums = jax.ShapeDtypeStruct((leaves,), jnp.uint32, sharding=like.step.sharding)
-    return {
-        "step": like.step,
-        "params": like.params,
-        "opt_state": like.opt_state,
-        "checksums": checksums,
-    }
+def _tree(state: TrainState, checksums: Any) -> dict[str, Any]:
+    return {"step": state.step, "params": state.params, "opt_state": state.opt_state, "checksums": checksums}
 
 
 def _checksums(state: TrainState) -> UInt32[Array, "k"]:
     """The sum of each leaf's 32-bit words: Orbax does not notice bytes that changed in an array."""
-    return _summing(state.step.sharding)(state)
+    return jax.jit(_word_sums, out_shardings=state.step.sharding)(state)
 
 
-@functools.lru_cache
-def _summing(sharding: jax.sharding.Sharding) -> Callable[[TrainState], jax.Array]:
-    def sums(state: TrainState) -> jax.Array:
-        words = (jax.lax.bitcast_convert_type(x, jnp.uint32) for x in jax.tree.leaves(state))
-        return jnp.stack([word.sum(dtype=jnp.uint32) for word in words])
-
-    return jax.jit(sums, out_shardings=sharding)
+def _word_sums(state: TrainState) -> jax.Array:
+    words = (jax.lax.bitcast_convert_type(x, jnp.uint32) for x in jax.tree.leaves(state))
+    return jnp.stack([word.sum(dtype=jnp.uint32) for word in words])
 
 
 def _brief(error: Exception) -> str:

@@ -23,13 +23,7 @@ def token_losses(
     """The cross-entropy of each target; the softmax's sum is taken online, tile by tile of the vocabulary.
 
     A tile's logits are still in a CPU's cache when they are exponentiated; see arXiv 1805.02867,
-    algorithm 3.
-
-    Args:
-      head: the model's last matrix.
-      hidden: final hidden states.
-      targets: token ids.
-      vocab_shards: parts of the vocabulary on different devices, each of which works on its own tiles.
+    algorithm 3. With `vocab_shards` devices that the vocabulary is spread over, each works on its own tiles.
     """
     tiled = functools.partial(_over_tiles, hidden, targets, head.vocab_size)
     if vocab_shards == 1:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Array, Float32
+from jaxtyping import Float32
 
 from s2l_jax import artifacts
 from s2l_jax.data.batching import Batch, Batches
@@ -24,12 +24,7 @@ from s2l_jax.training.hooks import FinishedStep, Hook
 from s2l_jax.training.loss import LossFunction
 from s2l_jax.training.metrics import Metrics
 from s2l_jax.training.optimizer import OptimizerSettings, learning_rate_schedule
-from s2l_jax.training.step import (
-    StepMetrics,
-    abstract_state,
-    init_state,
-    make_train_step,
-)
+from s2l_jax.training.step import StepMetrics, abstract_state, init_state, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +64,9 @@ def train(
     """Train to the last step, from the newest readable checkpoint under `path` if there is one.
 
     Args:
-      config: settings of the decoder.
       initial_params: gives float32 parameters on the mesh; the first step consumes them. With LoRA
         they are the adapters.
       batches: what each step sees.
-      settings: optimiser, precision, cadence of checkpoints.
-      mesh: the device mesh.
       path: the run's folder.
       label: names the run on the progress line.
       frozen: the parameters that are not trained: with LoRA those of the base, in the training dtype.
@@ -85,11 +77,9 @@ def train(
       OSError: a checkpoint could not be written.
     """
     rate = learning_rate_schedule(settings.optimizer, batches.num_steps)
+    shape = config, settings.optimizer, batches.num_steps, mesh
     step_fn = make_train_step(
-        config,
-        settings.optimizer,
-        batches.num_steps,
-        mesh,
+        *shape,
         loss=settings.loss,
         dtype=DTYPES[settings.dtype],
         remat=settings.remat,
@@ -99,9 +89,7 @@ def train(
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(path / "checkpoints", settings.keep_checkpoints))
         # Restored before anything is initialised, so that memory never holds two states.
-        state = checkpoints.restore(
-            abstract_state(config, settings.optimizer, batches.num_steps, mesh)
-        ) or init_state(config, settings.optimizer, batches.num_steps, mesh, initial_params())
+        state = checkpoints.restore(abstract_state(*shape)) or init_state(*shape, initial_params())
         start = int(state.step)
         metrics = Metrics(path, config, label, start, batches.num_steps, settings.log_every)
         hooks = (metrics, *hooks)
@@ -156,13 +144,6 @@ def _should_stop(hooks: Sequence[Hook], step: int) -> bool:
     return any(answers)
 
 
-def _by_example(batch: Batch, by_slot: Float32[Array, "a g e"]) -> Float32[np.ndarray, "b"]:
-    losses = np.zeros(len(batch.examples), np.float32)
-    held = batch.slots >= 0
-    losses[batch.slots[held]] = np.asarray(by_slot)[held]
-    return losses
-
-
 def _finished(batch: Batch, values: StepMetrics, rate: float, path: epath.Path) -> FinishedStep:
     loss, norm = float(values.loss), float(values.grad_norm)
     if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -174,5 +155,8 @@ def _finished(batch: Batch, values: StepMetrics, rate: float, path: epath.Path) 
             f"its batch: {', '.join(map(str, batch.examples[:5]))}, ... (all {len(batch.examples)} in "
             f"{report}). The last good checkpoint is kept. Lower train.learning_rate, or look at these rows."
         )
-    losses = None if values.example_losses is None else _by_example(batch, values.example_losses)
+    losses = None
+    if values.example_losses is not None:
+        losses, held = np.zeros(len(batch.examples), np.float32), batch.slots >= 0
+        losses[batch.slots[held]] = np.asarray(values.example_losses)[held]
     return FinishedStep(batch, loss, norm, rate, losses)

@@ -31,8 +31,7 @@ def example_losses(
     """The mean loss over each example's response tokens, of one microbatch.
 
     Args:
-      config: settings of the decoder.
-      params: its parameters, in any dtype.
+      params: in any dtype.
       rows: packed rows without the leading microbatch axis.
       dtype: of matrix products and activations; softmax and sums are float32.
       constrain: sharding constraint for activations, leading axis rows.
@@ -40,10 +39,7 @@ def example_losses(
       prefix: of `read_prefix`, what the rows leave out because all examples begin with it.
       vocab_shards: devices that the vocabulary is spread over.
     """
-    head, hidden = _run(
-        config, params, rows,
-        dtype=dtype, constrain=constrain, attend=attend, prefix=prefix,
-    )  # fmt: skip
+    head, hidden = _run(config, params, rows, dtype, constrain, attend, prefix)
     return _by_example(token_losses(head, hidden, rows.loss_targets, vocab_shards=vocab_shards), rows)
 
 
@@ -72,12 +68,8 @@ def training_loss(
     prefix = None
     if rows.prefix is not None:
         prefix = read_prefix(config, params, rows.prefix[0], dtype=dtype)
-    head, hidden = _run(
-        config, params, rows,
-        dtype=dtype, remat=remat, constrain=constrain, attend=attend, noise=noise, prefix=prefix,
-    )  # fmt: skip
-    head_is_trained = config.lora is None
-    total, losses = weighted_loss(head_is_trained, head, hidden, rows.loss_targets, weights)
+    head, hidden = _run(config, params, rows, dtype, constrain, attend, prefix, remat=remat, noise=noise)
+    total, losses = weighted_loss(config.lora is None, head, hidden, rows.loss_targets, weights)
     return total, _by_example(losses, rows)
 
 
@@ -125,11 +117,11 @@ def _run(
     config: DecoderConfig,
     params: Params,
     rows: PackedRows,
-    *,
     dtype: Any,
     constrain: Constrain,
     attend: Attend,
     prefix: Prefix | None,
+    *,
     remat: str = "none",
     noise: jax.Array | None = None,
 ) -> tuple[Head, Float[Array, "g m e"]]:

@@ -20,10 +20,10 @@ HISTORY = "losses.npy"
 
 
 class Metrics(Hook):
-    """The loss history of one run, and what is shown of it on the way.
+    """The loss history of one run (`losses.npy`), and what is shown of it on the way (`tensorboard/`).
 
     Args:
-      path: the run's folder; the history is `losses.npy`, TensorBoard files are in `tensorboard/`.
+      path: the run's folder.
       config: settings of the decoder, for FLOPs.
       label: names the run on the progress line.
       start: finished steps of the run that this one goes on from.
@@ -32,20 +32,13 @@ class Metrics(Hook):
     """
 
     def __init__(
-        self,
-        path: epath.Path,
-        config: DecoderConfig,
-        label: str,
-        start: int,
-        num_steps: int,
-        log_every: int,
+        self, path: epath.Path, config: DecoderConfig, label: str, start: int, num_steps: int, log_every: int
     ):
         self._path, self._config, self._every = path, config, log_every
         before = artifacts.read_npy(path / HISTORY)[:start] if start else np.zeros(0, np.float32)
         self.losses: list[float] = before.tolist()
         self._progress = Progress(label, num_steps, "steps", done=start)
-        self._size, self._since = Size(0, 0, 0), time.monotonic()
-        self._idle = 0.0
+        self.restart_clock()
         self._board: Any = None
         self._closing = contextlib.ExitStack()
         if processes.is_writer():
@@ -60,7 +53,6 @@ class Metrics(Hook):
                 self._write_event(start + 1, session_log={"status": "START"})
 
     def after_step(self, finished: FinishedStep) -> None:
-        """Take in and show the numbers of a step."""
         step = finished.batch.step + 1
         self.losses.append(finished.loss)
         self._size += finished.batch.size
@@ -103,14 +95,12 @@ class Metrics(Hook):
         self._idle += seconds
 
     def before_checkpoint(self, step: int) -> None:
-        """Put the history on disk."""
         if processes.is_writer():
             artifacts.write_npy(self._path / HISTORY, np.array(self.losses, np.float32))
             if artifacts.is_remote(self._path) and self._board is not None:
                 artifacts.publish(self._events, self._path / "tensorboard")
 
     def close(self) -> None:
-        """Leave the last line and end the TensorBoard file."""
         self._progress.close(f"loss {self.losses[-1]:.3f}" if self.losses else "")
         with self._closing:
             if self._board is not None:
@@ -120,9 +110,6 @@ class Metrics(Hook):
 def loss_curve(losses: Float32[np.ndarray, "s"], points: int = 500) -> dict[str, list]:
     """A loss history thinned to means over at most `points` equal stretches."""
     stretch = -(-len(losses) // points)
-    ends = list(range(stretch, len(losses) + 1, stretch))
-    if not ends or ends[-1] != len(losses):
-        ends.append(len(losses))
-    starts = [0, *ends[:-1]]
-    means = [float(np.mean(losses[a:b])) for a, b in zip(starts, ends, strict=True)]
-    return {"step": ends, "loss": means}
+    starts = range(0, len(losses), stretch)
+    means = [float(np.mean(losses[start : start + stretch])) for start in starts]
+    return {"step": [min(start + stretch, len(losses)) for start in starts], "loss": means}

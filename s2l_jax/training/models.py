@@ -100,15 +100,13 @@ def open_model(config: ConfigDict, mesh: Mesh, what: str, tokenizer: Any) -> Mod
             f"{what}: the tokeniser has {len(tokenizer)} tokens, the model's vocabulary is "
             f"{decoder.vocab_size} ({place}): they do not belong together."
         )
-    lora = _lora(config, decoder) if what == "target" else None
+    lora = _lora(config, decoder) if what == "target" and settings.lora.rank else None
     at_random = settings.init == "random"
     return Model(decoder, hf.read_config(place), tokenizer, directory, mesh, config.seed, at_random, lora)
 
 
-def _lora(config: ConfigDict, decoder: DecoderConfig) -> Lora | None:
+def _lora(config: ConfigDict, decoder: DecoderConfig) -> Lora:
     settings: ConfigDict = config.target.lora
-    if not settings.rank:
-        return None
     known = available(decoder.gated_mlp)
     asked = known if settings.projections == ("all",) else settings.projections
     if lacking := [name for name in asked if name not in known]:

@@ -26,13 +26,7 @@ from s2l_jax.training.optimizer import OptimizerSettings
 
 
 class Run:
-    """One sitting of an experiment; each model and tokeniser is opened when it is first asked for.
-
-    Args:
-      config: as `validate` found it well.
-      workdir: the experiment's folder.
-      mesh: the device mesh.
-    """
+    """One sitting of an experiment; each model and tokeniser is opened when it is first asked for."""
 
     def __init__(self, config: ConfigDict, workdir: epath.Path, mesh: Mesh):
         self.config, self.workdir, self.mesh = config, workdir, mesh
@@ -46,11 +40,7 @@ class Run:
         return self._tokenizers[what]
 
     def model(self, what: str) -> Model:
-        """The "proxy" or "target".
-
-        Raises:
-          InputError: see `models.open_model`.
-        """
+        """The "proxy" or "target", as `models.open_model` opens it."""
         if what not in self._models:
             self._models[what] = open_model(self.config, self.mesh, what, self.tokenizer(what))
         return self._models[what]
@@ -60,11 +50,8 @@ def train_settings(run: Run, train: ConfigDict) -> TrainSettings:
     """The loop's settings from a `train` group of the config."""
     optimizer = {f.name: train[f.name] for f in dataclasses.fields(OptimizerSettings)}
     names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer", "attention"}
-    return TrainSettings(
-        OptimizerSettings(**optimizer),
-        attention=run.config.attention,
-        **{name: train[name] for name in names},
-    )
+    others = {name: train[name] for name in names}
+    return TrainSettings(OptimizerSettings(**optimizer), attention=run.config.attention, **others)
 
 
 def num_steps(train: ConfigDict, num_examples: int) -> int:
@@ -77,28 +64,19 @@ def trainable(pool: PreparedPool) -> np.ndarray:
     return np.flatnonzero(num_loss_tokens(pool.lengths, pool.prompt_lengths))
 
 
-def check_batch(run: Run, train: ConfigDict, what: str) -> None:
-    """Check that a step's examples divide over accumulation and mesh.
+def check_model(run: Run, what: str) -> None:
+    """Find now what would stop the proxy or target later: its files, and how its batch divides.
 
     Raises:
-      InputError: they do not.
+      InputError: see `models.open_model`; or a step's examples do not divide over accumulation and mesh.
     """
-    groups = row_groups(run.mesh)
+    settings: ConfigDict = run.config[what]
+    groups, train = row_groups(run.mesh), settings.train
     if train.batch_size % (groups * train.accumulation):
         raise InputError(
             f"{what}.train.batch_size={train.batch_size} does not divide by mesh.data x mesh.fsdp x "
             f"{what}.train.accumulation = {groups} x {train.accumulation}."
         )
-
-
-def check_model(run: Run, what: str) -> None:
-    """Find now what would stop the proxy or target later: its files, and how its batch divides.
-
-    Raises:
-      InputError: see `models.open_model` and `check_batch`.
-    """
-    settings: ConfigDict = run.config[what]
-    check_batch(run, settings.train, what)
     model = run.model(what)
     if run.config.tokenize.max_length > model.config.max_positions:
         raise InputError(

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float32
 
 from s2l_jax.data.packing import PackedRows
@@ -42,45 +42,37 @@ class StepMetrics:
     example_losses: Float32[Array, "a g e"] | None = None  # by slot, before the step; where asked for
 
 
-# Beside the state and the batch a step takes what training leaves as it is: the base below adapters.
-TrainStep = Callable[..., tuple[TrainState, StepMetrics]]  # of (state, rows, frozen)
-
-
-def state_shardings(mesh: Mesh, config: DecoderConfig, optimizer: optax.GradientTransformation) -> TrainState:
-    """The sharding of every leaf of the state: optimiser moments lie as their parameters do."""
-    by_param = trained(config, nest_params(model_shardings(mesh, config)))
-    whole = replicated(mesh)
-    opt_shapes = jax.eval_shape(optimizer.init, trained(config, abstract_params(config)))
-    opt = optax.tree_utils.tree_map_params(
-        optimizer, lambda _, sharding: sharding, opt_shapes, by_param,
-        transform_non_params=lambda _: whole,
-    )  # fmt: skip
-    return TrainState(whole, by_param, opt)
-
-
 def abstract_state(
     config: DecoderConfig, settings: OptimizerSettings, num_steps: int, mesh: Mesh
 ) -> TrainState:
-    """Shapes, dtypes and shardings of the state, without allocating any of it."""
-    optimizer = make_optimizer(settings, num_steps)
+    """Shapes, dtypes and shardings of the state; optimiser moments lie as their parameters do."""
+
+    def placed(shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    optimizer, whole = make_optimizer(settings, num_steps), replicated(mesh)
     params = trained(config, abstract_params(config))
-    opt_state = jax.eval_shape(optimizer.init, params)
-    shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, opt_state)
-    return jax.tree.map(
-        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
-        shapes,
-        state_shardings(mesh, config, optimizer),
-    )
+    shardings = trained(config, nest_params(model_shardings(mesh, config)))
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer, placed, jax.eval_shape(optimizer.init, params), shardings,
+        transform_non_params=lambda shape: placed(shape, whole),
+    )  # fmt: skip
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    return TrainState(step, jax.tree.map(placed, params, shardings), opt_state)
 
 
 def init_state(
     config: DecoderConfig, settings: OptimizerSettings, num_steps: int, mesh: Mesh, params: Params
 ) -> TrainState:
     """The state before the first step; `params` are used as they are, not copied."""
-    optimizer = make_optimizer(settings, num_steps)
-    shardings = state_shardings(mesh, config, optimizer)
-    opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+    shardings = _shardings(abstract_state(config, settings, num_steps, mesh))
+    init = make_optimizer(settings, num_steps).init
+    opt_state = jax.jit(init, out_shardings=shardings.opt_state)(params)
     return TrainState(jax.device_put(jnp.int32(0), shardings.step), params, opt_state)
+
+
+def _shardings(state: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
 @functools.lru_cache(maxsize=8)
@@ -95,14 +87,13 @@ def make_train_step(
     remat: str = "none",
     attention: str = "auto",
     keep_losses: bool = False,
-) -> TrainStep:
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """The compiled step: gradients summed over microbatches, clipped, applied; the state is donated.
 
+    Its arguments are the state, the batch, and what training leaves as it is: the base below adapters.
+
     Args:
-      config: settings of the decoder.
-      settings: of the optimiser.
       num_steps: length of the run, which the schedule depends on.
-      mesh: the device mesh.
       loss: what each response token counts: a function, or the name of one in `loss.LOSSES`.
       dtype: of matrix products and activations.
       remat: a name in models.decoder.REMAT_POLICIES.
@@ -113,7 +104,7 @@ def make_train_step(
     attend = attention_on(mesh, config, dtype, attention)
     constrain = row_constraint(mesh)
     optimizer = make_optimizer(settings, num_steps)
-    shardings = state_shardings(mesh, config, optimizer)
+    shardings = _shardings(abstract_state(config, settings, num_steps, mesh))
 
     def step(
         state: TrainState, rows: PackedRows, frozen: Params | None = None

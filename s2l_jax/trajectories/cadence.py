@@ -17,15 +17,11 @@ class Cadence:
 
 
 def sweep_steps(cadence: Cadence, num_steps: int) -> list[int]:
-    """Numbers of finished steps after which to sweep, sorted and distinct.
+    """Numbers of finished steps of the proxy's `num_steps` after which to sweep, sorted and distinct.
 
     "every" is every so many steps, "even" spreads the checkpoints evenly with the last step among
     them, "log" makes the steps grow by a constant factor, from step 1 to the last, with at least one
     step between checkpoints, and "list" is as written.
-
-    Args:
-      cadence: what was asked for.
-      num_steps: optimiser steps of the proxy's run.
 
     Raises:
       InputError: a cadence longer than the run, more checkpoints than steps, or steps beyond the run.

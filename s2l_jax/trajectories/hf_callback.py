@@ -3,8 +3,7 @@
 It needs PyTorch and transformers, and no JAX. Nothing else in s2l_jax imports this module.
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,17 +92,12 @@ class TrajectoryCallback(TrainerCallback):
         if tokenizer is not None:
             rows = _pool_rows(examples)
             texts = [render(prompt, row, tokenizer) for row in rows]
-            chunks = (
-                tokenize(
-                    tokenizer,
-                    texts[start : start + _CHUNK],
-                    max_length=max_length,
-                    boundary=boundary,
-                    template=prompt,
-                )
+            options: dict[str, Any] = {"max_length": max_length, "boundary": boundary, "template": prompt}
+            examples = LabelledExamples(
+                example
                 for start in range(0, len(texts), _CHUNK)
+                for example in tokenize(tokenizer, texts[start : start + _CHUNK], **options)
             )
-            examples = LabelledExamples(example for chunk in chunks for example in chunk)
             ids = [row.id for row in rows] if ids is None else ids
         if not hasattr(examples, "__len__") or not len(examples):
             raise InputError("TrajectoryCallback: needs examples that have a length, and at least one.")
@@ -128,12 +122,10 @@ class TrajectoryCallback(TrainerCallback):
             self._measure(model, 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure at the cadence."""
         if self._every and state.global_step % self._every == 0:
             self._measure(kwargs["model"], state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure with each checkpoint, if there is no cadence."""
         if not self._every:
             self._measure(kwargs["model"], state.global_step)
 
@@ -202,17 +194,17 @@ def _lengths(examples: Sequence[Mapping[str, Any]]) -> Int64[np.ndarray, "n"]:
 def length_sorted_batches(lengths: Int64[np.ndarray, "n"], batch_tokens: int) -> list[Int64[np.ndarray, "b"]]:
     """Batches of like lengths that pad to at most `batch_tokens` tokens, the longest first.
 
-    A batch has at least one example. The longest come first, so that too little memory shows at once.
+    A batch has at least one example. In this order too little memory shows at once.
     """
-    order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, batch_tokens // max(int(lengths[order[start]]), 1))
-        batches.append(order[start : start + size])
-        start += size
+    order, batches = np.argsort(-lengths, kind="stable"), []
+    while len(order):
+        size = max(1, batch_tokens // max(int(lengths[order[0]]), 1))
+        batches.append(order[:size])
+        order = order[size:]
     return batches
 
 
+@torch.no_grad()
 def example_losses(
     model: Any, examples: Sequence[Mapping[str, Any]], batches: Sequence[Int64[np.ndarray, "b"]]
 ) -> Float32[np.ndarray, "n"]:
@@ -220,7 +212,9 @@ def example_losses(
     world, rank = (dist.get_world_size(), dist.get_rank()) if _distributed() else (1, 0)
     device = next(model.parameters()).device
     column = torch.zeros(len(examples), dtype=torch.float32, device=device)
-    with _evaluating(model):
+    was_training = model.training
+    model.eval()
+    try:
         # Sharded models gather weights in each forward pass: every process makes as many of them.
         for first in range(0, len(batches), world):
             mine = first + rank
@@ -228,22 +222,20 @@ def example_losses(
             losses = _batch_losses(model, [examples[int(index)] for index in indices], device)
             if mine < len(batches):
                 column[torch.as_tensor(indices, device=device)] = losses
+    finally:
+        model.train(was_training)
     if _distributed():
         dist.all_reduce(column)
     return column.cpu().numpy()
 
 
 def _batch_losses(model: Any, batch: Sequence[Mapping[str, Any]], device: Any) -> torch.Tensor:
-    longest = max(2, *(len(example["input_ids"]) for example in batch))
-    tokens = torch.zeros(len(batch), longest, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    labels = torch.full_like(tokens, _IGNORED)
-    for row, example in enumerate(batch):
-        length = len(example["input_ids"])
-        tokens[row, :length] = torch.as_tensor(example["input_ids"])
-        labels[row, :length] = torch.as_tensor(example["labels"])
-        mask[row, :length] = torch.as_tensor(example.get("attention_mask", [1] * length))
-    tokens, mask, labels = tokens.to(device), mask.to(device), labels.to(device)
+    def padded(name: str, fill: int) -> torch.Tensor:
+        values = [example.get(name, [1] * len(example["input_ids"])) for example in batch]
+        rows = [torch.as_tensor(value, dtype=torch.long) for value in values]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill).to(device)
+
+    tokens, mask, labels = padded("input_ids", 0), padded("attention_mask", 0), padded("labels", _IGNORED)
     logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, :-1]
     following = labels[:, 1:]
     predicted = following != _IGNORED
@@ -252,17 +244,6 @@ def _batch_losses(model: Any, batch: Sequence[Mapping[str, Any]], device: Any) -
         logits[predicted].float(), following[predicted], reduction="none"
     )
     return losses.sum(dim=1) / predicted.sum(dim=1).clamp(min=1)
-
-
-@contextlib.contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def _distributed() -> bool:

@@ -46,6 +46,8 @@ def load_trajectories(path: epath.PathLike) -> Trajectories:
         that do not belong to them.
     """
     path = epath.Path(path)
+    steps: np.ndarray | None
+    ids: np.ndarray | None
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check trajectories.path.")
     if path.is_dir():
@@ -56,12 +58,16 @@ def load_trajectories(path: epath.PathLike) -> Trajectories:
             raise InputError(
                 f"{path}: not a trajectory store: no zarr.json there, nor folders checkpoint-<step>."
             )
-        return _not_empty(path, *read_official(path), None)
-    if path.suffix in (".npy", ".npz"):
-        return _not_empty(path, *_read_numpy(path))
-    if path.suffix == ".parquet":
-        return _not_empty(path, *read_parquet(path))
-    raise InputError(f"{path}: not a trajectory store, .npy, .npz or .parquet file.")
+        losses, steps, ids = *read_official(path), None
+    elif path.suffix in (".npy", ".npz"):
+        losses, steps, ids = _read_numpy(path)
+    elif path.suffix == ".parquet":
+        losses, steps, ids = read_parquet(path)
+    else:
+        raise InputError(f"{path}: not a trajectory store, .npy, .npz or .parquet file.")
+    if not losses.size:
+        raise InputError(f"{path}: losses have shape {losses.shape}: there is nothing in them.")
+    return _checked(path, losses, steps, ids)
 
 
 def files_of(path: str) -> str:
@@ -85,12 +91,6 @@ def _read_numpy(path: epath.Path) -> tuple[np.ndarray, np.ndarray | None, np.nda
     if "losses" not in arrays:
         raise InputError(f"{path}: holds {sorted(loaded.files)}, but no array named `losses`.")
     return arrays["losses"], arrays.get("steps"), arrays.get("ids")
-
-
-def _not_empty(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectories:
-    if not losses.size:
-        raise InputError(f"{path}: losses have shape {losses.shape}: there is nothing in them.")
-    return _checked(path, losses, steps, ids)
 
 
 def _checked(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectories:

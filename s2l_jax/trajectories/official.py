@@ -2,7 +2,6 @@
 
 import pickle
 import re
-from typing import Any
 
 import numpy as np
 from absl import logging
@@ -62,22 +61,18 @@ def _read_column(path: epath.Path) -> Float32[np.ndarray, "n"]:
     try:
         with path.open("rb") as file:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
-        return _as_column(torch, loaded)
+        if isinstance(loaded, list | tuple):
+            return np.fromiter(map(float, loaded), np.float32, len(loaded))
+        if not torch.is_tensor(loaded):
+            raise ValueError(f"it is a {type(loaded).__name__}")
+        if loaded.ndim != 1 or not loaded.is_floating_point():
+            raise ValueError(f"it is a tensor of shape {list(loaded.shape)} and type {loaded.dtype}")
+        return loaded.float().numpy()
     except (RuntimeError, ValueError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{path}: not a list of losses or a tensor [N] that torch.save wrote ({reason})."
         ) from error
-
-
-def _as_column(torch: Any, loaded: Any) -> Float32[np.ndarray, "n"]:
-    if torch.is_tensor(loaded):
-        if loaded.ndim != 1 or not loaded.is_floating_point():
-            raise ValueError(f"it is a tensor of shape {list(loaded.shape)} and type {loaded.dtype}")
-        return loaded.float().numpy()
-    if not isinstance(loaded, list | tuple):
-        raise ValueError(f"it is a {type(loaded).__name__}")
-    return np.fromiter(map(float, loaded), np.float32, len(loaded))
 
 
 def _zero_rows_without_loss(losses: Float32[np.ndarray, "n t"], files: list[epath.Path]) -> None:

@@ -41,20 +41,16 @@ class PackedDataset:
     a gap of a longer one: attention takes time by the square of a row.
 
     Args:
-      examples: tokenised examples.
+      examples: tokenised.
       indices: which of them it holds; what is measured comes out in this order.
-      mesh: the device mesh.
       max_length: most tokens of an example.
       batch_tokens: tokens that a device works on at a time; 0: as many as suit its kind.
       pinned_bytes: device memory that it may keep.
       share_prefix: leave out of the rows what all of them begin with; it is in `prefix` then.
 
-    Attributes:
-      indices: as given.
-      prefix: tokens before every example's own, whose positions count them.
     """
 
-    prefix: Int32[np.ndarray, "p"]
+    prefix: Int32[np.ndarray, "p"]  # before every example's own tokens, whose positions count them
 
     def __init__(
         self,
@@ -76,7 +72,8 @@ class PackedDataset:
         by_capacity: dict[int, list[list[int]]] = {capacity: [] for capacity in capacities}
         for row in best_fit(lengths, capacities):
             by_capacity[next(c for c in capacities if c >= lengths[row[0]])].append(row)
-        batch_tokens = batch_tokens or default_batch_tokens(mesh)
+        # On a CPU as many as leave a layer's activations in its cache.
+        batch_tokens = batch_tokens or (1024 if mesh.devices.flat[0].platform == "cpu" else 16_384)
         groups = row_groups(mesh)
         tokens = sum(capacity * len(rows) for capacity, rows in by_capacity.items())
         pinned = tokens / groups * _BYTES_A_TOKEN <= pinned_bytes
@@ -124,22 +121,15 @@ class PackedDataset:
         return _Part(capacity, layouts, shape)
 
     def _built(self) -> Iterator[Block]:
+        local, prompts = local_groups(self._mesh), self._examples.prompt_lengths
+        weights, skip = np.ones(len(self.indices), np.float32), len(self.prefix)
         for part in self._parts:
             for layout in part.layouts:
-                yield self._build(part, layout)
-
-    def _build(self, part: _Part, layout: Layout) -> Block:
-        local = local_groups(self._mesh)
-        mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
-        tokens = self._examples.read([int(self.indices[n]) for n in mine])
-        prompts = self._examples.prompt_lengths
-        texts = {n: (ids, int(prompts[self.indices[n]])) for n, ids in zip(mine, tokens, strict=True)}
-        weights = np.ones(len(self.indices), np.float32)
-        packed, slots = fill(
-            layout, part.shape, part.row_length, texts, weights, local, skip=len(self.prefix)
-        )
-        block: Block = put_rows(self._mesh, (packed, slots), axis=1)
-        return block
+                mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
+                tokens = self._examples.read([int(self.indices[n]) for n in mine])
+                texts = {n: (ids, int(prompts[self.indices[n]])) for n, ids in zip(mine, tokens, strict=True)}
+                block = fill(layout, part.shape, part.row_length, texts, weights, local, skip=skip)
+                yield put_rows(self._mesh, block, axis=1)
 
 
 def sweep_size(examples: Examples, indices: Int64[np.ndarray, "n"], *, share_prefix: bool) -> Size:
@@ -150,11 +140,6 @@ def sweep_size(examples: Examples, indices: Int64[np.ndarray, "n"], *, share_pre
 def row_lengths(longest: int) -> list[int]:
     """The lengths of rows for examples of up to `longest` tokens: 128, 256, ..., and the longest."""
     shorter: list[int] = []
-    while _SHORTEST_ROW << len(shorter) <= 0.75 * longest:
-        shorter.append(_SHORTEST_ROW << len(shorter))
+    while (length := _SHORTEST_ROW << len(shorter)) <= 0.75 * longest:
+        shorter.append(length)
     return [*shorter, longest]
-
-
-def default_batch_tokens(mesh: Mesh) -> int:
-    """Tokens that suit a device: on a CPU, as many as leave a layer's activations in its cache."""
-    return 1024 if mesh.devices.flat[0].platform == "cpu" else 16_384

@@ -6,21 +6,15 @@ from s2l_jax.trajectories.writer import TrajectoryWriter
 
 
 class StopWhenSettled(Hook):
-    """Stops after so many columns in a row that hardly changed the clusters.
+    """Stops after `times` columns in a row that hardly changed the clusters.
 
     That is when each refresh agrees with the one before by an adjusted Rand index of at least `above`.
-
-    Args:
-      writer: of the columns.
-      times: how many in a row.
-      above: the agreement that is asked for.
     """
 
     def __init__(self, writer: TrajectoryWriter, times: int, above: float):
         self._writer, self._times, self._above = writer, times, above
 
     def should_stop(self, step: int) -> bool:
-        """Whether the column of `step` is the last of them; what the first process says is the answer."""
         steps = self._writer.steps
         if step not in steps:
             return False

@@ -25,39 +25,26 @@ class SliceSettings:
     ids: str = ""  # a file of row ids; empty: none
 
 
+@dataclasses.dataclass(frozen=True)
 class TrackedRows:
-    """The rows of the pool whose losses are tracked: all, or a slice.
+    """The rows of the pool whose losses are tracked: all, or a slice."""
 
-    Args:
-      settings: which slice.
-      ids: of the pool's rows.
-      sources: the number of each row's source.
-      seed: of the priorities that a slice is drawn by.
+    rows: Int64[np.ndarray, "s"]  # sorted
+    ids: UInt64[np.ndarray, "s"]
+    settings: dict[str, Any]  # what tells this slice from another; empty for the whole pool
 
-    Attributes:
-      rows: int64 [S], sorted.
-      ids: uint64 [S].
-      settings: what tells this slice from another; empty for the whole pool.
 
-    Raises:
-      InputError: see `slice_rows`.
-    """
-
-    def __init__(
-        self,
-        settings: SliceSettings,
-        ids: UInt64[np.ndarray, "n"],
-        sources: Int[np.ndarray, "n"],
-        seed: int,
-    ):
-        chosen = slice_rows(settings, ids, sources, priorities(ids, seed))
-        self.rows: Int64[np.ndarray, "s"] = np.arange(len(ids)) if chosen is None else chosen
-        self.ids: UInt64[np.ndarray, "s"] = ids[self.rows]
-        self.settings: dict[str, Any] = {}
-        if chosen is not None:
-            digest = hashlib.sha256(self.ids.tobytes()).hexdigest()
-            self.settings = {"trajectories.slice": {"rows": len(chosen), "ids_sha256": digest}}
-            say(f"tracking a slice of {len(chosen)} of {len(ids)} pool rows")
+def track(
+    settings: SliceSettings, ids: UInt64[np.ndarray, "n"], sources: Int[np.ndarray, "n"], seed: int
+) -> TrackedRows:
+    """The tracked rows, as `slice_rows` has them by priorities of this seed."""
+    chosen = slice_rows(settings, ids, sources, priorities(ids, seed))
+    if chosen is None:
+        return TrackedRows(np.arange(len(ids)), ids, {})
+    say(f"tracking a slice of {len(chosen)} of {len(ids)} pool rows")
+    digest = hashlib.sha256(ids[chosen].tobytes()).hexdigest()
+    described = {"rows": len(chosen), "ids_sha256": digest}
+    return TrackedRows(chosen, ids[chosen], {"trajectories.slice": described})
 
 
 def slice_rows(
@@ -69,12 +56,7 @@ def slice_rows(
     """The tracked rows of the pool, sorted; None for all of them.
 
     A count or fraction is drawn source by source (`stratified_rows`); a count of N or more is all.
-
-    Args:
-      settings: at most one of its fields is set.
-      ids: of the pool's rows.
-      sources: the number of each row's source.
-      priority: as for `stratified_rows`.
+    At most one of the settings is set.
 
     Raises:
       InputError: a file of ids that cannot be read, or ids that are not the pool's.

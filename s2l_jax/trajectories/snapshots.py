@@ -46,15 +46,9 @@ def save_snapshot(folder: epath.Path, params: Params, model: Model, made_with: M
 
 
 class SnapshotKeeper(Hook):
-    """Keeps the parameters at each step of the cadence; handed to training before the sweep.
+    """Keeps the parameters at each of `steps`, as `save_snapshot` does; handed to training before the sweep.
 
     Once a step has its column it is not looked at again, so its snapshot must be there by then.
-
-    Args:
-      folder: of the snapshots.
-      model: the one that trains.
-      made_with: what a later sweep must agree with.
-      steps: the cadence, in finished training steps.
     """
 
     def __init__(
@@ -64,11 +58,9 @@ class SnapshotKeeper(Hook):
         self._steps = frozenset(steps)
 
     def is_due(self, step: int) -> bool:
-        """At the cadence."""
         return step in self._steps
 
     def at_cadence(self, step: int, params: Params) -> None:
-        """Keep them, unless they are."""
         save_snapshot(self._folder / str(step), params, self._model, self._made_with)
 
 

@@ -71,11 +71,11 @@ class TrajectoryStore:
         path = epath.Path(path)
         if not (path / "zarr.json").exists():
             n = len(ids)
+            rows = min(n, _CHUNK_ROWS)
             with _failing_as_oserror(path, "the store could not be made"):
-                _create(path, "losses", np.float32, (n, 0), (min(n, _CHUNK_ROWS), 1), "NaN",
-                        ("example", "checkpoint"))  # fmt: skip
-                _create(path, "steps", np.int64, (0,), (1024,), -1, ("checkpoint",))
-                array = _create(path, "ids", np.uint64, (n,), (min(n, _CHUNK_ROWS),), 0, ("example",))
+                _create(path / "losses", "float32", ("example", "checkpoint"), (n, 0), (rows, 1), "NaN")
+                _create(path / "steps", "int64", ("checkpoint",), (0,), (1024,), -1)
+                array = _create(path / "ids", "uint64", ("example",), (n,), (rows,), 0)
                 array[:].write(np.asarray(ids, np.uint64)).result()
             group = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
             artifacts.write_json(path / "zarr.json", group)
@@ -146,11 +146,7 @@ class TrajectoryStore:
             writers.barrier(f"column {step} listed")
 
     def drop_after(self, step: int) -> None:
-        """Take away the columns measured after `step`, for training that goes on from there.
-
-        Raises:
-          OSError: they could not be taken away.
-        """
+        """Take away the columns measured after `step`, for training that goes on from there."""
         steps = self.steps()
         kept = int((steps <= step).sum())
         if kept == len(steps):
@@ -174,13 +170,8 @@ class TrajectoryStore:
     def _open(self, name: str) -> Any:
         import tensorstore as ts
 
-        spec = {
-            "driver": "zarr3",
-            "kvstore": _location(self._path / name),
-            "recheck_cached_metadata": True,  # columns that others append are seen
-        }
-        try:
-            return ts.open(spec).result()
+        try:  # metadata is checked again, so that columns that others append are seen
+            return ts.open(_spec(self._path / name) | {"recheck_cached_metadata": True}).result()
         except ValueError as error:
             raise InputError(
                 f"{self._path}: not a trajectory store: its array `{name}` cannot be opened ({error})."
@@ -195,35 +186,24 @@ def _failing_as_oserror(path: epath.Path, what: str) -> Iterator[None]:
         raise OSError(f"{path}: {what} ({error})") from error
 
 
-def _create(
-    path: epath.Path,
-    name: str,
-    dtype: Any,
-    shape: tuple[int, ...],
-    chunk: tuple[int, ...],
-    fill: Any,
-    dimensions: tuple[str, ...],
-) -> Any:
+def _create(path: epath.Path, dtype: str, dimensions: tuple, shape: tuple, chunk: tuple, fill: Any) -> Any:
     import tensorstore as ts
 
-    spec = {
-        "driver": "zarr3",
-        "kvstore": _location(path / name),
-        "metadata": {
-            "shape": shape,
-            "data_type": np.dtype(dtype).name,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-            "fill_value": fill,
-            "dimension_names": dimensions,
-        },
+    metadata = {
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "fill_value": fill,
+        "dimension_names": dimensions,
     }
-    return ts.open(spec, create=True, delete_existing=True).result()
+    return ts.open(_spec(path) | {"metadata": metadata}, create=True, delete_existing=True).result()
 
 
 def _resize(array: Any, shape: tuple[int, ...]) -> Any:
     return array.resolve().result().resize(exclusive_max=shape).result()
 
 
-def _location(path: epath.Path) -> str:
+def _spec(path: epath.Path) -> dict[str, Any]:
     text = path.as_posix()
-    return f"{text}/" if artifacts.is_remote(path) else f"file://{os.path.abspath(text)}/"
+    location = f"{text}/" if artifacts.is_remote(path) else f"file://{os.path.abspath(text)}/"
+    return {"driver": "zarr3", "kvstore": location}

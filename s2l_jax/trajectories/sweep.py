@@ -1,19 +1,22 @@
-"""The loss sweep: the loss of every tracked example under the given parameters."""
+"""The loss sweep: the loss of every tracked example under the given parameters, also as training goes on."""
 
 import functools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, Int64
 
+from s2l_jax.console import duration
 from s2l_jax.data.packing import PackedRows
 from s2l_jax.data.pool import PoolRow, row_of
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
+from s2l_jax.errors import DivergedError
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import Prefix, shares_prefix
 from s2l_jax.models.decoder import Decoder
@@ -21,9 +24,11 @@ from s2l_jax.models.parameters import Params, model_params
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.placement import mesh_of
 from s2l_jax.parallel.sharding import replicated, row_constraint, vocabulary_shards
+from s2l_jax.training.hooks import Hook
 from s2l_jax.training.loss import example_losses as packed_losses
 from s2l_jax.training.loss import read_prefix
 from s2l_jax.trajectories.packed_dataset import PackedDataset
+from s2l_jax.trajectories.writer import TrajectoryWriter
 
 Sweep = Callable[[Params], Float32[Array, "n"]]
 
@@ -75,6 +80,49 @@ def make_sweep(
     return sweep
 
 
+class LossSweeper(Hook):
+    """Has the loss of every example measured, as a column.
+
+    Args:
+      sweep: measures them.
+      rows: of the pool, which they are, for errors.
+      writer: takes the columns; a step that it has is not swept again.
+      steps: the cadence, in finished training steps.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        rows: Int64[np.ndarray, "n"],
+        writer: TrajectoryWriter,
+        steps: Collection[int] = (),
+    ):
+        self._sweep, self._rows, self._writer, self._steps = sweep, rows, writer, frozenset(steps)
+
+    def is_due(self, step: int) -> bool:
+        return step in self._steps
+
+    def at_cadence(self, step: int, params: Params) -> None:
+        """Sweep, unless the column of `step` is there.
+
+        Raises:
+          DivergedError: a loss that is not finite.
+        """
+        if step in self._writer.steps:
+            return
+        start = time.monotonic()
+        column = np.asarray(self._sweep(params))
+        if not np.isfinite(column).all():
+            bad = np.flatnonzero(~np.isfinite(column))
+            raise DivergedError(
+                f"the sweep at step {step} found {len(bad)} losses that are not finite; the first is pool "
+                f"row {self._rows[bad[0]]}. Lower proxy.train.learning_rate, or use "
+                "trajectories.dtype=float32."
+            )
+        seconds = duration(time.monotonic() - start)
+        self._writer.add(step, column, f"swept {len(column)} examples in {seconds}")
+
+
 def example_losses(
     model: Decoder,
     tokenizer: Any,
@@ -113,13 +161,9 @@ def example_losses(
     examples = TokenizedList(
         tokenize(tokenizer, texts, max_length=max_length, boundary=boundary, template=prompt)
     )
+    mesh = mesh or mesh_of(model)
     return tokenized_losses(
-        model,
-        examples,
-        max_length=max_length,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
-        mesh=mesh or mesh_of(model),
+        model, examples, max_length=max_length, dtype=dtype, mesh=mesh, batch_tokens=batch_tokens
     )
 
 

@@ -1,11 +1,10 @@
 """Free trajectories: the loss each example had when training visited it, a column for each epoch."""
 
 import io
-from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32, Int64
 
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
@@ -17,11 +16,7 @@ PARTIAL = "epoch_losses.npz"  # what is known of the epoch under way, as of the 
 
 
 def check_epochs(batch_size: int, num_steps: int, num_examples: int) -> None:
-    """Check that a run has epochs to make columns of.
-
-    Raises:
-      InputError: it ends before its first epoch does, or a step holds more than one.
-    """
+    """Raise InputError for a run that ends before its first epoch does, or whose steps hold more than one."""
     if batch_size > num_examples:
         raise InputError(
             "trajectories.source='train' measures an example once an epoch, but a step of "
@@ -67,12 +62,14 @@ class TrainingLossRecorder(Hook):
         self._column = self._restored()
 
     def after_step(self, finished: FinishedStep) -> None:
-        """Take in the losses of one step's examples."""
         batch, losses = finished.batch, finished.example_losses
         assert losses is not None
-        for epoch, mine in self._epochs(batch.step):
+        first = batch.step * self._batch_size
+        epochs = np.arange(first, first + self._batch_size) // self._epoch_size
+        for epoch in np.unique(epochs).tolist():
             if epoch < self._epoch:
                 continue  # measured before an interruption; the column is stored
+            mine = epochs == epoch
             rows = batch.examples[mine]
             places = np.minimum(np.searchsorted(self._tracked, rows), len(self._tracked) - 1)
             is_tracked = self._tracked[places] == rows
@@ -84,18 +81,10 @@ class TrainingLossRecorder(Hook):
                 self._column, self._epoch = self._empty.copy(), epoch + 1
 
     def before_checkpoint(self, step: int) -> None:
-        """Put the epoch under way on disk."""
         if processes.is_writer():
             buffer = io.BytesIO()
             np.savez(buffer, epoch=self._epoch, losses=self._column)
             artifacts.write_bytes(self._file, buffer.getvalue())
-
-    def _epochs(self, step: int) -> Iterator[tuple[int, Bool[np.ndarray, "b"]]]:
-        """The epochs that a step's examples are of, and which are of each."""
-        first = step * self._batch_size
-        epochs = np.arange(first, first + self._batch_size) // self._epoch_size
-        for epoch in np.unique(epochs).tolist():
-            yield epoch, epochs == epoch
 
     def _restored(self) -> Float32[np.ndarray, "s"]:
         # Kept for a later checkpoint than the one that training goes on from, it has more losses in

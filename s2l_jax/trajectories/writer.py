@@ -1,7 +1,7 @@
 """Columns as they are measured: each is stored, and handed to the running clustering."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -12,14 +12,8 @@ from s2l_jax.console import say
 from s2l_jax.parallel import processes
 from s2l_jax.trajectories.store import TrajectoryStore, Writers
 
-
-class RunningClusters(Protocol):
-    """Follows the columns as they come: `clustering.StreamingKMeans`."""
-
-    records: list[Any]  # a Refresh for each column so far
-
-    def update(self, column: Float32[np.ndarray, "s"]) -> Any:
-        """Take in one more column; gives its Refresh."""
+if TYPE_CHECKING:
+    from s2l_jax.clustering import StreamingKMeans
 
 
 class TrajectoryWriter:
@@ -33,7 +27,6 @@ class TrajectoryWriter:
 
     Attributes:
       steps: training steps of the columns so far.
-      clusters: as given.
 
     Raises:
       InputError: a store of other examples, or of another origin.
@@ -44,7 +37,7 @@ class TrajectoryWriter:
         path: epath.Path,
         ids: UInt64[np.ndarray, "s"],
         origin: Mapping[str, Any],
-        clusters: RunningClusters,
+        clusters: "StreamingKMeans",
     ):
         if processes.is_writer():
             TrajectoryStore.create(path, ids, origin)
@@ -59,13 +52,7 @@ class TrajectoryWriter:
             clusters.update(self._store.column(place))
 
     def add(self, step: int, column: Float32[np.ndarray, "s"], how: str) -> None:
-        """Store the losses measured after `step` training steps, and say so; every process takes part.
-
-        Args:
-          step: above those of the columns before.
-          column: in the order of `ids`.
-          how: it was measured, for the console.
-        """
+        """Store the losses measured after `step` training steps, and say `how`; every process takes part."""
         self._store.append(step, column)
         self.steps.append(step)
         refresh = self.clusters.update(column)

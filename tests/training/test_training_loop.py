@@ -21,7 +21,7 @@ from s2l_jax.models import hf
 from s2l_jax.models.parameters import flatten_params, model_params
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.training import loop
-from s2l_jax.training.checkpoints import Checkpoints, abstract
+from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.training.hooks import Hook
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
@@ -214,7 +214,7 @@ def test_a_checkpoint_restores_onto_another_mesh(unbroken, cube_mesh):
     model = load_model(str(GPT_NEOX), cube_mesh)
     fresh = init_state(CONFIG, SETTINGS.optimizer, STEPS, cube_mesh, model_params(model))
     with Checkpoints(trainer.path / "checkpoints", 2) as checkpoints:
-        state = checkpoints.restore(abstract(fresh))
+        state = checkpoints.restore(fresh)
     assert int(state.step) == STEPS
     assert digest(state.params) == digest(result.params)
     same = jax.tree.map(lambda a, b: a.sharding == b.sharding, state, fresh)

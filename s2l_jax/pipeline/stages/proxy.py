@@ -23,19 +23,12 @@ from s2l_jax.trajectories.settled import StopWhenSettled
 from s2l_jax.trajectories.snapshots import SnapshotKeeper
 from s2l_jax.trajectories.training_losses import TrainingLossRecorder, check_epochs
 
-SNAPSHOTS = "snapshots"
-
 
 def check_cadence(run: Run) -> None:
-    """Find now what is wrong with the cadence, as far as the length of the run is known.
-
-    Raises:
-      InputError: see `cadence.sweep_steps`.
-    """
-    if run.config.trajectories.source == "train":
-        return
-    if run.config.proxy.train.steps:
-        sweep_steps(_cadence(run), run.config.proxy.train.steps)
+    """Find now what `sweep_steps` finds wrong with the cadence, if the length of the run is known."""
+    steps = run.config.proxy.train.steps
+    if steps and run.config.trajectories.source == "sweep":
+        sweep_steps(_cadence(run), steps)
 
 
 def train_proxy(run: Run, pool: PreparedPool) -> None:
@@ -48,11 +41,9 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     config = run.config
     subset = trainable(pool)
     steps = num_steps(config.proxy.train, len(subset))
-    kind = config.trajectories.source
-    swept: list[int] = []
-    if kind == "sweep":
-        swept = sweep_steps(_cadence(run), steps)
-    else:
+    asked, kind = config.trajectories, config.trajectories.source
+    swept = sweep_steps(_cadence(run), steps) if kind == "sweep" else []
+    if kind == "train":
         check_epochs(config.proxy.train.batch_size, steps, len(subset))
     tracked = tracked_of(run, pool)
     settings = deciding(config, "proxy", {"pool.fingerprint": pool.fingerprint} | tracked.settings)
@@ -65,17 +56,15 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     )
     writer = writer_of(run, tracked, kind, settings)
     hooks: list[Hook] = []
-    if kind == "sweep":
-        asked = config.trajectories
+    if kind == "train":
+        batch_size = config.proxy.train.batch_size
+        hooks.append(TrainingLossRecorder(record.folder, subset, tracked.rows, batch_size, writer))
+    else:
         if config.proxy.save_params:
-            hooks.append(SnapshotKeeper(record.folder / SNAPSHOTS, model, snapshot_settings(run), swept))
+            hooks.append(SnapshotKeeper(record.folder / "snapshots", model, snapshot_settings(run), swept))
         hooks.append(sweeper_of(run, pool, tracked, model.config, writer, swept))
         if asked.stop_when_stable:
             hooks.append(StopWhenSettled(writer, asked.stop_when_stable, asked.stable_above))
-    else:
-        hooks.append(
-            TrainingLossRecorder(record.folder, subset, tracked.rows, config.proxy.train.batch_size, writer)
-        )
     result = train(
         model.config,
         model.initial_params,
@@ -93,6 +82,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
             f"{len(writer.steps)} of {len(swept)} sweeps"
         )
     size = batches.size(done)
+    num_sweeps = len(writer.steps) if swept else 0
     record.finish(
         {
             "steps": done,
@@ -100,8 +90,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
             "examples_seen": done * config.proxy.train.batch_size,
             "tokens_seen": size.tokens,
             "training_flops": training_flops(model.config, size),
-            "sweep_flops": (len(writer.steps) if swept else 0)
-            * sweep_flops(run, pool, tracked, model.config),
+            "sweep_flops": num_sweeps * sweep_flops(run, pool, tracked, model.config),
             "final_loss": float(result.losses[-1]),
             "curve": loss_curve(result.losses),
             "refreshes": [vars(refresh) for refresh in writer.clusters.records],

@@ -25,9 +25,9 @@ from s2l_jax.training.flops import forward_flops
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories, files_of, load_trajectories
 from s2l_jax.trajectories.packed_dataset import PackedDataset, sweep_size
-from s2l_jax.trajectories.slices import SliceSettings, TrackedRows, rows_in_pool
+from s2l_jax.trajectories.slices import SliceSettings, TrackedRows, rows_in_pool, track
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot, read_mark
-from s2l_jax.trajectories.sweeper import LossSweeper
+from s2l_jax.trajectories.sweep import LossSweeper, make_sweep
 from s2l_jax.trajectories.writer import TrajectoryWriter
 
 STORE = "trajectories.zarr"
@@ -38,17 +38,13 @@ def tracked_of(run: Run, pool: PreparedPool) -> TrackedRows:
     """The rows of the pool that the config asks for."""
     asked = run.config.trajectories
     settings = SliceSettings(asked.slice_count, asked.slice_fraction, asked.slice_ids)
-    return TrackedRows(settings, np.asarray(pool.ids), np.asarray(pool.source_codes), run.config.seed)
+    return track(settings, np.asarray(pool.ids), np.asarray(pool.source_codes), run.config.seed)
 
 
 def writer_of(run: Run, tracked: TrackedRows, kind: str, settings: Mapping[str, Any]) -> TrajectoryWriter:
-    """What takes the columns of a run.
+    """What takes the columns of a run: of the tracked rows, measured by a `kind` of "sweep" or "train".
 
-    Args:
-      run: the run.
-      tracked: the examples that the columns are of.
-      kind: how they are measured: "sweep" or "train".
-      settings: everything that decides the columns.
+    `settings` is everything that decides them.
     """
     config = run.config
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -80,7 +76,8 @@ def sweeper_of(
         share_prefix=shares_prefix(model, config.tokenize.max_length),
     )
     dtype = DTYPES[config.trajectories.dtype]
-    return LossSweeper(model, dataset, run.mesh, writer, dtype=dtype, attention=config.attention, steps=steps)
+    sweep = make_sweep(model, dataset, run.mesh, dtype=dtype, attention=config.attention)
+    return LossSweeper(sweep, tracked.rows, writer, steps)
 
 
 def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
@@ -162,12 +159,8 @@ def _wanted_snapshots(run: Run) -> dict[int, epath.Path]:
 def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Trajectories | None:
     """The trajectories that selection uses: imported, or from this workdir; None when there are none.
 
-    Args:
-      run: the run.
-      ids: of the pool's rows, if there is a pool.
-
     Raises:
-      InputError: the trajectories are not of this pool's rows.
+      InputError: the trajectories are not of the rows of the pool, whose `ids` these are if there is one.
     """
     path = run.config.trajectories.path
     if not path:
@@ -187,10 +180,8 @@ def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Traje
 def described(run: Run) -> dict[str, Any]:
     """How the trajectories were measured ("source"), as far as their store says."""
     path = epath.Path(run.config.trajectories.path or run.workdir / STORE) / "zarr.json"
-    if not path.exists():
-        return {}
-    attributes = artifacts.read_json(path).get("attributes", {})
-    return {"source": attributes["source"]} if "source" in attributes else {}
+    attributes = artifacts.read_json(path).get("attributes", {}) if path.exists() else {}
+    return {name: value for name, value in attributes.items() if name == "source"}
 
 
 def tracked_rows(
