@@ -54,14 +54,10 @@ def save_adapter(
     dtype: Any,
     tokenizer: Any = None,
 ) -> None:
-    """Write adapter_config.json, adapter_model.safetensors and the tokeniser.
+    """Write adapter_config.json, adapter_model.safetensors (in `dtype`) and the tokeniser.
 
-    Args:
-      adapters: nested dict of arrays; every process takes part in gathering them, one writes.
-      config: settings of the decoder, with adapters.
-      base: directory or hub id of the base.
-      dtype: of the tensors on disk.
-      tokenizer: a transformers tokeniser to save beside them.
+    Every process takes part in gathering the adapters, one writes. `base` is the directory or hub id
+    of the model they belong to.
     """
     path, lora = epath.Path(path), _lora(config)
     modules = list(_modules(config))
