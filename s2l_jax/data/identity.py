@@ -1,13 +1,12 @@
 """Telling whether a pool's data is the data that was there before."""
 
+import functools
 import hashlib
 import os
 
 from etils import epath
 
 from s2l_jax import artifacts
-
-_CHUNK = 2**24  # bytes
 
 
 def data_identity(path: str) -> str:
@@ -16,10 +15,15 @@ def data_identity(path: str) -> str:
     Args:
       path: a file, a folder, a glob, several with commas between, or the name of a dataset.
     """
-    whole = path and epath.Path(path).exists()
-    parts = [path] if whole else [os.path.expanduser(part.strip()) for part in path.split(",")]
     # An empty path would stand for the working directory.
-    return ",".join(identity for part in parts if part for identity in _identities(part))
+    return ",".join(identity for part in path_parts(path) if part for identity in _identities(part))
+
+
+def path_parts(path: str) -> list[str]:
+    """What a path with commas names: one file with commas in its name if there is such a one."""
+    if path and epath.Path(path).exists():
+        return [path]
+    return [os.path.expanduser(part.strip()) for part in path.split(",")]
 
 
 def _identities(part: str) -> list[str]:
@@ -34,8 +38,5 @@ def _identities(part: str) -> list[str]:
 
 
 def _digest(file: epath.Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
     with file.open("rb") as opened:
-        while chunk := opened.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, functools.partial(hashlib.blake2b, digest_size=16)).hexdigest()

@@ -61,9 +61,8 @@ _HEADING = re.compile(
     + r")[ \t]*:",
     re.MULTILINE | re.IGNORECASE,
 )
-_PAGE_BREAK = re.compile(
-    r"\(Over\).*?(?:\(Cont\)|\Z)", re.DOTALL
-)  # the head of the note again, between pages
+# The head of the note again, between pages.
+_PAGE_BREAK = re.compile(r"\(Over\).*?(?:\(Cont\)|\Z)", re.DOTALL)
 _END = re.compile(
     r"^[ \t]*[_=\-*]{5,}[ \t]*$|^[ \t]*(?:DR\.|Electronically signed)", re.MULTILINE | re.IGNORECASE
 )
@@ -252,10 +251,10 @@ def write_pool(reader: ReportReader, out: epath.PathLike) -> dict[str, Any]:
     splits: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
     patients: dict[str, set[int]] = {split: set() for split in SPLITS}
     with contextlib.ExitStack() as stack:
-        written = {
-            split: stack.enter_context(artifacts.writing(folder / f"{split}.jsonl")) for split in SPLITS
-        }
-        files = {split: stack.enter_context(path.open("w")) for split, path in written.items()}
+        files = {}
+        for split in SPLITS:
+            path = stack.enter_context(artifacts.writing(folder / f"{split}.jsonl"))
+            files[split] = stack.enter_context(path.open("w"))
         for report in reader:
             files[report.split].write(json.dumps(report.as_row()) + "\n")
             splits[report.split][report.source] += 1
