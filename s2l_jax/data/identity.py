@@ -12,8 +12,7 @@ from s2l_jax import artifacts
 def data_identity(path: str) -> str:
     """Names and content hashes of the files a path stands for, or the path where it names none.
 
-    Args:
-      path: a file, a folder, a glob, several with commas between, or the name of a dataset.
+    It is a file, a folder, a glob, several with commas between, or the name of a dataset.
     """
     # An empty path would stand for the working directory.
     return ",".join(identity for part in path_parts(path) if part for identity in _identities(part))

@@ -30,11 +30,8 @@ Source = Callable[[], Iterator[RawRow]]  # each call reads from the start
 def find_sources(path: str, format: str, split: str) -> list[Source]:
     """Resolve a pool's path to its sources, in reading order, without reading rows.
 
-    Args:
-      path: as in `s2l_jax.data.pool.read_rows`.
-      format: one of FORMATS; "auto" goes by prefix, existence and file name ending, and for a
-        .json file by its first character.
-      split: of hub, saved and TFDS datasets.
+    The arguments are those of `pool.read_rows`. The format "auto" goes by prefix, existence and file
+    name ending, and for a .json file by its first character.
 
     Raises:
       InputError: unknown format, missing file, a glob without matches, a file named twice.

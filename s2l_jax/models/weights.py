@@ -232,9 +232,7 @@ def _open(file: epath.Path) -> Any:
 
 
 def _names(tensor: HFTensor, num_layers: int) -> list[str]:
-    if "{layer}" in tensor.name:
-        return [tensor.name.format(layer=i) for i in range(num_layers)]
-    return [tensor.name]
+    return [tensor.name.format(layer=i) for i in range(num_layers if "{layer}" in tensor.name else 1)]
 
 
 def _stored_shape(tensor: HFTensor, config: DecoderConfig) -> tuple[int, ...]:

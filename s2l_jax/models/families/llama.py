@@ -99,8 +99,7 @@ def _settings(
     """What these families share; the arguments are what sets one apart, or its defaults."""
     fields.note_dropout("attention_dropout")
     heads = fields["num_attention_heads"]
-    named = "head_dim" in fields and fields["head_dim"]
-    dim = read_head_dim(fields) if named or not head_dim else head_dim
+    dim = read_head_dim(fields) if fields.get("head_dim", 0) or not head_dim else head_dim
     common = read_common(fields, dim, max_positions=max_positions, tied=tied)
     rotary_dim, scaling = common["rotary_dim"], common["rope_scaling"]
     if rotary_dim != dim and family != "phi3":
