@@ -12,7 +12,6 @@ from jaxtyping import Int64
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families.layout import HFTensor
 from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import Params, flatten_params, nest_params, parameter_shapes
 from s2l_jax.models.weights import hf_tensors, on_host, write_tensors
@@ -123,27 +122,22 @@ def _modules(config: DecoderConfig) -> Iterator[_Module]:
     for tensor in hf_tensors(config):
         projections = [leaf.removesuffix("/kernel") for leaf in tensor.leaves]
         adapted = [p for p in projections if f"{p}/lora/a" in shapes]
-        if adapted and tensor.name.endswith(".weight"):
-            yield _module(tensor, shapes, projections, adapted)
-
-
-def _module(
-    tensor: HFTensor, shapes: dict[str, tuple[int, ...]], projections: list[str], adapted: list[str]
-) -> _Module:
-    inputs = shapes[f"{adapted[0]}/lora/a"][1:-1]
-    numbered, spans, start = [], {}, 0
-    for projection in projections:
-        outputs = shapes[f"{projection}/kernel"][1 + len(inputs) :]
-        numbers = start + np.arange(np.prod(outputs)).reshape(outputs)
-        numbered.append(np.broadcast_to(numbers, (*inputs, *outputs)))
-        spans[projection] = slice(start, start + numbers.size)
-        start += numbers.size
-    # Kernels that hold the number of their output show where the family's layout puts each.
-    matrix = tensor.join(*numbered)
-    inputs_first = bool(matrix[0, 0] != matrix[0, 1])
-    order = matrix[0] if inputs_first else matrix[:, 0]
-    name = tensor.name.removesuffix(".weight")
-    return _Module(name, tuple(adapted), tuple(spans[p] for p in adapted), order, inputs_first)
+        if not adapted or not tensor.name.endswith(".weight"):
+            continue
+        inputs = shapes[f"{adapted[0]}/lora/a"][1:-1]
+        numbered, spans, start = [], {}, 0
+        for projection in projections:
+            outputs = shapes[f"{projection}/kernel"][1 + len(inputs) :]
+            numbers = start + np.arange(np.prod(outputs)).reshape(outputs)
+            numbered.append(np.broadcast_to(numbers, (*inputs, *outputs)))
+            spans[projection] = slice(start, start + numbers.size)
+            start += numbers.size
+        # Kernels that hold the number of their output show where the family's layout puts each.
+        matrix = tensor.join(*numbered)
+        inputs_first = bool(matrix[0, 0] != matrix[0, 1])
+        order = matrix[0] if inputs_first else matrix[:, 0]
+        name = tensor.name.removesuffix(".weight")
+        yield _Module(name, tuple(adapted), tuple(spans[p] for p in adapted), order, inputs_first)
 
 
 def _settings(lora: Lora, modules: list[_Module], base: str) -> dict[str, Any]:
