@@ -281,16 +281,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    bounds = Lengths()
     parser.add_argument("notes", help="NOTEEVENTS.csv or NOTEEVENTS.csv.gz of MIMIC-III 1.4")
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument(
         "--sources", default="", help="keep these alone, such as 'CT head,CT chest'; default all"
     )
     for field in dataclasses.fields(Lengths):
-        default = getattr(bounds, field.name)
         flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=int, default=default, help=f"words; default {default}")
+        parser.add_argument(flag, type=int, default=field.default, help=f"words; default {field.default}")
     options = vars(parser.parse_args(argv))
     lengths = Lengths(**{field.name: options[field.name] for field in dataclasses.fields(Lengths)})
     sources = [name.strip() for name in options["sources"].split(",") if name.strip()]
