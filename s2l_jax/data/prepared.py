@@ -197,9 +197,8 @@ class _Tally:
     def __init__(self) -> None:
         self.count = 0
         types = {"lengths": "i", "prompt_lengths": "i", "ids": "Q", "sources": "i"}
-        self._columns = {name: array(type_) for name, type_ in types.items()}
+        self._columns = {name: array(kind) for name, kind in (types | dict.fromkeys(_MEANING, "b")).items()}
         self._sources: dict[str, int] = {}
-        self._problems = {what: array("Q") for what in _MEANING}  # ids
         self._shared = CommonPrefix()
 
     def add(self, row: PoolRow, example: TokenizedExample) -> dict[str, Any]:
@@ -207,19 +206,17 @@ class _Tally:
         self.count += 1
         length, prompt = len(example.tokens), example.prompt_length
         source = self._sources.setdefault(row.source, len(self._sources))
-        for column, value in zip(self._columns.values(), (length, prompt, row.id, source), strict=True):
+        found = (length > 0 and not example.has_response, example.cut, example.boundary_merged)
+        values = (length, prompt, row.id, source, *found)
+        for column, value in zip(self._columns.values(), values, strict=True):
             column.append(value)
-        without_loss = length > 0 and not example.has_response
-        found = (without_loss, example.cut, example.boundary_merged)
-        for ids, is_so in zip(self._problems.values(), found, strict=True):
-            if is_so:
-                ids.append(row.id)
         self._shared.add(example.tokens)
         return {"tokens": example.tokens, "original": json.dumps(row.original)}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By the names of their files; of rows with a problem all ids, where the manifest lists the first."""
-        return {name: np.array(values) for name, values in (self._columns | self._problems).items()}
+        columns = {name: np.array(values) for name, values in self._columns.items()}
+        return columns | {what: columns["ids"][columns[what] != 0] for what in _MEANING}
 
     def manifest(self, settings: TokenizeSettings) -> dict[str, Any]:
         arrays = self.arrays()
@@ -233,8 +230,8 @@ class _Tally:
             "source_counts": np.bincount(arrays["sources"], minlength=len(self._sources)).tolist(),
             "settings": dataclasses.asdict(settings),
             "common_prefix": self._shared.tokens.tolist(),
-            **{f"num_{what}": len(ids) for what, ids in self._problems.items()},
-            **{f"ids_{what}": ids[:_LISTED].tolist() for what, ids in self._problems.items()},
+            **{f"num_{what}": len(arrays[what]) for what in _MEANING},
+            **{f"ids_{what}": arrays[what][:_LISTED].tolist() for what in _MEANING},
         }
 
 
