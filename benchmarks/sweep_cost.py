@@ -149,7 +149,7 @@ def _measure(checkpoint: str, rows: Rows, options: argparse.Namespace, folder: e
             run()
             if number:
                 best[name] = min(best[name], time.perf_counter() - start)
-    taken = [size_of(rows, batches.numbers(number)) for number in range(options.steps)]
+    taken = [size_of(rows, batches.indices(number)) for number in range(options.steps)]
     return best | {"size": sum(taken, Size(0, 0, 0)), "quarter rows": quarter}
 
 

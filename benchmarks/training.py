@@ -61,7 +61,7 @@ def main() -> None:
         checkpoint, rows = contenders.prepare(options, folder)
         work = _work(checkpoint, rows, options)
         batches = contenders.batches(rows, options, options.total)
-        steps = [batches.numbers(step).tolist() for step in range(taken)]
+        steps = [batches.indices(step).tolist() for step in range(taken)]
         makers: dict[str, tuple] = {
             OURS: (ours, checkpoint, rows, options),
             "official": (peers.official_training, checkpoint, rows, steps, options),
@@ -163,7 +163,7 @@ def _work(checkpoint: str, rows: Rows, options: argparse.Namespace) -> dict[str,
     rounds = []
     for r in range(options.rounds + 1):
         steps = range(r * options.steps, (r + 1) * options.steps)
-        rounds.append(sum((size_of(rows, batches.numbers(s)) for s in steps), Size(0, 0, 0)))
+        rounds.append(sum((size_of(rows, batches.indices(s)) for s in steps), Size(0, 0, 0)))
     return {
         "tokens": [size.tokens for size in rounds],
         "loss_tokens": [size.loss_tokens for size in rounds],

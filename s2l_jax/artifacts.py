@@ -179,19 +179,14 @@ def reading_folder(folder: epath.PathLike) -> Iterator[epath.Path]:
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="s2l_jax_") as temporary:
-        _download(folder, files_under(folder), epath.Path(temporary))
-        yield epath.Path(temporary)
+        yield _download(folder, files_under(folder), epath.Path(temporary))
 
 
 def local_copy(folder: epath.PathLike, patterns: Sequence[str] = ("*",)) -> epath.Path:
-    """`folder` itself when it is local, else a copy that is kept until this process ends.
+    """`folder` itself when it is local, else a copy of the files that match a pattern.
 
-    A folder whose files have not changed is copied once. Copies lie in the system's temporary
-    folder, which TMPDIR moves.
-
-    Args:
-      folder: with any number of files.
-      patterns: file names to copy, as in a shell.
+    It is kept until this process ends, in the system's temporary folder, which TMPDIR moves. A folder
+    whose files have not changed is copied once.
     """
     folder = epath.Path(folder)
     if not is_remote(folder):
@@ -214,18 +209,13 @@ def _download(folder: epath.Path, files: Sequence[epath.Path], target: epath.Pat
 
 
 def _copy(source: epath.Path, target: epath.Path) -> None:
-    with _failing_as_oserror(target), source.open("rb") as read, target.open("wb") as written:
-        shutil.copyfileobj(read, written, _PART)
-
-
-@contextlib.contextmanager
-def _failing_as_oserror(path: epath.Path) -> Iterator[None]:
     try:
-        yield
+        with source.open("rb") as read, target.open("wb") as written:
+            shutil.copyfileobj(read, written, _PART)
     except OSError:
         raise
     except Exception as error:  # a store's client has its own
-        raise OSError(f"{path} could not be written ({error})") from error
+        raise OSError(f"{target} could not be written ({error})") from error
 
 
 def plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The training batches: which examples each step sees, packed, and read ahead by Grain."""
 
 import dataclasses
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -48,12 +49,7 @@ class Size:
     spared: int = 0  # of the tokens, those not run: what many examples begin with is run once
 
     def __add__(self, other: "Size") -> "Size":
-        return Size(
-            self.tokens + other.tokens,
-            self.loss_tokens + other.loss_tokens,
-            self.pairs + other.pairs,
-            self.spared + other.spared,
-        )
+        return Size(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
 
 
 def size_of(examples: Examples, indices: Int64[np.ndarray, "b"], prefix: int = 0, times: int = 1) -> Size:
@@ -93,8 +89,6 @@ class Batches:
       subset: rows of the pool to train on.
       weights: of each row of the subset, for an example-mean loss.
       batch_size: examples of a step; every step has exactly as many.
-      num_steps: length of the run.
-      seed: of the order.
       max_length: most tokens of an example.
       microbatches: accumulation steps.
       groups: row groups of the mesh.
@@ -162,13 +156,8 @@ class Batches:
         rows, _ = fill(layout, shape, self.row_length, texts, self.weights[indices], self._local, named, skip)
         if skip:
             rows = rows._replace(prefix=np.tile(self._prefix, (*rows.tokens.shape[:2], 1)))
-        return Batch(
-            step,
-            pool_rows,
-            rows,
-            self._size(pool_rows),
-            slot_indices(layout, shape.examples),
-        )
+        slots = slot_indices(layout, shape.examples)
+        return Batch(step, pool_rows, rows, self._size(pool_rows), slots)
 
     def size(self, num_steps: int) -> Size:
         """How much work the first steps of the run are."""

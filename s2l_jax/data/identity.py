@@ -13,13 +13,17 @@ _CHUNK = 2**24  # bytes
 def data_identity(path: str) -> str:
     """Names and content hashes of the files a path stands for, or the path where it names none.
 
-    Args:
-      path: a file, a folder, a glob, several with commas between, or the name of a dataset.
+    It is a file, a folder, a glob, several with commas between, or the name of a dataset.
     """
-    whole = path and epath.Path(path).exists()
-    parts = [path] if whole else [os.path.expanduser(part.strip()) for part in path.split(",")]
     # An empty path would stand for the working directory.
-    return ",".join(identity for part in parts if part for identity in _identities(part))
+    return ",".join(identity for part in path_parts(path) if part for identity in _identities(part))
+
+
+def path_parts(path: str) -> list[str]:
+    """What a path with commas names: one file with commas in its name if there is such a one."""
+    if path and epath.Path(path).exists():
+        return [path]
+    return [os.path.expanduser(part.strip()) for part in path.split(",")]
 
 
 def _identities(part: str) -> list[str]:
@@ -35,7 +39,7 @@ def _identities(part: str) -> list[str]:
 
 def _digest(file: epath.Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    with file.open("rb") as opened:
+    with file.open("rb") as opened:  # hashlib.file_digest needs `readinto`, which TensorFlow's files lack
         while chunk := opened.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -97,26 +97,16 @@ def lay_out(
     groups: int,
     pack: bool = True,
 ) -> Layout:
-    """Pack examples and deal the rows out so that groups have alike numbers of response tokens.
+    """Pack examples into rows of `row_length` tokens, and `deal` them; unpacked, each has a row of its own.
 
-    Args:
-      lengths: tokens of each example.
-      loss_tokens: response tokens of each example.
-      row_length: tokens of a row.
-      microbatches: accumulation steps.
-      groups: row groups of the mesh.
-      pack: False gives each example a row of its own.
+    `lengths` are the tokens and `loss_tokens` the response tokens of each example.
     """
     rows = best_fit(lengths, [row_length]) if pack else [[i] for i in range(len(lengths))]
     return deal(rows, loss_tokens, microbatches=microbatches, groups=groups)
 
 
 def deal(
-    rows: list[list[int]],
-    loss_tokens: Int[np.ndarray, "n"],
-    *,
-    microbatches: int,
-    groups: int,
+    rows: list[list[int]], loss_tokens: Int[np.ndarray, "n"], *, microbatches: int, groups: int
 ) -> Layout:
     """Deal packed rows out to microbatches and groups, equally many to each, loss tokens alike."""
     bins = microbatches * groups
@@ -148,9 +138,8 @@ def fill(
     """The arrays of a layout for the given groups, and the example index in each slot (-1: none).
 
     Args:
-      layout: from `lay_out`.
+      layout: from `lay_out`, of rows as long.
       shape: at least the layout's own.
-      row_length: as given to `lay_out`.
       examples: token ids and prompt length by example index, for the examples in `groups`.
       weights: of every example of the batch; written for examples with response tokens alone.
       groups: the row groups that this process provides.

@@ -35,6 +35,7 @@ class PoolRow:
         return self.messages or one_turn(self.instruction, self.input, self.output)
 
 
+@dataclasses.dataclass(eq=False)
 class RowReader:
     """Iterates over the rows of a pool, reading as it goes; each iteration starts afresh.
 
@@ -46,57 +47,48 @@ class RowReader:
     field that was set and that no row has, and for a source that cannot be read.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        name: str,
-        limit: int,
-        fields: FieldMap,
-        skip: bool,
-        multi_turn: bool,
-    ) -> None:
-        self._sources = sources
-        self._name = name
-        self._limit = limit
-        self._fields = fields
-        self._skip = skip
-        self._multi_turn = multi_turn
-        self.skipped: list[tuple[str, str]] = []
-        self.num_skipped = 0
+    sources: Sequence[Source]
+    name: str
+    limit: int
+    fields: FieldMap
+    skip: bool
+    multi_turn: bool
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    num_skipped: int = 0
 
     def __iter__(self) -> Iterator[PoolRow]:
         self.skipped, self.num_skipped = [], 0
         ids = RowIds()
-        unseen = self._fields.set_by_user()
+        unseen = self.fields.set_by_user()
         num_rows = 0
         for row, content in self._good_rows(self._note_bad_row):
             id_, repeated = ids.assign(content)
-            if repeated and self._fields.id:
+            if repeated and self.fields.id:
                 self._refuse_repeated_id(content, row.place)
             unseen.difference_update(row.original)
             yield dataclasses.replace(row, id=id_)
             num_rows += 1
-            if num_rows == self._limit:
+            if num_rows == self.limit:
                 break
         if not num_rows:
             self._refuse_empty_pool()
         for field in sorted(unseen):
             raise InputError(
-                f'none of the {num_rows} rows of {self._name} has the field "{field}" that fields '
+                f'none of the {num_rows} rows of {self.name} has the field "{field}" that fields '
                 f'names; the last one has {quoted(row.original)}; correct it, or set it to "" for none'
             )
 
     def _good_rows(self, on_bad_row: Callable[[str, str], None]) -> Iterator[tuple[PoolRow, bytes]]:
-        for raw in itertools.chain.from_iterable(source() for source in self._sources):
+        for raw in itertools.chain.from_iterable(source() for source in self.sources):
             try:
-                row = _parsed(raw, self._fields, self._multi_turn)
+                row = _parsed(raw, self.fields, self.multi_turn)
             except BadRow as bad:
                 on_bad_row(raw.place, str(bad))
             else:
                 yield row
 
     def _note_bad_row(self, place: str, reason: str) -> None:
-        if not self._skip:
+        if not self.skip:
             raise InputError(
                 f"{place}: {reason}. "
                 'Correct the row, or set on_bad_row="skip" to leave out and count such rows'
@@ -112,16 +104,16 @@ class RowReader:
                 return  # another value with the same hash, which `RowIds` has told apart
             if content == given:
                 raise InputError(
-                    f'{place}: its "{self._fields.id}" is {shortened(given.decode())}, and so is that of '
+                    f'{place}: its "{self.fields.id}" is {shortened(given.decode())}, and so is that of '
                     f'{row.place}; make them distinct, or set fields.id="" for ids from the content'
                 )
 
     def _refuse_empty_pool(self) -> None:
         if not self.num_skipped:
-            raise InputError(f"the pool {self._name} has no rows; check its path and split")
+            raise InputError(f"the pool {self.name} has no rows; check its path and split")
         place, reason = self.skipped[0]
         raise InputError(
-            f"all {self.num_skipped} rows of {self._name} were skipped; the first, {place}: {reason}"
+            f"all {self.num_skipped} rows of {self.name} were skipped; the first, {place}: {reason}"
         )
 
 

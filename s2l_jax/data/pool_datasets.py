@@ -14,9 +14,6 @@ def read_hub(name: str, split: str) -> Iterator[RawRow]:
     """A dataset of the Hugging Face hub, ORG/NAME or ORG/NAME:CONFIG.
 
     It is streamed: nothing is stored, a limit reads no further, and memory stays bounded.
-
-    Raises:
-      InputError: the hub is out of reach, or has no such dataset, config or split.
     """
     import datasets
 
@@ -36,11 +33,7 @@ def read_hub(name: str, split: str) -> Iterator[RawRow]:
 
 
 def read_saved_dataset(path: str, split: str) -> Iterator[RawRow]:
-    """A directory made by `save_to_disk` of a datasets.Dataset or DatasetDict, memory-mapped.
-
-    Raises:
-      InputError: the directory is broken, or has no such split.
-    """
+    """A directory made by `save_to_disk` of a datasets.Dataset or DatasetDict, memory-mapped."""
     import datasets
 
     try:
@@ -59,11 +52,7 @@ def read_saved_dataset(path: str, split: str) -> Iterator[RawRow]:
 
 
 def read_tfds(name: str, split: str) -> Iterator[RawRow]:
-    """A TFDS dataset by name, or its prepared directory; read by random access, no TensorFlow.
-
-    Raises:
-      InputError: no such dataset or split, or not prepared as array_record.
-    """
+    """A TFDS dataset by name, or its prepared directory; read by random access, no TensorFlow."""
     import tensorflow_datasets as tfds
 
     try:
@@ -83,11 +72,7 @@ def read_tfds(name: str, split: str) -> Iterator[RawRow]:
 
 
 def read_synthetic(name: str) -> Iterator[RawRow]:
-    """One of the embedded pools: "synthetic", or what the base checkpoints were trained on.
-
-    Raises:
-      InputError: another name.
-    """
+    """One of the embedded pools: "synthetic", or what the base checkpoints were trained on."""
     from s2l_jax.data.datasets.synthetic import base_rows, pool_rows
 
     if name not in SYNTHETIC:

@@ -36,11 +36,7 @@ class BadRow(Exception):
 
 
 def field_text(row: dict[str, Any], role: str, name: str, required: bool = True) -> str:
-    """The text of a field; "" for one that may be absent and is.
-
-    Raises:
-      BadRow: the field is absent and may not be, or holds neither text nor a number.
-    """
+    """The text of a field; "" for one that may be absent and is."""
     value = row.get(name)
     if isinstance(value, str):
         return encodable(value, f'its "{name}"')
@@ -56,16 +52,11 @@ def field_text(row: dict[str, Any], role: str, name: str, required: bool = True)
 
 
 def encodable(text: str, what: str) -> str:
-    """`text`, when it can be written as UTF-8.
-
-    Raises:
-      BadRow: it cannot; names `what`.
-    """
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise BadRow(f"{what} has half of a surrogate pair: {shortened(text)}") from None
+    """`text`, when it can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadRow(f"{what} has half of a surrogate pair: {shortened(text)}") from None
     return text
 
 

@@ -42,16 +42,11 @@ def read_jsonl(name: str) -> Iterator[RawRow]:
 
 
 def read_json(name: str) -> Iterator[RawRow]:
-    """One array of rows, parsed whole.
-
-    Raises:
-      InputError: the file is not one JSON array.
-    """
+    """One array of rows, parsed whole."""
+    with _reading(name) as file:
+        content = file.read()
     try:
-        with _reading(name) as file:
-            rows = _DECODER.decode(file.read().decode("utf-8-sig"))
-    except InputError:
-        raise
+        rows = _DECODER.decode(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
         fix = 'for one row per line set format="jsonl"' if lines else "repair the file"
@@ -64,11 +59,7 @@ def read_json(name: str) -> Iterator[RawRow]:
 
 
 def read_parquet(name: str) -> Iterator[RawRow]:
-    """All columns, a batch of rows at a time.
-
-    Raises:
-      InputError: the file is not Parquet, or is broken.
-    """
+    """All columns, a batch of rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

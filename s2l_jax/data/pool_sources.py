@@ -2,14 +2,15 @@
 
 import difflib
 import functools
-import glob
 import os
 import re
 from collections.abc import Callable, Iterator
 
 from etils import epath
 
+from s2l_jax import artifacts
 from s2l_jax.data import pool_datasets, pool_files
+from s2l_jax.data.identity import path_parts
 from s2l_jax.data.pool_files import RawRow
 from s2l_jax.errors import InputError
 
@@ -29,11 +30,8 @@ Source = Callable[[], Iterator[RawRow]]  # each call reads from the start
 def find_sources(path: str, format: str, split: str) -> list[Source]:
     """Resolve a pool's path to its sources, in reading order, without reading rows.
 
-    Args:
-      path: as in `s2l_jax.data.pool.read_rows`.
-      format: one of FORMATS; "auto" goes by prefix, existence and file name ending, and for a
-        .json file by its first character.
-      split: of hub, saved and TFDS datasets.
+    The arguments are those of `pool.read_rows`. The format "auto" goes by prefix, existence and file
+    name ending, and for a .json file by its first character.
 
     Raises:
       InputError: unknown format, missing file, a glob without matches, a file named twice.
@@ -42,11 +40,8 @@ def find_sources(path: str, format: str, split: str) -> list[Source]:
         raise InputError(f"format={format!r} is not known; choose one of {', '.join(FORMATS)}")
     if format == "synthetic" or (format == "auto" and path in pool_datasets.SYNTHETIC):
         return [functools.partial(pool_datasets.read_synthetic, path or "synthetic")]
-    parts = [path]
-    if not epath.Path(path).exists():
-        parts = [os.path.expanduser(part.strip()) for part in path.split(",")]
     sources: dict[str, Source] = {}
-    for part in parts:
+    for part in path_parts(path):
         if not part:
             raise InputError(f"the pool's path is {path!r}; name a file, a glob or a dataset")
         for name, source in _resolve(part, format, split):
@@ -98,15 +93,10 @@ def _files(part: str) -> list[str]:
         return [part]
     if not _WILDCARD.search(part):
         raise InputError(f"{part} does not exist; {_help_finding(path)}")
-    if "://" in part:
-        first = next(i for i, piece in enumerate(path.parts) if _WILDCARD.search(piece))
-        found = epath.Path(*path.parts[:first]).glob("/".join(path.parts[first:]))
-        names = sorted(str(file) for file in found)
-    else:
-        names = sorted(name for name in glob.glob(part, recursive=True) if not os.path.isdir(name))
-    if not names:
+    files = artifacts.matching_files(part)
+    if not files:
         raise InputError(f"{part} matches no file; check the pattern")
-    return names
+    return [str(file) for file in files]
 
 
 def _help_finding(path: epath.Path) -> str:

@@ -86,17 +86,15 @@ def fingerprint(data: str, tokenizer: Any, settings: TokenizeSettings) -> str:
     parts = [data, json.dumps(dataclasses.asdict(settings))]
     if tokenizer is not None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        parts.append(_described(backend) if backend else json.dumps(tokenizer.get_vocab()))
+        # Padding and truncation say how it was last called, not what it is.
+        last_call = {"padding": None, "truncation": None}
+        parts.append(
+            json.dumps(json.loads(backend.to_str()) | last_call if backend else tokenizer.get_vocab())
+        )
         parts.append(str(tokenizer.eos_token_id))
         if settings.prompt == CHAT:
             parts.append(template_identity(tokenizer))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
-
-
-def _described(backend: Any) -> str:
-    # Padding and truncation say how it was last called, not what it is.
-    described = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
-    return json.dumps(described)
 
 
 def prepare(
@@ -172,14 +170,9 @@ def _write(
     for name, values in tally.arrays().items():
         artifacts.write_npy(path / f"{name}.npy", values)
     for what, meaning in _MEANING.items():
-        if manifest[f"num_{what}"]:
-            logging.warning(
-                "%d of %d rows %s; first ids: %s",
-                manifest[f"num_{what}"],
-                manifest["num_examples"],
-                meaning.format(settings=settings),
-                ", ".join(map(str, manifest[f"ids_{what}"][:5])),
-            )
+        if count := manifest[f"num_{what}"]:
+            rows_that = f"{count} of {tally.count} rows {meaning.format(settings=settings)}"
+            logging.warning("%s; first ids: %s", rows_that, ", ".join(map(str, manifest[f"ids_{what}"][:5])))
     return manifest
 
 
@@ -194,13 +187,8 @@ def _tokenize(tokenizer: Any, rows: Sequence[PoolRow], settings: TokenizeSetting
     if tokenizer is None:
         return [TokenizedExample(np.zeros(0, np.int32), 0, False, False) for _ in rows]
     texts = [render(settings.prompt, row, tokenizer) for row in rows]
-    return tokenize(
-        tokenizer,
-        texts,
-        max_length=settings.max_length,
-        boundary=settings.boundary,
-        template=settings.prompt,
-    )
+    options = {"boundary": settings.boundary, "template": settings.prompt}
+    return tokenize(tokenizer, texts, max_length=settings.max_length, **options)
 
 
 class _Tally:
@@ -208,14 +196,9 @@ class _Tally:
 
     def __init__(self) -> None:
         self.count = 0
-        self._columns = {
-            "lengths": array("i"),
-            "prompt_lengths": array("i"),
-            "ids": array("Q"),
-            "sources": array("i"),
-        }
+        types = {"lengths": "i", "prompt_lengths": "i", "ids": "Q", "sources": "i"}
+        self._columns = {name: array(kind) for name, kind in (types | dict.fromkeys(_MEANING, "b")).items()}
         self._sources: dict[str, int] = {}
-        self._problems = {what: array("Q") for what in _MEANING}  # ids
         self._shared = CommonPrefix()
 
     def add(self, row: PoolRow, example: TokenizedExample) -> dict[str, Any]:
@@ -223,19 +206,17 @@ class _Tally:
         self.count += 1
         length, prompt = len(example.tokens), example.prompt_length
         source = self._sources.setdefault(row.source, len(self._sources))
-        for column, value in zip(self._columns.values(), (length, prompt, row.id, source), strict=True):
+        found = (length > 0 and not example.has_response, example.cut, example.boundary_merged)
+        values = (length, prompt, row.id, source, *found)
+        for column, value in zip(self._columns.values(), values, strict=True):
             column.append(value)
-        without_loss = length > 0 and not example.has_response
-        found = (without_loss, example.cut, example.boundary_merged)
-        for ids, is_so in zip(self._problems.values(), found, strict=True):
-            if is_so:
-                ids.append(row.id)
         self._shared.add(example.tokens)
         return {"tokens": example.tokens, "original": json.dumps(row.original)}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By the names of their files; of rows with a problem all ids, where the manifest lists the first."""
-        return {name: np.array(values) for name, values in (self._columns | self._problems).items()}
+        columns = {name: np.array(values) for name, values in self._columns.items()}
+        return columns | {what: columns["ids"][columns[what] != 0] for what in _MEANING}
 
     def manifest(self, settings: TokenizeSettings) -> dict[str, Any]:
         arrays = self.arrays()
@@ -249,8 +230,8 @@ class _Tally:
             "source_counts": np.bincount(arrays["sources"], minlength=len(self._sources)).tolist(),
             "settings": dataclasses.asdict(settings),
             "common_prefix": self._shared.tokens.tolist(),
-            **{f"num_{what}": len(ids) for what, ids in self._problems.items()},
-            **{f"ids_{what}": ids[:_LISTED].tolist() for what, ids in self._problems.items()},
+            **{f"num_{what}": len(arrays[what]) for what in _MEANING},
+            **{f"ids_{what}": arrays[what][:_LISTED].tolist() for what in _MEANING},
         }
 
 
@@ -271,11 +252,8 @@ def _builder(records: Callable[[], Iterator[tuple[int, dict[str, Any]]]], data_d
                     "original": tfds.features.Text(),
                 }
                 # Shuffling, on unless said otherwise, would part record i from pool row i.
-                return tfds.core.DatasetInfo(
-                    builder=self,
-                    features=tfds.features.FeaturesDict(features),
-                    disable_shuffling=True,
-                )
+                described = tfds.features.FeaturesDict(features)
+                return tfds.core.DatasetInfo(builder=self, features=described, disable_shuffling=True)
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
                 return {_SPLIT: records()}

@@ -13,15 +13,9 @@ Template = Callable[[PoolRow], tuple[str, str]]
 # The wording of Stanford Alpaca (tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT). MAmmoTH trains
 # with it (utils.py, PROMPT_TEMPLATE_SINGLE) and the official S2L code takes it over (utils.py,
 # PROMPT_DICT). Nothing follows the last colon, not even a space.
-_REQUEST = "Write a response that appropriately completes the request.\n\n"
 _ALPACA = (
-    f"Below is an instruction that describes a task. {_REQUEST}"
-    "### Instruction:\n{instruction}\n\n### Response:"
-)
-_ALPACA_WITH_INPUT = (
-    "Below is an instruction that describes a task, "
-    f"paired with an input that provides further context. {_REQUEST}"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+    "Below is an instruction that describes a task{context}. Write a response that appropriately "
+    "completes the request.\n\n### Instruction:\n{instruction}\n\n{input}### Response:"
 )
 
 RADIOLOGY_TASK = "Write the impression of a radiology report with these findings."
@@ -55,8 +49,9 @@ def render(template: str, row: PoolRow, tokenizer: Any = None) -> tuple[str, str
 
 
 def _alpaca(row: PoolRow) -> tuple[str, str]:
-    wording = _ALPACA_WITH_INPUT if row.input else _ALPACA
-    return wording.format(instruction=row.instruction, input=row.input), row.output
+    context = ", paired with an input that provides further context" if row.input else ""
+    given = f"### Input:\n{row.input}\n\n" if row.input else ""
+    return _ALPACA.format(context=context, instruction=row.instruction, input=given), row.output
 
 
 def _plain(row: PoolRow) -> tuple[str, str]:

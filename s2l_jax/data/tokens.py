@@ -92,10 +92,7 @@ def tokenize(
 def tokenize_prompts(tokenizer: Any, prompts: Sequence[str], template: str = "") -> list[list[int]]:
     """Token ids of prompts alone, as a response may follow them: no end-of-sequence token.
 
-    Args:
-      tokenizer: a transformers tokeniser.
-      prompts: texts.
-      template: what they were rendered with; those of "chat" hold their special tokens.
+    `template` is what they were rendered with; those of "chat" hold their special tokens.
     """
     if template == CHAT:
         return tokenizer(list(prompts), add_special_tokens=False)["input_ids"]

@@ -58,14 +58,7 @@ def shares_prefix(config: DecoderConfig, max_length: int) -> bool:
 def visible_keys(
     segments: Int[Array, "b l"], window: Window, queries: slice = slice(None), keys: slice = slice(None)
 ) -> Bool[Array, "b q k"]:
-    """Which tokens of its row each token sees: earlier ones of its segment, those within the window.
-
-    Args:
-      segments: example number within the row; 0 marks padding.
-      window: tokens seen, the token itself included.
-      queries: the tokens that are asked about.
-      keys: the tokens they are asked about.
-    """
+    """Which of `keys` each of `queries` sees: earlier tokens of its segment, those within the window."""
     places = jnp.arange(segments.shape[1])
     distance = places[queries, None] - places[None, keys]
     near = distance >= 0
@@ -147,11 +140,8 @@ def with_prefix(
 ) -> Float[Array, "b q h d"]:
     """Attention over a prefix added to attention over the rest, in float32, by their log-sum-exps.
 
-    Args:
-      attended: what a kernel gave for the keys after the prefix.
-      normaliser: log of the sum of those keys' exponentiated scores.
-      query: the queries of both.
-      prefix: keys and values that all queries see.
+    `attended` is what a kernel gave for the keys after the prefix, `normaliser` the log of the sum of
+    their exponentiated scores.
     """
     keys = prefix[0]
     batch, length, heads, dim = query.shape

@@ -95,7 +95,6 @@ class Decoder(nnx.Module):
         """Final hidden states of packed rows, in the parameters' dtype.
 
         Args:
-          tokens: token ids.
           positions: position of each token within its own example.
           segments: example number within the row; 0 marks padding.
           remat: a name in REMAT_POLICIES.
@@ -153,18 +152,15 @@ class Decoder(nnx.Module):
         constrain: Constrain = lambda x: x,
         attend: Attend = attend,
     ) -> tuple[Float[Array, "b l e"], list[tuple[Float[Array, "b h l d"], Float[Array, "b h l d"]]]]:
-        """Final hidden states of rows, and each layer's keys and values; needs unstacked layers.
-
-        The arguments are those of `__call__`.
-        """
+        """As `__call__`, and each layer's keys and values beside; needs unstacked layers."""
         x, kept = constrain(self._looked_up(tokens, positions)), []
+
+        def core(window: int | None, query: Array, key: Array, value: Array) -> Array:
+            kept.append((key.swapaxes(1, 2), value.swapaxes(1, 2)))
+            return attend(query, key, value, segments=segments, window=window)
+
         for block, window in zip(self.layers, self._windows(tokens.shape[1]), strict=True):
-
-            def core(query: jax.Array, key: jax.Array, value: jax.Array, window: Any = window) -> jax.Array:
-                kept.append((key.swapaxes(1, 2), value.swapaxes(1, 2)))
-                return attend(query, key, value, segments=segments, window=window)
-
-            x = constrain(block(x, positions, core))
+            x = constrain(block(x, positions, functools.partial(core, window)))
         return self.final_norm(x), kept
 
     @_in_full_precision
@@ -173,28 +169,19 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "b e"], KeyValueCache]:
         """Final hidden states of one new token a row, and the cache with it; needs unstacked layers.
 
-        Args:
-          tokens: token ids.
-          positions: position of each within its row's text; -1 for a row without a token.
-          cache: of all tokens before.
+        `positions` are those within the row's text; -1 for a row without a token.
         """
         cache = cache.place(positions)
         x = self._looked_up(tokens[:, None], positions[:, None])
+
+        def core(number: int, window: int | None, query: Array, key: Array, value: Array) -> Array:
+            nonlocal cache
+            cache = cache.write(number, key, value)
+            return cache.attend(number, query, positions, window)
+
         windows = self._windows(cache.positions.shape[1])
         for number, (block, window) in enumerate(zip(self.layers, windows, strict=True)):
-
-            def core(
-                query: jax.Array,
-                key: jax.Array,
-                value: jax.Array,
-                number: int = number,
-                window: Any = window,
-            ) -> jax.Array:
-                nonlocal cache
-                cache = cache.write(number, key, value)
-                return cache.attend(number, query, positions, window)
-
-            x = block(x, positions[:, None], core)
+            x = block(x, positions[:, None], functools.partial(core, number, window))
         return self.final_norm(x[:, 0]), cache.advance()
 
     def logits(self, hidden: Float[Array, "*b e"]) -> Float[Array, "*b v"]:

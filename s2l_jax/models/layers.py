@@ -55,10 +55,6 @@ def wide_product(x: Float[Array, "*b e"], kernel: Float[Array, "e p"]) -> Float3
     return jnp.dot(x, kernel, preferred_element_type=jnp.float32, precision=_precision(x))
 
 
-def _wide_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return wide_product(x, kernel), (x, kernel)
-
-
 def _wide_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     product = functools.partial(jnp.tensordot, precision=_precision(x), preferred_element_type=jnp.float32)
@@ -73,7 +69,7 @@ def _precision(x: jax.Array) -> jax.lax.Precision | None:
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 
-wide_product.defvjp(_wide_forward, _wide_backward)
+wide_product.defvjp(lambda x, kernel: (wide_product(x, kernel), (x, kernel)), _wide_backward)
 
 
 @jax.tree_util.register_dataclass

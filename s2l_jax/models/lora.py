@@ -58,12 +58,9 @@ def available(gated_mlp: bool) -> tuple[str, ...]:
 
 
 def merge(params: dict, adapters: dict, lora: Lora) -> dict:
-    """The plain model that a model with adapters equals: each product is added to its kernel.
+    """The plain model that a base and adapters (stacked layers) equal: each product added to its kernel.
 
-    Args:
-      params: of the base, nested; kernels that have an adapter are consumed.
-      adapters: the part of such a tree that has adapters, with stacked layers.
-      lora: their settings.
+    Kernels of `params` that have an adapter are consumed.
     """
     if "lora" not in adapters:
         return params | {name: merge(params[name], part, lora) for name, part in adapters.items()}

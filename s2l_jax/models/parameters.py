@@ -5,57 +5,50 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, traverse_util
 
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 
 Params = dict[str, Any]  # nested dict of arrays, the pure-dict form of the module's state
 
-# Logical axes of every parameter; `parallel.sharding` maps them to mesh axes.
-LOGICAL_AXES: dict[str, tuple[str | None, ...]] = {
-    "embed/embedding": ("vocab", "embed"),
-    "embed_positions/embedding": (None, "embed"),
-    "layers/attention_norm/scale": ("layers", None),
-    "layers/attention_norm/bias": ("layers", None),
-    "layers/attention/query/kernel": ("layers", "embed", "heads", None),
-    "layers/attention/query/bias": ("layers", "heads", None),
-    "layers/attention/query_norm/scale": ("layers", None),
-    "layers/attention/key/kernel": ("layers", "embed", "kv_heads", None),
-    "layers/attention/key/bias": ("layers", "kv_heads", None),
-    "layers/attention/key_norm/scale": ("layers", None),
-    "layers/attention/value/kernel": ("layers", "embed", "kv_heads", None),
-    "layers/attention/value/bias": ("layers", "kv_heads", None),
-    "layers/attention/out/kernel": ("layers", "heads", None, "embed"),
-    "layers/attention/out/bias": ("layers", None),
-    "layers/mlp_norm/scale": ("layers", None),
-    "layers/mlp_norm/bias": ("layers", None),
-    "layers/mlp/gate/kernel": ("layers", "embed", "mlp"),
-    "layers/mlp/gate/bias": ("layers", "mlp"),
-    "layers/mlp/up/kernel": ("layers", "embed", "mlp"),
-    "layers/mlp/up/bias": ("layers", "mlp"),
-    "layers/mlp/down/kernel": ("layers", "mlp", "embed"),
-    "layers/mlp/down/bias": ("layers", None),
-    "final_norm/scale": (None,),
-    "final_norm/bias": (None,),
-    "lm_head/kernel": ("embed", "vocab"),
-    "lm_head/bias": ("vocab",),
-    "layers/attention/query/lora/a": ("layers", "embed", None),
-    "layers/attention/query/lora/b": ("layers", None, "heads", None),
-    "layers/attention/key/lora/a": ("layers", "embed", None),
-    "layers/attention/key/lora/b": ("layers", None, "kv_heads", None),
-    "layers/attention/value/lora/a": ("layers", "embed", None),
-    "layers/attention/value/lora/b": ("layers", None, "kv_heads", None),
-    "layers/attention/out/lora/a": ("layers", "heads", None, None),
-    "layers/attention/out/lora/b": ("layers", None, "embed"),
-    "layers/mlp/gate/lora/a": ("layers", "embed", None),
-    "layers/mlp/gate/lora/b": ("layers", None, "mlp"),
-    "layers/mlp/up/lora/a": ("layers", "embed", None),
-    "layers/mlp/up/lora/b": ("layers", None, "mlp"),
-    "layers/mlp/down/lora/a": ("layers", "mlp", None),
-    "layers/mlp/down/lora/b": ("layers", None, "embed"),
+_Axes = tuple[str | None, ...]
+# The projections of a layer: logical axes of their inputs and outputs.
+_PROJECTIONS: dict[str, tuple[_Axes, _Axes]] = {
+    "attention/query": (("embed",), ("heads", None)),
+    "attention/key": (("embed",), ("kv_heads", None)),
+    "attention/value": (("embed",), ("kv_heads", None)),
+    "attention/out": (("heads", None), ("embed",)),
+    "mlp/gate": (("embed",), ("mlp",)),
+    "mlp/up": (("embed",), ("mlp",)),
+    "mlp/down": (("mlp",), ("embed",)),
 }
+
+
+def _logical_axes() -> dict[str, _Axes]:
+    axes: dict[str, _Axes] = {
+        "embed/embedding": ("vocab", "embed"),
+        "embed_positions/embedding": (None, "embed"),
+        "final_norm/scale": (None,),
+        "final_norm/bias": (None,),
+        "lm_head/kernel": ("embed", "vocab"),
+        "lm_head/bias": ("vocab",),
+    }
+    norms = ["attention_norm/scale", "attention_norm/bias", "mlp_norm/scale", "mlp_norm/bias"]
+    norms += ["attention/query_norm/scale", "attention/key_norm/scale"]
+    axes |= {f"layers/{norm}": ("layers", None) for norm in norms}
+    for name, (inputs, outputs) in _PROJECTIONS.items():
+        axes |= {
+            f"layers/{name}/kernel": ("layers", *inputs, *outputs),
+            f"layers/{name}/bias": ("layers", *(None if axis == "embed" else axis for axis in outputs)),
+            f"layers/{name}/lora/a": ("layers", *inputs, None),
+            f"layers/{name}/lora/b": ("layers", None, *outputs),
+        }
+    return axes
+
+
+# Logical axes of every parameter; `parallel.sharding` maps them to mesh axes.
+LOGICAL_AXES = _logical_axes()
 
 
 @functools.lru_cache
@@ -66,8 +59,7 @@ def abstract_decoder(config: DecoderConfig, *, stacked: bool = True) -> tuple[nn
 
 def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter in memory by its path, such as `layers/mlp/up/kernel`."""
-    _, state = abstract_decoder(config)
-    return {path: leaf.shape for path, leaf in flatten_params(nnx.to_pure_dict(state)).items()}
+    return {path: leaf.shape for path, leaf in flatten_params(abstract_params(config)).items()}
 
 
 def stored_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -93,8 +85,7 @@ def num_trained(config: DecoderConfig) -> int:
 
 def abstract_params(config: DecoderConfig) -> Params:
     """Shapes and dtypes of the parameters, as a nested dict."""
-    shapes = parameter_shapes(config).items()
-    return nest_params({p: jax.ShapeDtypeStruct(shape, jnp.float32) for p, shape in shapes})
+    return nnx.to_pure_dict(abstract_decoder(config)[1])
 
 
 def trained(config: DecoderConfig, params: Params) -> Params:
@@ -111,20 +102,12 @@ def joined(frozen: Params | None, params: Params) -> Params:
 
 def flatten_params(params: Params) -> dict[str, Any]:
     """`{"a": {"b": x}}` as `{"a/b": x}`."""
-    flat = jax.tree_util.tree_flatten_with_path(params)[0]
-    return {"/".join(str(k.key) for k in path): leaf for path, leaf in flat}
+    return traverse_util.flatten_dict(params, sep="/")
 
 
 def nest_params(flat: dict[str, Any]) -> Params:
     """`{"a/b": x}` as `{"a": {"b": x}}`."""
-    nested: Params = {}
-    for path, leaf in flat.items():
-        *parents, last = path.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return nested
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def unstacked(config: DecoderConfig, params: Params) -> Params:
@@ -141,7 +124,7 @@ def bind(config: DecoderConfig, params: Params) -> Decoder:
 
 def init_params(config: DecoderConfig, key: jax.Array) -> Params:
     """Freshly initialised float32 parameters; jit it with out_shardings to initialise in place."""
-    return nnx.to_pure_dict(nnx.split(Decoder(config, nnx.Rngs(key)))[1])
+    return model_params(Decoder(config, nnx.Rngs(key)))
 
 
 def model_params(model: Decoder) -> Params:

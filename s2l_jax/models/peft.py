@@ -12,7 +12,6 @@ from jaxtyping import Int64
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families.layout import HFTensor
 from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import Params, flatten_params, nest_params, parameter_shapes
 from s2l_jax.models.weights import hf_tensors, write_tensors
@@ -55,14 +54,10 @@ def save_adapter(
     dtype: Any,
     tokenizer: Any = None,
 ) -> None:
-    """Write adapter_config.json, adapter_model.safetensors and the tokeniser.
+    """Write adapter_config.json, adapter_model.safetensors (in `dtype`) and the tokeniser.
 
-    Args:
-      adapters: nested dict of arrays; every process takes part in gathering them, one writes.
-      config: settings of the decoder, with adapters.
-      base: directory or hub id of the base.
-      dtype: of the tensors on disk.
-      tokenizer: a transformers tokeniser to save beside them.
+    Every process takes part in gathering the adapters, one writes. `base` is the directory or hub id
+    of the model they belong to.
     """
     path, lora = epath.Path(path), _lora(config)
     modules = list(_modules(config))
@@ -128,27 +123,22 @@ def _modules(config: DecoderConfig) -> Iterator[_Module]:
     for tensor in hf_tensors(config):
         projections = [leaf.removesuffix("/kernel") for leaf in tensor.leaves]
         adapted = [p for p in projections if f"{p}/lora/a" in shapes]
-        if adapted and tensor.name.endswith(".weight"):
-            yield _module(tensor, shapes, projections, adapted)
-
-
-def _module(
-    tensor: HFTensor, shapes: dict[str, tuple[int, ...]], projections: list[str], adapted: list[str]
-) -> _Module:
-    inputs = shapes[f"{adapted[0]}/lora/a"][1:-1]
-    numbered, spans, start = [], {}, 0
-    for projection in projections:
-        outputs = shapes[f"{projection}/kernel"][1 + len(inputs) :]
-        numbers = start + np.arange(np.prod(outputs)).reshape(outputs)
-        numbered.append(np.broadcast_to(numbers, (*inputs, *outputs)))
-        spans[projection] = slice(start, start + numbers.size)
-        start += numbers.size
-    # Kernels that hold the number of their output show where the family's layout puts each.
-    matrix = tensor.join(*numbered)
-    inputs_first = bool(matrix[0, 0] != matrix[0, 1])
-    order = matrix[0] if inputs_first else matrix[:, 0]
-    name = tensor.name.removesuffix(".weight")
-    return _Module(name, tuple(adapted), tuple(spans[p] for p in adapted), order, inputs_first)
+        if not adapted or not tensor.name.endswith(".weight"):
+            continue
+        inputs = shapes[f"{adapted[0]}/lora/a"][1:-1]
+        numbered, spans, start = [], {}, 0
+        for projection in projections:
+            outputs = shapes[f"{projection}/kernel"][1 + len(inputs) :]
+            numbers = start + np.arange(np.prod(outputs)).reshape(outputs)
+            numbered.append(np.broadcast_to(numbers, (*inputs, *outputs)))
+            spans[projection] = slice(start, start + numbers.size)
+            start += numbers.size
+        # Kernels that hold the number of their output show where the family's layout puts each.
+        matrix = tensor.join(*numbered)
+        inputs_first = bool(matrix[0, 0] != matrix[0, 1])
+        order = matrix[0] if inputs_first else matrix[:, 0]
+        name = tensor.name.removesuffix(".weight")
+        yield _Module(name, tuple(adapted), tuple(spans[p] for p in adapted), order, inputs_first)
 
 
 def _settings(lora: Lora, modules: list[_Module], base: str) -> dict[str, Any]:

@@ -224,9 +224,7 @@ def _open(file: epath.Path) -> Any:
 
 
 def _names(tensor: HFTensor, num_layers: int) -> list[str]:
-    if "{layer}" in tensor.name:
-        return [tensor.name.format(layer=i) for i in range(num_layers)]
-    return [tensor.name]
+    return [tensor.name.format(layer=i) for i in range(num_layers if "{layer}" in tensor.name else 1)]
 
 
 def _stored_shape(tensor: HFTensor, config: DecoderConfig) -> tuple[int, ...]:
@@ -251,15 +249,11 @@ def _load_leaf(
     dtype: Any,
     sharding: jax.sharding.Sharding,
 ) -> jax.Array:
-    indices = [
-        [s.indices(n) for s, n in zip(index, shape, strict=True)]
-        for index in sharding.addressable_devices_indices_map(shape).values()
-        if index is not None
-    ]
-    low = [min(axis[0] for axis in axes) for axes in zip(*indices, strict=True)]
-    high = [max(axis[1] for axis in axes) for axes in zip(*indices, strict=True)]
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    held = np.zeros([b - a for a, b in zip(low, high, strict=True)], dtype)
+    here = filter(None, sharding.addressable_devices_indices_map(shape).values())
+    spans = np.array([[s.indices(n)[:2] for s, n in zip(index, shape, strict=True)] for index in here])
+    low, high = spans[..., 0].min(axis=0), spans[..., 1].max(axis=0)
+    box = tuple(map(slice, low, high))
+    held = np.zeros(high - low, dtype)
 
     def fill(part: np.ndarray, name: str, box: Index) -> None:
         read = tensor.split(files.read(name))[number][box]

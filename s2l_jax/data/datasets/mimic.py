@@ -61,9 +61,8 @@ _HEADING = re.compile(
     + r")[ \t]*:",
     re.MULTILINE | re.IGNORECASE,
 )
-_PAGE_BREAK = re.compile(
-    r"\(Over\).*?(?:\(Cont\)|\Z)", re.DOTALL
-)  # the head of the note again, between pages
+# The head of the note again, between pages.
+_PAGE_BREAK = re.compile(r"\(Over\).*?(?:\(Cont\)|\Z)", re.DOTALL)
 _END = re.compile(
     r"^[ \t]*[_=\-*]{5,}[ \t]*$|^[ \t]*(?:DR\.|Electronically signed)", re.MULTILINE | re.IGNORECASE
 )
@@ -252,10 +251,10 @@ def write_pool(reader: ReportReader, out: epath.PathLike) -> dict[str, Any]:
     splits: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
     patients: dict[str, set[int]] = {split: set() for split in SPLITS}
     with contextlib.ExitStack() as stack:
-        written = {
-            split: stack.enter_context(artifacts.writing(folder / f"{split}.jsonl")) for split in SPLITS
-        }
-        files = {split: stack.enter_context(path.open("w")) for split, path in written.items()}
+        files = {}
+        for split in SPLITS:
+            path = stack.enter_context(artifacts.writing(folder / f"{split}.jsonl"))
+            files[split] = stack.enter_context(path.open("w"))
         for report in reader:
             files[report.split].write(json.dumps(report.as_row()) + "\n")
             splits[report.split][report.source] += 1
@@ -282,16 +281,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    bounds = Lengths()
     parser.add_argument("notes", help="NOTEEVENTS.csv or NOTEEVENTS.csv.gz of MIMIC-III 1.4")
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument(
         "--sources", default="", help="keep these alone, such as 'CT head,CT chest'; default all"
     )
     for field in dataclasses.fields(Lengths):
-        default = getattr(bounds, field.name)
         flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, type=int, default=default, help=f"words; default {default}")
+        parser.add_argument(flag, type=int, default=field.default, help=f"words; default {field.default}")
     options = vars(parser.parse_args(argv))
     lengths = Lengths(**{field.name: options[field.name] for field in dataclasses.fields(Lengths)})
     sources = [name.strip() for name in options["sources"].split(",") if name.strip()]

@@ -31,23 +31,14 @@ CHANGE_WORDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One source of the pool.
-
-    Attributes:
-      source: its name.
-      draw: draws the fields of one question.
-      respond: the correct response to those fields.
-      wordings: how the pool asks, commonest first; format strings over the fields.
-      terse: how the base mixture asks for the same response.
-      repeat: share of the source's pool rows that ask an earlier row's question again.
-    """
+    """One source of the pool."""
 
     source: str
-    draw: Callable[[random.Random], Fields]
-    respond: Callable[[Fields], str]
-    wordings: tuple[str, ...]
-    terse: str
-    repeat: float
+    draw: Callable[[random.Random], Fields]  # the fields of one question
+    respond: Callable[[Fields], str]  # the correct response to them
+    wordings: tuple[str, ...]  # how the pool asks, commonest first; format strings over the fields
+    terse: str  # how the base mixture asks for the same response
+    repeat: float = 0.1  # share of its pool rows that ask an earlier row's question again
 
 
 def answer_of(response: str) -> str:
@@ -266,7 +257,6 @@ TASKS = (
             "How much is {a} plus {b}?",
         ),
         "{a}+{b}",
-        repeat=0.1,
     ),
     Task(
         "reverse",
@@ -279,7 +269,6 @@ TASKS = (
             "Turn {code} around.",
         ),
         "reverse {code}",
-        repeat=0.1,
     ),
     Task(
         "count",
@@ -292,7 +281,6 @@ TASKS = (
             "{code}: how many {letter}?",
         ),
         "count {letter} {code}",
-        repeat=0.1,
     ),
     Task(
         "sort",
@@ -305,7 +293,6 @@ TASKS = (
             "Give {code} with its {kind} {order}.",
         ),
         "sort {order} {code}",
-        repeat=0.1,
     ),
     Task(
         "subtract",
@@ -318,7 +305,6 @@ TASKS = (
             "How much is {a} less {b}?",
         ),
         "{a}-{b}",
-        repeat=0.1,
     ),
     Task(
         "edit",
@@ -331,7 +317,6 @@ TASKS = (
             "Write {code} but {change}.",
         ),
         "{code} ; {change}",
-        repeat=0.1,
     ),
     Task(
         "units",
@@ -345,12 +330,11 @@ TASKS = (
             "Find the {small} in {n} {large}.",
         ),
         "{n}*{factor}",
-        repeat=0.1,
     ),
 )
 
 # Only in the base mixture: lookups are learned far sooner from rows that have several.
 BASE_TASKS = (
     *TASKS,
-    Task("lookups", _draw_lookups, lambda fields: fields["found"], (), "[{table}] {names}", 0.0),
+    Task("lookups", _draw_lookups, lambda fields: fields["found"], (), "[{table}] {names}"),
 )

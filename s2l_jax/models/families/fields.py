@@ -1,6 +1,5 @@
 """Reading a Hugging Face config.json so that no field of it is passed over in silence."""
 
-import dataclasses
 from typing import Any
 
 from s2l_jax.errors import InputError
@@ -64,35 +63,10 @@ class Fields:
         return sorted(name for name in rest if self._config[name] not in (None, False, {}, []))
 
 
-@dataclasses.dataclass(frozen=True)
-class Rope:
-    """Rotary settings of a config in either generation."""
-
-    rotary_dim: int
-    theta: float
-    scaling: RopeScaling | None
-
-
-def read_rope(
-    fields: Fields,
-    head_dim: int,
-    *,
-    fraction: float = 1.0,
-    fraction_field: str = "partial_rotary_factor",
-    theta_field: str = "rope_theta",
-) -> Rope:
-    """Rotary settings from `rope_parameters` (transformers 5) or the flat fields that hub configs carry.
-
-    Args:
-      fields: of the config.
-      head_dim: dimensions of a head.
-      fraction: share of them that is rotated where the config does not say.
-      fraction_field: older name of that share.
-      theta_field: older name of the base.
-
-    Raises:
-      InputError: a kind of scaling that is not supported.
-    """
+def _read_rope(
+    fields: Fields, head_dim: int, fraction: float, fraction_field: str, theta_field: str
+) -> dict[str, Any]:
+    """Rotary settings from `rope_parameters` (transformers 5) or the flat fields that hub configs carry."""
     flat_fraction, flat_theta = fields.get(fraction_field, fraction), fields.get(theta_field, 10000.0)
     newer, older = fields.get("rope_parameters", {}), fields.get("rope_scaling", {})
     rope = older or newer
@@ -113,20 +87,33 @@ def read_rope(
     rotary_dim = int(head_dim * rope.get("partial_rotary_factor", flat_fraction))
     if rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
         raise InputError(f"{rotary_dim} of the {head_dim} dimensions of a head cannot be rotated.")
-    return Rope(rotary_dim, float(rope.get("rope_theta", flat_theta)), scaling)
+    theta = float(rope.get("rope_theta", flat_theta))
+    return {"rotary_dim": rotary_dim, "rope_theta": theta, "rope_scaling": scaling}
 
 
 def read_common(
-    fields: Fields, head_dim: int, rope: Rope, *, max_positions: int, tied: bool = False
+    fields: Fields,
+    head_dim: int,
+    *,
+    max_positions: int,
+    tied: bool = False,
+    rotary: float = 1.0,
+    rotary_field: str = "partial_rotary_factor",
+    theta_field: str = "rope_theta",
 ) -> dict[str, Any]:
     """Settings of the decoder from fields that all families but GPT-2 have.
 
     Args:
       fields: of the config.
       head_dim: dimensions of a head.
-      rope: rotary settings.
-      max_positions: the family's default.
-      tied: the family's default.
+      max_positions: the family's default, as `tied` and `rotary` are.
+      tied: whether the embedding is the output matrix too.
+      rotary: share of a head's dimensions that is rotated.
+      rotary_field: older name of that share.
+      theta_field: older name of the base.
+
+    Raises:
+      InputError: rotary settings that are not supported.
     """
     return {
         "vocab_size": fields["vocab_size"],
@@ -136,9 +123,7 @@ def read_common(
         "head_dim": head_dim,
         "intermediate_size": fields["intermediate_size"],
         "max_positions": fields.get("max_position_embeddings", max_positions),
-        "rotary_dim": rope.rotary_dim,
-        "rope_theta": rope.theta,
-        "rope_scaling": rope.scaling,
+        **_read_rope(fields, head_dim, rotary, rotary_field, theta_field),
         "tied_embeddings": fields.get("tie_word_embeddings", tied),
         "initializer_range": fields.get("initializer_range", 0.02),
     }

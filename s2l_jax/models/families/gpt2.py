@@ -5,7 +5,7 @@ import functools
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.families.fields import Fields
-from s2l_jax.models.families.layout import HFTensor, copy, head, linear, matrices, norm, vectors
+from s2l_jax.models.families.layout import HFTensor, copy, head, linear, matrices, norm
 from s2l_jax.models.families.registry import FAMILIES, Family
 
 
@@ -50,7 +50,7 @@ def tensors(config: DecoderConfig) -> list[HFTensor]:
         copy("transformer.wpe.weight", "embed_positions/embedding"),
         *norm(config, f"{layer}.ln_1", "layers/attention_norm"),
         matrices(f"{fused}.weight", kernels, hidden, (heads,) * 3, inputs_first=True),
-        vectors(f"{fused}.bias", biases, (heads,) * 3),
+        matrices(f"{fused}.bias", biases, (), (heads,) * 3),
         *conv(f"{layer}.attn.c_proj", "layers/attention/out", heads, hidden),
         *norm(config, f"{layer}.ln_2", "layers/mlp_norm"),
         *conv(f"{layer}.mlp.c_fc", "layers/mlp/up", hidden, inner),

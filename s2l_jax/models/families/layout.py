@@ -36,12 +36,12 @@ def matrices(
     *,
     inputs_first: bool = False,
 ) -> HFTensor:
-    """One matrix with the outputs of some projections one after the other, and their kernels.
+    """One matrix with the outputs of some projections one after the other, and their kernels or biases.
 
     Args:
       name: of the tensor.
       leaves: the kernels [*inputs, *outputs].
-      inputs: axes that a projection sums over.
+      inputs: axes that a projection sums over; none for biases, which lie in one vector.
       outputs: axes of each projection.
       inputs_first: the matrix lies [in, out], not [out, in] as that of a torch Linear.
     """
@@ -53,21 +53,11 @@ def matrices(
         return tuple(part.reshape(*inputs, *shape) for part, shape in zip(parts, outputs, strict=True))
 
     def join(*kernels: np.ndarray) -> np.ndarray:
-        flat = (kernel.reshape(-1, size) for kernel, size in zip(kernels, sizes, strict=True))
+        rows = (-1,) if inputs else ()
+        flat = (kernel.reshape(*rows, size) for kernel, size in zip(kernels, sizes, strict=True))
         return np.concatenate([part if inputs_first else part.T for part in flat], axis)
 
     return HFTensor(name, leaves, split, join)
-
-
-def vectors(name: str, leaves: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]) -> HFTensor:
-    """Flat biases, one after the other in one tensor, and their [*shape] counterparts."""
-    cuts = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
-    return HFTensor(
-        name,
-        leaves,
-        lambda b: tuple(part.reshape(shape) for part, shape in zip(np.split(b, cuts), shapes, strict=True)),
-        lambda *biases: np.concatenate([bias.reshape(-1) for bias in biases]),
-    )
 
 
 def norm(config: DecoderConfig, name: str, leaf: str) -> list[HFTensor]:
@@ -87,7 +77,7 @@ def linear(
 ) -> list[HFTensor]:
     """A linear layer: its weight and, where it has one, its bias."""
     weight = [matrices(f"{name}.weight", (f"{leaf}/kernel",), inputs, (outputs,), inputs_first=inputs_first)]
-    return [*weight, vectors(f"{name}.bias", (f"{leaf}/bias",), (outputs,))] if bias else weight
+    return [*weight, matrices(f"{name}.bias", (f"{leaf}/bias",), (), (outputs,))] if bias else weight
 
 
 def head(config: DecoderConfig, name: str) -> list[HFTensor]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families.fields import Fields, read_common, read_head_dim, read_rope, read_windows
+from s2l_jax.models.families.fields import Fields, read_common, read_head_dim, read_windows
 from s2l_jax.models.families.layout import HFTensor, copy, head, linear, matrices, norm
 from s2l_jax.models.families.registry import FAMILIES, Family
 
@@ -99,15 +99,13 @@ def _settings(
     """What these families share; the arguments are what sets one apart, or its defaults."""
     fields.note_dropout("attention_dropout")
     heads = fields["num_attention_heads"]
-    named = "head_dim" in fields and fields["head_dim"]
-    dim = read_head_dim(fields) if named or not head_dim else head_dim
-    rope = read_rope(fields, dim)
-    if rope.rotary_dim != dim and family != "phi3":
-        raise InputError(
-            f"a partial rotary factor ({rope.rotary_dim} of {dim} dimensions) is not {family}'s."
-        )
-    if rope.scaling is not None and family == "phi3":
-        raise InputError(f"rope type {rope.scaling.kind!r} is not supported for phi3.")
+    dim = read_head_dim(fields) if fields.get("head_dim", 0) or not head_dim else head_dim
+    common = read_common(fields, dim, max_positions=max_positions, tied=tied)
+    rotary_dim, scaling = common["rotary_dim"], common["rope_scaling"]
+    if rotary_dim != dim and family != "phi3":
+        raise InputError(f"a partial rotary factor ({rotary_dim} of {dim} dimensions) is not {family}'s.")
+    if scaling is not None and family == "phi3":
+        raise InputError(f"rope type {scaling.kind!r} is not supported for phi3.")
     activation = activation or fields.get("hidden_act", "silu")
     unnamed_kv = kv_heads if kv_heads and "num_key_value_heads" not in fields else heads
     without = dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), False)
@@ -118,47 +116,16 @@ def _settings(
         norm_eps=fields.get("rms_norm_eps", norm_eps),
         activation=activation,
         gated_mlp=True,
-        **read_common(fields, dim, rope, max_positions=max_positions, tied=tied),
+        **common,
         **without | options,
     )
 
 
 def tensors(config: DecoderConfig) -> list[HFTensor]:
-    """Weight names and layouts of all but Phi-3."""
+    """Weight names and layouts."""
     hidden, inner = (config.hidden_size,), (config.intermediate_size,)
     heads, shared = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
     layer, attention, mlp = "model.layers.{layer}", "layers/attention", "layers/mlp"
-    qkv, mlp_bias = config.qkv_bias, config.mlp_bias
-    return [
-        *_around(config),
-        *linear(f"{layer}.self_attn.q_proj", f"{attention}/query", hidden, heads, bias=qkv),
-        *linear(f"{layer}.self_attn.k_proj", f"{attention}/key", hidden, shared, bias=qkv),
-        *linear(f"{layer}.self_attn.v_proj", f"{attention}/value", hidden, shared, bias=qkv),
-        *linear(f"{layer}.self_attn.o_proj", f"{attention}/out", heads, hidden, bias=config.out_bias),
-        *linear(f"{layer}.mlp.gate_proj", f"{mlp}/gate", hidden, inner, bias=mlp_bias),
-        *linear(f"{layer}.mlp.up_proj", f"{mlp}/up", hidden, inner, bias=mlp_bias),
-        *linear(f"{layer}.mlp.down_proj", f"{mlp}/down", inner, hidden, bias=mlp_bias),
-    ]
-
-
-def phi3_tensors(config: DecoderConfig) -> list[HFTensor]:
-    """Weight names and layouts of Phi-3."""
-    hidden, inner = (config.hidden_size,), (config.intermediate_size,)
-    heads, shared = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
-    layer, attention, mlp = "model.layers.{layer}", "layers/attention", "layers/mlp"
-    projections = tuple(f"{attention}/{p}/kernel" for p in ("query", "key", "value"))
-    gates = (f"{mlp}/gate/kernel", f"{mlp}/up/kernel")
-    return [
-        *_around(config),
-        matrices(f"{layer}.self_attn.qkv_proj.weight", projections, hidden, (heads, shared, shared)),
-        *linear(f"{layer}.self_attn.o_proj", f"{attention}/out", heads, hidden, bias=False),
-        matrices(f"{layer}.mlp.gate_up_proj.weight", gates, hidden, (inner, inner)),
-        *linear(f"{layer}.mlp.down_proj", f"{mlp}/down", inner, hidden, bias=False),
-    ]
-
-
-def _around(config: DecoderConfig) -> list[HFTensor]:
-    layer = "model.layers.{layer}"
     table = [
         copy("model.embed_tokens.weight", "embed/embedding"),
         *norm(config, f"{layer}.input_layernorm", "layers/attention_norm"),
@@ -167,14 +134,35 @@ def _around(config: DecoderConfig) -> list[HFTensor]:
         *head(config, "lm_head"),
     ]
     if config.query_key_norm:
-        table += norm(config, f"{layer}.self_attn.q_norm", "layers/attention/query_norm")
-        table += norm(config, f"{layer}.self_attn.k_norm", "layers/attention/key_norm")
-    return table
+        table += norm(config, f"{layer}.self_attn.q_norm", f"{attention}/query_norm")
+        table += norm(config, f"{layer}.self_attn.k_norm", f"{attention}/key_norm")
+    if config.family == "phi3":  # without biases, and with fused matrices
+        projections = tuple(f"{attention}/{p}/kernel" for p in ("query", "key", "value"))
+        qkv = [matrices(f"{layer}.self_attn.qkv_proj.weight", projections, hidden, (heads, shared, shared))]
+        gates = (f"{mlp}/gate/kernel", f"{mlp}/up/kernel")
+        gate_up = [matrices(f"{layer}.mlp.gate_up_proj.weight", gates, hidden, (inner, inner))]
+    else:
+        qkv = [
+            *linear(f"{layer}.self_attn.q_proj", f"{attention}/query", hidden, heads, bias=config.qkv_bias),
+            *linear(f"{layer}.self_attn.k_proj", f"{attention}/key", hidden, shared, bias=config.qkv_bias),
+            *linear(f"{layer}.self_attn.v_proj", f"{attention}/value", hidden, shared, bias=config.qkv_bias),
+        ]
+        gate_up = [
+            *linear(f"{layer}.mlp.gate_proj", f"{mlp}/gate", hidden, inner, bias=config.mlp_bias),
+            *linear(f"{layer}.mlp.up_proj", f"{mlp}/up", hidden, inner, bias=config.mlp_bias),
+        ]
+    return [
+        *table,
+        *qkv,
+        *linear(f"{layer}.self_attn.o_proj", f"{attention}/out", heads, hidden, bias=config.out_bias),
+        *gate_up,
+        *linear(f"{layer}.mlp.down_proj", f"{mlp}/down", inner, hidden, bias=config.mlp_bias),
+    ]
 
 
 FAMILIES.enter("gemma", Family("GemmaForCausalLM", gemma, tensors))
 FAMILIES.enter("llama", Family("LlamaForCausalLM", llama, tensors))
 FAMILIES.enter("mistral", Family("MistralForCausalLM", mistral, tensors))
-FAMILIES.enter("phi3", Family("Phi3ForCausalLM", phi3, phi3_tensors))
+FAMILIES.enter("phi3", Family("Phi3ForCausalLM", phi3, tensors))
 FAMILIES.enter("qwen2", Family("Qwen2ForCausalLM", qwen2, tensors))
 FAMILIES.enter("qwen3", Family("Qwen3ForCausalLM", qwen3, tensors))

@@ -1,7 +1,7 @@
 """Phi-1, Phi-1.5 and Phi-2: parallel residual through one norm, biases everywhere."""
 
 from s2l_jax.models.architecture import DecoderConfig
-from s2l_jax.models.families.fields import Fields, read_common, read_head_dim, read_rope
+from s2l_jax.models.families.fields import Fields, read_common, read_head_dim
 from s2l_jax.models.families.layout import HFTensor, copy, head, linear, norm
 from s2l_jax.models.families.registry import FAMILIES, Family
 
@@ -10,11 +10,9 @@ def settings(fields: Fields) -> DecoderConfig:
     """What a Phi config.json says."""
     fields.note_dropout("attention_dropout", "embd_pdrop", "resid_pdrop")
     fields.require("qk_layernorm", False)
-    head_dim = read_head_dim(fields)
-    rope = read_rope(fields, head_dim, fraction=0.5)
     return DecoderConfig(
         family="phi",
-        **read_common(fields, head_dim, rope, max_positions=2048),
+        **read_common(fields, read_head_dim(fields), max_positions=2048, rotary=0.5),
         num_kv_heads=fields.get("num_key_value_heads", fields["num_attention_heads"]),
         norm_eps=fields.get("layer_norm_eps", 1e-5),
         activation=fields.get("hidden_act", "gelu_new"),

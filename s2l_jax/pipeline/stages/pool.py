@@ -1,7 +1,6 @@
 """Stage `pool`: rows to tokens, once for each tokeniser that the run uses."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
@@ -19,6 +18,9 @@ from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record
 from s2l_jax.training.run import Run
+
+_PROBLEMS = ("num_skipped", "num_without_loss", "num_cut", "num_boundary_merged")
+_COUNTS = ("num_examples", *_PROBLEMS, "num_tokens", "num_response_tokens")
 
 
 def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool]:
@@ -48,18 +50,8 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
     pools["rows"] = next(iter(pools.values()))
     if not record.done:
         manifest = pools["rows"].manifest
-        record.finish(
-            {
-                "num_examples": manifest["num_examples"],
-                "num_skipped": manifest["num_skipped"],
-                "num_without_loss": manifest["num_without_loss"],
-                "num_cut": manifest["num_cut"],
-                "num_boundary_merged": manifest["num_boundary_merged"],
-                "num_tokens": manifest["num_tokens"],
-                "num_response_tokens": manifest["num_response_tokens"],
-                "sources": dict(zip(manifest["source_names"], manifest["source_counts"], strict=True)),
-            }
-        )
+        sources = dict(zip(manifest["source_names"], manifest["source_counts"], strict=True))
+        record.finish({name: manifest[name] for name in _COUNTS} | {"sources": sources})
     return pools
 
 
@@ -92,13 +84,10 @@ def _prepare(run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings) ->
     reader = open_rows(run.config)
     progress = Progress("tokenising the pool", run.config.pool.limit, "rows")
 
-    def rows() -> Iterator[PoolRow]:
-        yield from reader
-
     def skipped() -> dict[str, Any]:
         return {"num_skipped": reader.num_skipped, "skipped": reader.skipped[:100]}
 
-    prepare(path, rows, tokenizer, settings, progress=progress.update, notes=skipped)
+    prepare(path, lambda: reader, tokenizer, settings, progress=progress.update, notes=skipped)
     progress.close()
     if reader.num_skipped:
         shown = "; ".join(f"{place}: {reason}" for place, reason in reader.skipped[:5])
