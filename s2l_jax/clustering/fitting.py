@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from s2l_jax.clustering.lloyd import lloyd
 from s2l_jax.clustering.rows import Rows, default_chunk_rows
 from s2l_jax.errors import InputError
-from s2l_jax.parallel.gather import to_host
+from s2l_jax.gather import to_host
 
 # Up to this many row-centroid pairs a fit takes exact distances: it is quick either way.
 _EXACT_PAIRS = 2**21

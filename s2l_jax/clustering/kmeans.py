@@ -15,7 +15,7 @@ from s2l_jax.clustering.lloyd import nearest_centroids
 from s2l_jax.clustering.rows import Rows, check_shape, count_distinct, default_chunk_rows, prepare_rows, whole
 from s2l_jax.clustering.seeding import key_of, kmeans_plus_plus, mean_and_variance, random_rows, sample_rows
 from s2l_jax.errors import InputError
-from s2l_jax.parallel.gather import to_host
+from s2l_jax.gather import to_host
 
 _OVERFLOW = (
     "k-means: squared distances between these rows, or their weights, are too large for float32; "

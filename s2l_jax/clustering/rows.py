@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from s2l_jax.errors import InputError
-from s2l_jax.parallel.gather import to_host
+from s2l_jax.gather import to_host
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from s2l_jax.clustering.fitting import fit_rows
 from s2l_jax.clustering.rows import Rows, count_distinct, prepare_rows, whole
 from s2l_jax.clustering.seeding import key_of, kmeans_plus_plus, mean_and_variance, sample_rows
 from s2l_jax.errors import InputError
-from s2l_jax.parallel.gather import to_host
+from s2l_jax.gather import to_host
 
 
 @dataclasses.dataclass(frozen=True)

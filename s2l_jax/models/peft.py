@@ -11,11 +11,11 @@ from jaxtyping import Int64
 
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
+from s2l_jax.gather import to_host
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import Params, flatten_params, nest_params, parameter_shapes
 from s2l_jax.models.weights import hf_tensors, write_tensors
-from s2l_jax.parallel.gather import to_host
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 

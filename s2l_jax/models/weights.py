@@ -11,6 +11,7 @@ from etils import epath
 
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
+from s2l_jax.gather import to_host
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.families import FAMILIES
 from s2l_jax.models.families.layout import HFTensor
@@ -21,7 +22,6 @@ from s2l_jax.models.parameters import (
     parameter_shapes,
     stored_shapes,
 )
-from s2l_jax.parallel.gather import to_host
 
 Shardings = Mapping[str, jax.sharding.Sharding]
 Index = tuple[slice, ...]

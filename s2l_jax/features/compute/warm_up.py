@@ -18,12 +18,12 @@ from s2l_jax.data.order import priorities
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import DivergedError
 from s2l_jax.features.compute.example_gradients import AdamMoments, ExampleGradients
+from s2l_jax.gather import to_host
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.lora import Lora, available
 from s2l_jax.models.parameters import Params
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
-from s2l_jax.parallel.gather import to_host
 from s2l_jax.parallel.placement import random_adapters
 from s2l_jax.parallel.sharding import put_rows
 from s2l_jax.training.optimizer import learning_rate_schedule
