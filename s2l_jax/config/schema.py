@@ -340,8 +340,8 @@ SCHEMA: Group = Group(
         ),
         benchmarks=Field(
             (),
-            "benchmarks: gsm8k, math, numglue, svamp, mathematics, simuleq, pool; NAME=PATH for one that is "
-            "not at evaluation.path; empty: the rows of evaluation.path as they are",
+            "benchmarks by name (docs/evaluation.md), or module:name for one of your own; NAME=PATH for one "
+            "that is not at evaluation.path; empty: the rows of evaluation.path as they are",
             all,
             "names, none of them empty",
             decides=False,

@@ -463,12 +463,15 @@ class TestFiles:
             load("nosuch")
 
 
-def test_the_schema_is_imported_without_jax():
+def test_fields_and_methods_are_known_without_jax():
     """`launch.py --help` and a bad override answer at once."""
     import subprocess
     import sys
 
     heavy = {"jax", "flax", "transformers", "torch", "tensorflow", "sympy", "pyarrow"}
-    program = f"import sys, s2l_jax.config; assert not {heavy} & set(sys.modules)"
+    program = (
+        "import sys, s2l_jax.config as c; c.describe(); c.validate(c.load('compare_methods')); c.run(method='less'); "
+        f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    )
     folder = REPOSITORY
     assert subprocess.run([sys.executable, "-c", program], cwd=folder).returncode == 0

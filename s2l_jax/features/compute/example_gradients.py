@@ -67,7 +67,7 @@ class ExampleGradients:
         frozen: Params,
         adapters: Params,
         examples: Examples,
-        numbers: Int64[np.ndarray, " c"],
+        indices: Int64[np.ndarray, " c"],
         moments: AdamMoments | None = None,
     ) -> Float32[np.ndarray, "c p"]:
         """The projected gradients of some examples; zeros for one without a response.
@@ -75,29 +75,29 @@ class ExampleGradients:
         Args:
           frozen: the parameters below the adapters, on the mesh.
           adapters: where gradients are taken.
-          numbers: of those wanted.
+          indices: of those wanted.
           moments: with them Adam's next update for each example is projected, not its gradient.
         """
         result: np.ndarray | None = None
         state = () if moments is None else (moments.mean, moments.square, moments.count)
         betas = None if moments is None else (moments.beta1, moments.beta2, moments.epsilon)
-        for places, batch in self._rows(examples, numbers):
+        for places, batch in self._rows(examples, indices):
             local = put_rows(self._mesh, batch, axis=0)
             found = np.asarray(self._compiled(frozen, adapters, state, self._key, *local, betas=betas))
             if result is None:
-                result = np.zeros((len(numbers), found.shape[-1]), np.float32)
+                result = np.zeros((len(indices), found.shape[-1]), np.float32)
             held = places >= 0
             result[places[held]] = found.reshape(*places.shape, -1)[held]
         assert result is not None
         return result
 
     def _rows(
-        self, examples: Examples, numbers: Int64[np.ndarray, " c"]
+        self, examples: Examples, indices: Int64[np.ndarray, " c"]
     ) -> Iterator[tuple[Int64[np.ndarray, "g b"], tuple[np.ndarray, ...]]]:
-        """Padded rows of like length: places in `numbers` (-1: none), tokens, response starts, lengths."""
+        """Padded rows of like length: places in `indices` (-1: none), tokens, response starts, lengths."""
         groups, local = row_groups(self._mesh), local_groups(self._mesh)
-        lengths = np.asarray(examples.lengths)[numbers]
-        starts = response_starts(np.asarray(examples.prompt_lengths)[numbers])
+        lengths = np.asarray(examples.lengths)[indices]
+        starts = response_starts(np.asarray(examples.prompt_lengths)[indices])
         order = np.argsort(-lengths, kind="stable")
         while len(order):
             length = _LENGTHS << max(0, -(-int(lengths[order[0]]) // _LENGTHS) - 1).bit_length()
@@ -110,7 +110,7 @@ class ExampleGradients:
             tokens = np.zeros((*mine.shape, length), np.int32)
             sizes = [np.where(mine >= 0, of[mine], 0).astype(np.int32) for of in (starts, lengths)]
             held = mine[mine >= 0]
-            texts = examples.read([int(numbers[n]) for n in held])
+            texts = examples.read([int(indices[n]) for n in held])
             for at, ids in zip(np.argwhere(mine >= 0), texts, strict=True):
                 tokens[(*at, slice(len(ids)))] = ids
             yield places, (tokens, *sizes)

@@ -60,9 +60,9 @@ def hidden_states(
     for start in range(0, len(lengths), CHUNK):
         if skip(start):
             continue
-        numbers = np.arange(start, min(start + CHUNK, len(lengths)))
-        states = np.zeros((len(numbers), config.hidden_size), np.float32)
-        tokens = examples.read(numbers.tolist())
+        indices = np.arange(start, min(start + CHUNK, len(lengths)))
+        states = np.zeros((len(indices), config.hidden_size), np.float32)
+        tokens = examples.read(indices.tolist())
         for batch, slots in _batches(tokens, length, per_group, mesh, settings.pooling):
             pooled = np.asarray(compiled(params, *put_rows(mesh, batch, axis=0), slots.shape[-1]))
             held = slots >= 0
