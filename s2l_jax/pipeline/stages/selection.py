@@ -35,7 +35,8 @@ def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajector
         another subset under a run's name.
     """
     runs = run.config.selection.runs
-    pool = next((pools[model] for model in (*counting_models(run.config), "rows") if model in pools), None)
+    counting = counting_models(run.config) if any(_counts_tokens(run, name) for name in runs) else ()
+    pool = next((pools[model] for model in (*counting, "rows") if model in pools), None)
     if runs and pool is None and trajectories is None:
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
     rows = tracked_rows(trajectories, None if pool is None else np.asarray(pool.ids))
@@ -70,6 +71,11 @@ def folder(run: Run, name: str) -> epath.Path:
 def _run(run: Run, name: str) -> tuple[dict[str, Any], Method]:
     entry = resolved_run(run.config, name)
     return entry, find_method(entry["method"])
+
+
+def _counts_tokens(run: Run, name: str) -> bool:
+    entry, method = _run(run, name)
+    return bool(entry["budget_tokens"]) or "response_tokens" in method.needs
 
 
 def _make_parts(context: SelectionContext) -> None:
