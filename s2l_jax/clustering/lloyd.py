@@ -10,9 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 # Accelerators would otherwise multiply in 16 or 19 bits, which moves many labels.
 PRECISION = jax.lax.Precision.HIGHEST
 
-_BLOCK_ROWS = 256  # rows whose scores fit a CPU core's cache
 _GROUP = 128  # most centroids scored together; compiling one much larger takes minutes
-_UNROLLED = 16  # centroids compared in one loop over a block's rows
+_UNROLLED = 16  # centroids compared in one loop over a chunk's rows
 
 
 class LloydResult(NamedTuple):
@@ -211,7 +210,7 @@ def _nearest(
     extra = groups * size - len(centroids)
     grouped = jnp.pad(centroids, ((0, extra), (0, 0))).reshape(groups, size, -1)
     bases = jnp.pad(halves, (0, extra), constant_values=jnp.inf).reshape(groups, size)
-    return jax.lax.platform_dependent(points, grouped, bases, cpu=_lowest_by_blocks, default=_lowest)
+    return _lowest(points, grouped, bases)
 
 
 def _lowest(
@@ -239,15 +238,6 @@ def _lowest(
     shape = points.shape[:2]
     start = jnp.full(shape, jnp.inf, points.dtype), jnp.zeros(shape, jnp.int32)
     return jax.lax.fori_loop(jnp.int32(0), jnp.int32(groups), compare, start)[1]
-
-
-def _lowest_by_blocks(points, grouped, bases) -> Int[Array, "p c"]:
-    """The same, in blocks of rows."""
-    shards, rows, columns = points.shape
-    extra = -rows % _BLOCK_ROWS
-    blocks = jnp.pad(points, ((0, 0), (0, extra), (0, 0))).reshape(shards, -1, _BLOCK_ROWS, columns)
-    labels = jax.lax.map(lambda block: _lowest(block, grouped, bases), blocks.swapaxes(0, 1))
-    return labels.swapaxes(0, 1).reshape(shards, -1)[:, :rows]
 
 
 def _totals(

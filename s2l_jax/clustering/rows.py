@@ -100,9 +100,9 @@ def bucket(num_rows: int) -> int:
 
 
 def default_chunk_rows(num_clusters: int) -> int:
-    """Rows per chunk for a block of distances that a CPU's cache holds, or an accelerator fills."""
-    elements = 2**20 if jax.default_backend() == "cpu" else 2**26
-    return max(256, 1 << (max(1, elements // num_clusters).bit_length() - 1))
+    """Rows per chunk: enough for all cores of a CPU, few enough for its cache; or to fill an accelerator."""
+    least, elements = (16_384, 2**20) if jax.default_backend() == "cpu" else (256, 2**26)
+    return max(least, 1 << (max(1, elements // num_clusters).bit_length() - 1))
 
 
 def row_sharding(array: ArrayLike) -> NamedSharding | None:
