@@ -12,9 +12,8 @@ from s2l_jax.config.schema import walk
 
 Settings = dict[str, Any]
 
-_OPENED = ("checkpoint", "init", "model_config", "tokenizer")  # of a model that is not trained
-
-# The fields and groups of fields that each part reads; what else decides it, the part itself tells.
+# The fields and groups of fields that each part reads; what else decides it, the part itself tells. (Features
+# say themselves what they read.)
 _READS: dict[str, tuple[str, ...]] = {
     "pool": ("pool", "tokenize"),
     "proxy": ("proxy", "trajectories", "clustering.num_clusters", "seed"),
@@ -22,23 +21,22 @@ _READS: dict[str, tuple[str, ...]] = {
     "trajectories": ("trajectories.dtype", "clustering.num_clusters", "seed"),
     "imported": (),
     "cluster_counts": ("seed",),
-    "hidden_states": ("selection.states",),
-    "gradients": ("selection.gradients", *(f"target.{name}" for name in (*_OPENED, "train")), "seed"),
-    "queries": ("selection.query_limit", "pool.fields", "tokenize"),
     "target": ("target", "seed"),
     "evaluation": ("evaluation", "target", "tokenize", "pool.fields", "seed"),
 }
 PARTS = tuple(_READS)
 
 
-def deciding(config: ConfigDict, part: str, beyond: Mapping[str, Any] | None = None) -> Settings:
-    """The settings that decide a part of the workdir, one of `PARTS`, by their dotted names.
+def deciding(
+    config: ConfigDict, part: str | tuple[str, ...], beyond: Mapping[str, Any] | None = None
+) -> Settings:
+    """The settings that decide a part of the workdir (one of `PARTS`, or what it reads), by dotted names.
 
     They are the fields of the groups that the part reads, without those that only say how and those that
     are not looked at as others are set; and `beyond`: where other parts are read, their fingerprints; for a
     field that decides by content (`Field.by_content`), under its name what it leads to.
     """
-    values, read = config.to_dict(), _reads(config, part)
+    values, read = config.to_dict(), _READS[part] if isinstance(part, str) else part
     settings = {}
     for name, field in walk():
         *groups, last = name.split(".")
@@ -64,9 +62,6 @@ def deciding_run(config: ConfigDict, name: str, beyond: Mapping[str, Any] | None
     return settings | dict(beyond or {})
 
 
-def _reads(config: ConfigDict, part: str) -> tuple[str, ...]:
-    if part != "hidden_states":
-        return _READS[part]
-    model = config.selection.states.model
-    seeds = ("seed",) if config[model].init == "random" else ()
-    return (*_READS[part], *(f"{model}.{name}" for name in _OPENED), *seeds)
+def untrained(model: str) -> tuple[str, ...]:
+    """What is read of the "proxy" or "target" as it came."""
+    return tuple(f"{model}.{name}" for name in ("checkpoint", "init", "model_config", "tokenizer"))

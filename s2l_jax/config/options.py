@@ -103,7 +103,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, Option]:
     (of a dataclass under "Attributes:"), as "name: meaning".
 
     Raises:
-      TypeError: an option without an annotation of these, or without a meaning.
+      InputError: an option without an annotation of these, or without a meaning.
     """
     hints = typing.get_type_hints(
         function.__init__ if inspect.isclass(function) else function, include_extras=True
@@ -115,7 +115,8 @@ def options_of(function: Callable[..., Any]) -> dict[str, Option]:
             continue
         if name not in hints or name not in meanings:
             what = "type" if name not in hints else "meaning in the docstring"
-            raise TypeError(f"{function.__qualname__}: option {name!r} has no {what}")
+            where = f"{function.__module__}.{function.__qualname__}"
+            raise InputError(f"{where}: option {name!r} has no {what}; see s2l_jax.config.options.")
         options[name] = _option(name, parameter.default, hints[name], meanings[name])
     return options
 
@@ -129,7 +130,7 @@ def _option(name: str, default: Any, hint: Any, doc: str) -> Option:
     choices += tuple(name for extra in extras if isinstance(extra, OneOf) for name in extra.names)
     kind = str if choices else hint
     if kind not in KINDS:
-        raise TypeError(f"option {name!r}: {hint!r} is not bool, int, float, str or a Literal of texts")
+        raise InputError(f"option {name!r}: {hint!r} is not bool, int, float, str or a Literal of texts.")
     inherits = next((extra.field for extra in extras if isinstance(extra, Inherits)), "")
     bounds = tuple(extra for extra in extras if isinstance(extra, annotated_types.BaseMetadata))
     return Option(name, kind, default, doc, choices, bounds, inherits)

@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from s2l_jax.config.fingerprint import deciding
 from s2l_jax.errors import InputError
 from s2l_jax.features.arrays import function
+from s2l_jax.features.compute.state_settings import StateSettings
 from s2l_jax.features.feature import FEATURES, SelectionContext
-from s2l_jax.features.hidden_states import HiddenStates, StateSettings, model_states
+from s2l_jax.features.hidden_states import HiddenStates, model_states
 
 if TYPE_CHECKING:
     from s2l_jax.data.prepared import PreparedPool
@@ -32,18 +33,18 @@ class Embeddings(HiddenStates):
 
     def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
         super().check(run, name, options)
-        if options["rounds"] > 1 and run.config.selection.states.model != "target":
+        if _rounds(options) > 1 and run.config.selection.states.model != "target":
             raise InputError(
-                f"selection.runs.{name}.rounds={options['rounds']}: it is the target that is trained between "
+                f"selection.runs.{name}.rounds={_rounds(options)}: it is the target that is trained between "
                 "rounds; set selection.states.model='target'."
             )
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
-        training = deciding(config, "target") if options["rounds"] > 1 else {}
+        training = deciding(config, "target") if _rounds(options) > 1 else {}
         return super().settings(config, options) | training
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
-        return "" if options["rounds"] > 1 else super().part(config, options)  # rounds are of use to it alone
+        return "" if _rounds(options) > 1 else super().part(config, options)  # rounds are of use to it alone
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         """With rounds, nothing is made before the method asks.
@@ -52,7 +53,7 @@ class Embeddings(HiddenStates):
         rounds of an interrupted run are gone through again: their training goes on from its checkpoints,
         and is passed over where it was finished.
         """
-        if options["rounds"] == 1:
+        if _rounds(options) == 1:
             return super().make(context, options, folder)
         run, pool, rounds = context.run, context.pools["target"], itertools.count(1)
 
@@ -63,6 +64,11 @@ class Embeddings(HiddenStates):
             return np.concatenate([chunk for _, chunk in chunks])
 
         return {"embed": embed}
+
+
+def _rounds(options: dict[str, Any]) -> int:
+    """How often a target is trained; once for methods that have no rounds: not at all, but as it came."""
+    return options.get("rounds", 1)
 
 
 def _trained(run: Run, pool: PreparedPool, rows: Int64[np.ndarray, " b"], folder: epath.Path) -> Params:

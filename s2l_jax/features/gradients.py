@@ -10,7 +10,7 @@ from etils import epath
 from jaxtyping import Float16
 from ml_collections import ConfigDict
 
-from s2l_jax.config.fingerprint import deciding
+from s2l_jax.config.fingerprint import deciding, untrained
 from s2l_jax.features.arrays import names, numbers
 from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
 from s2l_jax.features.queries import QueryFeature, query_rows, tokenized_queries
@@ -39,7 +39,7 @@ class Gradients(Feature):
         run.model("target")
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
-        return deciding(config, "gradients")
+        return deciding(config, ("selection.gradients", *untrained("target"), "target.train", "seed"))
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         return {"pool.fingerprint": context.pools["target"].fingerprint}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from annotated_types import Ge
 from etils import epath
 from jaxtyping import Float32
 from ml_collections import ConfigDict
 
-from s2l_jax.config.fingerprint import deciding
-from s2l_jax.config.options import options_of
-from s2l_jax.errors import InputError
+from s2l_jax.config.fingerprint import deciding, untrained
 from s2l_jax.features.arrays import numbers
+from s2l_jax.features.compute.state_settings import StateSettings
 from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
 from s2l_jax.features.queries import QueryFeature, query_rows, tokenized_queries
 
@@ -24,36 +22,6 @@ if TYPE_CHECKING:
     from s2l_jax.data.prepared import PreparedPool
     from s2l_jax.models.architecture import DecoderConfig
     from s2l_jax.training.run import Run
-
-
-@dataclasses.dataclass(frozen=True)
-class StateSettings:
-    """Which vectors.
-
-    Attributes:
-      pooling: how hidden states become one vector an example: "mean" over all tokens of prompt and response,
-        "last" of them, or "weighted", the mean with weights that grow with the position (RDS+; Muennighoff,
-        arXiv 2202.08904).
-      layer: layers after which hidden states are taken, followed by the model's final norm; -1: all.
-    """
-
-    pooling: Literal["mean", "last", "weighted"] = "mean"
-    layer: Annotated[int, Ge(-1)] = -1
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> StateSettings:
-        return cls(options["pooling"], options["layer"])
-
-    def check(self, config: DecoderConfig) -> None:
-        """Check that a model has them.
-
-        Raises:
-          InputError: an unknown pooling, or a layer that it does not have.
-        """
-        for option in options_of(type(self)).values():
-            option.check(getattr(self, option.name), "hidden states")
-        if self.layer != -1 and not 1 <= self.layer <= config.num_layers:
-            raise InputError(f"layer={self.layer}: the model has {config.num_layers}; use 1 to that, or -1")
 
 
 class HiddenStates(Feature):
@@ -71,7 +39,10 @@ class HiddenStates(Feature):
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
         own = dataclasses.asdict(StateSettings.of(options))
-        return deciding(config, "hidden_states", {f"hidden_states.{name}": own[name] for name in own})
+        model = config.selection.states.model
+        seed = ("seed",) if config[model].init == "random" else ()
+        reads = ("selection.states", *untrained(model), *seed)
+        return deciding(config, reads, {f"hidden_states.{name}": own[name] for name in own})
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         return {"pool.fingerprint": _pool(context).fingerprint}

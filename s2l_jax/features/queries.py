@@ -43,7 +43,7 @@ class QueryFeature(Feature):
         query_rows(run)
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
-        return deciding(config, "queries")
+        return deciding(config, ("selection.query_limit", "pool.fields", "tokenize"))
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         return {"selection.queries": data_identity(context.run.config.selection.queries)}

@@ -80,6 +80,7 @@ def method(
     def enter(rank: Callable[..., Ranking]) -> Method:
         made = Method(name, rank, frozenset(needs), takes_all, preferences)
         functools.update_wrapper(made, rank, updated=())
+        _ = made.own_options  # a fault in them is met where it was made
         METHODS.enter(name, made)
         return made
 

@@ -6,8 +6,18 @@ from s2l_jax.config import deciding, deciding_run, default, run
 from s2l_jax.config.fingerprint import PARTS
 from s2l_jax.config.runs import COMMON, find_method, options
 from s2l_jax.config.schema import walk
+from s2l_jax.features.feature import FEATURES
 
 FIELDS = dict(walk())
+FEATURE_OPTIONS = {"pooling": "mean", "layer": -1, "rounds": 1}
+ALL_PARTS = (*PARTS, *FEATURES)
+
+
+def settings_of(config, part):
+    """Those of a part, or of a feature."""
+    return deciding(config, part) if part in PARTS else FEATURES[part].settings(config, FEATURE_OPTIONS)
+
+
 # With these every field is looked at, but for those that another value of the same field switches on.
 ALL_ACTIVE = {
     "target.lora.rank": 4,
@@ -53,9 +63,9 @@ def test_a_field_that_decides_is_in_the_fingerprint_of_each_part_that_reads_it(n
     other = config_with(**switched, **{name: another(field, value_of(config, name))})
     if name == "selection.states.model":  # not a text of any kind
         other = config_with(**{name: "proxy"})
-    reading = [part for part in PARTS if name in deciding(config, part)]
-    for part in PARTS:
-        before, after = deciding(config, part), deciding(other, part)
+    reading = [part for part in ALL_PARTS if name in settings_of(config, part)]
+    for part in ALL_PARTS:
+        before, after = settings_of(config, part), settings_of(other, part)
         # Another field may be looked at now that was not before, or the other way round.
         changed = {key for key in before.keys() & after.keys() if before[key] != after[key]}
         assert changed == ({name} if part in reading else set())
@@ -82,12 +92,12 @@ def test_a_field_that_decides_is_in_the_fingerprint_of_each_part_that_reads_it(n
             ["target.lora.rank", "target.match_by", "target.export_dtype", "target.train.remat"],
         ),
         ("hidden_states", ["target.checkpoint", "target.tokenizer"], ["proxy.checkpoint", "target.train"]),
-        ("queries", ["selection.query_limit"], ["selection.queries"]),
+        ("query_states", ["selection.query_limit"], ["selection.queries"]),
         ("evaluation", ["evaluation.stop", "target.train.steps"], ["evaluation.batch_size"]),
     ],
 )
 def test_what_is_in_it_and_what_is_not(part, in_it, not_in_it):
-    found = deciding(config_with(), part)
+    found = settings_of(config_with(), part)
     assert set(in_it) <= set(found)
     assert not [name for name in found for other in not_in_it if f"{name}.".startswith(f"{other}.")]
 
@@ -95,23 +105,23 @@ def test_what_is_in_it_and_what_is_not(part, in_it, not_in_it):
 def test_what_is_not_looked_at_decides_nothing():
     config = default()
     inactive = {"target.lora.alpha": 3.0, "target.lora.export": "adapter", "evaluation.top_k": 4}
-    for part in PARTS:
-        before = deciding(config, part)
+    for part in ALL_PARTS:
+        before = settings_of(config, part)
         other = default()
         other.update_from_flattened_dict(inactive | {"trajectories.num_checkpoints": 3})
         other.evaluation.bertscore_model = "a model"
-        assert deciding(other, part) == before
+        assert settings_of(other, part) == before
     config.target.train.steps = config.proxy.train.steps = 5
-    before = deciding(config, "target")
+    before = settings_of(config, "target")
     config.target.train.epochs, config.target.match_by = 9.0, "epochs"
-    assert deciding(config, "target") == before
+    assert settings_of(config, "target") == before
 
 
 def test_states_of_random_weights_go_by_the_seed():
     config = default()
-    assert "seed" not in deciding(config, "hidden_states")
+    assert "seed" not in settings_of(config, "hidden_states")
     config.selection.states.model, config.proxy.init = "proxy", "random"
-    found = deciding(config, "hidden_states")
+    found = settings_of(config, "hidden_states")
     assert found["seed"] == 0
     assert "proxy.checkpoint" in found
     assert "target.checkpoint" not in found

@@ -106,7 +106,7 @@ def test_what_is_no_option():
         """
 
     for function in (without_meaning, without_type, of_a_list):
-        with pytest.raises(TypeError, match=r"option 'a'"):
+        with pytest.raises(InputError, match=r"option 'a'"):
             options_of(function)
 
 

@@ -12,7 +12,7 @@ from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 from s2l_jax.errors import InputError
 from s2l_jax.features.compute import pooled_states as module
 from s2l_jax.features.compute.pooled_states import hidden_states
-from s2l_jax.features.hidden_states import StateSettings
+from s2l_jax.features.compute.state_settings import StateSettings
 from s2l_jax.models.parameters import bind, model_params
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from s2l_jax.config import default, describe, resolved_run, run, validate
 from s2l_jax.errors import InputError
+from s2l_jax.pipeline.plan import make_plan
 from s2l_jax.selection import METHODS, Selection, SelectionInputs, select
 
 MODULE = '''
@@ -40,6 +41,12 @@ def hardest(inputs, count, seed, *, ends: Literal["top", "both"] = "top", skip: 
     """
     score = inputs.difficulty if ends == "top" else np.abs(inputs.difficulty)
     return Ranking(np.argsort(-score, kind="stable")[skip:], scores=score)
+
+
+@method("by_embeddings_of_own_methods", needs=["embeddings"])
+def by_embeddings(inputs, count, seed):
+    """By hidden states, or embeddings; it has no rounds."""
+    return Ranking(np.argsort(inputs.hidden_states[:, 0], kind="stable"))
 
 
 @method("with_replacement_of_own_methods")
@@ -87,6 +94,25 @@ def test_its_options_are_fields_of_its_runs():
     with pytest.raises(InputError, match=r"selection\.runs\.own\.ends='bottom': must be one of top, both"):
         validate(config)
     assert "selection.runs.<name>.skip = 0\n" in describe()
+
+
+def test_embeddings_are_for_methods_without_rounds_too(tmp_path):
+    config = default()
+    config.target.checkpoint = "folder"
+    config.selection.runs.own = run(method="methods_of_a_user:by_embeddings", pooling="last")
+    parts = {part.name for part in make_plan(config, tmp_path).parts}
+    assert "hidden_states/target-last" in parts
+
+
+def test_an_option_that_is_not_described_is_said(tmp_path, monkeypatch):
+    (tmp_path / "undescribed_method.py").write_text(
+        "from s2l_jax.selection import method\n\n\n"
+        "@method('undescribed')\ndef undescribed(inputs, count, seed, *, low: float = 0.0):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"undescribed_method\.undescribed: option 'low' has no meaning"):
+        run(method="undescribed_method:undescribed")
+    assert "undescribed" not in METHODS
 
 
 def test_what_does_not_nest_offers_no_smaller_subset(tmp_path):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Int64
 
 from s2l_jax.data.batching import Examples, row_length
 from s2l_jax.data.packing import best_fit
-from s2l_jax.features.hidden_states import StateSettings
+from s2l_jax.features.compute.state_settings import StateSettings
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.parameters import Params, bind
 from s2l_jax.parallel.attention import attention_on
