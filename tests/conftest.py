@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # All processes of one session share compiled programs; nothing is left behind.
@@ -53,6 +54,14 @@ def data_dir() -> pathlib.Path:
     if not path.exists():
         pytest.skip("the development data is not on this machine")
     return path
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Programs that compile in a fraction of the time and run slower, for modules with many of them."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

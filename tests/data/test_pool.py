@@ -15,24 +15,9 @@ from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.data.row_ids import RowIds, joined
 from s2l_jax.errors import InputError
 from tests.support.paths import REPOSITORY
+from tests.support.pool_rows import ROWS, contents, write_jsonl
 
 MATHMIX = REPOSITORY.parent / "shared" / "data" / "pool" / "mathmix.jsonl"
-
-ROWS = [
-    {"source": "sums", "instruction": "1 + 1", "output": "2"},
-    {"source": "sums", "instruction": "Naïve\u2028add", "input": "2, 3", "output": "5\n→ five"},
-    {"source": "", "instruction": "Copy", "input": "", "output": " x "},
-    {"source": "sums", "instruction": "1 + 1", "output": "2"},
-]
-
-
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    return path
-
-
-def contents(rows):
-    return [(row.id, row.instruction, row.input, row.output, row.source) for row in rows]
 
 
 def test_schema(tmp_path):

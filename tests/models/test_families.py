@@ -38,16 +38,10 @@ PROMPT = 6  # tokens of the last example that its loss leaves out
 TOLERANCE = 2e-5  # of the largest value; 2e-4 would pass one GELU for the other
 
 pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
     pytest.mark.filterwarnings("ignore:.*dropout"),  # GPT-2 and Phi-2 name some
     pytest.mark.filterwarnings("error:.*not known"),  # no field of these configs is unknown
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache

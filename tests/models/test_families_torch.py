@@ -26,16 +26,10 @@ NEW_TOKENS = 8
 TOLERANCE = 2e-5  # of the largest logit
 
 pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
     pytest.mark.filterwarnings("ignore:.*dropout"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -49,14 +49,10 @@ OPTIMIZER = OptimizerSettings(
     learning_rate=1e-2, warmup_fraction=0.0, clip_norm=0.0, epsilon=1e-3, weight_decay=0.1
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*dropout")  # GPT-2 and Phi-2 name some
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
+    pytest.mark.filterwarnings("ignore:.*dropout"),  # GPT-2 and Phi-2 name some
+]
 
 
 def make_examples():

@@ -27,12 +27,7 @@ BATCH, LENGTH = 16, 48
 BEGINNING = np.arange(20, 33, dtype=np.int32)
 SETTINGS = OptimizerSettings(learning_rate=1e-2, warmup_fraction=0.0, clip_norm=0.0)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def make_examples(shortest_prompt=0):

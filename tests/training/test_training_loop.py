@@ -35,12 +35,7 @@ SETTINGS = loop.TrainSettings(
 )
 SWEEPS = (0, 3, 5, 8)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 class Stop(Exception):

@@ -24,12 +24,7 @@ from tests.support.paths import GOLDEN
 GPT_NEOX = GOLDEN / "gpt_neox"
 LENGTH, VOCAB = 32, 64
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def make_examples():

@@ -27,12 +27,7 @@ NEW = 10  # tokens
 RNG = np.random.default_rng(5)
 PROMPTS = [RNG.integers(1, 64, length).tolist() for length in (33, 1, 8, 40, 2, 31, 32)]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
