@@ -1,0 +1,93 @@
+"""Results, trajectories and a page of them that the tests of the report share."""
+
+import math
+
+import numpy as np
+
+from s2l_jax.report.page import render_report
+
+
+def evaluation(accuracy, loss, sources):
+    scores = {"accuracy": accuracy, "heldout_loss": loss, "num_examples": 20}
+    return {"overall": dict(scores), "sources": {source: dict(scores) for source in sources}}
+
+
+def make_results(num_sources=4, num_clusters=5, steps=(10, 20, 30, 40)):
+    """Results of s2l and random at two budgets with three and two seeds, full data and untuned."""
+    sources = {f"group/source {i}": 400 // (i + 1) for i in range(num_sources)}
+    num_examples = sum(sources.values())
+    curve = {"step": list(range(1, 41)), "loss": [3 * math.exp(-i / 9) + 0.5 for i in range(40)]}
+    results = {
+        "config_name": "example",
+        "seed": 11,
+        "pool": {
+            "num_examples": num_examples,
+            "num_without_loss": 2,
+            "num_tokens": 51_000,
+            "sources": sources,
+        },
+        "proxy": {"steps": 40, "parameters": 120_000, "final_loss": 0.6, "curve": curve},
+        "trajectories": {
+            "steps": list(steps),
+            "num_examples": num_examples,
+            "refreshes": [
+                {"columns": 2, "inertia": 90.0, "adjusted_rand": math.nan},
+                {"columns": 3, "inertia": 120.0, "adjusted_rand": 0.7},
+                {"columns": 4, "inertia": 140.0, "adjusted_rand": 0.97},
+            ],
+        },
+        "selections": {},
+        "targets": {},
+        "evaluations": {"untuned": evaluation(0.05, 2.5, sources)},
+        "timing": {"pool": 1.0, "proxy": 20.0, "trajectories": 5.0, "evaluation": 3.0},
+    }
+
+    def add(name, method, budget, seed, accuracy, options=()):
+        size = min(budget, num_examples)
+        results["selections"][name] = {
+            "method": method,
+            "budget": budget,
+            "size": size,
+            "seed": seed,
+            "options": dict(options),
+            "sources": dict.fromkeys(sources, size // num_sources),
+        }
+        if method == "s2l":
+            sizes = [num_examples // num_clusters] * num_clusters
+            picked = [budget // num_clusters] * num_clusters
+            extra = {"cluster_sizes": sizes, "picked_per_cluster": picked}
+            results["selections"][name] |= {"num_clusters": num_clusters, **extra}
+            results["timing"][f"selection/{name}"] = 1.0
+        results["targets"][name] = {
+            "steps": 40,
+            "epochs": 2.0,
+            "examples_seen": 640,
+            "tokens_seen": 30_000,
+            "final_loss": 0.5,
+            "parameters": 900_000,
+            "curve": curve,
+        }
+        results["evaluations"][name] = evaluation(accuracy, 2 - accuracy, sources)
+        results["timing"][f"target/{name}"] = 30.0 + seed
+
+    for seed, accuracy in enumerate((0.40, 0.50, 0.60)):
+        add(f"s2l-100-{seed}", "s2l", 100, seed, accuracy, {"num_clusters": num_clusters})
+    for seed, accuracy in enumerate((0.30, 0.34)):
+        add(f"random-100-{seed}", "random", 100, seed, accuracy)
+    add("random-50", "random", 50, 0, 0.2)
+    add("full", "full", num_examples, 0, 0.7)
+    return results
+
+
+def make_trajectories(results, num_clusters=5, num_steps=4):
+    rng = np.random.default_rng(3)
+    num_examples = results["pool"]["num_examples"]
+    labels = rng.integers(0, num_clusters, num_examples)
+    falling = np.exp(-np.arange(num_steps) / 2)
+    rows = 1 + labels[:, None] * falling + rng.normal(0, 0.05, (num_examples, num_steps))
+    return rows.astype(np.float32), labels
+
+
+def render(results, trajectories=None, labels=None, steps=(10, 20, 30, 40)):
+    named = {} if labels is None else {"s2l-100-0": labels}
+    return render_report(results, trajectories, list(steps), named)
