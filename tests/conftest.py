@@ -21,6 +21,7 @@ import jax
 import pytest
 
 from s2l_jax.parallel.mesh import make_mesh
+from tests.support.compilation import quickly_compiled
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
@@ -58,10 +59,9 @@ def data_dir() -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
-    """Programs that compile in a fraction of the time and run slower, for modules with many of them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    """For modules whose time is compiling: see `quickly_compiled`."""
+    with quickly_compiled():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import math
 import shutil
 import types
 
-import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -412,13 +411,6 @@ def long_context(tiny_checkpoint, tmp_path_factory):
     config = json.loads((where / "config.json").read_text())
     (where / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
     return where
-
-
-@pytest.fixture
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pipeline_config(checkpoint, folder, limit):

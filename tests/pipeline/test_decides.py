@@ -18,6 +18,8 @@ from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.plan import STAGES
 from tests.support.pipeline_kills import small_config
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROWS = 60
 # A run of the finished workdir for every method that has options; those of no target are cheap.
 RUNS = {

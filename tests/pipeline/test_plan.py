@@ -13,6 +13,8 @@ from s2l_jax.pipeline.run import plan_pipeline
 from tests.support.paths import REPOSITORY
 from tests.support.pipeline_kills import small_config
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def make_config(tiny_checkpoint):

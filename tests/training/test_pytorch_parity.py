@@ -21,6 +21,7 @@ from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
 from s2l_jax.trajectories.packed_dataset import PackedDataset
 from s2l_jax.trajectories.sweep import example_losses, make_sweep
+from tests.support.compilation import quickly_compiled
 from tests.support.paths import GOLDEN
 
 torch = pytest.importorskip("torch")
@@ -288,10 +289,9 @@ def test_twenty_packed_steps_equal_padded_pytorch(checkpoint, examples, torch_ru
 
 
 @pytest.fixture
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def compiled_quickly():
+    with quickly_compiled():
+        yield
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def quick_compilation():
     ],
 )
 def test_a_mutated_step_is_caught_by_the_loss_curve(
-    what, changes, loss, checkpoint, examples, torch_run, one_device_mesh, quick_compilation
+    what, changes, loss, checkpoint, examples, torch_run, one_device_mesh, compiled_quickly
 ):
     settings = dataclasses.replace(SETTINGS, **changes)
     losses, _, _ = our_run(checkpoint, examples, one_device_mesh, settings, loss, steps=7)

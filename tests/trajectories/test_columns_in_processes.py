@@ -1,12 +1,12 @@
 """Trajectories that two processes record are those of one: slices, snapshots, and training's losses."""
 
-import jax
 import numpy as np
 import pytest
 
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.trajectories.load import load_trajectories
 from tests.support import columns_in_processes
+from tests.support.compilation import quickly_compiled
 from tests.support.processes import run_together
 
 
@@ -38,11 +38,8 @@ def test_both_wrote_whole_chunks_of_every_column(together):
 def test_losses_are_those_of_one_process(together, tiny_checkpoint, tmp_path, name):
     config = columns_in_processes.config_of(name, str(tiny_checkpoint), str(tmp_path))
     config.mesh.tensor = 2  # this process has eight devices
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
+    with quickly_compiled():
         run_pipeline(config, tmp_path)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
     ours, alone = columns_of(together / name), columns_of(tmp_path)
     assert ours.steps.tolist() == alone.steps.tolist()
     assert np.array_equal(ours.ids, alone.ids)
