@@ -11,8 +11,6 @@ from s2l_jax.pipeline import run_pipeline
 from s2l_jax.selection import METHODS, Selection, SelectionInputs, select
 from tests.support.pipeline_kills import small_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 FROM_LOSSES = [name for name, method in METHODS.items() if method.needs == {"trajectories"}]
 
 
