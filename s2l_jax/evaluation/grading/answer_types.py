@@ -8,9 +8,14 @@ from s2l_jax.errors import InputError, nearest
 from s2l_jax.evaluation.grading import comparison, extraction
 from s2l_jax.evaluation.grading.comparison import Comparison
 from s2l_jax.evaluation.grading.numbers import parse_number
+from s2l_jax.evaluation.grading.quantities import only_quantity
+
+LONGEST = 20_000  # characters of a response or reference that are looked through, from the end
 
 _LETTER = re.compile(r"(?:\\(?:text|mbox|mathrm|textbf)\s*\{\s*)?\(?([A-J])\)?\}?")
+_LETTER_FIRST = re.compile(r"(?:\(([A-Ja-j])\)|([A-Ja-j])[).:])(?:\s.*)?|([a-j])", re.DOTALL)
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+_MOST_WORDS = 5  # of a unit behind a number; more are a sentence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +40,18 @@ class AnswerType:
     """What a benchmark's answers are.
 
     Args:
-      kinds: an answer is of the first one that its reference fits; any reference fits the last.
+      kinds: an answer is of the first one that its reference fits.
       reference: takes the answer out of a reference.
     """
 
     kinds: tuple[AnswerKind, ...]
     reference: Callable[[str], str] = extraction.reference_answer
+
+    def find_kind(self, reference: str) -> tuple[AnswerKind, str] | None:
+        """The kind of a reference's answer, and that answer; None for one that is of no kind."""
+        wanted = self.reference(reference[-LONGEST:])
+        kinds = ((kind, kind.expected(wanted)) for kind in self.kinds)
+        return next(((kind, expected) for kind, expected in kinds if expected is not None), None)
 
 
 def find_answer_type(name: str) -> AnswerType:
@@ -64,27 +75,48 @@ def _letter(expected: str) -> str | None:
     return letter.group(1).upper() if letter else None
 
 
+def _lettered(expected: str) -> str | None:
+    """The letter of `B) tree` too."""
+    letter = _LETTER_FIRST.fullmatch(expected)
+    return _letter(expected) or ("".join(letter.groups("")).upper() if letter else None)
+
+
 def _yes_or_no(expected: str) -> str | None:
     return _YES_NO.get(expected.lower())
 
 
-_NUMBER = AnswerKind("number", _if(parse_number), extraction.number_answer, comparison.same_numbers)
-_LIST = AnswerKind("answer", _if(comparison.number_list), extraction.math_answer, comparison.same_lists)
-_YES_OR_NO = AnswerKind("answer", _yes_or_no, extraction.yes_no_answer, _equal("answer"))
+def _affirmed(expected: str) -> str | None:
+    """What `Yes, it is` says too."""
+    word = re.match(r"(yes|no|true|false)\b(?=[,.;:!]|\s*$)", expected, re.IGNORECASE)
+    return _yes_or_no(word[1]) if word else None
+
+
+def _quantity(expected: str) -> str | None:
+    """A number, an expression of them, or one with its unit; not what a sentence has."""
+    if parse_number(expected):
+        return expected
+    words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+", " ", expected))
+    found = only_quantity(expected) if len(words) <= _MOST_WORDS else None
+    names = re.search(r"[A-Za-z,]", re.sub(r"\\[A-Za-z]+|\b(?:sqrt|pi|log|ln|sin|cos|tan|exp)\b", "", found or ""))
+    return found if found and (parse_number(found) or not names) else None
+
+
+_NUMBER = AnswerKind(
+    "number", _if(parse_number), extraction.number_answers, comparison.same_quantities
+)
+_LIST = AnswerKind("answer", _if(comparison.number_list), extraction.math_answers, comparison.same_lists)
+_YES_OR_NO = AnswerKind("yes or no", _yes_or_no, extraction.yes_no_answer, _equal("answer"))
 _CHOICE = AnswerKind("letter", _letter, extraction.choice_answer, _equal("letter"))
-_FORMULA = AnswerKind("answer", _if(comparison.looks_like_math), extraction.math_answer, comparison.same_math)
-_MATH = dataclasses.replace(_FORMULA, expected=str)
+_FORMULA = AnswerKind("answer", _if(comparison.looks_like_math), extraction.math_answers, comparison.same_math)
 _TEXT = AnswerKind("answer", str, extraction.text_answers, comparison.same_words)
 _EXACT = AnswerKind("answer", str, extraction.exact_answer, comparison.same_text)
 
-_KINDS = (_NUMBER, _YES_OR_NO, _CHOICE, _FORMULA, _TEXT)
-
 # By the names that benchmarks and evaluation.answer_type have for them.
 ANSWER_TYPES = {
-    "any": AnswerType((_LIST, *_KINDS)),
-    "number": AnswerType(_KINDS),
-    "math": AnswerType((_MATH,)),
-    "choice": AnswerType((_CHOICE, *_KINDS)),
-    "yesno": AnswerType((_YES_OR_NO, *_KINDS)),
+    "any": AnswerType((_LIST, _NUMBER, _YES_OR_NO, _CHOICE, _FORMULA, _TEXT)),
+    "number": AnswerType((dataclasses.replace(_NUMBER, expected=_quantity),)),
+    "math": AnswerType((dataclasses.replace(_FORMULA, expected=str),)),
+    "choice": AnswerType((dataclasses.replace(_CHOICE, expected=_lettered),)),
+    "yesno": AnswerType((dataclasses.replace(_YES_OR_NO, expected=_affirmed),)),
     "exact": AnswerType((_EXACT,), extraction.exact_answer),
 }

@@ -8,6 +8,8 @@ Comparison = tuple[bool, str]  # whether they are the same, and a few words why
 
 _LONGEST = 1000  # characters of an expression that is still compared
 
+_OR = re.compile(r"\s+or\s+")
+_CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)")
 _WORDS = re.compile(r"\\(?:text|mbox|mathrm|textbf|textrm)\s*\{([^{}]*)\}")
 _WORDY = re.compile(r"(?:[A-Za-z]{2,}|[aI])(?:[\s'.-]+[A-Za-z]+)*")
 # Units too short to be told from names beside an expression; after a number and a space they are units.
@@ -24,11 +26,34 @@ def looks_like_math(text: str) -> bool:
     return all(_FUNCTIONS.fullmatch(word) for word in words)
 
 
-def same_numbers(answer: str, expected: str) -> Comparison:
-    """Of two numbers; see `numbers.same_number`."""
-    found, wanted = parse_number(answer), parse_number(expected)
-    reason = same_number(found, wanted) if found and wanted else ""
-    return bool(reason), reason or "different numbers"
+def same_quantities(answer: str, expected: str) -> Comparison | None:
+    """Of two numbers, see `numbers.same_number`, or expressions; None where it takes a computer algebra system.
+
+    An answer that leaves a choice ("0.5 or 1/2") is right if all of it is.
+    """
+    if _plain(answer) == _plain(expected):
+        return True, "equal text"
+    alternatives = _OR.split(answer)
+    if len(alternatives) > 1:
+        verdicts = [same_quantities(each, expected) for each in alternatives]
+        return all(verdict is not None and verdict[0] for verdict in verdicts), "one answer or another"
+    found, wanted = _read(answer), _read(expected)
+    if found is not None and wanted is not None:
+        reason = same_number(found, wanted)
+        return bool(reason), reason or "different numbers"
+    if max(len(answer), len(expected)) > _LONGEST:
+        return False, "too long to compare"
+    return None
+
+
+def _plain(quantity: str) -> str:
+    return re.sub(r"[\s$]", "", quantity)
+
+
+def _read(quantity: str) -> Number | None:
+    """A number, or a clock's time as hours."""
+    clock = _CLOCK.fullmatch(quantity.strip())
+    return parse_number(f"{clock[1]} {clock[2]}/60" if clock else quantity)
 
 
 def same_lists(answer: str, expected: str) -> Comparison:

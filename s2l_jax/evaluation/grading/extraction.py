@@ -2,35 +2,34 @@
 
 import re
 
-from s2l_jax.evaluation.grading.numbers import first_number, last_number
+from s2l_jax.evaluation.grading import claims
+from s2l_jax.evaluation.grading.affirmation import first_affirmation, last_affirmation
+from s2l_jax.evaluation.grading.boxes import all_boxes, last_box
+from s2l_jax.evaluation.grading.choices import first_letter, last_letter
+from s2l_jax.evaluation.grading.quantities import first_quantity, last_quantity, only_quantity
 
 _HASHES = "####"
-_BOXES = re.compile(r"\\(?:boxed|fbox)\s*")
 _PHRASE = re.compile(
-    r"\b(?:answer|option|choice)\b[*_]*\s*(?:is|are|was|would\ be|:|=)[*_]*\s*:?", re.IGNORECASE
+    r"\b(?:(?:answer|option|choice)\b[*_]*\s*(?:is|are|was|would\ be|:|=)|answer\b[*_]*\s*[-–—](?=\s))[*_]*[^\S\n]*:?",
+    re.IGNORECASE,
 )
 # Bounded: a response that opens thousands of formulas and closes none would take quadratic time.
 _MATH_SPAN = re.compile(
     r"\$\$(.{1,2000}?)\$\$|\\\[(.{1,2000}?)\\\]|\\\((.{1,2000}?)\\\)|(?<!\\)\$([^$\n]{1,2000}?)(?<!\\)\$",
     re.DOTALL,
 )
-_MOST_BOXES = 50  # that are looked at, from the last; for the same reason
-_SENTENCE_END = re.compile(r"(?<=\S)[.!?](?=\s|$)|\n")
+_APPROXIMATELY = re.compile(r"≈|≃|≅|\\approx(?![A-Za-z])|\\simeq(?![A-Za-z])")
+_SENTENCE_END = re.compile(  # but not behind "e.g.", or a factorial
+    r"(?<=\S)(?<!\be\.g)(?<!\bi\.e)(?:[.?]|!(?!\s[a-z]))(?=\s|$)|\n"
+)
 _WRAPPED = re.compile(
     r"\$\$(.*)\$\$|\$((?:[^$\\]|\\.)*)\$|\\\[(.*)\\\]|\\\((.*)\\\)|\*\*([^*]*)\*\*|`([^`]*)`|\"([^\"]*)\"",
     re.DOTALL,
 )
 
-_LETTER = re.compile(
-    r"\(([A-Ja-j])\)"  # (B)
-    r"|(?<![\w'])([A-J])(?=\s*[).:,]|\s*$)"  # B), B., B: and B at the end
-    r"|\b(?:option|choice|answer)\s+([A-Ja-j])\b",
-    re.IGNORECASE,
-)
 _WORD = r"(?!(?:sin|cos|tan|log|ln|exp|sqrt|pi)\b)[A-Za-z][a-z]+"
 _PROSE = re.compile(rf"(?:[A-Z]|{_WORD}),?\s+[A-Za-z]")  # a line that begins with two words
 _SAID = re.compile(r"=|\b(?:is|are|equals)\b")  # comes before what a line in prose says
-_YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 
 
 def marked_answer(response: str) -> str | None:
@@ -39,87 +38,81 @@ def marked_answer(response: str) -> str | None:
     The last `\boxed{}`, or else the rest of the line after the last `####`, or else what follows the
     last "answer is" or "answer:" up to the end of its sentence.
     """
-    if (boxed := last_boxed(response)) is not None:
-        return boxed
+    if (box := last_box(response)) is not None:
+        return box
     if _HASHES in response:
         return exact_answer(response)
     phrases = list(_PHRASE.finditer(response))
     return _sentence(response[phrases[-1].end() :]) if phrases else None
 
 
-def last_boxed(response: str) -> str | None:
-    r"""What is in the last `\boxed{}` or `\fbox{}`; None if there is none that is closed."""
-    for match in list(_BOXES.finditer(response))[: -_MOST_BOXES - 1 : -1]:
-        rest = response[match.end() :]
-        if not rest.startswith("{"):
-            word = re.match(r"[^\s$.,]+", rest)
-            return word.group() if word else None
-        depth = 0
-        for place, character in enumerate(rest):
-            if character in "{}" and rest[place - 1 : place] != "\\":
-                depth += 1 if character == "{" else -1
-            if depth == 0:
-                return rest[1:place].strip()
-    return None
+def number_answers(response: str) -> list[str]:
+    """The quantity a response ends up with, as it is written; with a rounded one, if there is one.
 
-
-def number_answer(response: str) -> str | None:
-    """The number a response ends up with, as it is written.
-
-    After a mark the first number, or where there is an equals sign the first one behind the last of
-    them; without a mark the last number.
+    In a box or a formula it is all of that, after a mark the first one of its clause, or what the clause
+    says that equals; without a mark the last one.
     """
-    marked = marked_answer(response)
-    if marked is None:
-        return last_number(response)
-    return first_number(marked.rsplit("=", 1)[-1]) or last_number(marked) or last_number(response)
+    if (box := last_box(response)) is not None:
+        found = [only_quantity(part) for part in _APPROXIMATELY.split(box)]
+    elif (marked := marked_answer(response)) is not None:
+        marked = _sentence(marked) if _HASHES in response else marked
+        found = [first_quantity(part) for part in _APPROXIMATELY.split(marked)]
+    else:
+        found = []
+    return [each for each in found if each] or [each for each in [last_quantity(response)] if each]
 
 
 def choice_answer(response: str) -> str | None:
     """The letter that a response chooses, as a capital."""
     marked = marked_answer(response)
-    text = response if marked is None else marked
-    bare = clean(text).strip("().:")
+    bare = clean(response if marked is None else marked).strip("().:")
     if re.fullmatch("[A-Ja-j]", bare):
         return bare.upper()
-    found = ["".join(groups).upper() for groups in _LETTER.findall(text)]  # one of the groups matched
-    return found[-1 if marked is None else 0] if found else None
+    return last_letter(response) if marked is None else first_letter(marked)
 
 
 def yes_no_answer(response: str) -> str | None:
     """ "yes" or "no"; true and false count as such."""
     marked = marked_answer(response)
-    found = _YES_NO.findall(response if marked is None else marked)
-    if not found:
-        return None
-    word = found[-1 if marked is None else 0].lower()
-    return "yes" if word in ("yes", "true") else "no"
+    return (first_affirmation(marked) if marked is not None else None) or last_affirmation(response)
 
 
-def math_answer(response: str) -> str | None:
+def math_answers(response: str) -> list[str]:
     """The expression a response ends up with: the marked one, or else the last formula or last line.
 
-    Of a last line in prose it is what follows the last equals sign or "is", or else the last number.
+    All boxes together may be meant too, if there are several. Of a last line in prose it is what follows
+    the last equals sign or "is", or else the last quantity.
     """
-    marked = marked_answer(response)
-    spans = ["".join(groups) for groups in _MATH_SPAN.findall(response if marked is None else marked)]
-    if marked is not None:
-        return clean(", ".join(spans) if spans else marked) or None
-    if spans:
-        return clean(spans[-1]) or None
-    line = clean(response.strip().rpartition("\n")[2])
-    if _PROSE.match(line):
-        said = _SAID.split(line)[-1].strip()
-        is_value = re.search(r"\d", said) and not re.match(_WORD, said) and not _PROSE.match(said)
-        line = said if is_value else last_number(line) or line
-    return line or None
+    if (box := last_box(response)) is not None:
+        found = [box, ", ".join(all_boxes(response))]
+    elif (marked := marked_answer(response)) is not None:
+        claimed = claims.without_asides(claims.claimed(marked))
+        found = [", ".join(_formulas(claimed)) or claimed]
+    elif formulas := _formulas(response):
+        found = formulas[-1:]
+    else:
+        found = [_last_line(response)]
+    return [answer for each in dict.fromkeys(found) if (answer := clean(each))]
+
+
+def _formulas(text: str) -> list[str]:
+    return ["".join(groups) for groups in _MATH_SPAN.findall(text)]
+
+
+def _last_line(response: str) -> str:
+    line = clean(claims.without_bullets(response.strip().rpartition("\n")[2]))
+    if not _PROSE.match(line):
+        return line
+    said = _SAID.split(line)[-1].strip()
+    is_value = re.search(r"\d", said) and not re.match(_WORD, said) and not _PROSE.match(said)
+    return said if is_value else last_quantity(line) or line
 
 
 def text_answers(response: str) -> list[str]:
     """Texts that a response may mean as its answer: the marked one, the last line, all of it."""
-    lines = response.strip().splitlines()
-    found = [marked_answer(response), lines[-1] if lines else None, response]
-    return [clean(each) for each in found if each is not None and clean(each)]
+    lines, marked = response.strip().splitlines(), marked_answer(response)
+    found = [*([marked, claims.claimed(marked)] if marked else []), *lines[-1:], response]
+    return [clean(each) for each in dict.fromkeys(found) if clean(each)]
 
 
 def exact_answer(response: str) -> str:
@@ -148,6 +141,8 @@ def clean(text: str) -> str:
 
 def _sentence(rest: str) -> str:
     """A text up to the end of its first sentence or formula."""
+    if "\n" in rest[: len(rest) - len(rest.lstrip(" \t\n:*_"))]:
+        rest = claims.without_bullets(rest.lstrip(" \t\n:*_"))  # on a line of its own: "- 18" is 18
     rest = rest.lstrip(" \t\n:*_")
     span = _MATH_SPAN.match(rest)
     start = span.end() if span else 0

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.workers import WorkerPool, shared
-from s2l_jax.evaluation.grading.answer_types import AnswerType, find_answer_type
+from s2l_jax.evaluation.grading.answer_types import LONGEST, AnswerType, find_answer_type
+from s2l_jax.evaluation.grading.references import check_references
 
 _TIMEOUT = 5.0  # seconds for one comparison of expressions
-_LONGEST = 20_000  # characters of a response or reference that are looked through, from the end
 _UNSURE = "not compared yet"
 
 
@@ -52,21 +52,24 @@ class Grader(WorkerPool):
           references: answers, or worked solutions that end in a marked answer.
 
         Raises:
-          InputError: another answer type, or more of one than of the other.
+          InputError: another answer type, a reference that is not of it, or more responses than references.
         """
         graded_as = find_answer_type(answer_type)
         if len(responses) != len(references):
             raise InputError(f"{len(responses)} responses for {len(references)} references.")
-        verdicts = [_verdict(graded_as, *pair) for pair in zip(responses, references, strict=True)]
-        unsure = [i for i, verdict in enumerate(verdicts) if verdict.reason == _UNSURE]
+        check_references(answer_type, references)
+        # Of each row the answers that its response may mean, the likeliest first.
+        candidates = [_verdicts(graded_as, *pair) for pair in zip(responses, references, strict=True)]
+        unsure = [(i, k) for i, row in enumerate(candidates) for k, each in enumerate(row) if each.reason == _UNSURE]
         requests = [
-            {"answer": verdicts[i].answer, "expected": verdicts[i].expected, "timeout": self._timeout}
-            for i in unsure
+            {"answer": candidates[i][k].answer, "expected": candidates[i][k].expected, "timeout": self._timeout}
+            for i, k in unsure
         ]
-        answers = self.ask(requests, self._timeout, lambda reason: {"equal": False, "reason": reason})
-        for i, found in zip(unsure, answers, strict=True):
-            verdicts[i] = dataclasses.replace(verdicts[i], correct=found["equal"], reason=found["reason"])
-        return verdicts
+        found = self.ask(requests, self._timeout, lambda reason: {"equal": False, "reason": reason})
+        for (i, k), said in zip(unsure, found, strict=True):
+            verdict = candidates[i][k]
+            candidates[i][k] = dataclasses.replace(verdict, correct=said["equal"], reason=said["reason"])
+        return [next((each for each in row if each.correct), row[0]) for row in candidates]
 
 
 def grade(benchmark: str, response: str, reference: str) -> bool:
@@ -86,18 +89,19 @@ def grade(benchmark: str, response: str, reference: str) -> bool:
     return shared(Grader).grade(answer_type, [response], [reference])[0].correct
 
 
-def _verdict(answer_type: AnswerType, response: str, reference: str) -> Verdict:
-    """The verdict on the first answer of a response that is right, or else on its first one.
+def _verdicts(answer_type: AnswerType, response: str, reference: str) -> list[Verdict]:
+    """A verdict on each answer that a response may mean; on the first right one alone, if one is.
 
-    Its reason is `_UNSURE` where it takes a child process to say.
+    Their reason is `_UNSURE` where it takes a child process to say.
     """
-    wanted = answer_type.reference(reference[-_LONGEST:])
-    kinds = ((kind, kind.expected(wanted)) for kind in answer_type.kinds)
-    kind, expected = next((kind, expected) for kind, expected in kinds if expected is not None)
-    answers, verdicts = kind.answers(response[-_LONGEST:]), []
+    wanted = answer_type.find_kind(reference)
+    assert wanted is not None  # by `check_references`
+    kind, expected = wanted
+    answers = kind.answers(response[-LONGEST:])
+    verdicts = []
     for answer in [answers] if isinstance(answers, str) else answers or ():
         correct, reason = kind.compare(answer, expected) or (False, _UNSURE)
         verdicts.append(Verdict(correct, answer, expected, reason))
         if correct:
-            return verdicts[-1]
-    return verdicts[0] if verdicts else Verdict(False, "", expected, f"no {kind.noun} found")
+            return verdicts[-1:]
+    return verdicts or [Verdict(False, "", expected, f"no {kind.noun} found")]

@@ -2,20 +2,29 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from fractions import Fraction
+
+from s2l_jax.evaluation.grading.characters import plain
 
 _LONGEST = 400  # digits, and powers of ten: more is no answer, and slow
 _NOISE = Fraction(1, 10**9)  # relative; what is left of sums in double precision is far less
 
 _THIN = "\u00a0\u2009\u202f"  # no-break spaces that separate thousands
-_SCALES = {None: 1, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-"})
+_SCALES = {
+    "dozen": 12,
+    "hundred": 100,
+    "thousand": 10**3,
+    "lakh": 10**5,
+    "million": 10**6,
+    "crore": 10**7,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 
 _SEPARATOR = rf"(?:,|[{_THIN}]|\{{,\}}|,?\\[!,;])"
 _WHOLE = rf"(?:\d{{1,3}}(?:{_SEPARATOR}\d{{3}})+(?!\d)|\d+)"
 _DECIMAL = rf"(?:{_WHOLE}(?:\.\d*)?|\.\d+)"
-_NUMBER = re.compile(
+NUMBER = re.compile(
     rf"""
     (?<![A-Za-z0-9_.\\])                             # not within a name or another number
     (?P<sign>(?<![)\]}}\d])[-+]\s?)?                 # 7-3 is 7 and 3
@@ -31,7 +40,7 @@ _NUMBER = re.compile(
       (?:[eE](?P<exponent>[-+]?\d{{1,9}})(?!\d)
         |\s?(?:\\times|\\cdot|[×x*])\s?10\s?(?:\^|\*\*)\s?\{{?(?P<power>[-+]?\d{{1,9}})\}}?)?
     )
-    (?:\s?(?P<scale>million|billion|trillion)\b)?
+    (?P<scales>(?:[\s-]?(?:{"|".join(_SCALES)})\b){{0,3}})
     (?P<percent>\s?(?:\\?%|percent\b|per\ cent\b))?
     """,
     re.VERBOSE,
@@ -55,19 +64,9 @@ class Number:
 
 def parse_number(text: str) -> Number | None:
     """The number that a text is; None if it is something else, or something more."""
-    text = text.translate(_MINUS).strip()
-    match = _NUMBER.fullmatch(text) if len(text) <= 2 * _LONGEST else None
+    text = plain(text).strip()
+    match = NUMBER.fullmatch(text) if len(text) <= 2 * _LONGEST else None
     return _read(match) if match else None
-
-
-def first_number(text: str) -> str | None:
-    """How the first number of a text is written; words, units and operators are passed over."""
-    return next(_written(text), None)
-
-
-def last_number(text: str) -> str | None:
-    """How the last number of a text is written."""
-    return [None, *_written(text)][-1]
 
 
 def same_number(answer: Number, expected: Number) -> str:
@@ -111,12 +110,6 @@ def _decimal_places(value: Fraction) -> int | None:
     return max(twos, fives) if rest == 1 else None
 
 
-def _written(text: str) -> Iterator[str]:
-    for match in _NUMBER.finditer(text.translate(_MINUS)):
-        if _read(match) is not None:
-            yield match.group().strip()
-
-
 def _read(match: re.Match[str]) -> Number | None:
     """The number of a match; None for one too long, or a division by zero."""
     if len(match.group()) > 2 * _LONGEST:
@@ -134,7 +127,9 @@ def _read(match: re.Match[str]) -> Number | None:
             return None
         value = _decimal(part["decimal"]) * Fraction(10) ** power
     signs = (part["sign"] or "", part["inner_sign"] or "", part["top_sign"] or "")
-    value *= _SCALES[part["scale"]] * (-1) ** sum("-" in sign for sign in signs)
+    value *= (-1) ** sum("-" in sign for sign in signs)
+    for scale in re.findall("[a-z]+", part["scales"]):
+        value *= _SCALES[scale]
     return Number(value, bool(part["percent"]), is_fraction=bool(top))
 
 

@@ -5,6 +5,8 @@ import logging
 import re
 from typing import Any
 
+from s2l_jax.evaluation.grading.characters import plain
+
 _NAMES = "pi|sqrt|sin|cos|tan|log|ln|exp|infty"  # that plain text has without a backslash
 # Units in plain text; one letter, or two without meaning, is a name: 3ab is no number of ab.
 _UNITS = r"(?:cm|mm|km|kg|ft|lb|oz|ml|mph)(?![A-Za-z])"
@@ -91,7 +93,7 @@ def _parsed(text: str) -> list[Any]:
 
 def latex(text: str) -> str:
     """An expression in LaTeX, Python or plain text as LaTeX that math-verify reads."""
-    text = text.translate(_SYMBOLS)
+    text = plain(text).translate(_SYMBOLS)
     if not re.search(r"[(\[]|\\\{", text):
         text = _BARE_SEPARATOR.sub("", text)
     text = _REPEATING.sub(_fraction, text)
