@@ -12,6 +12,7 @@ from s2l_jax.data.pool_files import quoted, read_jsonl
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import ProgramRun
 from s2l_jax.evaluation.grading.grader import Grader
+from s2l_jax.evaluation.grading.references import say_sentences
 
 PREDICTIONS = "predictions.jsonl"
 
@@ -104,6 +105,7 @@ def needs_text(response: Response) -> bool:
 def graded(predictions: Sequence[Prediction], answer_type: str) -> list[Prediction]:
     """The predictions with verdicts, by an answer type's name; what a program printed stands for its text."""
     texts = [_graded_text(p.response, p.program) for p in predictions]
+    say_sentences(answer_type, [p.reference for p in predictions])
     with Grader() as grader:
         verdicts = grader.grade(answer_type, texts, [p.reference for p in predictions])
     scored = []

@@ -19,6 +19,7 @@ from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import run_programs
 from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
+from s2l_jax.evaluation.grading.references import check_references
 from s2l_jax.evaluation.predictions import (
     PREDICTIONS,
     Prediction,
@@ -76,11 +77,14 @@ def _regrade_all(options: Any) -> None:
             )
     for file in files:
         before = read_predictions(file)
+        answer_type = options.answer_type or _answer_type(file, options.benchmark)
+        places = [f"{file}, row {p.id}" for p in before]
+        check_references(answer_type, [p.reference for p in before], places)
         after = before
         if options.run_programs:
             runs = run_programs([p.response for p in before])
             after = [dataclasses.replace(p, program=ran) for p, ran in zip(before, runs, strict=True)]
-        after = graded(after, options.answer_type or _answer_type(file, options.benchmark))
+        after = graded(after, answer_type)
         _print(file, before, after)
         if options.out:
             out = epath.Path(options.out)

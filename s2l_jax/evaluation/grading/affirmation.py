@@ -9,7 +9,7 @@ _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{\s*([^{}]*?)\s*\}|[*_`$
 _EITHER = re.compile(r"\b(?:yes\s*(?:or|/)\s*no|true\s*(?:or|/)\s*false)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?\n](?!\w))?|[.!?\n]")
 
-_END = r"\s*(?:[,;:!.)\]–—-]|$)"
+_END = r"\s*(?:[,;:!.)\]]|[–—-](?!\w)|$)"
 _SUBJECT = r"\s+(?:it|he|she|they|we|you|i|this|that|these|those|there|because|since|as|the|not)\b"
 # Said for itself: "Yes", "No, it is not", "No it is not", "so no".
 _SAID = re.compile(
@@ -22,8 +22,12 @@ _PREDICATE = re.compile(
     r"\b(true|false)\b(?!\s+(?!(?:that|for|because|since|as|by|in|of|when|here|and|so|too)\b)[a-z])",
     re.IGNORECASE,
 )
-_NEGATED = re.compile(r"(?:\b(?:not|never|cannot|neither|no\s+way)\b|n['’]t\b)(?:\s+[\w'’]+){0,5}\s*$", re.IGNORECASE)
-_SUPPOSED = re.compile(r"\b(?:would|could|might|may|if|were|whether|suppose|only|unless|assum\w+)\b", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"(?:\b(?:not|never|cannot|neither|no\s+way)\b|n['’]t\b)(?:\s+[\w'’]+){0,5}\s*$", re.IGNORECASE
+)
+_SUPPOSED = re.compile(
+    r"\b(?:would|could|might|may|if|were|whether|suppose|only|unless|assum\w+)\b", re.IGNORECASE
+)
 _CONCLUDED = re.compile(r"\b(?:so|thus|hence|therefore|conclu\w+|consequently)\b", re.IGNORECASE)
 
 

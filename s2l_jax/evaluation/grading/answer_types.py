@@ -41,17 +41,19 @@ class AnswerType:
 
     Args:
       kinds: an answer is of the first one that its reference fits.
-      reference: takes the answer out of a reference.
+      references: takes the answers out of a reference, any of which is right.
     """
 
     kinds: tuple[AnswerKind, ...]
-    reference: Callable[[str], str] = extraction.reference_answer
+    references: Callable[[str], list[str]] = extraction.reference_answers
 
-    def find_kind(self, reference: str) -> tuple[AnswerKind, str] | None:
-        """The kind of a reference's answer, and that answer; None for one that is of no kind."""
-        wanted = self.reference(reference[-LONGEST:])
-        kinds = ((kind, kind.expected(wanted)) for kind in self.kinds)
-        return next(((kind, expected) for kind, expected in kinds if expected is not None), None)
+    def expected(self, reference: str) -> list[tuple[AnswerKind, str]]:
+        """The answers of a reference, each with its kind; none for a reference that is not of this type."""
+        found = []
+        for wanted in self.references(reference[-LONGEST:]):
+            kinds = ((kind, kind.expected(wanted)) for kind in self.kinds)
+            found += [(kind, expected) for kind, expected in kinds if expected is not None][:1]
+        return found
 
 
 def find_answer_type(name: str) -> AnswerType:
@@ -97,17 +99,19 @@ def _quantity(expected: str) -> str | None:
         return expected
     words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+", " ", expected))
     found = only_quantity(expected) if len(words) <= _MOST_WORDS else None
-    names = re.search(r"[A-Za-z,]", re.sub(r"\\[A-Za-z]+|\b(?:sqrt|pi|log|ln|sin|cos|tan|exp)\b", "", found or ""))
+    names = re.search(
+        r"[A-Za-z,]", re.sub(r"\\[A-Za-z]+|\b(?:sqrt|pi|log|ln|sin|cos|tan|exp)\b", "", found or "")
+    )
     return found if found and (parse_number(found) or not names) else None
 
 
-_NUMBER = AnswerKind(
-    "number", _if(parse_number), extraction.number_answers, comparison.same_quantities
-)
+_NUMBER = AnswerKind("number", _if(parse_number), extraction.number_answers, comparison.same_quantities)
 _LIST = AnswerKind("answer", _if(comparison.number_list), extraction.math_answers, comparison.same_lists)
 _YES_OR_NO = AnswerKind("yes or no", _yes_or_no, extraction.yes_no_answer, _equal("answer"))
 _CHOICE = AnswerKind("letter", _letter, extraction.choice_answer, _equal("letter"))
-_FORMULA = AnswerKind("answer", _if(comparison.looks_like_math), extraction.math_answers, comparison.same_math)
+_FORMULA = AnswerKind(
+    "answer", _if(comparison.looks_like_math), extraction.math_answers, comparison.same_math
+)
 _TEXT = AnswerKind("answer", str, extraction.text_answers, comparison.same_words)
 _EXACT = AnswerKind("answer", str, extraction.exact_answer, comparison.same_text)
 
@@ -118,5 +122,5 @@ ANSWER_TYPES = {
     "math": AnswerType((dataclasses.replace(_FORMULA, expected=str),)),
     "choice": AnswerType((dataclasses.replace(_CHOICE, expected=_lettered),)),
     "yesno": AnswerType((dataclasses.replace(_YES_OR_NO, expected=_affirmed),)),
-    "exact": AnswerType((_EXACT,), extraction.exact_answer),
+    "exact": AnswerType((_EXACT,), lambda reference: [extraction.exact_answer(reference)]),
 }

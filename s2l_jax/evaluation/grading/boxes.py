@@ -11,6 +11,11 @@ _BETWEEN = re.compile(
     r"|(?:\b[A-Za-z](?:_\{?\w\}?)?|\([a-z],\s?[a-z]\))\s*=)*"
 )
 
+_ACCEPTED = re.compile(
+    r"\b(?:either|any|both|each|also)\b[^.$]{0,60}\b(?:accept(?:ed|able)?|correct|right)\b|\bis also accepted\b",
+    re.IGNORECASE,
+)
+
 
 def last_box(response: str) -> str | None:
     """What is in the last box; in the last ones, with commas between, where one answer is in several.
@@ -31,6 +36,12 @@ def last_box(response: str) -> str | None:
 def all_boxes(response: str) -> list[str]:
     """What is in each box, in their order, once."""
     return list(dict.fromkeys(content for _, _, content in _from_last(response)))[::-1]
+
+
+def alternative_boxes(reference: str) -> list[str]:
+    """The boxes of a reference that says that each of its last ones is an answer; or else none."""
+    boxes = all_boxes(reference)
+    return boxes if len(boxes) > 1 and _ACCEPTED.search(reference) else []
 
 
 def _from_last(response: str) -> Iterator[tuple[int, int, str]]:

@@ -2,12 +2,14 @@
 
 import re
 
-# Lower-case letters count only in brackets, at the start of a line, and behind "option": "e.g." and "9 a.m." have none.
+# Lower-case letters count in brackets, at the start of a line and behind "option" only: "9 a.m." has none.
 _LETTER = re.compile(
     r"\(([A-Ja-j])\)"
     r"|(?:^|\n)[^\S\n]*[*_]*([A-Ja-j])[*_]*[).:](?=\s|$|[*_])"
     r"|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|OPTION|CHOICE|ANSWER)\s+[*_]*([A-Ja-j])\b(?!['’.]\w)"
-    r"|(?<![\w'’°.&/-])(?<!\d )([A-J])(?=[*_`$}]*\s*(?:[).:,;!?]|$|\b(?:because|since|rather|instead|as)\b))(?![.&/]\w)(?!\.\s(?:[A-Z]\.|m\b))"
+    r"|(?<![\w'’°.&/-])(?<!\d )([A-J])(?![.&/]\w)"
+    r"(?=[*_`$}]*\s*(?:[).:,;!?]|$)|\s+(?:because|since|rather|instead|as|is\s+(?:the\s+)?(?:correct|right|best))\b"
+    r"|(?<!A)\s+\()"
 )
 # Before a letter that is ruled out, or stands for a name.
 _RULED_OUT = re.compile(
@@ -40,7 +42,9 @@ def _letters(text: str) -> list[str]:
         letter = match[match.lastindex or 0]
         before = text[max(0, match.start() - 40) : match.start()]
         bare = match.lastindex == 4
-        is_name = bare and _OF_A_NAME.search(before) and (_SURNAME.match(text, match.end()) or before[-1:] != ".")
+        is_name = (
+            bare and _OF_A_NAME.search(before) and (_SURNAME.match(text, match.end()) or before[-1:] != ".")
+        )
         is_pronoun = bare and letter == "I" and text[match.end() : match.end() + 1] == ","
         if not (_RULED_OUT.search(before) or is_name or is_pronoun):
             found.append(letter.upper())

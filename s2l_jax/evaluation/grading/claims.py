@@ -6,13 +6,13 @@ _FUNCTIONS = r"(?:sqrt|log|sin|cos|tan|exp)\b"
 
 # A reason or a check comes behind one of these; "as a fraction" is none.
 _REASON = re.compile(
-    r"\b(?:because|since|as(?!\s+(?:an?|the|in)\b)|from|given|using|where|when|though|although|while|whereas"
+    r"\b(?:because|since|as(?!\s+(?:an?|the|in)\b)|from|given|using|where|when|if|though|although|while|whereas"
     r"|but|not|rather|instead|due|via|so|hence|thus|therefore|which|check|verif\w+|proof|recall|note|namely)\b"
     r"|\b(?:i\.\s?e|e\.\s?g)\.|\b(?:for|by|with)(?=[^=\n]{1,80}=)",
     re.IGNORECASE,
 )
 _BECAUSE = re.compile(
-    r"[,;]?\s+(?:because|since)\b(?!.{0,300}\b(?:so|thus|hence|therefore|then|which|leaving)\b).*",
+    r"[,;]?\s{1,9}(?:because|since)\b(?!.{0,300}\b(?:so|thus|hence|therefore|then|which|leaving)\b).*",
     re.IGNORECASE | re.DOTALL,
 )
 _NOT_THIS_BUT = re.compile(r"\bnot\b[^.;\n]{1,60}?\bbut\b", re.IGNORECASE)
@@ -32,7 +32,7 @@ _BULLET = re.compile(
     re.MULTILINE,
 )
 _DASH = re.compile(
-    r"(?<=[^\W\d_][^\W\d_])([.:,;)\"'*]{0,3})[^\S\n]+[-–][^\S\n]+(?=\S)|[^\S\n]*—[^\S\n]*|[^\S\n]+--[^\S\n]+"
+    r"(?<=[^\W\d_][^\W\d_])([.:,;)\"'*]{0,3})[^\S\n]+[-–][^\S\n]+(?=\S)|[^\S\n]{0,9}—[^\S\n]{0,9}|[^\S\n]{1,9}--[^\S\n]{1,9}"
 )
 _SUM = re.compile(r"\d[^=\n]{0,200}\s[-–]\s[^=\n]{0,200}=")  # 20 apples - 2 apples = 18 apples
 

@@ -1,5 +1,6 @@
 """When two answers are the same: numbers, lists of them, expressions, words."""
 
+import itertools
 import re
 
 from s2l_jax.evaluation.grading.numbers import Number, parse_number, same_number
@@ -9,6 +10,7 @@ Comparison = tuple[bool, str]  # whether they are the same, and a few words why
 _LONGEST = 1000  # characters of an expression that is still compared
 
 _OR = re.compile(r"\s+or\s+")
+_DOZENS = re.compile(r"^(.*\d)\s?dozen$")
 _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)")
 _WORDS = re.compile(r"\\(?:text|mbox|mathrm|textbf|textrm)\s*\{([^{}]*)\}")
 _WORDY = re.compile(r"(?:[A-Za-z]{2,}|[aI])(?:[\s'.-]+[A-Za-z]+)*")
@@ -27,7 +29,7 @@ def looks_like_math(text: str) -> bool:
 
 
 def same_quantities(answer: str, expected: str) -> Comparison | None:
-    """Of two numbers, see `numbers.same_number`, or expressions; None where it takes a computer algebra system.
+    """Of two numbers, see `numbers.same_number`, or expressions; None where it takes a child process.
 
     An answer that leaves a choice ("0.5 or 1/2") is right if all of it is.
     """
@@ -37,10 +39,10 @@ def same_quantities(answer: str, expected: str) -> Comparison | None:
     if len(alternatives) > 1:
         verdicts = [same_quantities(each, expected) for each in alternatives]
         return all(verdict is not None and verdict[0] for verdict in verdicts), "one answer or another"
-    found, wanted = _read(answer), _read(expected)
-    if found is not None and wanted is not None:
-        reason = same_number(found, wanted)
-        return bool(reason), reason or "different numbers"
+    found, wanted = _readings(answer), _readings(expected)
+    if found and wanted:
+        reasons = [same_number(*pair) for pair in itertools.product(found, wanted)]
+        return any(reasons), next(filter(None, reasons), "different numbers")
     if max(len(answer), len(expected)) > _LONGEST:
         return False, "too long to compare"
     return None
@@ -50,10 +52,11 @@ def _plain(quantity: str) -> str:
     return re.sub(r"[\s$]", "", quantity)
 
 
-def _read(quantity: str) -> Number | None:
-    """A number, or a clock's time as hours."""
+def _readings(quantity: str) -> list[Number]:
+    """The numbers that a text may be: a clock's time is in hours, and dozens may be what is counted."""
     clock = _CLOCK.fullmatch(quantity.strip())
-    return parse_number(f"{clock[1]} {clock[2]}/60" if clock else quantity)
+    texts = [f"{clock[1]} {clock[2]}/60"] if clock else [quantity, *_DOZENS.findall(quantity)]
+    return [number for number in map(parse_number, texts) if number is not None]
 
 
 def same_lists(answer: str, expected: str) -> Comparison:

@@ -4,13 +4,14 @@ import re
 
 from s2l_jax.evaluation.grading import claims
 from s2l_jax.evaluation.grading.affirmation import first_affirmation, last_affirmation
-from s2l_jax.evaluation.grading.boxes import all_boxes, last_box
+from s2l_jax.evaluation.grading.boxes import all_boxes, alternative_boxes, last_box
 from s2l_jax.evaluation.grading.choices import first_letter, last_letter
 from s2l_jax.evaluation.grading.quantities import first_quantity, last_quantity, only_quantity
 
 _HASHES = "####"
 _PHRASE = re.compile(
-    r"\b(?:(?:answer|option|choice)\b[*_]*\s*(?:is|are|was|would\ be|:|=)|answer\b[*_]*\s*[-–—](?=\s))[*_]*[^\S\n]*:?",
+    r"\b(?:(?:answer|option|choice)\b[*_]*\s*(?:is|are|was|would\ be|:|=)|answer\b[*_]*\s*[-–—](?=\s))"
+    r"[*_]*[^\S\n]*:?",
     re.IGNORECASE,
 )
 # Bounded: a response that opens thousands of formulas and closes none would take quadratic time.
@@ -122,10 +123,14 @@ def exact_answer(response: str) -> str:
     return response.strip()
 
 
-def reference_answer(reference: str) -> str:
-    """The answer that a reference holds: the marked one of a worked solution, or else all of it."""
+def reference_answers(reference: str) -> list[str]:
+    """The answers that a reference accepts: the marked one of a worked solution, or else all of it.
+
+    Several only where it says so: "either point is a correct answer".
+    """
     marked = marked_answer(reference)
-    return clean(reference if marked is None else marked)
+    found = [reference if marked is None else marked, *alternative_boxes(reference)]
+    return [clean(each) for each in dict.fromkeys(found)]
 
 
 def clean(text: str) -> str:

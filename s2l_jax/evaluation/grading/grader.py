@@ -60,9 +60,15 @@ class Grader(WorkerPool):
         check_references(answer_type, references)
         # Of each row the answers that its response may mean, the likeliest first.
         candidates = [_verdicts(graded_as, *pair) for pair in zip(responses, references, strict=True)]
-        unsure = [(i, k) for i, row in enumerate(candidates) for k, each in enumerate(row) if each.reason == _UNSURE]
+        unsure = [
+            (i, k) for i, row in enumerate(candidates) for k, each in enumerate(row) if each.reason == _UNSURE
+        ]
         requests = [
-            {"answer": candidates[i][k].answer, "expected": candidates[i][k].expected, "timeout": self._timeout}
+            {
+                "answer": candidates[i][k].answer,
+                "expected": candidates[i][k].expected,
+                "timeout": self._timeout,
+            }
             for i, k in unsure
         ]
         found = self.ask(requests, self._timeout, lambda reason: {"equal": False, "reason": reason})
@@ -94,14 +100,14 @@ def _verdicts(answer_type: AnswerType, response: str, reference: str) -> list[Ve
 
     Their reason is `_UNSURE` where it takes a child process to say.
     """
-    wanted = answer_type.find_kind(reference)
-    assert wanted is not None  # by `check_references`
-    kind, expected = wanted
-    answers = kind.answers(response[-LONGEST:])
     verdicts = []
-    for answer in [answers] if isinstance(answers, str) else answers or ():
-        correct, reason = kind.compare(answer, expected) or (False, _UNSURE)
-        verdicts.append(Verdict(correct, answer, expected, reason))
-        if correct:
-            return verdicts[-1:]
-    return verdicts or [Verdict(False, "", expected, f"no {kind.noun} found")]
+    for kind, expected in answer_type.expected(reference):
+        answers = kind.answers(response[-LONGEST:])
+        for answer in [answers] if isinstance(answers, str) else answers or ():
+            correct, reason = kind.compare(answer, expected) or (False, _UNSURE)
+            verdicts.append(Verdict(correct, answer, expected, reason))
+            if correct:
+                return verdicts[-1:]
+        if not answers:
+            verdicts.append(Verdict(False, "", expected, f"no {kind.noun} found"))
+    return verdicts

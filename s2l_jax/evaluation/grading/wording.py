@@ -7,6 +7,20 @@ from s2l_jax.evaluation.grading.characters import plain
 _NUMBER = r"\d[\d,]*(?:\.\d+)?"
 _LEFT = r"(?i)(?<=[\d)}])\s+"  # behind one operand
 _RIGHT = r"\s+(?=[\d$£€(\\])"  # before the other
+# A unit, how many of another make one, and that: 5 feet 6 inches is 5 6/12 feet.
+_UNITS = (
+    ("hours?|hrs?|h", 60, "minutes?|mins?|m"),
+    ("minutes?|mins?", 60, "seconds?|secs?|s"),
+    ("days?", 24, "hours?|hrs?"),
+    ("weeks?", 7, "days?"),
+    ("years?", 12, "months?"),
+    ("feet|foot|ft", 12, "inch(?:es)?|in"),
+    ("pounds?|lbs?", 16, "ounces?|oz"),
+    ("dollars?", 100, "cents?"),
+    ("met(?:er|re)s?|m", 100, "centimet(?:er|re)s?|cm"),
+    ("kilomet(?:er|re)s?|km", 1000, "met(?:er|re)s?|m"),
+    ("kilograms?|kg", 1000, "grams?|g"),
+)
 
 _SUBSTITUTIONS = [
     (re.compile(pattern), by)
@@ -17,15 +31,22 @@ _SUBSTITUTIONS = [
         (r"\^\s*\{?\s*(?:\\circ|\\text\{\s*(?:st|nd|rd|th|o)\s*\}|(?:st|nd|rd|th)\b)\s*\}?", ""),
         (r"\\(?:text|textbf|textrm|mathbf|boldsymbol|mathrm|mbox)\s*\{([^{}]{0,300})\}", r" \1 "),
         (r"(?<![\w)}*])\*{2,3}([^\s*][^*\n]{0,300})(?<!\s)\*{2,3}", r"\1"),
+        (r"(\\[A-Za-z]+)(?=\d)", r"\1 "),
         # Separators of thousands and decimals.
         (r"(?<![\w.,])\d{1,3}(?: \d{3})+(?![\w.,]*\d)", lambda found: found.group().replace(" ", "")),
         (r"(?<![\w.,])\d{1,3}(?:['’_]\d{3})+(?!\w)", lambda found: re.sub(r"\D", "", found.group())),
         (r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\w.]*\d)", lambda found: found.group().replace(".", "")),
         (r"(?<![\w.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\w,]*\d)", lambda found: found.group().replace(",", "")),
         (r"(?<![\w.,])(\d+),(\d{1,2})(?![\w,.]*\d)(?!\s*,)", r"\1.\2"),
+        # Two units.
+        (r"(?<![\w.,])(\$\d+)\s+and\s+(\d+)\s+cents?\b", r"\1 \2/100 dollars"),
+        *(
+            (rf"(?<![\w.,])(\d+)\s*(?:{unit})\b,?(?:\s*and)?\s*(\d+)\s*(?:{part})\b", rf"\1 \2/{parts} ")
+            for unit, parts, part in _UNITS
+        ),
         # Scales.
         (r"(?<=\d)\s?[kK]\b(?!\s*[-+*/^=])", " thousand"),
-        (r"(?<=\d)M\b|(?<=\d)\s?(?:mn|mil|mio)\b|(?<=\d)\sM\b|([$£€]\d+(?:\.\d+)?)m\b", r"\1 million"),
+        (r"(?<=\d)M\b(?!&)|(?<=\d)\s?(?:mn|mil|mio)\b|([$£€]\d+(?:\.\d+)?)m\b", r"\1 million"),
         (r"(?<=\d)\s?(?:bn|B)\b", " billion"),
         # Operations.
         (rf"{_LEFT}(?:multiplied\s+by|times){_RIGHT}", " * "),

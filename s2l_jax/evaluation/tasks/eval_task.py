@@ -10,6 +10,7 @@ from s2l_jax.data.identity import data_identity
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.errors import InputError
+from s2l_jax.evaluation.grading.references import check_references
 from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS, Benchmark, Problem
 from s2l_jax.evaluation.tasks.benchmarks.pool import POOL
 from s2l_jax.evaluation.tasks.benchmarks.synthetic import SYNTHETIC
@@ -30,11 +31,17 @@ class EvalTask:
         return data_identity(source_path(self.benchmark, self.path) if own else self.path)
 
     def problems(self, *, limit: int, fields: FieldMap, multi_turn: bool) -> list[Problem]:
-        """Its rows, see `read_problems`; `limit` of them, drawn at random, the same every time (0: all)."""
+        """Its rows, see `read_problems`; `limit` of them, drawn at random, the same every time (0: all).
+
+        Raises:
+          InputError: as `read_problems`, or a reference that is not of the benchmark's answer type.
+        """
         name, size = self.benchmark.name, self.benchmark.size
         problems = list(read_problems(self.benchmark, self.path, fields=fields, multi_turn=multi_turn))
         if size and len(problems) != size:
             say(f"{name}: {len(problems):,} rows; the published test set has {size:,}")
+        places = [problem.row.place for problem in problems]
+        check_references(self.benchmark.answer_type, [problem.reference for problem in problems], places)
         if limit and limit < len(problems):
             problems = [problems[i] for i in sorted(visit_order(np.arange(limit), len(problems), seed=0))]
         return problems

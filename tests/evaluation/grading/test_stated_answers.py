@@ -52,7 +52,13 @@ EXPRESSIONS = [
     (r"\boxed{\pm 5}", "", ["5", "-5"]),
     (r"\boxed{(3, 4)}", "", ["3", "4"]),
     (r"\boxed{3, 4}", "", ["3", "4"]),
-    (r"\boxed{5 \text{ hours } 30 \text{ minutes}}", "", ["5", "30"]),
+    (r"\boxed{5 \text{ hours } 30 \text{ minutes}}", "5.5", ["5", "30"]),
+    ("The answer is 2 hours and 30 minutes.", "2.5", ["2", "30"]),
+    ("The answer is 5 feet 6 inches.", "5.5", ["5", "6"]),
+    ("The answer is $5 and 50 cents.", "5.5", ["5", "50"]),
+    ("The answer is f(2).", "", ["2"]),
+    (r"The answer is $6\times7$.", "42", ["6", "7"]),
+    (r"\boxed{0.\overline{3}}", "1/3", ["0", "3"]),
     ("The answer is 10–18 days.", "", ["10", "18", "-18"]),
     ("The answer is 5 or 6.", "", ["5", "6"]),
     ("The answer is 0.5 or 1/2.", "0.5", []),
@@ -79,7 +85,9 @@ NOTATIONS = [
     ("The answer is 1.5 million dollars", "1500000", ["1.5"]),
     ("The answer is 3 thousand.", "3000", ["3"]),
     ("The answer is 3 hundred thousand.", "300000", ["3", "300"]),
-    ("The answer is 2 dozen.", "24", ["2"]),
+    ("The answer is 2 dozen.", "24", ["12"]),
+    ("The answer is 2 dozen.", "2", []),  # as GSM8K asks for dozens
+    ("There are 762 M&M's", "762", ["762000000"]),
     ("The answer is 2:30.", "2.5", ["2", "30"]),
     ("It ends at 2:30 pm.", "", ["2", "30"]),
     ("The ratio is 3:4.", "0.75", ["3", "4"]),
@@ -118,6 +126,7 @@ EQUATIONS = [
     ("The answer is 5 apples, which gives 5 + 3 = 8 in all.", "5", ["8"]),
     ("The answer is 5, and 5 * 2 = 10.", "5", ["10"]),
     ("The answer is 5 for 5 + 3 = 8.", "5", ["8"]),
+    ("The answer is 5 if x = 8.", "5", ["8"]),
     ("The answer is $5$, since $5 + 3 = 8$.", "5", ["8"]),
     ("#### 5 (since 5 + 3 = 8)", "5", ["8"]),
     ("#### 5, because 5 + 3 = 8", "5", ["8"]),
@@ -222,6 +231,8 @@ PLAIN_NUMBERS = [
     (r"So \(x = 18\)", "18", []),
     ("$$x = 18$$", "18", []),
     ("`18`", "18", []),
+    ('{"answer": 18}', "18", []),
+    ("<answer>18</answer>", "18", []),
     ("The answer is 0.30000000000000004", "0.3", []),
 ]
 
@@ -230,7 +241,13 @@ BOXES = [
     (r"$\boxed{2}$ and $\boxed{3}$", "2, 3", ["2", "3"]),
     (r"$\boxed{2}, \boxed{3}$", "3, 2", ["2", "3"]),
     (r"$\boxed{2} \text{ or } \boxed{-2}$", r"\pm 2", ["2", "-2"]),
-    (r"The answers are $\boxed{-2}$ and $\boxed{1}$.", r"The answers are $\boxed{-2}$ and $\boxed{1}$.", ["1"]),
+    (r"$\boxed{-2}$ and $\boxed{1}$.", r"They are $\boxed{-2}$ and $\boxed{1}$.", ["1"]),
+    (
+        r"\boxed{1}",
+        r"$\boxed{1}$ or $\boxed{2}$ (Either one is a correct answer.)",
+        [r"$\boxed{1}$ or $\boxed{2}$"],
+    ),
+    (r"\boxed{x + 11}", r"We get $\boxed{x+11}$ or $\boxed{11+x}$.", []),
     (r"First $\boxed{2}$ is a root. The other one is $\boxed{3}$.", "2, 3", []),
     (r"It is $\boxed{2}$. Wait, no: it is $\boxed{3}$.", "3", ["2"]),
     (r"It is $\boxed{3}$. So again $\boxed{3}$", "3", []),
@@ -273,6 +290,9 @@ LETTERS = [
     ("The answer is, e.g., B.", "B", ["E"]),
     ("I think (A) is wrong, so (B)", "B", ["A"]),
     ("That leaves only B.", "B", ["A"]),
+    ("C is the correct answer", "C", ["A"]),
+    ("It's B (see Fig. 2).", "B", []),
+    ("Both A and B are wrong. C.", "C", ["A", "B"]),
 ]
 
 YES_AND_NO = [
