@@ -341,6 +341,9 @@ def test_answers_from_elsewhere_are_graded(tmp_path, capsys):
     file.write_text('{"response": "1", "reference": "1"}\n{"response": 2, "reference": "1"}\n')
     assert regrade([str(file), "--answer-type", "number"]) == 2
     assert 'answers.jsonl:2: its "response" is 2' in capsys.readouterr().err
+    file.write_text('{"response": "7", "reference": "#### 7"}\n{"response": "7", "reference": "seven"}\n')
+    assert regrade([str(file), "--answer-type", "number"]) == 2
+    assert "answers.jsonl, row 1: the reference 'seven' is no number" in capsys.readouterr().err
     assert regrade([str(tmp_path / "none")]) == 2
     assert "does not exist" in capsys.readouterr().err
 

@@ -12,8 +12,7 @@ _BETWEEN = re.compile(
 )
 
 _ACCEPTED = re.compile(
-    r"\b(?:either|any|both|each|also)\b[^.$]{0,60}\b(?:accept(?:ed|able)?|correct|right)\b|\bis also accepted\b",
-    re.IGNORECASE,
+    r"\b(?:either|any|both|each|also)\b[^.$]{0,60}\b(?:accept(?:ed|able)?|correct|right)\b", re.IGNORECASE
 )
 
 
@@ -30,7 +29,7 @@ def last_box(response: str) -> str | None:
         if content not in boxes:
             boxes.insert(0, content)
         start = begin
-    return ", ".join(boxes) or None if boxes else None
+    return ", ".join(boxes) if boxes else None
 
 
 def all_boxes(response: str) -> list[str]:

@@ -27,12 +27,11 @@ def check_references(answer_type: str, references: Sequence[str], places: Sequen
     wrong = [i for i, reference in enumerate(references) if not graded_as.expected(reference)]
     if wrong:
         first = wrong[0]
-        more = f", and so are {len(wrong) - 1:,} more of {len(references):,}" if len(wrong) > 1 else ""
         raise InputError(
             f"{places[first] if places else f'reference {first + 1}'}: the reference "
-            f"{shortened(references[first])} is {_NOUNS[answer_type]}, which answer type {answer_type!r} "
-            f'needs{more}: mark final answers with "#### " or \\boxed{{}}, or use answer type "any", which '
-            "takes each reference as what it is."
+            f"{shortened(references[first])} is {_NOUNS[answer_type]}, which answer type {answer_type!r} needs "
+            f'({len(wrong):,} of {len(references):,} are none): mark final answers with "#### " or \\boxed{{}}, '
+            'or use answer type "any", which takes each reference as what it is.'
         )
 
 
