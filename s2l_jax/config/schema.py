@@ -368,7 +368,8 @@ SCHEMA: Group = Group(
         answer_type=choice(
             "any",
             tuple(ANSWER_TYPES),
-            "how answers to rows in the pool's schema are compared; exact: as text, after the last ####",
+            "how answers to rows in the pool's schema are compared; exact: as text, after the last ####; "
+            "number, choice and yesno refuse references that are none",
         ),
         metrics=Field(
             ("accuracy",),

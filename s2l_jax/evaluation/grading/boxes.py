@@ -21,7 +21,8 @@ def last_box(response: str) -> str | None:
 
     None where no box is closed.
     """
-    boxes, start = [], None
+    boxes: list[str] = []
+    start: int | None = None
     for begin, end, content in _from_last(response):
         gap = None if start is None else response[end:start]
         if gap is not None and (len(gap) > 100 or not gap.strip() or not _BETWEEN.fullmatch(gap)):

@@ -24,10 +24,8 @@ def plain(text: str) -> str:
     text = re.sub(rf"(\d)?\s?([{_FRACTIONS}])", _fraction, text)
     text = re.sub(rf"[{_ABOVE}]+", lambda found: f"^{{{_normal(found)}}}", text)
     text = re.sub(rf"[{_BELOW}]+", lambda found: f"_{{{_normal(found)}}}", text)
-    for root, command in (("√", r"\sqrt"), ("∛", r"\sqrt[3]")):
-        text = re.sub(
-            root + _RADICAND, lambda found, to=command: f"{to}{{{''.join(found.groups(''))}}}", text
-        )
+    for root, command in (("√", r"\\sqrt"), ("∛", r"\\sqrt[3]")):
+        text = re.sub(root + _RADICAND, rf"{command}{{\1\2\3}}", text)
     return text
 
 

@@ -29,9 +29,9 @@ def check_references(answer_type: str, references: Sequence[str], places: Sequen
         first = wrong[0]
         raise InputError(
             f"{places[first] if places else f'reference {first + 1}'}: the reference "
-            f"{shortened(references[first])} is {_NOUNS[answer_type]}, which answer type {answer_type!r} needs "
-            f'({len(wrong):,} of {len(references):,} are none): mark final answers with "#### " or \\boxed{{}}, '
-            'or use answer type "any", which takes each reference as what it is.'
+            f"{shortened(references[first])} is {_NOUNS[answer_type]}, which answer type "
+            f"{answer_type!r} needs ({len(wrong):,} of {len(references):,} are none): mark final answers "
+            'with "#### " or \\boxed{}, or use answer type "any", which takes each as what it is.'
         )
 
 

@@ -1,6 +1,7 @@
 """Numbers in prose made plain: separators, scales, and operations that are said in words."""
 
 import re
+from collections.abc import Callable
 
 from s2l_jax.evaluation.grading.characters import plain
 
@@ -22,7 +23,8 @@ _UNITS = (
     ("kilograms?|kg", 1000, "grams?|g"),
 )
 
-_SUBSTITUTIONS = [
+_By = str | Callable[[re.Match[str]], str]
+_SUBSTITUTIONS: list[tuple[re.Pattern[str], _By]] = [
     (re.compile(pattern), by)
     for pattern, by in (
         # What is no part of a number, or hides one.
