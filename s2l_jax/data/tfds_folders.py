@@ -38,8 +38,8 @@ def check_name(name: str) -> None:
 
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"tfds:{name}: neither a folder nor the name of a TFDS dataset, NAME, NAME/CONFIG or NAME:VERSION "
-            "(names with a namespace are not read: TFDS would run code that it downloads)."
+            f"tfds:{name}: neither a folder nor the name of a TFDS dataset, NAME, NAME/CONFIG or "
+            "NAME:VERSION (names with a namespace are not read: TFDS would run code that it downloads)."
         )
     for folder in file_utils.list_data_dirs():
         for file in artifacts.files_under(epath.Path(folder) / re.split("[/:]", name)[0]):

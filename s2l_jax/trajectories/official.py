@@ -61,8 +61,8 @@ def _read_column(path: epath.Path) -> Float32[np.ndarray, "n"]:
         raise InputError(f"{path}: reading it needs PyTorch: pip install torch.") from error
     if torch.__version__ < _SAFE_TORCH:
         raise InputError(
-            f"{path}: reading it with PyTorch {torch.__version__} may run code that the file holds, in spite of "
-            f"weights_only=True: pip install 'torch>={_SAFE_TORCH}'."
+            f"{path}: reading it with PyTorch {torch.__version__} may run code that the file holds, in spite "
+            f"of weights_only=True: pip install 'torch>={_SAFE_TORCH}'."
         )
     try:
         with path.open("rb") as file:
