@@ -88,11 +88,14 @@ def _first_problem(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         values = [row.get(name) for _, row in rows]
         try:
             name.encode()
+        except UnicodeError as error:
+            place = next(place for place, row in rows if name in row)
+            return f"{place}: field {name!r} has a name that Parquet cannot have ({error})"
+        try:
             pa.array(values)
         except _errors():
             for number, (place, _) in enumerate(rows):
                 try:
-                    name.encode()
                     pa.array(values[number : number + 1])
                 except _errors() as error:
                     return f"{place}: field {name!r} has a value that Parquet cannot have ({error})"
