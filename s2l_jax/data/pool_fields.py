@@ -26,7 +26,8 @@ _UNREAD = (
     *("image", "images", "image_url", "image_urls", "video", "videos", "audio", "audios"),
     *("documents", "chat_template_kwargs"),
 )
-_VERDICTS = ("label", "kto_tag", "kto_label", "desirable")
+_VERDICTS = ("label", "kto_tag", "kto_label", "desirable")  # of the response; a label may be of another thing
+_NO = (0, "0", "false", "False")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def check_unread(row: dict[str, Any], fields: FieldMap) -> None:
         if name in mapped or name in fields.ignore:
             continue
         leave = f'fields.ignore="{name}" to leave it out'
-        if lowered in _VERDICTS and value is False:
+        if lowered in _VERDICTS and (value is False or (lowered != "label" and value in _NO)):
             raise BadRow(
                 f'its "{name}" is false, which marks a bad answer: take the row away, or set '
                 f'fields.ignore="{name}" to learn it'

@@ -92,6 +92,7 @@ class TestRead:
 BAD = [
     ({"label": False}, r'its "label" is false, which marks a bad answer'),
     ({"kto_tag": False}, r'its "kto_tag" is false'),
+    ({"kto_tag": "false"}, r'its "kto_tag" is false'),
     ({"images": ["a.jpg"]}, r'has "images" beside its text, which is not read: set fields.ignore="images"'),
     ({"image": {"bytes": "x"}}, r'has "image" beside its text'),
     ({"audios": ["a.wav"]}, r'has "audios"'),
@@ -126,6 +127,11 @@ def test_unless_its_loss_is_wanted(part):
     row = row_of(PLAIN | part, "", FieldMap(ignore=(name,)))
     assert row.conversation == row_of(PLAIN, "").conversation
     assert row.original[name] == part[name]
+
+
+@pytest.mark.parametrize("label", [True, 0, "false", "cat", None])
+def test_labels_of_other_things(label):
+    assert row_of(PLAIN | {"label": label}, "").output == "Blue."
 
 
 def test_a_mapped_field_may_have_any_name():
