@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import sys
 from typing import Any
 
 _MEMORY = 2**31  # bytes of address space; transformers itself takes some 200 MB
@@ -43,4 +42,4 @@ def _answer(render: Any, request: dict[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(serve())
+    serve()
