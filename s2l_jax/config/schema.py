@@ -116,6 +116,15 @@ SCHEMA: Group = Group(
             messages=Field("messages", "field that holds a conversation, in rows that have one instead"),
             source=Field("source", "field that names the row's source, where there is one"),
             id=Field("", "field that holds a unique id; empty: ids are made from the content"),
+            system=Field("system", "field that holds a system message, where there is one"),
+            history=Field("history", "field that holds earlier turns in pairs, where there are any"),
+            tools=Field("tools", "field that holds schemas of functions for the chat template, if any"),
+            ignore=Field(
+                (),
+                "fields of rows and messages that are left out though trainers read them (docs/data.md)",
+                all,
+                "names, none of them empty",
+            ),
         ),
     ),
     tokenize=Group(

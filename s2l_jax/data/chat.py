@@ -2,9 +2,11 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from s2l_jax.data.pool import PoolRow
+from s2l_jax.data.template_process import TemplateError, render_template
 from s2l_jax.errors import InputError
 
 CHAT = "chat"
@@ -32,11 +34,13 @@ def render_chat(tokenizer: Any, row: PoolRow) -> tuple[str, str]:
     the user (the instruction, an empty line and the input) and the response.
 
     Raises:
-      InputError: a tokeniser without a template, a template that refuses the messages, one whose generation
-        prompt does not begin the turn it makes of the response, or one that drops part of the response.
+      InputError: a tokeniser without a template, a template that refuses the messages or takes too long,
+        one whose generation prompt does not begin the turn it makes of the response, or one that drops part
+        of the response, of another message or of the tools.
     """
     messages = [message._asdict() for message in row.conversation]
     for options in _THINKING:
+        options = {"tools": row.tools, **options}
         prompt = _apply(tokenizer, messages[:-1], row.place, add_generation_prompt=True, **options)
         whole = _apply(tokenizer, messages, row.place, **options)
         if whole.startswith(prompt):
@@ -55,6 +59,7 @@ def render_chat(tokenizer: Any, row: PoolRow) -> tuple[str, str]:
             f"of the response {row.output[:60]!r}. Correct the row or the template, or choose another "
             "tokenize.prompt."
         )
+    _check_all_said(tokenizer, row, whole, options)
     return prompt, response.rstrip("\n")
 
 
@@ -84,18 +89,78 @@ def closing_tokens(tokenizer: Any) -> tuple[int, ...]:
 
 def template_identity(tokenizer: Any) -> str:
     """What the texts depend on beside the rows: the template and the tokens it may name."""
-    return json.dumps([_template(tokenizer), tokenizer.special_tokens_map], sort_keys=True, default=str)
+    templates = [_template(tokenizer)]
+    if (with_tools := _template(tokenizer, tools=True)) not in templates:
+        templates.append(with_tools)
+    return json.dumps([*templates, tokenizer.special_tokens_map], sort_keys=True, default=str)
 
 
-def _apply(tokenizer: Any, messages: list[dict[str, str]], place: str, **options: Any) -> str:
-    template = _dated(_template(tokenizer))
+def _check_all_said(tokenizer: Any, row: PoolRow, whole: str, options: dict[str, Any]) -> None:
+    """Look for the text of every message, and for every tool, in what the template made of them all."""
+    roles = tuple(message.role for message in row.conversation)
+    tokens = json.dumps(tokenizer.special_tokens_map, default=str)
+    template = _template(tokenizer, tools=bool(row.tools))
+    lost = set(_unsaid(template, tokens, roles, json.dumps(options)))
+    rest = _squeezed(whole)
+    texts = [_squeezed(message.content) for message in row.conversation]
+    # The longest first: some are part of others.
+    for number in sorted(range(len(texts)), key=lambda number: -len(texts[number])):
+        if texts[number] not in rest:
+            lost.add(number)
+        rest = rest.replace(texts[number], "\0", 1)
+    if lost:
+        number = min(lost)
+        message = row.conversation[number]
+        raise InputError(
+            f"{_at(row.place)}the chat template of the tokeniser {_name(tokenizer)} changes or leaves out "
+            f"text of message {number} (from 0), the {message.role}'s: {message.content[:60]!r}. Put it "
+            "where the template prints it, correct the template, or choose another tokenize.prompt."
+        )
+    if not row.tools:
+        return
+    names = [tool.get("function", tool) for tool in row.tools]
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in names]
+    messages = [message._asdict() for message in row.conversation]
+    if whole == _apply(tokenizer, messages, row.place, **options | {"tools": ()}) or any(
+        isinstance(name, str) and name not in whole for name in names
+    ):
+        raise InputError(
+            f"{_at(row.place)}the chat template of the tokeniser {_name(tokenizer)} leaves out tools of the "
+            f"row ({', '.join(map(str, names))[:60]}). Use one that prints them, put them into the text of a "
+            'message, or set pool.fields.tools="" to leave them out.'
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def _unsaid(template: str, tokens: str, roles: tuple[str, ...], options: str) -> tuple[int, ...]:
+    """The places in a sequence of roles whose messages the template passes over, whatever they say."""
+    probes = [f"Zq{number}x" for number in range(len(roles))]
+    messages = [{"role": role, "content": probe} for role, probe in zip(roles, probes, strict=True)]
+    variables = json.loads(tokens) | json.loads(options)
+    tools = variables.pop("tools")
+    try:
+        text = render_template(_dated(template), messages, tools=tools, variables=variables)
+    except TemplateError:
+        return ()  # it wants other texts; those of the row are looked for one by one
+    return tuple(number for number, probe in enumerate(probes) if probe not in text)
+
+
+def _apply(
+    tokenizer: Any,
+    messages: list[dict[str, str]],
+    place: str,
+    tools: Sequence[dict[str, Any]] = (),
+    **options: Any,
+) -> str:
+    template = _dated(_template(tokenizer, tools=bool(tools)))
+    variables = tokenizer.special_tokens_map | options
 
     def render(messages: list[dict[str, str]]) -> str:
-        return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options)
+        return render_template(template, messages, tools=tools, variables=variables)
 
     try:
         return render(messages)
-    except Exception as error:  # a template is a program: what it raises is not known
+    except TemplateError as error:
         fix = "Correct the row's messages, or choose another tokenize.prompt."
         others = [message for message in messages if message["role"] != "system"]
         if len(others) < len(messages):
@@ -105,17 +170,18 @@ def _apply(tokenizer: Any, messages: list[dict[str, str]], place: str, **options
                     "It takes the messages without those of the system: put their text at the beginning "
                     "of the user's first message, or choose another tokenize.prompt."
                 )
-            except Exception:
+            except TemplateError:
                 pass
         raise InputError(
             f"{_at(place)}the chat template of the tokeniser {_name(tokenizer)} refuses the messages "
-            f"({type(error).__name__}: {error}). {fix}"
+            f"({error}). {fix}"
         ) from error
 
 
-def _template(tokenizer: Any) -> str:
+def _template(tokenizer: Any, tools: bool = False) -> str:
+    """The template; some tokenisers have one of its own for rows with tools."""
     try:
-        return tokenizer.get_chat_template()
+        return tokenizer.get_chat_template(tools=[] if tools else None)
     except ValueError as error:
         raise InputError(
             f"tokenize.prompt={CHAT!r} needs a chat template, and the tokeniser {_name(tokenizer)} has "

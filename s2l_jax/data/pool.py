@@ -2,13 +2,21 @@
 
 import dataclasses
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from s2l_jax.data.pool_fields import BadRow, FieldMap, field_text
+from s2l_jax.data.pool_fields import BadRow, FieldMap, check_unread, field_text
 from s2l_jax.data.pool_files import RawRow, quoted, shortened
-from s2l_jax.data.pool_messages import Message, conversation, one_turn, single_turn
+from s2l_jax.data.pool_messages import (
+    Message,
+    conversation,
+    earlier_turns,
+    one_turn,
+    single_turn,
+    tool_schemas,
+)
 from s2l_jax.data.pool_sources import Source, find_sources
 from s2l_jax.data.row_ids import RowIds, joined
 from s2l_jax.errors import InputError
@@ -28,6 +36,7 @@ class PoolRow:
     original: dict[str, Any]  # the row's JSON as it came
     place: str  # file and line; where there are no lines, the row's number from 1
     messages: tuple[Message, ...] = ()  # of a row that has them; the last one is the response
+    tools: tuple[dict[str, Any], ...] = ()  # schemas of functions, for chat templates
 
     @property
     def conversation(self) -> tuple[Message, ...]:
@@ -140,10 +149,11 @@ def read_rows(
       fields: which field holds what; default `FieldMap()`.
       on_bad_row: "error" raises at the first bad row, "skip" leaves them out. Bad is a row that
         is not a JSON object, lacks the instruction, output or id field, holds anything but
-        text or a number in a mapped field, or whose output is null, empty or blank; of a row
-        with messages see `pool_messages.conversation`. Numbers become their JSON text.
-      multi_turn: whether a row's messages may have several turns before the response; if not,
-        such a row is bad. Only a chat template has room for them.
+        text or a number in a mapped field, whose output is null, empty or blank, or which has what
+        `pool_fields.check_unread` finds; of a row with messages see `pool_messages.conversation`.
+        Numbers become their JSON text.
+      multi_turn: whether a row's messages may have several turns before the response, and tools; if
+        not, such a row is bad. Only a chat template has room for them.
 
     Returns:
       A reader to iterate over. A row's id is the 8-byte BLAKE2b hash of its instruction, input,
@@ -184,13 +194,20 @@ def _parsed(raw: RawRow, fields: FieldMap, multi_turn: bool) -> tuple[PoolRow, b
     row = raw.value
     if not isinstance(row, dict):
         raise BadRow(f"is not a JSON object but {type(row).__name__}: {shortened(row)}")
+    check_unread(row, fields)
+    before = _messages_before(row, fields)
+    tools = tool_schemas(row.get(fields.tools) or [], fields.tools) if fields.tools else ()
+    if tools and not multi_turn:
+        raise BadRow(
+            f'has "{fields.tools}", for which only a chat template has room: set tokenize.prompt="chat", or '
+            'fields.tools="" to leave them out'
+        )
     messages: tuple[Message, ...] = ()
     if fields.messages and row.get(fields.messages) is not None:
-        messages = conversation(row[fields.messages], fields.messages)
-        instruction, input_ = _single_turn(messages, fields, multi_turn)
+        messages = conversation(row[fields.messages], fields.messages, fields.ignore)
+        messages = _led_by(before, messages, fields)
         output = messages[-1].content
         _check_agreement(row, output, fields)
-        texts = [text for message in messages for text in message]
     else:
         instruction = field_text(row, "instruction", fields.instruction)
         input_ = field_text(row, "input", fields.input, required=False)
@@ -198,17 +215,54 @@ def _parsed(raw: RawRow, fields: FieldMap, multi_turn: bool) -> tuple[PoolRow, b
         if not output.strip():
             raise BadRow(f'its response, "{fields.output}", is empty: {shortened(output)}')
         texts = [instruction, input_, output]
+        if before:
+            messages = (*before, *one_turn(instruction, input_, output))
+    if messages:
+        instruction, input_ = _single_turn(messages, multi_turn)
+        texts = [text for message in messages for text in message]
     source = field_text(row, "source", fields.source, required=False)
-    content = field_text(row, "id", fields.id).encode() if fields.id else joined([*texts, source])
-    return PoolRow(0, instruction, input_, output, source or "all", row, raw.place, messages), content
+    content = (
+        field_text(row, "id", fields.id).encode()
+        if fields.id
+        else joined([*texts, source, *([json.dumps(tools, sort_keys=True)] if tools else [])])
+    )
+    parsed = PoolRow(0, instruction, input_, output, source or "all", row, raw.place, messages, tools)
+    return parsed, content
 
 
-def _single_turn(messages: tuple[Message, ...], fields: FieldMap, multi_turn: bool) -> tuple[str, str]:
+def _messages_before(row: dict[str, Any], fields: FieldMap) -> tuple[Message, ...]:
+    """A row's system message and earlier turns, where it has them in fields of their own."""
+    system = field_text(row, "system", fields.system, required=False) if fields.system else ""
+    history = row.get(fields.history) if fields.history else None
+    lead = (Message("system", system),) if system.strip() else ()
+    return lead + (earlier_turns(history, fields.history) if history else ())
+
+
+def _led_by(
+    before: tuple[Message, ...], messages: tuple[Message, ...], fields: FieldMap
+) -> tuple[Message, ...]:
+    """A conversation after the system message that stands in a field of its own."""
+    if any(message.role != "system" for message in before):
+        raise BadRow(
+            f'has "{fields.history}" beside its "{fields.messages}": put the earlier turns into those, or '
+            'set fields.history="" to leave them out'
+        )
+    if before and messages[0].role == "system":
+        if before[0] != messages[0]:
+            raise BadRow(
+                f'its "{fields.system}" is {shortened(before[0].content)}, but its "{fields.messages}" begin '
+                f'with another: take one away, or set fields.system="" to read the other'
+            )
+        return messages
+    return before + messages
+
+
+def _single_turn(messages: tuple[Message, ...], multi_turn: bool) -> tuple[str, str]:
     texts = single_turn(messages)
     if texts is None and not multi_turn:
         roles = ", ".join(message.role for message in messages[:6]) + (", ..." if len(messages) > 6 else "")
         raise BadRow(
-            f'its "{fields.messages}" has several turns ({roles}), for which only the chat template has '
+            f"it has several turns ({roles}), for which only the chat template has "
             'room: set tokenize.prompt="chat", or keep one message of the user and the response'
         )
     return texts or ("", "")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from s2l_jax.data.pool_files import RawRow, plain, quoted, shortened
+from s2l_jax.data.tfds_folders import check_name, open_builder
 from s2l_jax.errors import InputError
 
 SYNTHETIC = ("synthetic", "synthetic-base")
@@ -57,11 +58,14 @@ def read_tfds(name: str, split: str) -> Iterator[RawRow]:
 
     try:
         if epath.Path(name).is_dir():
-            rows = tfds.builder_from_directory(name).as_data_source(split=split)
+            rows = open_builder(name).as_data_source(split=split)
         else:
+            check_name(name)
             rows = tfds.data_source(name, split=split)
         for number in range(len(rows)):
             yield RawRow(f"tfds:{name}[{split}]:{number + 1}", plain(rows[number]))
+    except InputError:
+        raise
     except Exception as error:  # registry, download and reading errors share no base class
         raise InputError(
             f"TFDS dataset {name!r}, split {split!r}, cannot be read "

@@ -1,6 +1,7 @@
 """Conversations as rows have them: lists of messages, each with a role and a content."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from s2l_jax.data.pool_fields import BadRow, encodable
@@ -9,7 +10,15 @@ from s2l_jax.data.pool_files import quoted, shortened
 ROLES = ("system", "user", "assistant")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 # Parts of a message beside its content; leaving them out would change what was said.
-_UNREAD = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+_UNREAD = (
+    *("tool_calls", "function_call", "tools", "functions", "reasoning_content", "reasoning", "thinking"),
+    *("refusal", "image", "images", "video", "videos", "audio", "audios", "documents"),
+)
+# How makers of data say that a response is not to be learned, or only some of it.
+_WEIGHTS = ("weight", "loss_weight", "loss_scale", "train", "training", "trainable", "train_on_turn", "learn")
+_SWITCHES = ("loss",)  # as above where it is true or false; a number is a measured one
+_MASKS = ("mask", "masked", "train_detail", "training_detail", "train_details")
+_WHOLE = (True, 1, "1", "1.0", "true", "True", "all")
 
 
 class Message(NamedTuple):
@@ -19,7 +28,7 @@ class Message(NamedTuple):
     content: str
 
 
-def conversation(value: Any, name: str) -> tuple[Message, ...]:
+def conversation(value: Any, name: str, ignore: Collection[str] = ()) -> tuple[Message, ...]:
     """The messages of a row; the last one, the assistant's, is the response.
 
     Args:
@@ -27,16 +36,18 @@ def conversation(value: Any, name: str) -> tuple[Message, ...]:
         it, or of {"from": ..., "value": ...}, as ShareGPT has it. A content is text, or a list
         of {"type": "text", "text": ...}, which are joined.
       name: of the field, for messages.
+      ignore: names in messages that are passed over.
 
     Raises:
-      BadRow: anything else, an unknown role, an empty content, no message of the user, or a last
-        message that is not the assistant's.
+      BadRow: anything else, an unknown role, an empty content, no message of the user, a last message that
+        is not the assistant's, or one that its maker left out of training. (What other messages say of that
+        does not matter: only the last one is learned.)
     """
     if not isinstance(value, list):
         raise BadRow(f'its "{name}" is not a list of messages but {type(value).__name__}: {shortened(value)}')
     if not value:
         raise BadRow(f'its "{name}" is empty')
-    messages = tuple(_message(item, f"{name}[{number}]") for number, item in enumerate(value))
+    messages = tuple(_message(item, f"{name}[{number}]", ignore) for number, item in enumerate(value))
     if messages[-1].role != "assistant":
         raise BadRow(
             f'the last message of its "{name}", the response, must be the assistant\'s '
@@ -44,7 +55,79 @@ def conversation(value: Any, name: str) -> tuple[Message, ...]:
         )
     if not any(message.role == "user" for message in messages):
         raise BadRow(f'its "{name}" has no message of the user before the response')
+    _check_learned(value[-1], f"{name}[{len(value) - 1}]", ignore)
     return messages
+
+
+def earlier_turns(value: Any, name: str) -> tuple[Message, ...]:
+    """The messages of a history: a list of pairs [user, assistant], or of messages.
+
+    Raises:
+      BadRow: anything else, or a text that is empty.
+    """
+    if not isinstance(value, list):
+        raise BadRow(
+            f'its "{name}" is not a list of pairs but {type(value).__name__}: {shortened(value)}; '
+            'set fields.history="" to leave it out'
+        )
+    messages: list[Message] = []
+    for number, item in enumerate(value):
+        where = f"{name}[{number}]"
+        if isinstance(item, dict):
+            messages.append(_message(item, where))
+        elif isinstance(item, list) and len(item) == 2:
+            pair = enumerate(zip(("user", "assistant"), item, strict=True))
+            messages += [Message(role, _content(text, f"{where}[{place}]")) for place, (role, text) in pair]
+        else:
+            raise BadRow(f'its "{where}" is not a pair of user and assistant: {shortened(item)}')
+    return tuple(messages)
+
+
+def tool_schemas(value: Any, name: str) -> tuple[dict[str, Any], ...]:
+    """The functions that a row's model may call: a list of schemas, or JSON text of one.
+
+    Raises:
+      BadRow: anything else.
+    """
+    if isinstance(value, str):
+        value = _parsed_json(value, name) if value.strip() else []
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise BadRow(
+            f'its "{name}" is not a list of functions but {type(value).__name__}: {shortened(value)}; '
+            'set fields.tools="" to leave it out'
+        )
+    tools = [
+        _parsed_json(item, f"{name}[{n}]") if isinstance(item, str) else item for n, item in enumerate(value)
+    ]
+    for number, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            raise BadRow(f'its "{name}[{number}]" is not the schema of a function: {shortened(tool)}')
+    encodable(json.dumps(tools, ensure_ascii=False), f'its "{name}"')
+    return tuple(tools)
+
+
+def _parsed_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        fix = 'set fields.tools="" to leave it out'
+        raise BadRow(f'its "{where}" is text that is not JSON: {shortened(text)}; {fix}') from None
+
+
+def _check_learned(item: dict[str, Any], where: str, ignore: Collection[str]) -> None:
+    """Whether a response is to be learned, and all of it."""
+    for name, value in item.items():
+        if name in ignore or value is None:
+            continue
+        partly = (name in _MASKS and value) or (name in _WEIGHTS and value not in _WHOLE)
+        if partly or (name in _SWITCHES and value is False):
+            raise BadRow(
+                f'its "{where}", the response, has "{name}": {shortened(value)}, so it is not to be learned, '
+                "or not as others are: take the row away, end it with a message that is, or set "
+                f'fields.ignore="{name}" to learn it'
+            )
 
 
 def single_turn(messages: Sequence[Message]) -> tuple[str, str] | None:
@@ -67,7 +150,7 @@ def one_turn(instruction: str, input: str, output: str) -> tuple[Message, ...]:
     return Message("user", request), Message("assistant", output)
 
 
-def _message(item: Any, where: str) -> Message:
+def _message(item: Any, where: str, ignore: Collection[str] = ()) -> Message:
     if not isinstance(item, dict):
         raise BadRow(f'its "{where}" is not a message but {type(item).__name__}: {shortened(item)}')
     names = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
@@ -81,7 +164,7 @@ def _message(item: Any, where: str) -> Message:
             f'its "{where}" is from {shortened(item[names[0]])}; roles that are known are {", ".join(ROLES)}'
         )
     for name in _UNREAD:
-        if item.get(name):
+        if item.get(name) and name not in ignore:
             raise BadRow(f'its "{where}" has "{name}", which is not read: put it into the content as text')
     return Message(role, _content(item[names[1]], f"{where}.{names[1]}"))
 
@@ -98,6 +181,10 @@ def _content(value: Any, where: str) -> str:
 
 def _part(part: Any, where: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-    if kind != "text" or not isinstance(part.get("text"), str):
+    if kind != "text":
         raise BadRow(f'its "{where}" is of type {shortened(kind)}; only parts of type "text" are read')
+    if "text" not in part:
+        raise BadRow(f'its "{where}" has no "text"; it has {quoted(part)}')
+    if not isinstance(part["text"], str):
+        raise BadRow(f'its "{where}.text" is not text but {type(part["text"]).__name__}')
     return part["text"]

@@ -21,6 +21,7 @@ from s2l_jax.data.chat import CHAT, template_identity
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
 from s2l_jax.data.responses import num_loss_tokens
+from s2l_jax.data.tfds_folders import open_builder
 from s2l_jax.data.tokens import CommonPrefix, TokenizedExample, tokenize
 from s2l_jax.errors import InputError
 
@@ -62,9 +63,7 @@ class PreparedPool:
         self.source_codes = artifacts.read_npy(path / "sources.npy", mmap=True)
         self.source_names: list[str] = self.manifest["source_names"]
         self.common_prefix = np.array(self.manifest["common_prefix"], np.int32)
-        import tensorflow_datasets as tfds
-
-        builder = tfds.builder_from_directory(str(path / "dataset" / _FOLDER))
+        builder = open_builder(path / "dataset" / _FOLDER)
         self._records = builder.as_data_source(split=_SPLIT)
 
     def __len__(self) -> int:

@@ -45,6 +45,11 @@ def render(template: str, row: PoolRow, tokenizer: Any = None) -> tuple[str, str
             f"{row.place}: the row has several turns, for which the prompt template {template!r} has no "
             'room: set tokenize.prompt="chat", or keep one message of the user and the response.'
         )
+    if row.tools:
+        raise InputError(
+            f"{row.place}: the row has tools, for which the prompt template {template!r} has no room: set "
+            'tokenize.prompt="chat", or pool.fields.tools="" to leave them out.'
+        )
     return TEMPLATES[template](row)
 
 

@@ -96,7 +96,11 @@ def _num_layers(model: str) -> int | None:
     from bert_score.utils import model2layers
     from transformers import AutoConfig
 
-    return None if model in model2layers else AutoConfig.from_pretrained(model).num_hidden_layers
+    return (
+        None
+        if model in model2layers
+        else AutoConfig.from_pretrained(model, trust_remote_code=False).num_hidden_layers
+    )
 
 
 def _bert_score() -> Callable[..., Any]:

@@ -119,7 +119,9 @@ def load_tokenizer(path: epath.PathLike) -> Any:
     import transformers
 
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(artifacts.local_copy(path, _FILES)))
+        folder = str(artifacts.local_copy(path, _FILES))
+        # False, not unset: unset asks at the terminal whether to run the code that a folder names.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise InputError(
             f"{path}: no tokeniser could be loaded ({_brief(error)}). The directory needs "

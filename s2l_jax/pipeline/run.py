@@ -16,6 +16,7 @@ from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.mesh import make_mesh
+from s2l_jax.pipeline.known import check_known
 from s2l_jax.pipeline.plan import STAGES, Plan, make_plan
 from s2l_jax.pipeline.results import described, gather_results, write_report_of
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, pool, proxy, selection, target
@@ -49,6 +50,7 @@ def run_pipeline(
     say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
     _check(run, plan)
     pools = pool.prepare_pool(run, models=plan.models)
+    check_known(run, plan, pools)
     if processes.is_writer() and not (run.workdir / "config.json").exists():
         artifacts.write_json(run.workdir / "config.json", described(config, name))
     if plan.has("proxy"):

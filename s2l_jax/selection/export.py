@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from s2l_jax import artifacts
+from s2l_jax.data.arrow_types import ArrowTypes, NoArrowType
 from s2l_jax.data.pool import FieldMap, row_of
 from s2l_jax.errors import InputError
 from s2l_jax.selection.result import Selection
@@ -18,7 +19,8 @@ FILES = {
     "messages": "messages.jsonl",
     "datasets": "dataset",
 }
-# Columns that the formats with room for them have beside the row's own.
+IN_PARQUET = ("parquet", "datasets")  # those whose fields need types
+# Columns that these have beside the row's own.
 ADDED = ("s2l_id", "s2l_source", "s2l_cluster", "s2l_weight")
 _BATCH = 1024
 
@@ -80,8 +82,10 @@ def write_subset(path: epath.PathLike, originals: Iterable[dict[str, Any]]) -> i
 def _conversations(selection: Selection, originals: Originals, fields: FieldMap) -> Iterator[dict[str, Any]]:
     for row, added in zip(originals(selection.indices), _added(selection), strict=True):
         identity, source, cluster, weight = added
+        read = row_of(row, "a chosen row", fields)
         yield {
-            "messages": [message._asdict() for message in row_of(row, "a chosen row", fields).conversation],
+            "messages": [message._asdict() for message in read.conversation],
+            **({"tools": list(read.tools)} if read.tools else {}),
             "id": str(identity),
             "source": source,
             "cluster": cluster,
@@ -101,8 +105,6 @@ def _batches(selection: Selection, originals: Originals) -> Iterator[dict[str, l
     rows = zip(originals(selection.indices), _added(selection), strict=True)
     while batch := [row for _, row in zip(range(_BATCH), rows, strict=False)]:  # the range is asked first
         names = dict.fromkeys(name for original, _ in batch for name in original)
-        if taken := [name for name in ADDED if name in names]:
-            raise InputError(f"rows have a field {taken[0]!r} of their own; rename it to export Parquet")
         columns = {name: [original.get(name) for original, _ in batch] for name in names}
         yield columns | {name: [added[i] for _, added in batch] for i, name in enumerate(ADDED)}
 
@@ -112,34 +114,29 @@ def _write_parquet(path: epath.Path, selection: Selection, originals: Originals)
     import pyarrow.parquet as pq
 
     # A first pass finds the types: a field may be empty in the first thousand rows.
-    schemas = [_table(columns).schema for columns in _batches(selection, originals)]
+    found = ArrowTypes(ADDED)
+    for row, original in zip(selection.indices, originals(selection.indices), strict=True):
+        found.add(f"row {row} of the pool", original)
     try:
-        schema = pa.unify_schemas(schemas, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise _no_common_type(error) from None
-    # Fields that no row fills have no type.
-    schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in schema])
+        own = found.schema()
+    except NoArrowType as error:
+        raise not_in_parquet(str(error)) from None
+    types = (pa.uint64(), pa.string(), pa.int32(), pa.float32())
+    schema = pa.schema([*own, *map(pa.field, ADDED, types)])
     with artifacts.writing(path) as file, pq.ParquetWriter(str(file), schema, compression="zstd") as writer:
         for columns in _batches(selection, originals):
             count = len(columns[ADDED[0]])
-            arrays = [pa.array(columns.get(f.name, [None] * count), f.type) for f in schema]
+            try:
+                arrays = [pa.array(columns.get(f.name, [None] * count), f.type) for f in schema]
+            except pa.ArrowException as error:  # such as an integer that no float is equal to, among floats
+                raise not_in_parquet(f"a field's values have no common type in Parquet ({error})") from None
             writer.write_table(pa.table(arrays, schema=schema))
 
 
-def _table(columns: dict[str, list[Any]]) -> Any:
-    import pyarrow as pa
-
-    types = dict(zip(ADDED, (pa.uint64(), pa.string(), pa.int32(), pa.float32()), strict=True))
-    try:
-        return pa.table({name: pa.array(values, types.get(name)) for name, values in columns.items()})
-    except pa.ArrowException as error:
-        raise _no_common_type(error) from None
-
-
-def _no_common_type(error: Exception) -> InputError:
+def not_in_parquet(problem: str) -> InputError:
+    """The error for rows that Parquet cannot have, with what `ArrowTypes` says of them."""
     return InputError(
-        f"the chosen rows have a field whose values have no common type in Parquet ({error}): take "
-        "parquet and datasets out of selection.exports, or make the field's values alike"
+        f"{problem}: take {' and '.join(IN_PARQUET)} out of selection.exports, or correct the rows"
     )
 
 

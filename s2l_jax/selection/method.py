@@ -8,9 +8,14 @@ from typing import Any, Literal
 from s2l_jax.config.options import Option, options_of
 from s2l_jax.features.feature import FEATURES, Feature
 from s2l_jax.registry import Registry
+from s2l_jax.selection.known import Known
 from s2l_jax.selection.ranking import Ranking
 
 StratifyBy = Literal["source", "none"]
+
+
+def _accept(known: Known, **options: Any) -> None:
+    """Of a method that works with anything."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -22,6 +27,8 @@ class Method:
       rank: (inputs, count, seed, **options) -> Ranking, with inputs checked and count <= N.
       needs: the features (names in `FEATURES`) it cannot do without.
       takes_all: whether it takes every row that it ranks, whatever the budget.
+      check: (known, **options) raises InputError for what it cannot work well with, as far as that is known
+        before anything is measured. A run of the pipeline refuses that, `select` warns of it.
       preferences: values of its features' options that it was published with.
     """
 
@@ -29,6 +36,7 @@ class Method:
     rank: Callable[..., Ranking]
     needs: frozenset[str]
     takes_all: bool = False
+    check: Callable[..., None] = _accept
     preferences: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, *args: Any, **options: Any) -> Ranking:
@@ -68,7 +76,12 @@ METHODS: Registry[Method] = Registry(
 
 
 def method(
-    name: str, *, needs: Iterable[str] = (), takes_all: bool = False, **preferences: Any
+    name: str,
+    *,
+    needs: Iterable[str] = (),
+    takes_all: bool = False,
+    check: Callable[..., None] = _accept,
+    **preferences: Any,
 ) -> Callable[[Callable[..., Ranking]], Method]:
     """Make a function a selection method: `@method("longest", needs=["response_tokens"])`.
 
@@ -78,7 +91,7 @@ def method(
     """
 
     def enter(rank: Callable[..., Ranking]) -> Method:
-        made = Method(name, rank, frozenset(needs), takes_all, preferences)
+        made = Method(name, rank, frozenset(needs), takes_all, check, preferences)
         functools.update_wrapper(made, rank, updated=())
         _ = made.own_options  # a fault in them is met where it was made
         METHODS.enter(name, made)

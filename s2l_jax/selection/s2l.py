@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
@@ -20,6 +20,7 @@ from s2l_jax.selection.balanced import (
     shares,
 )
 from s2l_jax.selection.inputs import SelectionInputs
+from s2l_jax.selection.known import Known, drawn_numbers
 from s2l_jax.selection.method import StratifyBy, method
 from s2l_jax.selection.ranking import Ranking
 
@@ -28,7 +29,17 @@ _log = logging.getLogger(__name__)
 _LEAST_LOSS = 1e-6  # nats; an example without a loss has 0, which has no logarithm
 
 
-@method("s2l", needs=["trajectories"])
+def _check(
+    known: Known, *, num_clusters: int, stratify_by: str, every: int, num_checkpoints: int, **others: Any
+) -> None:
+    known.check_num_clusters(num_clusters, "s2l")
+    if known.num_columns is not None:
+        _check_thinning(known.num_columns, every, num_checkpoints)
+    if stratify_by == "source":
+        known.check_sources("s2l")
+
+
+@method("s2l", needs=["trajectories"], check=_check)
 def s2l(
     inputs: SelectionInputs,
     count: int,
@@ -82,14 +93,16 @@ def s2l(
             reasons=("its cluster's share",),
         )
     if inputs.sources is None:
-        names, codes = None, np.zeros(len(trajectories), np.int64)
+        names, codes, numbers = None, np.zeros(len(trajectories), np.int64), np.zeros(1, np.int64)
     else:
         names, codes = np.unique(inputs.sources, return_inverse=True)
+        numbers = drawn_numbers(names, seed)
     return _by_source(
         trajectories,
         names,
         codes,
-        shares(np.bincount(codes), count),
+        numbers,
+        count,
         priority,
         cluster_small_sources=cluster_small_sources,
         min_cluster_size=min_cluster_size,
@@ -105,19 +118,21 @@ def thinned(
     Raises:
       InputError: more columns than there are, or none left.
     """
-    columns = trajectories.shape[1]
+    _check_thinning(trajectories.shape[1], every, num_checkpoints)
+    return trajectories[:, : num_checkpoints or None][:, every - 1 :: every]
+
+
+def _check_thinning(columns: int, every: int, num_checkpoints: int) -> None:
     if num_checkpoints > columns:
         raise InputError(
             f"s2l: num_checkpoints={num_checkpoints}, but trajectories have {columns} columns; use at most "
             f"{columns}"
         )
-    kept = trajectories[:, : num_checkpoints or columns]
-    if every > kept.shape[1]:
+    kept = num_checkpoints or columns
+    if every > kept:
         raise InputError(
-            f"s2l: every={every} leaves none of the {kept.shape[1]} trajectory columns; use at most "
-            f"{kept.shape[1]}"
+            f"s2l: every={every} leaves none of the {kept} trajectory columns; use at most {kept}"
         )
-    return kept[:, every - 1 :: every]
 
 
 def _scaled(
@@ -139,21 +154,25 @@ def _by_source(
     trajectories: Float[np.ndarray, "n t"],
     names: np.ndarray | None,
     codes: Int[np.ndarray, " n"],
-    counts: Int64[np.ndarray, " s"],
+    numbers: Int64[np.ndarray, " s"],
+    count: int,
     priority: UInt64[np.ndarray, " n"],
     *,
     cluster_small_sources: bool,
     min_cluster_size: int,
     cluster: Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]],
 ) -> Ranking:
-    """The official code's rule; clusters are numbered source by source, in order of name."""
+    """The official code's rule; clusters are numbered source by source, in order of name.
+
+    Sources of one size share the budget in the order of their `numbers`.
+    """
     labels, reason_of = np.zeros(len(codes), np.int32), np.zeros(len(codes), np.int8)
     centroids: list[np.ndarray] = []
     cluster_sources: list[str] = []
     orders: list[Int64[np.ndarray, "_"]] = []
     sizes = np.bincount(codes)
     rows_of = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
-    for code, share in enumerate(counts):
+    for code, share in enumerate(shares(np.bincount(numbers[codes]), count)[numbers]):
         rows = rows_of[code]
         own = trajectories[rows]
         name = "" if names is None else str(names[code])
@@ -171,7 +190,7 @@ def _by_source(
         centroids.append(means)
         cluster_sources += [name] * len(means)
     return Ranking(
-        order_by_source(codes, orders),
+        order_by_source(numbers[codes], orders),
         labels=labels,
         centroids=np.concatenate(centroids),
         cluster_sources=cluster_sources if names is not None else None,

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Int64
 from s2l_jax.errors import InputError, nearest
 from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.inputs import SelectionInputs
+from s2l_jax.selection.known import Known
 from s2l_jax.selection.method import METHODS, Method
 from s2l_jax.selection.ranking import ranks
 from s2l_jax.selection.result import Selection, cluster_weights
@@ -72,6 +73,11 @@ def select(
     if unit == "tokens" and "cluster_small_sources" in settings:
         settings["cluster_small_sources"] = True  # which sources are taken whole is known only at the end
     count = size if chosen.takes_all else asked.most(size, inputs.num_tokens)
+    columns = None if inputs.trajectories is None else inputs.trajectories.shape[1]
+    try:
+        chosen.check(Known(size, count, inputs.sources, columns), **settings)
+    except InputError as error:  # what a run of the pipeline refuses; what cannot be done, the method refuses
+        _log.warning("%s", error)
     ranking = chosen(inputs, count, int(seed), **settings)
     order = ranking.order[:count]
     if not chosen.takes_all:

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int64
 from s2l_jax.errors import InputError
 
 LOSSES = "losses.pt"
+_SAFE_TORCH = "2.10"  # in earlier ones `weights_only` was escaped from
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -58,6 +59,11 @@ def _read_column(path: epath.Path) -> Float32[np.ndarray, "n"]:
         import torch
     except ImportError as error:
         raise InputError(f"{path}: reading it needs PyTorch: pip install torch.") from error
+    if torch.__version__ < _SAFE_TORCH:
+        raise InputError(
+            f"{path}: reading it with PyTorch {torch.__version__} may run code that the file holds, in spite "
+            f"of weights_only=True: pip install 'torch>={_SAFE_TORCH}'."
+        )
     try:
         with path.open("rb") as file:
             loaded = torch.load(file, map_location="cpu", weights_only=True)

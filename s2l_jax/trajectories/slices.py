@@ -9,7 +9,6 @@ from etils import epath
 from jaxtyping import Int, Int64, UInt64
 
 from s2l_jax import artifacts
-from s2l_jax.console import say
 from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
 
@@ -41,7 +40,6 @@ def track(
     chosen = slice_rows(settings, ids, sources, priorities(ids, seed))
     if chosen is None:
         return TrackedRows(np.arange(len(ids)), ids, {})
-    say(f"tracking a slice of {len(chosen)} of {len(ids)} pool rows")
     digest = hashlib.sha256(ids[chosen].tobytes()).hexdigest()
     described = {"rows": len(chosen), "ids_sha256": digest}
     return TrackedRows(chosen, ids[chosen], {"trajectories.slice": described})

@@ -133,6 +133,14 @@ class TestOfficialCheckpoints:
         with pytest.raises(InputError, match=r"checkpoint-500/losses.pt: not a list"):
             load_trajectories(tmp_path)
 
+    def test_a_pytorch_whose_weights_only_was_escaped_from(self, torch, tmp_path, monkeypatch):
+        self.write(torch, tmp_path)
+        monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.9.1+cpu"))
+        with pytest.raises(
+            InputError, match=r"losses.pt: reading it with PyTorch 2\.9\.1\+cpu .*torch>=2\.10"
+        ):
+            load_trajectories(tmp_path)
+
     def test_no_losses_at_all(self, torch, tmp_path):
         self.write(torch, tmp_path, LOSSES[:0])
         with pytest.raises(InputError, match=r"shape \(0, 3\): there is nothing"):

@@ -1,6 +1,7 @@
 """Stage `pool`: rows to tokens, once for each tokeniser that the run uses."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
@@ -8,6 +9,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax.config import deciding
 from s2l_jax.console import Progress
+from s2l_jax.data.arrow_types import ArrowTypes
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap, PoolRow, RowReader, read_rows
@@ -17,6 +19,7 @@ from s2l_jax.data.tokens import end_tokens, tokenize_prompts
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 from s2l_jax.records import Record
+from s2l_jax.selection.export import ADDED
 from s2l_jax.training.run import Run
 
 _PROBLEMS = ("num_skipped", "num_without_loss", "num_cut", "num_boundary_merged")
@@ -84,10 +87,18 @@ def _prepare(run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings) ->
     reader = open_rows(run.config)
     progress = Progress("tokenising the pool", run.config.pool.limit, "rows")
 
-    def skipped() -> dict[str, Any]:
-        return {"num_skipped": reader.num_skipped, "skipped": reader.skipped[:100]}
+    types = ArrowTypes(ADDED)
 
-    prepare(path, lambda: reader, tokenizer, settings, progress=progress.update, notes=skipped)
+    def rows() -> Iterator[PoolRow]:
+        for row in reader:
+            types.add(row.place, row.original)
+            yield row
+
+    def notes() -> dict[str, Any]:
+        problem = types.problem()  # kept, since exports may be asked for later
+        return {"num_skipped": reader.num_skipped, "skipped": reader.skipped[:100], "not_in_parquet": problem}
+
+    prepare(path, rows, tokenizer, settings, progress=progress.update, notes=notes)
     progress.close()
     if reader.num_skipped:
         shown = "; ".join(f"{place}: {reason}" for place, reason in reader.skipped[:5])

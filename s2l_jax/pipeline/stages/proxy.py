@@ -28,7 +28,7 @@ def check_cadence(run: Run) -> None:
     """Find now what `sweep_steps` finds wrong with the cadence, if the length of the run is known."""
     steps = run.config.proxy.train.steps
     if steps and run.config.trajectories.source == "sweep":
-        sweep_steps(_cadence(run), steps)
+        planned_sweeps(run, steps)
 
 
 def train_proxy(run: Run, pool: PreparedPool) -> None:
@@ -42,7 +42,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     subset = trainable(pool)
     steps = num_steps(config.proxy.train, len(subset))
     asked, kind = config.trajectories, config.trajectories.source
-    swept = sweep_steps(_cadence(run), steps) if kind == "sweep" else []
+    swept = planned_sweeps(run, steps) if kind == "sweep" else []
     if kind == "train":
         check_epochs(config.proxy.train.batch_size, steps, len(subset))
     tracked = tracked_of(run, pool)
@@ -99,6 +99,8 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     )
 
 
-def _cadence(run: Run) -> Cadence:
+def planned_sweeps(run: Run, steps: int) -> list[int]:
+    """The numbers of finished steps, of so many, after which the config has the proxy swept."""
     asked = run.config.trajectories
-    return Cadence(asked.cadence, asked.every, asked.num_checkpoints, asked.steps, asked.step_zero)
+    cadence = Cadence(asked.cadence, asked.every, asked.num_checkpoints, asked.steps, asked.step_zero)
+    return sweep_steps(cadence, steps)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Int64
 from ml_collections import ConfigDict
 
 from s2l_jax.config import deciding_run, resolved_run
@@ -19,7 +20,9 @@ from s2l_jax.parallel import processes
 from s2l_jax.pipeline.stages.trajectories import tracked_rows
 from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import Method, Selection, SelectionInputs, select
+from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.export import missing_exports, write_exports
+from s2l_jax.selection.known import Known
 from s2l_jax.selection.selector import select_from_slice
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
@@ -35,15 +38,52 @@ def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajector
         another subset under a run's name.
     """
     runs = run.config.selection.runs
-    counting = counting_models(run.config) if any(_counts_tokens(run, name) for name in runs) else ()
-    pool = next((pools[model] for model in (*counting, "rows") if model in pools), None)
-    if runs and pool is None and trajectories is None:
+    if runs and not pools and trajectories is None:
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
-    rows = tracked_rows(trajectories, None if pool is None else np.asarray(pool.ids))
-    context = SelectionContext(run, pool, trajectories, rows, pools)
+    rows = tracked_rows(trajectories, np.asarray(pools["rows"].ids) if pools else None)
+    context = context_of(run, pools, trajectories, rows)
+    check_known(context, None if trajectories is None else trajectories.losses.shape[1])
     _make_parts(context)
     for name in sorted(runs, key=lambda name: bool(runs[name].prefix_of)):  # after what they are prefixes of
         _select_one(context, name)
+
+
+def context_of(
+    run: Run,
+    pools: dict[str, PreparedPool],
+    trajectories: Trajectories | None,
+    rows: Int64[np.ndarray, "s"] | None,
+) -> SelectionContext:
+    """What the run's selections are from; `rows` of the pool are those that trajectories are of."""
+    runs = run.config.selection.runs
+    counting = counting_models(run.config) if any(_counts_tokens(run, name) for name in runs) else ()
+    pool = next((pools[model] for model in (*counting, "rows") if model in pools), None)
+    return SelectionContext(run, pool, trajectories, rows, pools)
+
+
+def check_known(context: SelectionContext, num_columns: int | None) -> None:
+    """Raise an InputError for what methods say they cannot work with, of the selections that are to be made.
+
+    `num_columns` is that of the trajectories, where known.
+    """
+    run = context.run
+    missing = [name for name in run.config.selection.runs if stored_results(folder(run, name)) is None]
+    if not missing:
+        return
+    pool = _inputs(context)
+    for name in missing:
+        entry, method = _run(run, name)
+        if entry["prefix_of"]:
+            continue
+        by_losses = "trajectories" in method.needs
+        inputs = pool.rows(context.rows) if by_losses and context.rows is not None else pool
+        size = inputs.num_examples
+        count = size if method.takes_all else Budget(*_budget(entry).values()).most(size, inputs.num_tokens)
+        known = Known(size, count, inputs.sources, num_columns if by_losses else None)
+        try:
+            method.check(known, **{option: entry[option] for option in method.own_options})
+        except InputError as error:
+            raise InputError(f"selection.runs.{name}: {error}") from None
 
 
 def needs_trajectories(config: ConfigDict) -> bool:

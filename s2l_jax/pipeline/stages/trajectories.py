@@ -95,7 +95,7 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
             f"trajectories.snapshots: {run.workdir} has a proxy of its own: to sweep snapshots again, use "
             "another --workdir."
         )
-    snapshots = _wanted_snapshots(run)
+    snapshots = wanted_snapshots(run)
     marks = {step: read_mark(folder) for step, folder in snapshots.items()}
     for step, mark in marks.items():
         if mark["made_with"] != snapshot_settings(run):
@@ -142,7 +142,8 @@ def snapshot_settings(run: Run) -> dict[str, Any]:
     return deciding(run.config, "snapshots", {"tokenize.fingerprint": tokens})
 
 
-def _wanted_snapshots(run: Run) -> dict[int, epath.Path]:
+def wanted_snapshots(run: Run) -> dict[int, epath.Path]:
+    """The snapshots to sweep, by step."""
     asked = run.config.trajectories
     found = find_snapshots(asked.snapshots)
     if asked.cadence != "list":

@@ -1,7 +1,7 @@
 """Leaving out near-duplicates in meaning before drawing at random."""
 
 import logging
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -11,6 +11,7 @@ from s2l_jax.config.options import Inherits
 from s2l_jax.data.order import priorities
 from s2l_jax.selection.baselines.unit_rows import unit_rows
 from s2l_jax.selection.inputs import SelectionInputs
+from s2l_jax.selection.known import Known
 from s2l_jax.selection.method import method
 from s2l_jax.selection.ranking import Ranking
 
@@ -19,7 +20,11 @@ _log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 2048  # of a cluster, compared with all of its rows before them
 
 
-@method("semdedup", needs=["hidden_states"])
+def _check(known: Known, *, num_clusters: int, **others: Any) -> None:
+    known.check_num_clusters(num_clusters, "semdedup")
+
+
+@method("semdedup", needs=["hidden_states"], check=_check)
 def semdedup(
     inputs: SelectionInputs,
     count: int,

@@ -5,6 +5,7 @@ import numpy as np
 from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
 from s2l_jax.selection.inputs import SelectionInputs
+from s2l_jax.selection.known import Known, drawn_numbers
 from s2l_jax.selection.method import StratifyBy, method
 from s2l_jax.selection.ranking import Ranking, by_score, round_robin
 
@@ -28,7 +29,12 @@ def longest(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     return Ranking(order, scores=inputs.response_tokens, reasons=("tokens of its response, most first",))
 
 
-@method("random")
+def _check_strata(known: Known, *, stratify_by: StratifyBy) -> None:
+    if stratify_by == "source":
+        known.check_sources("random")
+
+
+@method("random", check=_check_strata)
 def random(inputs: SelectionInputs, count: int, seed: int, *, stratify_by: StratifyBy = "none") -> Ranking:
     """A random subset.
 
@@ -44,5 +50,6 @@ def random(inputs: SelectionInputs, count: int, seed: int, *, stratify_by: Strat
         return Ranking(np.argsort(priority, kind="stable"), reasons=("drawn at random",))
     if inputs.sources is None:
         raise InputError('random: stratify_by="source" needs sources, one name per example')
-    strata = np.unique(inputs.sources, return_inverse=True)[1]
+    names, codes = np.unique(inputs.sources, return_inverse=True)
+    strata = drawn_numbers(names, seed)[codes]
     return Ranking(round_robin(strata, priority), reasons=("drawn at random from its source",))

@@ -1,0 +1,67 @@
+"""What would stop a run later, found once the pool's size is known: before anything is trained."""
+
+from s2l_jax.console import say
+from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.errors import InputError
+from s2l_jax.pipeline.plan import Plan
+from s2l_jax.pipeline.stages import proxy, selection
+from s2l_jax.pipeline.stages import trajectories as columns
+from s2l_jax.selection.export import IN_PARQUET, not_in_parquet
+from s2l_jax.training.run import Run, num_steps, trainable
+from s2l_jax.trajectories.training_losses import check_epochs
+
+
+def check_known(run: Run, plan: Plan, pools: dict[str, PreparedPool]) -> None:
+    """Find now what in the settings does not fit the pool or the cadence.
+
+    Raises:
+      InputError: a batch larger than the pool, more clusters than rows, a cadence that does not fit the run,
+        columns or sources that a selection cannot work with, an export that cannot hold what rows have.
+    """
+    config = run.config
+    for model in ("proxy", "target"):
+        if plan.has(model) and model in pools:
+            _check_batch(config[model].train.batch_size, len(trainable(pools[model])), model)
+    num_columns, rows = None, None
+    if "proxy" in pools and (plan.has("proxy") or config.trajectories.snapshots):
+        tracked = columns.tracked_of(run, pools["proxy"])
+        if tracked.settings:
+            rows = tracked.rows
+            say(f"tracking a slice of {len(rows)} of {len(pools['proxy'])} pool rows")
+        _check_cluster_counts(run, len(tracked.rows))
+        num_columns = _num_columns(run, pools["proxy"])
+    if "selection" in plan.stages and pools:
+        selection.check_known(selection.context_of(run, pools, None, rows), num_columns)
+        problem = pools["rows"].manifest["not_in_parquet"]
+        if config.selection.runs and problem and set(config.selection.exports) & set(IN_PARQUET):
+            raise not_in_parquet(problem)
+
+
+def _check_batch(batch_size: int, size: int, model: str) -> None:
+    if batch_size > size:
+        raise InputError(
+            f"{model}.train.batch_size={batch_size} is above the {size} rows of the pool that can be trained "
+            f"on: each step would see rows several times. Use at most {size}."
+        )
+
+
+def _check_cluster_counts(run: Run, size: int) -> None:
+    asked = run.config.clustering
+    for field, counts in (("num_clusters", (asked.num_clusters,)), ("compare", asked.compare)):
+        if max(counts, default=0) > size:
+            raise InputError(
+                f"clustering.{field}={asked[field]} is above the {size} rows whose losses are tracked: use "
+                f"at most {size}, better far fewer."
+            )
+
+
+def _num_columns(run: Run, pool: PreparedPool) -> int:
+    """How many columns the trajectories will have, at most: clusters that settle may end the run before."""
+    if run.config.trajectories.snapshots:
+        return len(columns.wanted_snapshots(run))
+    train, size = run.config.proxy.train, len(trainable(pool))
+    steps = num_steps(train, size)
+    if run.config.trajectories.source == "train":
+        check_epochs(train.batch_size, steps, size)
+        return train.batch_size * steps // size
+    return len(proxy.planned_sweeps(run, steps))

@@ -1,0 +1,86 @@
+"""What does not fit the pool or the cadence is refused before anything is trained."""
+
+import json
+
+import numpy as np
+import pytest
+
+from s2l_jax.config import run
+from s2l_jax.errors import InputError
+from s2l_jax.pipeline import run_pipeline
+from tests.support.pipeline_kills import small_config
+from tests.support.pool_rows import write_jsonl
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture
+def config(tiny_checkpoint, tmp_path):
+    """Of a run over 40 rows, three sweeps long."""
+    rows = [
+        {"instruction": f"Add {n} and 1.", "output": str(n + 1), "url": f"https://example.org/{n}"}
+        for n in range(40)
+    ]
+    made = small_config(str(tiny_checkpoint))
+    made.mesh.data = -1
+    made.pool.path = str(write_jsonl(tmp_path / "pool.jsonl", rows))
+    made.evaluation.path = ""
+    made.selection.budget = 12
+    return made
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"proxy.train.batch_size": 48}, r"proxy.train.batch_size=48 is above the 40 rows of the pool"),
+        ({"target.train.batch_size": 48}, r"target.train.batch_size=48 is above the 40 rows"),
+        ({"clustering.num_clusters": 41}, r"clustering.num_clusters=41 is above the 40 rows"),
+        ({"clustering.compare": (3, 60)}, r"clustering.compare=\(3, 60\) is above the 40 rows"),
+        (
+            {"clustering.num_clusters": 30, "trajectories.slice_count": 20},
+            r"clustering.num_clusters=30 is above the 20 rows whose losses are tracked",
+        ),
+        ({"proxy.train.steps": 0, "proxy.train.epochs": 0.2}, r"longer than the proxy's run of 1 steps"),
+        ({"pool.fields.source": "url"}, r"selection.runs.s2l: s2l: stratify_by='source' .* there are 40"),
+        ({"runs": {"num_checkpoints": 4}}, r"selection.runs.s2l: .*trajectories have 3 columns"),
+        ({"runs": {"every": 4}}, r"selection.runs.s2l: .*every=4 leaves none of the 3"),
+        ({"runs": {"num_clusters": 41}}, r"selection.runs.s2l: .*num_clusters=41 is above the 40 rows"),
+        (
+            {"trajectories.source": "train", "runs": {"every": 2}},
+            r"selection.runs.s2l: .*every=2 leaves none of the 1",
+        ),
+    ],
+)
+def test_nothing_is_trained(config, tmp_path, fields, reason):
+    for name, value in fields.items():
+        if name == "runs":
+            config.selection.runs.s2l = run(**value)
+        else:
+            config.update_from_flattened_dict({name: value})
+    with pytest.raises(InputError, match=reason):
+        run_pipeline(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "proxy").exists()
+
+
+META = {"empty": {}, "half": "\ud83d", "large": 2**64 - 1, "odd": [1, "a"]}
+
+
+@pytest.mark.parametrize("kind", META)
+@pytest.mark.parametrize("name", ["parquet", "datasets"])
+def test_an_export_that_cannot_hold_the_rows(config, tmp_path, kind, name):
+    lines = (tmp_path / "pool.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"meta": META[kind]} for line in lines]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config.selection.exports = ("jsonl", name)
+    with pytest.raises(InputError, match=r"'meta'.*take parquet and datasets out of selection.exports"):
+        run_pipeline(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "proxy").exists()
+    # The rows are tokenised once; what they cannot be exported to is known without that, too.
+    config.trajectories.path = str(tmp_path / "losses.npy")
+    np.save(config.trajectories.path, np.random.default_rng(0).random((40, 3), np.float32))
+    stages = ["pool", "selection"]
+    with pytest.raises(InputError, match="'meta'"):
+        run_pipeline(config, tmp_path / "run", stages=stages)
+    config.selection.exports = ("jsonl", "messages")
+    run_pipeline(config, tmp_path / "run", stages=stages)
+    assert (tmp_path / "run" / "selection" / "s2l" / "subset.jsonl").exists()
