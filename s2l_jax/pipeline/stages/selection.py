@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from s2l_jax import records
 from s2l_jax.config import deciding_run, resolved_run
 from s2l_jax.config.runs import find_method
 from s2l_jax.console import say
@@ -34,16 +35,35 @@ def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajector
       InputError: nothing to select from, an input of a method that is missing, or a workdir that has
         another subset under a run's name.
     """
-    runs = run.config.selection.runs
-    counting = counting_models(run.config) if any(_counts_tokens(run, name) for name in runs) else ()
-    pool = next((pools[model] for model in (*counting, "rows") if model in pools), None)
-    if runs and pool is None and trajectories is None:
+    runs, context = run.config.selection.runs, _context(run, pools, trajectories)
+    if runs and context.pool is None and trajectories is None:
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
-    rows = tracked_rows(trajectories, None if pool is None else np.asarray(pool.ids))
-    context = SelectionContext(run, pool, trajectories, rows, pools)
     _make_parts(context)
     for name in sorted(runs, key=lambda name: bool(runs[name].prefix_of)):  # after what they are prefixes of
         _select_one(context, name)
+
+
+def check_content(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
+    """Raise an InputError if a subset was made from other trajectories, queries or lists than there are now.
+
+    What goes by tokens is compared by the settings that they follow from (`pipeline.plan`).
+    """
+    context = _context(run, pools, trajectories)
+    for name in run.config.selection.runs:
+        entry, method = _run(run, name)
+        content: dict[str, Any] = {}
+        for feature in method.features.values():
+            if not feature.models(run.config):
+                content |= feature.content(context, entry)
+        records.check_content(folder(run, name), f"selection/{name}", content)
+
+
+def _context(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> SelectionContext:
+    runs = run.config.selection.runs
+    counting = counting_models(run.config) if any(_counts_tokens(run, name) for name in runs) else ()
+    pool = next((pools[model] for model in (*counting, "rows") if model in pools), None)
+    rows = tracked_rows(trajectories, None if pool is None else np.asarray(pool.ids))
+    return SelectionContext(run, pool, trajectories, rows, pools)
 
 
 def needs_trajectories(config: ConfigDict) -> bool:
