@@ -128,7 +128,7 @@ def _check(run: Run, plan: Plan) -> None:
 
 # Orbax takes paths for patterns of files in places, and a backslash for a slash.
 _UNFIT = "[]*?\\\0"
-_UNFIT_REMOTE = _UNFIT + "#%"
+_UNFIT_REMOTE = _UNFIT + "#%" + "".join(map(chr, [*range(1, 32), 127]))
 
 
 def _absolute(workdir: epath.PathLike) -> epath.Path:
