@@ -11,6 +11,7 @@ import time
 import pytest
 from etils import epath
 
+from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import owner
 from s2l_jax.pipeline.owner import FILE, owning
@@ -79,30 +80,20 @@ def move_elsewhere(workdir):
     (workdir / FILE).write_text(json.dumps(said))
 
 
-def test_one_at_a_time(workdir, start):
+def test_one_at_a_time_and_a_killed_process_is_followed_at_once(workdir, start):
     holder = start(workdir)
     assert holder.stdout.readline() == "mine\n"
-    with (
-        pytest.raises(InputError, match=f"is in use: process {holder.pid} on .* since 20.*kill {holder.pid}"),
-        owning(workdir),
-    ):
+    said = f"is in use: process {holder.pid} on .* since 20.*kill {holder.pid}"
+    with pytest.raises(InputError, match=said), owning(workdir):
         pass
-    holder.communicate("", timeout=60)
+    holder.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # dead, and a zombie still
+    assert (workdir / FILE).exists()
     with owning(workdir):
         assert json.loads((workdir / FILE).read_text())["pid"] == os.getpid()
         with pytest.raises(InputError, match=f"is in use: process {os.getpid()} on"), owning(workdir):
             pass
     assert not (workdir / FILE).exists()
-
-
-def test_a_killed_process_is_followed_at_once(workdir, start):
-    holder = start(workdir)
-    assert holder.stdout.readline() == "mine\n"
-    holder.send_signal(signal.SIGKILL)
-    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # dead, and a zombie still
-    assert (workdir / FILE).exists()
-    with owning(workdir):
-        pass
 
 
 def test_a_process_id_that_was_given_anew_is_no_owner(workdir):
@@ -178,6 +169,16 @@ def test_of_many_that_start_together_one_wins(workdir):
     for thread in threads:
         thread.join()
     assert (len(won), len(lost)) == (1, 5)
+
+
+def test_what_killed_processes_left_half_written_is_removed(tmp_path):
+    left = [".results.json.0123abcd.tmp", "target/a/hf/.model.safetensors.ffffffff.tmp", ".a\nb.01234567.tmp"]
+    kept = ["results.json", ".tmp", "notes.tmp", "target/a/.mine.tmp", "target/a/x.0123abcd.tmp"]
+    for name in (*left, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    artifacts.remove_leftovers(tmp_path)
+    assert sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()) == sorted(kept)
 
 
 def test_a_folder_in_which_nothing_was_made_goes_again(tmp_path):
