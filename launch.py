@@ -18,6 +18,7 @@ JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID).
 
 import errno
 import itertools
+import os
 import pathlib
 import signal
 import sys
@@ -131,10 +132,10 @@ def _check_config_file(argv: list[str]) -> None:
 
 
 # What running the same command again does not change.
-_NOT_PASSING = (
-    FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
+_LASTING = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+    errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL,
 )  # fmt: skip
-_LASTING = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTEMPTY)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Packages whose errors mean that an object store could not be reached or refused.
@@ -168,9 +169,13 @@ def _guarded(argv: list[str]) -> int:
 
 def _failed(error: OSError) -> int:
     """Of what the machine refused: status 4 where the same command may succeed later."""
-    if isinstance(error, _NOT_PASSING) or error.errno in _LASTING:
+
+    def is_any(numbers: tuple[int, ...]) -> bool:  # libraries give the words and leave out the number
+        return error.errno in numbers or any(os.strerror(number) in str(error) for number in numbers)
+
+    if is_any(_LASTING) or isinstance(error, FileNotFoundError):
         return _say(f"error: {error}. Put that right; what was finished before is intact.", 2)
-    again = "make room, then run it again" if error.errno in _FULL else "run it again"
+    again = "make room, then run it again" if is_any(_FULL) else "run it again"
     return _say(f"error: {error}. What was finished before is intact; {again}.", 4)
 
 

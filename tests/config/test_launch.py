@@ -187,6 +187,12 @@ class TestStatus:
                 4,
                 "not written. What was finished before is intact; run",
             ),
+            (
+                OSError("run/p: the checkpoint was not written (ValueError: No space left on device)"),
+                4,
+                "make room",
+            ),
+            (OSError("run/owner.json could not be written (Permission denied)"), 2, "Put that right"),
             (ConnectionResetError("reset"), 4, "run it again"),
             (
                 PermissionError(errno.EACCES, "Permission denied", "run/a.json"),
