@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from s2l_jax.console import harmless
 
 
-class _Said:
+class _Said(Exception):
     """What an exception says, fit for a terminal, whatever names of files, fields and rows are in it."""
 
     def __init__(self, message: object):

@@ -91,11 +91,7 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
         rows; a workdir made with other settings, or with a proxy of its own.
     """
     config = run.config
-    if (run.workdir / "proxy" / "stage.json").exists():
-        raise InputError(
-            f"trajectories.snapshots: {run.workdir} has a proxy of its own: to sweep snapshots again, use "
-            "another --workdir."
-        )
+    _check_no_proxy(run)
     snapshots = _wanted_snapshots(run)
     marks = {step: read_mark(folder) for step, folder in snapshots.items()}
     for step, mark in marks.items():
@@ -129,9 +125,18 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
 
 def check_content(run: Run, pool: PreparedPool) -> None:
     """Raise an InputError if what was swept is of other snapshots or rows than the config asks for."""
+    _check_no_proxy(run)
     marks = {step: read_mark(folder) for step, folder in _wanted_snapshots(run).items()}
     content = _swept_content(marks) | tracked_of(run, pool).settings
     records.check_content(run.workdir / SWEPT, "trajectories", content, (SLICE, "trajectories.snapshots"))
+
+
+def _check_no_proxy(run: Run) -> None:
+    if (run.workdir / "proxy" / "stage.json").exists():
+        raise InputError(
+            f"trajectories.snapshots: {run.workdir} has a proxy of its own: to sweep snapshots again, use "
+            "another --workdir."
+        )
 
 
 def _swept_content(marks: Mapping[int, Any]) -> dict[str, Any]:
