@@ -12,7 +12,7 @@ import jax
 
 from s2l_jax.console import duration, say
 
-_FOLDER = "jax_compilation_cache_dir"
+_ENABLED, _FOLDER = "jax_enable_compilation_cache", "jax_compilation_cache_dir"
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # reading from the cache is counted too
 _HIT = "/jax/compilation_cache/cache_hits"
 _MISS = "/jax/compilation_cache/cache_misses"  # of programs that took long enough to be kept
@@ -26,7 +26,7 @@ def enable_compilation_cache() -> None:
 
     A kept program is code, so a folder that others may write, wherever it was set, is not used.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    if not getattr(jax.config, _ENABLED):
         return
     if asked := getattr(jax.config, _FOLDER):  # as JAX_COMPILATION_CACHE_DIR sets it
         if "://" not in asked:
