@@ -16,14 +16,19 @@ Several machines: start the same command on each (TPU pods and Slurm are recogni
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID).
 """
 
+import errno
 import itertools
+import os
 import pathlib
+import signal
 import sys
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from s2l_jax import stopping
 from s2l_jax.config import describe, find_field, meaning, nearest_field, validate
+from s2l_jax.console import harmless, log_harmlessly, tell
 from s2l_jax.errors import DivergedError, InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, a file of configs/")
@@ -42,6 +47,8 @@ def main(argv: list[str]) -> None:
     file = config_flags.get_config_filename(flags.FLAGS["config"])
     if not isinstance(config, ConfigDict):
         raise InputError(f"{file}: get_config() gives {config!r}; it must return a ConfigDict.")
+    stopping.listen()
+    log_harmlessly()
     validate(config)
     name = config.name or pathlib.Path(file).stem
     workdir = _WORKDIR.value or f"runs/{name}"
@@ -50,7 +57,7 @@ def main(argv: list[str]) -> None:
         from s2l_jax.pipeline.run import STAGES, plan_pipeline
 
         plan = plan_pipeline(config, workdir, stages=_STAGES.value or STAGES)
-        print(plan)
+        print(harmless(str(plan)))
         plan.check()
         return
     import jax
@@ -60,6 +67,7 @@ def main(argv: list[str]) -> None:
     from s2l_jax.parallel.host_memory import keep_freed_memory
 
     processes.start()
+    stopping.listen()  # again, as JAX takes SIGTERM for itself in a run of several processes
     enable_compilation_cache()
     compiling = CompileTime()
     if jax.default_backend() == "cpu":
@@ -123,6 +131,13 @@ def _check_config_file(argv: list[str]) -> None:
                 raise InputError(f"--config={file}: no such file; there are {near or 'none here'}.")
 
 
+# What running the same command again does not change.
+_LASTING = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+    errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL,
+)  # fmt: skip
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 # Packages whose errors mean that an object store could not be reached or refused.
 _STORE_CLIENTS = ("aiohttp", "gcsfs")
 
@@ -135,10 +150,11 @@ def _guarded(argv: list[str]) -> int:
         return _say(f"error: {error}", 2)
     except DivergedError as error:
         return _say(f"stopped: {error}", 3)
-    except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on from here", 130)
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, stopping.Stopped) else signal.SIGINT
+        return _say("interrupted; the same command goes on from here", 128 + number)
     except OSError as error:
-        return _say(f"error: {error}. What was finished before is intact; run it again.", 4)
+        return _failed(error)
     except ImportError as error:
         if "gcsfs" not in str(error):
             raise
@@ -151,8 +167,20 @@ def _guarded(argv: list[str]) -> int:
     return 0
 
 
+def _failed(error: OSError) -> int:
+    """Of what the machine refused: status 4 where the same command may succeed later."""
+
+    def is_any(numbers: tuple[int, ...]) -> bool:  # libraries give the words and leave out the number
+        return error.errno in numbers or any(os.strerror(number) in str(error) for number in numbers)
+
+    if is_any(_LASTING) or isinstance(error, FileNotFoundError):
+        return _say(f"error: {error}. Put that right; what was finished before is intact.", 2)
+    again = "make room, then run it again" if is_any(_FULL) else "run it again"
+    return _say(f"error: {error}. What was finished before is intact; {again}.", 4)
+
+
 def _say(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
+    tell(message)
     return status
 
 

@@ -43,16 +43,57 @@ def writing(path: epath.PathLike) -> Iterator[epath.Path]:
     with writing_folder(path.parent) as local:
         temporary = local / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
         try:
-            yield temporary
-            temporary.replace(local / path.name)
+            with failing_as_oserror(path):
+                yield temporary
+                temporary.replace(local / path.name)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
+_FULL = ("No space left", "Disk quota", "File too large")  # of whatever a library raises
+
+
+@contextlib.contextmanager
+def failing_as_oserror(path: epath.PathLike) -> Iterator[None]:
+    """Have a failure to write `path` raise an OSError that names it.
+
+    Libraries leave the name out, or raise errors of their own: safetensors, tokenizers, tensorstore.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or str(path) in str(error) or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
+    except Exception as error:
+        library = type(error).__module__.partition(".")[0]
+        if library == "safetensors" or any(text in str(error) for text in _FULL):
+            raise OSError(f"{os.fspath(path)} could not be written ({error})") from error
+        raise
+
+
+def conditional_files(folder: epath.PathLike) -> Any:
+    """The files below a folder as a tensorstore KvStore, whose writes can depend on a file's generation."""
+    import tensorstore as ts
+
+    return ts.KvStore.open(kvstore(folder)).result()
+
+
+def kvstore(folder: epath.PathLike) -> dict[str, str]:
+    """A folder as tensorstore names it; not as a URL, which gives some characters of a path a meaning."""
+    text = epath.Path(folder).as_posix()
+    if not is_remote(text):
+        return {"driver": "file", "path": f"{os.path.abspath(text)}/"}
+    protocol, _, rest = text.partition("://")
+    bucket, _, path = rest.partition("/")
+    driver = {"gs": "gcs", "s3": "s3"}[protocol]
+    return {"driver": driver, "bucket": bucket, "path": f"{path}/" if path else ""}
+
+
 def remove_unfinished(folder: epath.PathLike) -> None:
     """Remove what killed processes left of large files that they were writing in a folder."""
-    for file in epath.Path(folder).glob(".*.tmp"):
+    for file in files_in(folder, ".*.tmp"):
         file.unlink(missing_ok=True)
 
 
@@ -98,6 +139,23 @@ def share(file: epath.PathLike) -> None:
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(file, 0o666 & ~mask)
+
+
+def remove_leftovers(folder: epath.PathLike) -> None:
+    """Remove the files that killed processes were `writing`, anywhere below a folder that nobody else has."""
+    if is_remote(folder):  # where files are never half made
+        return
+    for root, _, files in os.walk(folder):
+        for file in files:
+            if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", file, re.DOTALL):
+                os.unlink(os.path.join(root, file))
+
+
+def files_in(folder: epath.PathLike, pattern: str = "*") -> list[epath.Path]:
+    """What is directly in a folder and has a name of this pattern, sorted; the folder itself may have any."""
+    folder = epath.Path(folder)
+    found = folder.iterdir() if folder.exists() else ()
+    return sorted(each for each in found if fnmatch.fnmatchcase(each.name, pattern) and each != folder)
 
 
 def files_under(folder: epath.PathLike) -> list[epath.Path]:

@@ -1,6 +1,8 @@
 """What a run shows while it works: progress on long work, and quiet from the libraries beneath."""
 
 import contextlib
+import logging as std_logging
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +11,10 @@ from typing import Any
 from absl import logging
 
 _muted = False
+# Control characters but for tab and line break; marks that turn the direction of writing; lone surrogates.
+_COMMANDS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
 
 
@@ -23,13 +29,15 @@ class Progress:
         if sys.stderr.isatty() and not _muted:
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=what, total=total or None, unit=f" {unit}", initial=done, leave=False)
+            self._bar = tqdm(
+                desc=harmless(what), total=total or None, unit=f" {unit}", initial=done, leave=False
+            )
 
     def update(self, done: int, detail: str = "") -> None:
         """Say how much is done in all, and whatever else is worth seeing."""
         step, self._done = done - self._done, done
         if self._bar is not None:
-            self._bar.set_postfix_str(detail, refresh=False)
+            self._bar.set_postfix_str(harmless(detail), refresh=False)
             self._bar.update(step)
         elif time.monotonic() - self._last >= _LINE_EVERY:
             self._last = time.monotonic()
@@ -54,7 +62,28 @@ class Progress:
 def say(text: str) -> None:
     """One line for the person at the terminal; of many processes the first one speaks."""
     if not _muted:
-        print(text, file=sys.stderr, flush=True)
+        tell(text)
+
+
+def tell(text: str) -> None:
+    """A message for the person at the terminal, whichever process this is."""
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        print(harmless(text), file=sys.stderr, flush=True)
+
+
+def harmless(text: str) -> str:
+    """Text fit for a terminal: what would move its cursor, colour it or turn its letters is spelt out."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def log_harmlessly() -> None:
+    """Have what is logged through absl be `harmless`, too."""
+    logging.get_absl_handler().addFilter(_spell_out)
+
+
+def _spell_out(record: std_logging.LogRecord) -> bool:
+    record.msg, record.args = harmless(record.getMessage()), ()
+    return True
 
 
 def mute() -> None:

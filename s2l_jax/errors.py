@@ -3,15 +3,24 @@
 import difflib
 from collections.abc import Iterable
 
+from s2l_jax.console import harmless
 
-class InputError(ValueError):
+
+class _Said(Exception):
+    """What an exception says, fit for a terminal, whatever names of files, fields and rows are in it."""
+
+    def __init__(self, message: object):
+        super().__init__(harmless(str(message)))
+
+
+class InputError(_Said, ValueError):
     """Bad input or configuration: the message names what was wrong, the value met, and the fix.
 
     `launch.py` prints it without a traceback and exits with status 2.
     """
 
 
-class DivergedError(RuntimeError):
+class DivergedError(_Said, RuntimeError):
     """Training met a loss or gradient that is not finite; the last good checkpoint is kept.
 
     `launch.py` prints it without a traceback and exits with status 3.

@@ -93,6 +93,28 @@ def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:
     return _differences(_of_config(stored["settings"]), _of_config(_as_stored(settings)))
 
 
+def check_content(
+    folder: epath.Path, what: str, content: Mapping[str, Any], groups: tuple[str, ...] = ()
+) -> None:
+    """Compare what a finished part was made from with what is there now, for a stage that is not run.
+
+    Args:
+      folder: of the part; one without results has nothing to compare.
+      what: names it in errors.
+      content: of its settings those that are known now.
+      groups: of settings that are all known: what `content` has not of them, there is not.
+
+    Raises:
+      InputError: they differ; shows how.
+    """
+    if (stored := stored_results(folder)) is None:
+        return
+    now, known = _as_stored(content), tuple(f"{group}." for group in groups)
+    before = {n: value for n, value in stored["settings"].items() if n in now or n.startswith(known)}
+    if differences := _differences(before, now):
+        raise InputError(other_settings(folder, what, differences))
+
+
 def other_settings(folder: epath.Path, what: str, differences: Sequence[str]) -> str:
     """What is said of a part that was made with other settings."""
     named = "another name, " if "/" in what else ""
@@ -115,7 +137,7 @@ def _of_config(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_stored(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(dict(_flattened(settings))))
+    return json.loads(json.dumps(dict(flattened(settings))))
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -130,9 +152,10 @@ def _shown(settings: dict[str, Any], name: str) -> str:
     return repr(settings[name]) if name in settings else "absent"
 
 
-def _flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings in groups, by dotted names."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{name}.")
+            yield from flattened(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

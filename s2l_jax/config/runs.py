@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from s2l_jax.config.options import Option
     from s2l_jax.selection.method import Method
 
+UNTUNED = "untuned"  # the name, beside those of runs, of the target as it came
 BUDGETS = ("budget", "budget_fraction", "budget_tokens")
 
 COMMON: dict[str, Field] = {

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from s2l_jax.config.fields import Field, Group, unknown
-from s2l_jax.config.runs import BUDGETS, COMMON, options, run_schema
+from s2l_jax.config.runs import BUDGETS, COMMON, UNTUNED, options, run_schema
 from s2l_jax.config.schema import SCHEMA
 from s2l_jax.errors import InputError, nearest
 
@@ -30,6 +30,10 @@ def validate(config: ConfigDict) -> None:
     for name, entry in runs.items():
         if not name or set(name) - _NAME_CHARACTERS:
             raise InputError(f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'.")
+        if name == UNTUNED:
+            raise InputError(
+                f"selection.runs.{name}: results have the untuned target by that name; use another."
+            )
         _check_entry(entry, f"selection.runs.{name}.")
     for model in ("proxy", "target"):
         _check_model(values[model], model)

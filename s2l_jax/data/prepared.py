@@ -237,6 +237,10 @@ class _Tally:
 def _builder(records: Callable[[], Iterator[tuple[int, dict[str, Any]]]], data_dir: str) -> Any:
     import tensorflow_datasets as tfds
 
+    class Info(tfds.core.DatasetInfo):
+        def initialize_from_bucket(self) -> None:
+            """Look for no description in TFDS's own bucket, and leave no empty temporary folder for it."""
+
     # TFDS keeps a global table of builder names; this one is no dataset to be looked up there.
     with tfds.core.registered.skip_registration():
 
@@ -252,7 +256,7 @@ def _builder(records: Callable[[], Iterator[tuple[int, dict[str, Any]]]], data_d
                 }
                 # Shuffling, on unless said otherwise, would part record i from pool row i.
                 described = tfds.features.FeaturesDict(features)
-                return tfds.core.DatasetInfo(builder=self, features=described, disable_shuffling=True)
+                return Info(builder=self, features=described, disable_shuffling=True)
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
                 return {_SPLIT: records()}

@@ -33,6 +33,13 @@ def resolve(checkpoint: str) -> epath.Path:
         return artifacts.local_copy(path, _FILES)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint) or checkpoint.startswith("."):
         raise InputError(f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name).")
+    first, *rest = checkpoint.split("/")
+    if rest and epath.Path(first).is_dir():
+        raise InputError(
+            f"{checkpoint}: no such checkpoint directory in {first}/, which is here; it holds "
+            f"{', '.join(f.name for f in artifacts.files_in(first)[:8]) or 'nothing'}. (A hub id is "
+            f"looked up where no folder is named {first}.)"
+        )
     import huggingface_hub
 
     try:
@@ -104,7 +111,7 @@ def save_model(
     if source is not None and (source / GENERATION).exists():
         artifacts.write_bytes(path / GENERATION, (source / GENERATION).read_bytes())
     if tokenizer is not None:
-        with artifacts.writing_folder(path) as folder:
+        with artifacts.failing_as_oserror(path), artifacts.writing_folder(path) as folder:
             tokenizer.save_pretrained(str(folder))
     # Written last: a directory with a config.json is a complete one.
     artifacts.write_json(path / "config.json", stored)

@@ -78,7 +78,7 @@ def save_adapter(
             tensors[key_b] = np.ascontiguousarray(b[module.order])
     write_tensors(path, WEIGHTS, tensors)
     if tokenizer is not None:
-        with artifacts.writing_folder(path) as folder:
+        with artifacts.failing_as_oserror(path), artifacts.writing_folder(path) as folder:
             tokenizer.save_pretrained(str(folder))
     # Written last: a directory with these settings is a complete one.
     artifacts.write_json(path / SETTINGS, _settings(lora, modules, base))

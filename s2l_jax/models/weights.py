@@ -120,7 +120,7 @@ def _clear(folder: epath.Path) -> None:
         artifacts.remove_unfinished(folder)
         for name in ("config.json", INDEX, WEIGHTS):
             (folder / name).unlink(missing_ok=True)
-        for shard in folder.glob("model-*-of-*.safetensors"):
+        for shard in artifacts.files_in(folder, "model-*-of-*.safetensors"):
             shard.unlink()
 
 
@@ -150,7 +150,7 @@ class _TensorFiles:
         # Checkpoints of the model without its head lack the prefix that all other names begin with.
         self._bare = not any(name.startswith(self._family.prefix) for name in found)
         self._found = found
-        self._others = sorted(f.name for f in directory.glob("*.safetensors") if f.name not in files)
+        self._others = [f.name for f in artifacts.files_in(directory, "*.safetensors") if f.name not in files]
 
     def _read_index(self, file: epath.Path) -> dict[str, str]:
         try:

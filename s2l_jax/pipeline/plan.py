@@ -55,6 +55,10 @@ class Plan:
         """Whether a stage was asked for and has parts."""
         return stage in self.stages and any(part.stage == stage for part in self.parts)
 
+    def leaves(self, stage: str) -> bool:
+        """Whether a stage has parts and was not asked for: they are used as they are."""
+        return stage not in self.stages and any(part.stage == stage for part in self.parts)
+
     @property
     def models(self) -> tuple[str, ...]:
         """The models ("proxy", "target") whose tokenisers the stages need."""

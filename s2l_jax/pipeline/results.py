@@ -1,17 +1,24 @@
 """What a workdir says when its parts are finished: config.json, results.json, the table and the page."""
 
+import hashlib
 import importlib.metadata
+import os
+import pathlib
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 from jaxtyping import Int64
 from ml_collections import ConfigDict
 
+import s2l_jax
+from s2l_jax import artifacts
 from s2l_jax.console import say
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection
 from s2l_jax.pipeline.stages import trajectories as columns
-from s2l_jax.records import stored_results
+from s2l_jax.records import flattened, stored_results
 from s2l_jax.report.runs import UNTUNED
 from s2l_jax.selection import Selection
 from s2l_jax.training.run import Run
@@ -70,8 +77,7 @@ def gather_results(
 
 def _names_in(run: Run, part: str) -> list[str]:
     """Names under a part of the workdir, in the order of the config."""
-    where = run.workdir / part
-    names = sorted(f.name for f in where.glob("*")) if where.exists() else []
+    names = [each.name for each in artifacts.files_in(run.workdir / part)]
     order = [UNTUNED, *run.config.selection.runs]
     return sorted(names, key=lambda n: (order.index(n) if n in order else len(order), n))
 
@@ -101,6 +107,20 @@ def write_report_of(
     )
     rich.console.Console().print(results_table(results))
     say(f"report: {page}")
+
+
+def in_words(config: ConfigDict, workdir: epath.PathLike, stages: Sequence[str]) -> dict[str, str]:
+    """Everything that the processes of one run must have alike: settings, code and packages."""
+    package = pathlib.Path(s2l_jax.__file__).parent
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(package.rglob("*.py"))))
+    described_now = described(config, "")
+    return {
+        "workdir": os.fspath(workdir),
+        "stages": ", ".join(stages),
+        "code of s2l_jax": code.hexdigest()[:12],
+        **{f"version of {package}": version for package, version in described_now["versions"].items()},
+        **{name: repr(value) for name, value in flattened(described_now["config"])},
+    }
 
 
 def described(config: ConfigDict, name: str) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
+from s2l_jax.parallel.agreement import check_alike
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline.known import check_known
+from s2l_jax.pipeline.owner import owning
 from s2l_jax.pipeline.plan import STAGES, Plan, make_plan
-from s2l_jax.pipeline.results import described, gather_results, write_report_of
+from s2l_jax.pipeline.results import described, gather_results, in_words, write_report_of
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, pool, proxy, selection, target
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.training.run import Run, check_model
@@ -39,11 +41,24 @@ def run_pipeline(
       The content of results.json.
 
     Raises:
-      InputError: bad config, bad input, or a workdir that holds another experiment.
+      InputError: bad config, bad input, a workdir that holds another experiment or is in use, or processes
+        that were not started alike.
       DivergedError: training met a loss that is not finite.
     """
+    check_alike(in_words(config, workdir, stages))
     plan = plan_pipeline(config, workdir, stages=stages)
     plan.check()
+    with owning(plan.workdir):
+        if processes.is_writer():
+            artifacts.remove_leftovers(plan.workdir)
+        # Again, as another run may just have left what it made.
+        plan = plan_pipeline(config, plan.workdir, stages=stages)
+        plan.check()
+        return _run(config, plan, name)
+
+
+def _run(config: ConfigDict, plan: Plan, name: str) -> dict[str, Any]:
+    """The stages of a plan, in the workdir that this run has for itself; what results.json holds."""
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     run = Run(config, plan.workdir, mesh)
     device = jax.devices()[0]
@@ -55,17 +70,26 @@ def run_pipeline(
         artifacts.write_json(run.workdir / "config.json", described(config, name))
     if plan.has("proxy"):
         proxy.train_proxy(run, _pool_of(pools, "proxy"))
-    if plan.has("trajectories") and config.trajectories.snapshots:
-        columns.sweep_snapshots(run, _pool_of(pools, "proxy"))
+    elif plan.leaves("proxy"):
+        proxy.check_content(run, _pool_of(pools, "rows"))
+    if config.trajectories.snapshots:
+        if plan.has("trajectories"):
+            columns.sweep_snapshots(run, _pool_of(pools, "proxy"))
+        else:
+            columns.check_content(run, _pool_of(pools, "rows"))
     ids = np.asarray(pools["rows"].ids) if pools else None
     trajectories = columns.collect_trajectories(run, ids)
     if "selection" in plan.stages:
         cluster_counts.compare_all(run, trajectories)
         selection.select_all(run, pools, trajectories)
+    else:
+        selection.check_content(run, pools, trajectories)
     if plan.has("target"):
         target.train_targets(run, _pool_of(pools, "target"))
     if plan.has("evaluation"):
         evaluation.evaluate_all(run)
+    else:
+        evaluation.check_content(run)
     rows = columns.tracked_rows(trajectories, ids)
     results = gather_results(run, trajectories, rows, name)
     if processes.is_writer():
@@ -104,10 +128,23 @@ def _check(run: Run, plan: Plan) -> None:
         proxy.check_cadence(run)
 
 
+# Orbax takes paths for patterns of files in places, and a backslash for a slash.
+_UNFIT = "[]*?\\\0"
+_UNFIT_REMOTE = _UNFIT + "#%" + "".join(map(chr, [*range(1, 32), 127]))
+
+
 def _absolute(workdir: epath.PathLike) -> epath.Path:
     text = os.fspath(workdir)
-    if "://" not in text:
-        return epath.Path(os.path.abspath(os.path.expanduser(text)))
+    is_local = "://" not in text
+    path = os.path.abspath(os.path.expanduser(text)) if is_local else text
+    unfit = [character for character in (_UNFIT if is_local else _UNFIT_REMOTE) if character in path]
+    if unfit or any("\ud800" <= character <= "\udfff" for character in path):
+        found = " and ".join(map(repr, unfit)) or "bytes that are not UTF-8"
+        raise InputError(
+            f"--workdir={path!r}: its path has {found}, which not all libraries read: rename it."
+        )
+    if is_local:
+        return epath.Path(path)
     if not text.startswith("gs://"):
         raise InputError(f"--workdir={text}: a local folder or gs://BUCKET/... is needed.")
     try:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from s2l_jax.config.runs import UNTUNED
 from s2l_jax.errors import InputError
 from s2l_jax.selection import METHODS, Method
 
-UNTUNED = "untuned"
 FULL = "full"
 _PARTS = ("selections", "targets", "evaluations")
 

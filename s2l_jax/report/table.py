@@ -8,6 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from s2l_jax.console import harmless
 from s2l_jax.report.runs import RunGroup, Statistic, group_runs
 
 COLUMNS = (
@@ -50,7 +51,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row.cells))
+        table.add_row(*(escape(harmless(cell)) for cell in row.cells))
     return table
 
 

@@ -151,7 +151,8 @@ def _write_dataset(path: epath.Path, selection: Selection, originals: Originals)
         shown = datasets.is_progress_bar_enabled()
         datasets.disable_progress_bars()
         try:
-            datasets.Dataset(pq.read_table(str(rows), memory_map=True)).save_to_disk(str(whole))
+            with artifacts.failing_as_oserror(path):
+                datasets.Dataset(pq.read_table(str(rows), memory_map=True)).save_to_disk(str(whole))
         finally:
             if shown:
                 datasets.enable_progress_bars()

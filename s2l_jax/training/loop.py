@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, stopping
 from s2l_jax.data.batching import Batch, Batches
 from s2l_jax.errors import DivergedError
 from s2l_jax.models.architecture import DecoderConfig
@@ -73,6 +74,7 @@ def train(
       hooks: what else is done on the way, in this order; one of them may end training early.
 
     Raises:
+      Stopped: a signal asked for it; a checkpoint of the last step was written.
       DivergedError: a loss or gradient norm that is not finite; no checkpoint is written after it.
       OSError: a checkpoint could not be written.
     """
@@ -112,6 +114,8 @@ def train(
                 for hook in hooks:
                     hook.after_step(finished)
 
+        if jax.process_count() == 1:  # of several, each is told at another step
+            stack.enter_context(stopping.after_this_step())
         for batch in batches.from_step(start):
             state, values = step_fn(state, put_rows(mesh, batch.rows, axis=1), frozen)
             settle()
@@ -122,9 +126,10 @@ def train(
             if at_cadence or due:
                 settle()
             begin = time.monotonic()
-            for hook in at_cadence:
-                hook.at_cadence(done, state.params)
-            stop = _should_stop(hooks, done)
+            with stopping.at_once():  # without its columns no checkpoint can be of this step
+                for hook in at_cadence:
+                    hook.at_cadence(done, state.params)
+            stop = _should_stop(hooks, done) or stopping.is_told()
             if stop or due:
                 settle()
                 for hook in hooks:

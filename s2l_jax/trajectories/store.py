@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -204,6 +203,4 @@ def _resize(array: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _spec(path: epath.Path) -> dict[str, Any]:
-    text = path.as_posix()
-    location = f"{text}/" if artifacts.is_remote(path) else f"file://{os.path.abspath(text)}/"
-    return {"driver": "zarr3", "kvstore": location}
+    return {"driver": "zarr3", "kvstore": artifacts.kvstore(path)}

@@ -48,6 +48,23 @@ def make_sweep(
     scans the dataset's microbatches; `vmap` over row groups turns token losses into example losses.
     What all examples begin with is run once a sweep; the rows see its keys and values.
     """
+    compiled, read = _programs(config, mesh, jnp.dtype(dtype), attention)
+
+    def sweep(params: Params) -> jax.Array:
+        column = jax.device_put(jnp.zeros(len(dataset), jnp.float32), replicated(mesh))
+        prefix = read(params, dataset.prefix) if len(dataset.prefix) else None
+        for rows, slots in dataset.blocks():
+            column = compiled(params, prefix, column, rows, slots)
+        return column
+
+    return sweep
+
+
+@functools.lru_cache(maxsize=8)  # a program is compiled once for all sweeps of one model that have its shapes
+def _programs(
+    config: DecoderConfig, mesh: Mesh, dtype: np.dtype, attention: str
+) -> tuple[Callable[..., jax.Array], Callable[..., Prefix]]:
+    """What adds a block's losses to a column, and what reads the prefix that all examples share."""
     constrain = row_constraint(mesh)
     attend = attention_on(mesh, config, dtype, attention)
 
@@ -68,16 +85,7 @@ def make_sweep(
         return jax.lax.scan(microbatch, column, (rows, slots))[0]
 
     compiled = jax.jit(scan_block, donate_argnums=2, out_shardings=replicated(mesh))
-    read = jax.jit(functools.partial(read_prefix, config, dtype=dtype))
-
-    def sweep(params: Params) -> jax.Array:
-        column = jax.device_put(jnp.zeros(len(dataset), jnp.float32), replicated(mesh))
-        prefix = read(params, dataset.prefix) if len(dataset.prefix) else None
-        for rows, slots in dataset.blocks():
-            column = compiled(params, prefix, column, rows, slots)
-        return column
-
-    return sweep
+    return compiled, jax.jit(functools.partial(read_prefix, config, dtype=dtype))
 
 
 class LossSweeper(Hook):

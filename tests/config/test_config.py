@@ -77,6 +77,15 @@ def bad_values(field):
     return bad + ([1.5, 2.0, True] if kind is int else [])
 
 
+def test_no_run_is_named_as_the_untuned_target():
+    config = default()
+    config.selection.runs.untuned = run()
+    with pytest.raises(
+        InputError, match=r"selection\.runs\.untuned: results have the untuned target by that"
+    ):
+        validate(config)
+
+
 class TestFields:
     def test_the_default_config(self):
         config = default()

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -163,6 +164,13 @@ class TestPreparingOnce:
             path = tmp_path / str(count)
             prepare(path, lambda count=count: make_rows(count), tokenizer, SETTINGS)
             assert [o["number"] for o in PreparedPool(path).originals(range(count))] == list(range(count))
+
+    def test_nothing_is_left_in_the_systems_temporary_folder(self, tmp_path, tokenizer, monkeypatch):
+        (tmp_path / "tmp").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        prepare(tmp_path / "pool", lambda: make_rows(4), tokenizer, SETTINGS)
+        PreparedPool(tmp_path / "pool")
+        assert not list((tmp_path / "tmp").iterdir())
 
     @pytest.mark.parametrize(
         "error",

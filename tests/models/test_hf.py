@@ -354,6 +354,14 @@ def test_a_path_that_is_no_hub_id_is_not_looked_up(monkeypatch, tmp_path):
             hf.resolve(path)
 
 
+def test_a_misspelt_path_below_a_folder_that_is_here_is_not_looked_up(monkeypatch, tmp_path):
+    (tmp_path / "models" / "pythia").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(InputError, match=r"models/pithia: no such checkpoint directory in models/.* pythia"):
+        hf.resolve("models/pithia")
+
+
 def test_a_hub_id_is_downloaded_without_pytorch_files(monkeypatch):
     def download(repo, allow_patterns, ignore_patterns):
         assert repo == "owner/name"

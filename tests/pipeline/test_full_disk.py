@@ -12,6 +12,7 @@ from s2l_jax.data.batching import Size
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prepared import TokenizeSettings, prepare
 from s2l_jax.models import hf
+from s2l_jax.models.parameters import model_params
 from s2l_jax.selection import Selection, SelectionInputs, select, write_subset
 from s2l_jax.training.hooks import FinishedStep
 from s2l_jax.training.metrics import Metrics
@@ -101,6 +102,31 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, disk):
         artifacts.write_text(path, "new" * 10_000)
     assert path.read_text() == "old"
     assert [f.name for f in path.parent.iterdir()] == ["file"]
+
+
+def test_a_model_that_cannot_be_written_is_named(tmp_path, tiny_checkpoint, one_device_mesh, disk):
+    """Whichever of safetensors, tokenizers and this package meets the full disk."""
+    from s2l_jax.parallel.placement import load_model
+
+    config, tokenizer = hf.load_config(tiny_checkpoint), hf.load_tokenizer(tiny_checkpoint)
+    params = model_params(load_model(str(tiny_checkpoint), one_device_mesh))
+    disk.fill()
+    with pytest.raises(OSError, match=f"{tmp_path}/model.*(File too large|written)"):
+        hf.save_model(tmp_path / "model", params, config, {}, dtype=np.float32, tokenizer=tokenizer)
+    disk.make_room()
+
+
+def test_a_tokeniser_that_cannot_be_written_is_named(tmp_path, tiny_checkpoint, disk):
+    tokenizer = hf.load_tokenizer(tiny_checkpoint)
+    disk.fill()
+    with pytest.raises(OSError, match=f"{tmp_path}/model"), artifacts.failing_as_oserror(tmp_path / "model"):
+        tokenizer.save_pretrained(tmp_path / "model")
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, disk):
+    disk.fill()
+    with pytest.raises(OSError, match=r"File too large.*results\.json"):
+        artifacts.write_text(tmp_path / "results.json", "1" * 10_000)
 
 
 def test_a_selection_that_cannot_be_written_is_not_complete(tmp_path, disk):

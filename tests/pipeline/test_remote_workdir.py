@@ -344,7 +344,8 @@ def test_a_broken_checkpoint_is_put_aside(runs):
 
 
 def test_a_finished_run_is_not_run_again(runs):
-    assert runs[2] == {"run/config.json", "run/results.json", "run/report/index.html"}
+    assert runs[2] == {"run/config.json", "run/results.json", "run/report/index.html", "run/owner.json"}
+    assert not (runs[1] / "owner.json").exists()
 
 
 def test_tensorboard_files_of_both_sittings_are_there(runs):

@@ -1,9 +1,11 @@
 """Training goes on bit for bit after an interruption, and stops with its work intact when it must."""
 
 import dataclasses
+import os
 import pathlib
 import resource
 import shutil
+import signal
 import struct
 
 import jax
@@ -13,7 +15,7 @@ import pytest
 from absl import logging as absl_logging
 from etils import epath
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, stopping
 from s2l_jax.data.batching import Batches
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 from s2l_jax.errors import DivergedError
@@ -320,6 +322,26 @@ def test_a_hook_ends_training_with_a_checkpoint_to_go_on_from(step, saved, train
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_train_step", lambda *_, **__: lambda *_: pytest.fail("a step was taken"))
         again(hooks=[StopAt(step)])  # it is asked before the first step too
+    same_end(trainer, trainer())
+
+
+class Signalled(Hook):
+    """Gets a signal after a step, while the next one runs."""
+
+    def after_step(self, finished):
+        if finished.batch.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_ends_training_with_a_checkpoint_of_the_step_under_way(trainer, same_end):
+    before = signal.getsignal(signal.SIGTERM)
+    stopping.listen()
+    try:
+        with pytest.raises(stopping.Stopped):
+            trainer(hooks=[Signalled()])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trainer.checkpoints()[-1] in (3, 4)
     same_end(trainer, trainer())
 
 

@@ -247,6 +247,24 @@ def test_example_losses_come_in_the_order_of_the_rows(tiny, one_device_mesh):
     np.testing.assert_allclose(losses[0], alone, atol=5e-6)
 
 
+def test_rows_of_the_same_lengths_take_the_same_program(tiny):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event) if event.endswith("compile_duration") else None
+    )
+
+    def losses_of(word):
+        rows = [{"instruction": f"Copy: {word}", "output": word}, {"instruction": word, "output": "4"}]
+        return example_losses(*tiny, rows, prompt="plain", max_length=64)
+
+    first = losses_of("QXZ")
+    assert compiled
+    compiled.clear()
+    second = losses_of("ABC")
+    assert not compiled
+    assert not np.array_equal(first, second)
+
+
 def test_no_rows_have_no_losses(tiny):
     assert example_losses(*tiny, []).shape == (0,)
 

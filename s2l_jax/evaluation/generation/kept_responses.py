@@ -39,7 +39,7 @@ class KeptResponses:
           progress: called with the number of rows answered so far.
         """
         have: dict[int, str] = {}
-        for file in sorted(self._folder.glob(f"{kind}-*.jsonl")) if self._folder.exists() else ():
+        for file in artifacts.files_in(self._folder, f"{kind}-*.jsonl"):
             have |= {row["index"]: row["response"] for row in map(json.loads, file.read_text().splitlines())}
         processes.barrier(f"{self._folder.name} {kind} read")
         waiting = [index for index in prompts if index not in have]

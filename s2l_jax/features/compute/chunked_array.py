@@ -66,7 +66,7 @@ class ChunkedArray:
 
     def _join(self) -> None:
         """One file of the chunks, one of them in memory at a time."""
-        parts = sorted(self._folder.glob("part-*.npy"))
+        parts = artifacts.files_in(self._folder, "part-*.npy")
         first = artifacts.read_npy(parts[0])
         artifacts.remove_unfinished(self._folder)
         with artifacts.writing(self._folder / self._name) as file:

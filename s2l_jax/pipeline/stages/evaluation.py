@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from s2l_jax import artifacts, records
 from s2l_jax.config import deciding
 from s2l_jax.console import Progress
 from s2l_jax.data.chat import CHAT
@@ -48,6 +49,15 @@ def check_benchmarks(run: Run) -> None:
             builder.prompts(problems, program=program)
 
 
+def check_content(run: Run) -> None:
+    """Raise an InputError if a model was evaluated on other rows than the config asks for."""
+    for task in tasks_of(run):
+        for name in (UNTUNED, *target_names(run.config)):
+            benchmark = task.benchmark.name
+            where = f"evaluation/{name}/{benchmark}"
+            records.check_content(folder(run, name) / benchmark, where, _settings(run, task))
+
+
 def evaluate_all(run: Run) -> None:
     """Evaluate what is not evaluated yet; nothing when no benchmark has a path."""
     tasks = tasks_of(run)
@@ -78,7 +88,7 @@ def folder(run: Run, name: str) -> epath.Path:
 def gather(run: Run, name: str) -> tuple[dict[str, Any], dict[str, float]] | None:
     """A model's results over its finished benchmarks, and the seconds of each; None without any."""
     where = folder(run, name)
-    names = [each.name for each in where.glob("*")] if where.exists() else []
+    names = [each.name for each in artifacts.files_in(where)]
     order = [task.benchmark.name for task in tasks_of(run)]
     names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
     found = {n: stored for n in names if (stored := stored_results(where / n)) is not None}

@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from s2l_jax import records
 from s2l_jax.config import deciding
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.pipeline.stages.trajectories import (
+    SLICE,
     snapshot_settings,
     sweep_flops,
     sweeper_of,
@@ -29,6 +31,11 @@ def check_cadence(run: Run) -> None:
     steps = run.config.proxy.train.steps
     if steps and run.config.trajectories.source == "sweep":
         planned_sweeps(run, steps)
+
+
+def check_content(run: Run, pool: PreparedPool) -> None:
+    """Raise an InputError if the proxy's losses are of other rows of the pool than the config asks for."""
+    records.check_content(run.workdir / "proxy", "proxy", tracked_of(run, pool).settings, (SLICE,))
 
 
 def train_proxy(run: Run, pool: PreparedPool) -> None:

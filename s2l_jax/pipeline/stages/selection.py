@@ -8,6 +8,7 @@ from etils import epath
 from jaxtyping import Int64
 from ml_collections import ConfigDict
 
+from s2l_jax import records
 from s2l_jax.config import deciding_run, resolved_run
 from s2l_jax.config.runs import find_method
 from s2l_jax.console import say
@@ -46,6 +47,22 @@ def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajector
     _make_parts(context)
     for name in sorted(runs, key=lambda name: bool(runs[name].prefix_of)):  # after what they are prefixes of
         _select_one(context, name)
+
+
+def check_content(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
+    """Raise an InputError if a subset was made from other trajectories, queries or lists than there are now.
+
+    What goes by tokens is compared by the settings that they follow from (`pipeline.plan`).
+    """
+    rows = tracked_rows(trajectories, np.asarray(pools["rows"].ids) if pools else None)
+    context = context_of(run, pools, trajectories, rows)
+    for name in run.config.selection.runs:
+        entry, method = _run(run, name)
+        content: dict[str, Any] = {}
+        for feature in method.features.values():
+            if not feature.models(run.config):
+                content |= feature.content(context, entry)
+        records.check_content(folder(run, name), f"selection/{name}", content)
 
 
 def context_of(

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int64, UInt64
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, records
 from s2l_jax.clustering import StreamingKMeans
 from s2l_jax.config import deciding
 from s2l_jax.data.identity import data_identity
@@ -31,6 +31,7 @@ from s2l_jax.trajectories.sweep import LossSweeper, make_sweep
 from s2l_jax.trajectories.writer import TrajectoryWriter
 
 STORE = "trajectories.zarr"
+SLICE = "trajectories.slice"  # the settings of what is tracked, where that is not the whole pool
 SWEPT = "trajectories"  # the record of sweeps over another workdir's snapshots
 
 
@@ -90,11 +91,7 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
         rows; a workdir made with other settings, or with a proxy of its own.
     """
     config = run.config
-    if (run.workdir / "proxy" / "stage.json").exists():
-        raise InputError(
-            f"trajectories.snapshots: {run.workdir} has a proxy of its own: to sweep snapshots again, use "
-            "another --workdir."
-        )
+    _check_no_proxy(run)
     snapshots = wanted_snapshots(run)
     marks = {step: read_mark(folder) for step, folder in snapshots.items()}
     for step, mark in marks.items():
@@ -104,11 +101,8 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
                 "fields. Set proxy.tokenizer (or proxy.checkpoint) and tokenize.* as they were then."
             )
     tracked = tracked_of(run, pool)
-    beyond = {
-        "trajectories.snapshots": {str(step): mark["sha256"] for step, mark in marks.items()},
-        "pool.fingerprint": pool.fingerprint,
-    }
-    settings = deciding(config, "trajectories", beyond | tracked.settings)
+    beyond = {"pool.fingerprint": pool.fingerprint} | _swept_content(marks) | tracked.settings
+    settings = deciding(config, "trajectories", beyond)
     record = Record(run.workdir / SWEPT, "trajectories", settings)
     if record.done:
         return
@@ -127,6 +121,26 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
             "refreshes": [vars(refresh) for refresh in writer.clusters.records],
         }
     )
+
+
+def check_content(run: Run, pool: PreparedPool) -> None:
+    """Raise an InputError if what was swept is of other snapshots or rows than the config asks for."""
+    _check_no_proxy(run)
+    marks = {step: read_mark(folder) for step, folder in wanted_snapshots(run).items()}
+    content = _swept_content(marks) | tracked_of(run, pool).settings
+    records.check_content(run.workdir / SWEPT, "trajectories", content, (SLICE, "trajectories.snapshots"))
+
+
+def _check_no_proxy(run: Run) -> None:
+    if (run.workdir / "proxy" / "stage.json").exists():
+        raise InputError(
+            f"trajectories.snapshots: {run.workdir} has a proxy of its own: to sweep snapshots again, use "
+            "another --workdir."
+        )
+
+
+def _swept_content(marks: Mapping[int, Any]) -> dict[str, Any]:
+    return {"trajectories.snapshots": {str(step): mark["sha256"] for step, mark in marks.items()}}
 
 
 def sweep_flops(run: Run, pool: PreparedPool, tracked: TrackedRows, model: DecoderConfig) -> float:

@@ -1,0 +1,71 @@
+"""Signals that end a run: at once, or while a model trains after a step and its checkpoint."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from s2l_jax.console import tell
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_waits = False  # whether what runs looks at `is_told`, and ends by itself
+_told = 0  # the signal that came
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this process to end; like Ctrl-C it is no error that anything recovers from."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def listen() -> None:
+    """Have signals raise `Stopped` in the main thread; those that are ignored, as under nohup, stay so."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _on_signal)
+
+
+@contextlib.contextmanager
+def after_this_step() -> Iterator[None]:
+    """Within it the first signal raises nothing: what runs looks at `is_told`; the end raises `Stopped`."""
+    global _told
+    try:
+        with _waiting(True):
+            yield
+        if _told:
+            raise Stopped(_told)
+    finally:
+        _told = 0
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """For what takes long within `after_this_step`: signals raise `Stopped` where it is."""
+    with _waiting(False):
+        yield
+
+
+def is_told() -> bool:
+    """Whether a signal came that is waiting for the end of `after_this_step`."""
+    return bool(_told)
+
+
+@contextlib.contextmanager
+def _waiting(waits: bool) -> Iterator[None]:
+    global _waits
+    before, _waits = _waits, waits
+    try:
+        yield
+    finally:
+        _waits = before
+
+
+def _on_signal(number: int, frame: Any) -> None:
+    global _told
+    if _waits and not _told:
+        _told = number
+        tell("ending after this step, with a checkpoint; a second signal ends it at once")
+        return
+    raise Stopped(number)

@@ -1,0 +1,94 @@
+"""Signals end a run in order: at once, or after the step under way."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from s2l_jax import stopping
+from tests.support.paths import REPOSITORY
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def listening():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    stopping.listen()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_at_once(number):
+    with pytest.raises(stopping.Stopped) as stopped:
+        os.kill(os.getpid(), number)
+    assert stopped.value.number == number
+    assert isinstance(stopped.value, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_after_the_step(number, capsys):
+    done = []
+
+    def work():
+        with stopping.after_this_step():
+            assert not stopping.is_told()
+            os.kill(os.getpid(), number)
+            assert stopping.is_told()
+            done.append("checkpoint")
+
+    with pytest.raises(stopping.Stopped) as stopped:
+        work()
+    assert (stopped.value.number, done) == (number, ["checkpoint"])
+    assert "a second signal ends it at once" in capsys.readouterr().err
+    assert not stopping.is_told()
+
+
+def test_a_second_signal_does_not_wait():
+    def work():
+        with stopping.after_this_step():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("went on")
+
+    with pytest.raises(stopping.Stopped):
+        work()
+    with stopping.after_this_step():  # nothing is left of it
+        assert not stopping.is_told()
+
+
+def test_what_takes_long_is_not_waited_for():
+    def work():
+        with stopping.after_this_step(), stopping.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("went on")
+
+    with pytest.raises(stopping.Stopped):
+        work()
+
+
+def test_an_ignored_signal_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    stopping.listen()
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_the_status_of_the_command(number, status):
+    program = (
+        "import os, signal, sys, launch\n"
+        "def main(argv):\n"
+        "    launch.stopping.listen()\n"
+        f"    os.kill(os.getpid(), signal.{number})\n"
+        "launch.main = main\n"
+        "sys.exit(launch._guarded([]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status
+    assert done.stderr == "interrupted; the same command goes on from here\n"
