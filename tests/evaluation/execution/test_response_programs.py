@@ -2,7 +2,7 @@
 
 import pytest
 
-from s2l_jax.evaluation.execution.response_programs import extract_program
+from s2l_jax.evaluation.sandbox.extraction import extract_program
 
 
 @pytest.mark.parametrize(
