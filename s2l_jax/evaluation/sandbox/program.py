@@ -17,7 +17,6 @@ _LONGEST_ERROR = 500  # characters
 def warm_up() -> None:
     """Import what programs of calculation import, and what those packages import late."""
     import numpy
-    import scipy  # noqa: F401 - its parts are imported by the programs that need them
     import sympy
 
     numpy.random.seed(0)  # noqa: NPY002 - the generator that programs use

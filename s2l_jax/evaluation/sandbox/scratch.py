@@ -28,15 +28,17 @@ class Scratch:
         self._lock = lock
 
     def empty(self) -> bool:
-        """Remove all in it; whether that was done in the time there is for it."""
-        return _empty(self.path, time.monotonic() + _SECONDS)
+        """Remove all in it; whether that was done, in the time there is for it."""
+        try:
+            return _empty(self.path, time.monotonic() + _SECONDS)
+        except OSError:  # an unconfined program moved it away
+            return False
 
     def close(self) -> None:
         """Remove it, as far as there is time for."""
-        try:
-            _remove(self.path, time.monotonic() + _SECONDS)
-        finally:
-            self.leave()
+        if self.empty():
+            os.rmdir(self.path)
+        self.leave()
 
     def leave(self) -> None:
         """Leave it, with what is in it, to the next process that clears."""
@@ -44,7 +46,10 @@ class Scratch:
 
     def excess(self) -> str:
         """What there is too much of in it, in words; empty where there is not."""
-        folders, entries, size = [os.open(self.path, _FOLDER)], 0, 0
+        try:
+            folders, entries, size = [os.open(self.path, _FOLDER)], 0, 0
+        except OSError:  # an unconfined program moved it away
+            return ""
         listings = [os.scandir(folders[0])]
         try:
             while listings:
@@ -93,7 +98,8 @@ def clear(parent: str) -> None:
                 lock = _locked(entry.path)
                 if lock is not None:
                     try:
-                        _remove(entry.path, deadline)
+                        if _empty(entry.path, deadline):
+                            os.rmdir(entry.path)
                     finally:
                         os.close(lock)
 
@@ -114,18 +120,14 @@ def _locked(path: str) -> int | None:
     return None
 
 
-def _remove(folder: str, deadline: float) -> None:
-    if _empty(folder, deadline):
-        os.rmdir(folder)
-
-
 def _empty(folder: str, deadline: float) -> bool:
     """Remove all in the folder, however deep and whatever its permissions; whether that was done in time.
 
     What is in a folder is moved up next to it before it is removed: so no path gets long, while a hostile
     program can nest folders deeper than paths and recursion go.
     """
-    os.chmod(folder, 0o700)
+    if not _is_open_folder(folder):
+        return False
     numbers = itertools.count()
     while names := os.listdir(folder):
         for name in names:

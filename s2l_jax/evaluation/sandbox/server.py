@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -60,11 +61,13 @@ class _Server(Protocol):
 
 def _make_server(settings: dict[str, Any], library: Sequence[str], requests: int) -> _Server:
     kind, packages = settings["kind"], settings["packages"]
+    for package in packages:
+        importlib.import_module(os.path.basename(package))
     if kind == "programs":
         program.warm_up()
     elif kind == "expressions":
         equivalence.warm_up()
-    sys.path[:] = library  # the packages are there; no other one is to be found
+    sys.path[:] = library  # what is imported stays so, with its parts; nothing else is found
     site.setquit()  # `exit()`, which a Python without packages lacks
     gc.collect()
     gc.freeze()  # what is imported stays shared with the children
