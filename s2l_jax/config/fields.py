@@ -43,7 +43,7 @@ class Field:
       default: fixes its type; a tuple is a list, written with commas between on the command line.
       doc: what it means, in words that can be read alone.
       check: whether a value may be had; `allowed` says which may, in words.
-      choices: the words it is one of, or a list is made of.
+      choices: the values it is one of, or the words that a list is made of.
       unit: of a number.
       items: the type of what is in a list.
       decides: whether results depend on it. One that does not says only how, or how fast, they are made,
@@ -58,7 +58,7 @@ class Field:
     doc: str
     check: Callable[[Any], bool] = lambda value: True
     allowed: str = ""
-    choices: tuple[str, ...] = ()
+    choices: tuple[Value, ...] = ()
     unit: str = ""
     items: type = str
     decides: bool = True
@@ -67,10 +67,19 @@ class Field:
     when: tuple[When, ...] = ()
 
     @property
+    def types(self) -> set[type]:
+        """Those that its values have: that of the default, and where it is one of some values theirs."""
+        return {type(self.default)} | (
+            set() if isinstance(self.default, tuple) else {type(each) for each in self.choices}
+        )
+
+    @property
     def kind(self) -> str:
         """Its type in words."""
         if isinstance(self.default, tuple):
             return {int: "whole numbers", str: "texts"}[self.items] + " with commas between"
+        if len(self.types) > 1:
+            return self.allowed
         return KINDS[type(self.default)]
 
     def is_active(self, group: Mapping[str, Any]) -> bool:
@@ -119,8 +128,10 @@ def share(default: float, doc: str, **more: Any) -> Field:
     return Field(default, doc, lambda v: 0 < v <= 1, "above 0 and at most 1", **more)
 
 
-def choice(default: str, choices: tuple[str, ...], doc: str, **more: Any) -> Field:
-    return Field(default, doc, lambda v: v in choices, f"one of {', '.join(choices)}", choices, **more)
+def choice(default: Value, choices: tuple[Value, ...], doc: str, **more: Any) -> Field:
+    return Field(
+        default, doc, lambda v: v in choices, f"one of {', '.join(map(str, choices))}", choices, **more
+    )
 
 
 def axis(default: int, doc: str, **more: Any) -> Field:

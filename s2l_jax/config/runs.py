@@ -4,7 +4,7 @@ import pathlib
 import runpy
 from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from s2l_jax.config.fields import Field, Group, Value, fraction, natural, unknown
 from s2l_jax.config.schema import SCHEMA, walk
@@ -40,7 +40,12 @@ def default() -> ConfigDict:
 
 
 def _defaults(group: Group) -> dict[str, Any]:
-    return {name: _defaults(f) if isinstance(f, Group) else f.default for name, f in group.items()}
+    return {name: _defaults(f) if isinstance(f, Group) else _default(f) for name, f in group.items()}
+
+
+def _default(field: Field) -> Any:
+    """The default, in a reference where values of another type may take its place."""
+    return field.default if len(field.types) == 1 else FieldReference(field.default, field_type=object)
 
 
 def load(name: str) -> ConfigDict:

@@ -363,8 +363,11 @@ SCHEMA: Group = Group(
             "ask for a worked answer; for a program, which is run; or for a program and, where that fails, "
             "a worked answer",
         ),
-        run_programs=Field(
-            False, "run responses that are programs, in a sandbox; what it holds back is in docs/security.md"
+        run_programs=choice(
+            False,
+            (False, True, "unconfined"),
+            "run responses that are programs: True confines them (docs/security.md); unconfined limits their "
+            "time, memory and output only, and is for containers that hold nothing you would miss",
         ),
         shots=natural(0, "solved examples before each question", unit="examples"),
         shots_path=Field(

@@ -65,7 +65,7 @@ def _check_value(path: str, value: Any, field: Field) -> None:
     kind = type(field.default)
     if kind is float and type(value) is int:
         value = float(value)
-    fits = type(value) is kind
+    fits = type(value) in field.types
     if fits and kind is float:
         fits = math.isfinite(value)
     if fits and kind is tuple:

@@ -30,7 +30,7 @@ def answer(
     respond: Callable[..., list[str]],
     *,
     mode: str,
-    run_programs: bool,
+    run_programs: bool | str,
     kept: KeptResponses,
     progress: Callable[[int], None],
 ) -> tuple[list[Response], dict[int, Response]]:
@@ -41,7 +41,7 @@ def answer(
       problems: what is asked.
       respond: gives the responses to prompts; takes `indices` and `progress` as `generate` does.
       mode: of `FORMS`.
-      run_programs: whether responses that are programs are run.
+      run_programs: whether responses that are programs are run; or "unconfined".
       kept: what was answered before a kill.
       progress: called with the number of problems settled so far.
     """
@@ -57,7 +57,8 @@ def answer(
         kind = "program" if program else "text"
         tokens = {i: prompt.tokens for i, prompt in zip(indices, prompts, strict=True)}
         texts = kept.responses(kind, tokens, respond, settled)
-        runs = kept.program_runs(kind, texts) if run_programs else [None] * len(texts)
+        confined = run_programs != "unconfined"
+        runs = kept.program_runs(kind, texts, confined=confined) if run_programs else [None] * len(texts)
         for i, prompt, text, run in zip(indices, prompts, texts, runs, strict=True):
             responses[i] = Response(prompt.text, text, prompt.shots, run)
         if program and mode == "hybrid":

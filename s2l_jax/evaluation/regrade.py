@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--run-programs", action="store_true", help="run responses that are programs again (docs/security.md)"
     )
     parser.add_argument(
+        "--unconfined", action="store_true", help="with --run-programs: with nothing held back"
+    )
+    parser.add_argument(
         "--out", default="", help="file, or folder where PATH is one; default: nothing is written"
     )
     options = parser.parse_args(argv)
@@ -82,7 +85,7 @@ def _regrade_all(options: Any) -> None:
         check_references(answer_type, [p.reference for p in before], places)
         after = before
         if options.run_programs:
-            runs = run_programs([p.response for p in before])
+            runs = run_programs([p.response for p in before], confined=not options.unconfined)
             after = [dataclasses.replace(p, program=ran) for p, ran in zip(before, runs, strict=True)]
         after = graded(after, answer_type)
         _print(file, before, after)

@@ -68,6 +68,10 @@ class TestFlags:
             ),
             ([QUICKSTART, "--config.selection.runs.other.budget=3"], "has no 'other' to override"),
             ([QUICKSTART, "--config.seed=0.5"], "--config.seed=0.5: invalid literal"),
+            (
+                [QUICKSTART, "--config.evaluation.run_programs=always"],
+                "evaluation.run_programs='always': must be one of False, True, unconfined.",
+            ),
             ([QUICKSTART, "--config.seed=-3"], "seed=-3: must be 0 or above."),
             (
                 [QUICKSTART, "--workdir=/tmp/config.d", "--config.proxy.train.pack=perhaps"],

@@ -18,6 +18,7 @@ from s2l_jax.evaluation.generation import kept_responses
 from s2l_jax.evaluation.intervals import bootstrap, mean_interval, wilson
 from s2l_jax.evaluation.predictions import Prediction, Response, needs_text, read_predictions
 from s2l_jax.evaluation.regrade import main as regrade
+from s2l_jax.evaluation.sandbox import landlock
 from s2l_jax.evaluation.summary import combine, summarise
 from s2l_jax.models import hf
 from s2l_jax.pipeline import run_pipeline
@@ -190,6 +191,20 @@ def test_a_failed_program_is_wrong_and_nothing_is_run_unless_asked(asked, folder
     assert all(p.program is None for p in predictions(unran))
 
 
+def test_a_machine_that_cannot_confine_programs_is_told_before_anything_is_trained(
+    asked, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(landlock, "version", lambda: 2)
+    confined = make_run(tmp_path / "confined", folder, mode="program", run_programs=True)
+    with pytest.raises(
+        InputError, match=r"Landlock of version 3 .* has version 2.*run_programs='unconfined'"
+    ):
+        evaluation.check_benchmarks(confined)
+    asked.answers = {"1 + 1": "import os\nprint(len(os.listdir('/')) * 0 + 2)"}
+    evaluate(made := make_run(tmp_path / "made", folder, mode="program", run_programs="unconfined"))
+    assert predictions(made)[1].correct
+
+
 @pytest.mark.parametrize("mode", ["text", "hybrid"])
 def test_what_was_answered_before_a_kill_is_not_asked_again(asked, folder, tmp_path, mode, monkeypatch):
     monkeypatch.setattr(kept_responses, "_AT_ONCE", 2)
@@ -301,6 +316,8 @@ def test_names_and_paths(folder, tmp_path):
         ({"shots_path": "train.jsonl"}, r"shots_path='train\.jsonl': say how many"),
         ({"mode": "program", "run_programs": True, "metrics": ("rouge",)}, r"programs give answers"),
         ({"answer_type": "words"}, r"answer_type='words': must be one of any"),
+        ({"run_programs": "always"}, r"run_programs='always': must be one of False, True, unconfined"),
+        ({"run_programs": 1}, r"run_programs=1: needs one of False, True, unconfined"),
     ],
 )
 def test_fields_that_disagree_are_refused(folder, tmp_path, options, message):
@@ -324,6 +341,8 @@ def test_a_stored_file_is_graded_again(asked, folder, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "40.0 % (11.8 to 76.9) of 5 rows, 20.0 % before" in said
     assert "row 1: '2' for '2' is right now" in said
+    assert regrade([str(file), "--run-programs", "--unconfined"]) == 0
+    assert "40.0 % (11.8 to 76.9) of 5 rows, 20.0 % before" in capsys.readouterr().out
     assert regrade([str(file), "--out", str(file)]) == 2
     assert "would replace" in capsys.readouterr().err
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from s2l_jax.evaluation.execution.workers import LAYERS, WorkerPool, shared
+from s2l_jax.evaluation.execution.workers import WorkerPool, shared
 
 TIMEOUT = 10.0  # seconds
 _MEMORY = 2**30  # bytes of address space; Python with sympy and numpy takes about a third
@@ -17,7 +17,8 @@ class ProgramResult:
     Args:
       stdout: what it printed, as far as it is kept (1 MiB).
       ok: it ran to its end, or called sys.exit(0).
-      error: why not, in a line: its exception, the limit it met, or the signal that killed it.
+      error: why not, in a line: its exception, the limit it met, or the signal that killed it; in
+        characters that can be printed.
       seconds: wall time.
     """
 
@@ -28,19 +29,19 @@ class ProgramResult:
 
 
 class ProgramPool(WorkerPool):
-    """Warm processes that have imported numpy and sympy, and run each program in a fork of themselves.
+    """Warm processes that have imported numpy, scipy and sympy, and run each program in a fork of themselves.
 
     A context manager; processes are started when they are first needed. What a program can reach is in
     docs/security.md; nothing is left of it when the next one begins.
 
     Args:
       num_workers: programs that run at a time; 0: one a core.
-      layers: of isolation that may be used ("namespaces", "landlock", "seccomp"); those the machine lacks
-        are left out.
+      confined: False leaves programs all that this user can do, with limits of time, memory and output
+        only: for containers that hold nothing anyone would miss.
     """
 
-    def __init__(self, num_workers: int = 0, *, layers: Sequence[str] = LAYERS) -> None:
-        super().__init__("programs", num_workers, layers)
+    def __init__(self, num_workers: int = 0, *, confined: bool = True) -> None:
+        super().__init__("programs", num_workers, confined=confined)
 
     def run(self, codes: Sequence[str], timeout: float = TIMEOUT) -> list[ProgramResult]:
         """Run Python sources, each as `__main__`; one result each, in order.
@@ -50,7 +51,7 @@ class ProgramPool(WorkerPool):
           timeout: seconds of wall time for each; of CPU time too, rounded up.
 
         Raises:
-          InputError: the machine cannot isolate programs.
+          InputError: the machine cannot confine programs.
         """
         limits = {"timeout": timeout, "memory": _MEMORY, "output": _OUTPUT}
         lost = {"stdout": "", "ok": False, "seconds": 0.0}
@@ -70,6 +71,6 @@ def run_program(code: str, timeout: float = TIMEOUT) -> ProgramResult:
       timeout: seconds of wall time.
 
     Raises:
-      InputError: the machine cannot isolate programs.
+      InputError: the machine cannot confine programs.
     """
     return shared(ProgramPool).run([code], timeout)[0]

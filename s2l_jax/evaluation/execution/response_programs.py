@@ -1,38 +1,40 @@
 """The programs in responses: found, run, and what became of them."""
 
-import ast
 import dataclasses
-import re
-import textwrap
-import warnings
 from collections.abc import Sequence
 
 from s2l_jax.evaluation.execution.programs import ProgramPool
+from s2l_jax.evaluation.execution.workers import WorkerPool
+from s2l_jax.evaluation.sandbox import confine
 
 _KEPT_OUTPUT = 4000  # characters of what a program printed
-_PYTHON = ("python", "python3", "py")
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
-_OPENING = re.compile(
-    r"(?:import|from|def|class|for|while|if)\b|print\s*\(|#|[A-Za-z_]\w*(?:\s*,\s*\w+)*\s*=[^=]"
-)
-_MOST_LINES = 300
-_MOST_CHARACTERS = 20_000
+_TIMEOUT = 5.0  # seconds to find the program of one response
 
 
 @dataclasses.dataclass(frozen=True)
 class ProgramRun:
     """A response's program and what became of it."""
 
-    code: str
+    code: str  # "" where looking for it took too long
     output: str
     error: str  # "" where it ended well and printed something
 
 
-def run_programs(texts: Sequence[str]) -> list[ProgramRun | None]:
-    """Run the responses that are programs, in sandboxes; None for the others."""
-    codes = {i: code for i, text in enumerate(texts) if (code := extract_program(text)) is not None}
+def run_programs(texts: Sequence[str], *, confined: bool = True) -> list[ProgramRun | None]:
+    """Run the responses that are programs; None for the others.
+
+    Args:
+      texts: responses.
+      confined: see `ProgramPool`.
+
+    Raises:
+      InputError: the machine cannot confine programs.
+    """
+    codes, failures = find_programs(texts)
     runs: list[ProgramRun | None] = [None] * len(texts)
-    with ProgramPool() as pool:
+    for i, failure in failures.items():
+        runs[i] = ProgramRun("", "", failure)
+    with ProgramPool(confined=confined) as pool:
         results = pool.run(list(codes.values()))
     for (i, code), result in zip(codes.items(), results, strict=True):
         output = result.stdout[:_KEPT_OUTPUT]
@@ -41,38 +43,18 @@ def run_programs(texts: Sequence[str]) -> list[ProgramRun | None]:
     return runs
 
 
-def extract_program(response: str) -> str | None:
-    """The Python program of a response; None if there is none.
+def find_programs(texts: Sequence[str]) -> tuple[dict[int, str], dict[int, str]]:
+    """The programs of those texts that have one, and why those were given up that took too long; by index.
 
-    It is the last fenced block that prints: marked as Python, or unmarked and Python by its syntax; or
-    the last marked one, if none prints. Where there is no fence, it is the longest run of lines, from
-    the first that looks like Python, that is Python by its syntax and prints.
+    See `extraction.extract_program`; parsing what is hostile may take any time, so it is done in a child.
     """
-    blocks = [(mark.lower(), textwrap.dedent(code)) for mark, code in _FENCE.findall(response)]
-    if blocks:
-        marked = [code for mark, code in blocks if mark in _PYTHON]
-        printing = [code for mark, code in blocks if mark in (*_PYTHON, "") and _prints(code)]
-        found = printing or marked
-        return found[-1].strip("\n") if found else None
-    lines = response.splitlines()[:_MOST_LINES]
-    start = next((i for i, line in enumerate(lines) if _OPENING.match(line)), None)
-    if start is None or not any("print" in line for line in lines[start:]):
-        return None
-    for end in range(len(lines), start, -1):
-        code = "\n".join(lines[start:end])
-        if _prints(code):
-            return code
-    return None
-
-
-def _prints(code: str) -> bool:
-    """Whether this is Python, and calls `print`."""
-    if "print" not in code or len(code) > _MOST_CHARACTERS:
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as for "\d" in a program's strings
-            calls = [node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
-            return any(isinstance(called, ast.Name) and called.id == "print" for called in calls)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
+    likely = [i for i, text in enumerate(texts) if "print" in text or "```" in text]
+    requests = [{"arguments": [texts[i]], "timeout": _TIMEOUT} for i in likely]
+    with WorkerPool("extraction", confined=not confine.missing()) as pool:
+        answers = pool.ask(requests, _TIMEOUT, lambda reason: {"value": None, "error": reason})
+    found = dict(zip(likely, answers, strict=True))
+    codes = {i: answer["value"] for i, answer in found.items() if answer["value"] is not None}
+    failures = {
+        i: f"its program was not found: {answer['error']}" for i, answer in found.items() if answer["error"]
+    }
+    return codes, failures

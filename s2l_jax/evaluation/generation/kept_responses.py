@@ -54,13 +54,13 @@ class KeptResponses:
                 artifacts.write_text(self._folder / f"{kind}-{chunk[0]:07}.jsonl", "".join(lines))
         return [have[index] for index in prompts]
 
-    def program_runs(self, kind: str, texts: Sequence[str]) -> list[ProgramRun | None]:
-        """What became of the responses that are programs; run once."""
+    def program_runs(self, kind: str, texts: Sequence[str], *, confined: bool) -> list[ProgramRun | None]:
+        """What became of the responses that are programs; run once, see `run_programs`."""
         name = f"programs-{kind}.json"
         if not (self._folder / name).exists():
             processes.barrier(f"{self._folder.name} {name} missing")
             if processes.is_writer():
-                runs = [None if run is None else vars(run) for run in run_programs(texts)]
+                runs = [None if run is None else vars(run) for run in run_programs(texts, confined=confined)]
                 artifacts.write_json(self._folder / name, runs)
             processes.barrier(f"{self._folder.name} {name} written")
         stored = artifacts.read_json(self._folder / name)

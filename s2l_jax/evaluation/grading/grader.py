@@ -7,9 +7,11 @@ from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.workers import WorkerPool, shared
 from s2l_jax.evaluation.grading.answer_types import LONGEST, AnswerType, find_answer_type
 from s2l_jax.evaluation.grading.references import check_references
+from s2l_jax.evaluation.sandbox import confine
 
 _TIMEOUT = 5.0  # seconds for one comparison of expressions
 _UNSURE = "not compared yet"
+_CRASHED = "the comparison crashed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Grader(WorkerPool):
     """
 
     def __init__(self, num_workers: int = 0, *, timeout: float = _TIMEOUT) -> None:
-        super().__init__("expressions", num_workers)
+        super().__init__("expressions", num_workers, confined=not confine.missing())
         self._timeout = timeout
 
     def grade(self, answer_type: str, responses: Sequence[str], references: Sequence[str]) -> list[Verdict]:
@@ -65,16 +67,16 @@ class Grader(WorkerPool):
         ]
         requests = [
             {
-                "answer": candidates[i][k].answer,
-                "expected": candidates[i][k].expected,
+                "arguments": [candidates[i][k].answer, candidates[i][k].expected],
                 "timeout": self._timeout,
             }
             for i, k in unsure
         ]
-        found = self.ask(requests, self._timeout, lambda reason: {"equal": False, "reason": reason})
-        for (i, k), said in zip(unsure, found, strict=True):
-            verdict = candidates[i][k]
-            candidates[i][k] = dataclasses.replace(verdict, correct=said["equal"], reason=said["reason"])
+        answers = self.ask(requests, self._timeout, lambda reason: {"value": None, "error": reason})
+        for (i, k), said in zip(unsure, answers, strict=True):
+            failure = _CRASHED if said["error"] == "crashed" else said["error"]
+            correct, reason = said["value"] or (False, failure)
+            candidates[i][k] = dataclasses.replace(candidates[i][k], correct=correct, reason=reason)
         return [next((each for each in row if each.correct), row[0]) for row in candidates]
 
 

@@ -1,4 +1,4 @@
-"""A child process with as little reach as the machine allows; docs/security.md says what holds where.
+"""Child processes with as little reach as calculation needs; docs/security.md says what that is.
 
-What is in this package runs in that child, and imports nothing but the standard library until it is confined.
+What is in this package runs in such a child, or in the warm one that forks it.
 """

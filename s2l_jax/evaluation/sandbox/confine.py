@@ -1,70 +1,79 @@
 """What a process gives up before it runs what nobody has checked."""
 
 import contextlib
+import glob
 import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from s2l_jax.evaluation.sandbox import landlock, linux, seccomp
 
-_TASKS = 64  # processes and threads, besides those that the user has already
 _OPEN_FILES = 64
 _FILE_BYTES = 16 * 2**20
+_DEVICES = ("/dev/zero", "/dev/random", "/dev/urandom")
+_DATA = ("/usr/share/zoneinfo", "/usr/lib/locale", "/etc/ld.so.cache")
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")  # where the loader looks
+_OTHERS = ("site-packages", "dist-packages")  # what is installed, inside Python's own library
 
 
-def readable_paths(folders: Sequence[str]) -> list[str]:
-    """The paths that Python needs, and `folders` to import from: nothing else of homes, /etc or /proc."""
-    found = [sys.prefix, sys.base_prefix, *folders]
-    found += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache"]
-    found += _folders_of_libraries()
-    absolute = [os.path.abspath(path) for path in found]
-    paths = {*absolute, *map(os.path.realpath, absolute)} - {"/"}
-    shown: list[str] = []
-    for path in sorted(paths):  # a folder comes before what is in it, which needs no place of its own
-        if os.path.exists(path) and not any(path.startswith(f"{folder}/") for folder in shown):
-            shown.append(path)
-    return shown
+def missing() -> str:
+    """What this machine lacks to confine a process, in a few words; empty if it lacks nothing."""
+    if sys.platform != "linux":
+        return f"it takes Linux, and this is {sys.platform}"
+    if (version := landlock.version()) < landlock.NEEDED:
+        has = f"has version {version}" if version else "has none, or has it switched off"
+        return f"it takes Landlock of version {landlock.NEEDED} (Linux 6.2), and this kernel {has}"
+    if not seccomp.supported():
+        return f"it takes seccomp filters on {' or '.join(seccomp.MACHINES)}, and this machine has none"
+    return ""
 
 
-def _folders_of_libraries() -> set[str]:
-    """Where the libraries that this process has loaded are."""
-    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
-        return {os.path.dirname(line.split()[5]) for line in maps if ".so" in line and " /" in line}
-    return set()
-
-
-def give_up_everything(
-    *,
-    readable: Sequence[str],
-    writable: Sequence[str],
-    seconds: float,
-    memory: int,
-    own_user: bool,
-    layers: Sequence[str],
-) -> None:
-    """Set limits, drop privileges, and install what there is of Landlock and seccomp; none can be undone.
+def make_ruleset(library: Sequence[str], packages: Sequence[str], writable: Sequence[str] = ()) -> int:
+    """The Landlock rules of a child: Python's own library and some packages to read, a folder to write.
 
     Args:
-      readable: see `landlock.restrict`.
-      writable: likewise.
-      seconds: of CPU time.
-      memory: bytes of address space.
-      own_user: no other process runs as this one's user.
-      layers: of "landlock" and "seccomp", those to install.
+      library: `sys.path` of a Python without packages.
+      packages: their folders.
+      writable: folders.
 
     Raises:
-      OSError: a layer could not be installed.
+      OSError: see `landlock.make_ruleset`.
+    """
+    readable = [*_DATA, *_DEVICES, *packages, *(f"{package}.libs" for package in packages)]
+    for folder in filter(os.path.isdir, library):
+        readable += [entry.path for entry in os.scandir(folder) if entry.name not in _OTHERS]
+    readable += [path for path in library if os.path.isfile(path)]
+    readable += _shared_libraries()
+    return landlock.make_ruleset(readable, library, [os.devnull, *writable])
+
+
+def _shared_libraries() -> Iterable[str]:
+    """The files that modules of Python's own library may be linked to."""
+    multiarch = getattr(sys.implementation, "_multiarch", "")
+    folders = {os.path.join(sys.base_prefix, "lib"), *_LIBRARIES}
+    folders |= {os.path.join(folder, multiarch) for folder in _LIBRARIES}
+    found = {path for folder in folders for path in glob.iglob(f"{glob.escape(folder)}/*.so*")}
+    return {real for path in found if os.path.isfile(real := os.path.realpath(path))}
+
+
+def give_up_everything(ruleset: int | None, *, seconds: float, memory: int) -> None:
+    """Set limits, drop privileges, and install Landlock and seccomp; none can be undone.
+
+    Args:
+      ruleset: see `make_ruleset`; None: only the limits.
+      seconds: of CPU time.
+      memory: bytes of address space.
+
+    Raises:
+      OSError: something could not be given up.
     """
     if sys.platform == "linux":
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    tasks = _TASKS if own_user else _TASKS + _tasks_of_user()
-    cpu = int(seconds) + 1
     for name, limit in (
-        ("CPU", cpu),
+        ("CPU", int(seconds) + 1),
         ("AS", memory),
-        ("NPROC", tasks),
         ("NOFILE", _OPEN_FILES),
         ("FSIZE", _FILE_BYTES),
         ("CORE", 0),
@@ -72,21 +81,13 @@ def give_up_everything(
         ("MSGQUEUE", 0),
     ):
         _limit(name, limit)
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # an architecture whose number for it is not known
-            linux.drop_capabilities()
-        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-        linux.prctl(linux.PR_SET_DUMPABLE, 0)
-    if "landlock" in layers:
-        landlock.restrict(readable, writable)
-    if "seccomp" in layers:
-        seccomp.install()
-
-
-def adopt_orphans() -> None:
-    """Become the parent of what this process's children leave behind, where the system has that."""
-    if sys.platform == "linux":
-        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    if ruleset is None:
+        return
+    linux.drop_capabilities()
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    landlock.restrict(ruleset)
+    os.close(ruleset)
+    seccomp.install()
 
 
 def _limit(name: str, limit: int) -> None:
@@ -97,13 +98,3 @@ def _limit(name: str, limit: int) -> None:
     limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     with contextlib.suppress(*(() if sys.platform == "linux" else (ValueError, OSError))):
         resource.setrlimit(what, (limit, limit))
-
-
-def _tasks_of_user() -> int:
-    """Processes and threads that run as this process's user."""
-    count = 0
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        with contextlib.suppress(OSError):
-            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
-                count += len(os.listdir(f"/proc/{name}/task"))
-    return count

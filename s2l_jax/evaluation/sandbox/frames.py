@@ -1,5 +1,6 @@
 """Messages through a pipe: JSON after its length, so that neither end can make the other run anything."""
 
+import itertools
 import json
 import os
 import select
@@ -48,6 +49,13 @@ def receive(fd: int, seconds: float | None = None) -> Any:
         return json.loads(_read(fd, length, deadline))
     except ValueError as error:
         raise ClosedError(str(error)) from None
+
+
+def close_all_but(*kept: int | None) -> None:
+    """Close all files of this process but standard input, output and error and some others."""
+    ends = [2, *sorted(fd for fd in kept if fd is not None), os.sysconf("SC_OPEN_MAX")]
+    for before, after in itertools.pairwise(ends):
+        os.closerange(before + 1, after)
 
 
 def _read(fd: int, length: int, deadline: float | None) -> bytes:

@@ -10,13 +10,12 @@ from s2l_jax.evaluation.sandbox import linux
 
 # name:number on x86_64:number on aarch64, from Linux's <asm/unistd.h>; `-` where there is none.
 _ALLOWED = """
-# files, those that Landlock and the mounts leave
+# files, those that Landlock leaves
 read:0:63 write:1:64 readv:19:65 writev:20:66 pread64:17:67 pwrite64:18:68 preadv:295:69 pwritev:296:70
-lseek:8:62 close:3:57 close_range:436:436 open:2:- openat:257:56 stat:4:- fstat:5:80 lstat:6:-
+lseek:8:62 close:3:57 close_range:436:436 stat:4:- fstat:5:80 lstat:6:-
 newfstatat:262:79 statx:332:291 access:21:- faccessat:269:48 faccessat2:439:439 readlink:89:-
 readlinkat:267:78 getcwd:79:17 chdir:80:49 fchdir:81:50 getdents:78:- getdents64:217:61 mkdir:83:-
-mkdirat:258:34 rmdir:84:- unlink:87:- unlinkat:263:35 rename:82:- renameat:264:38 renameat2:316:276
-truncate:76:45 ftruncate:77:46 fallocate:285:47 fsync:74:82 fdatasync:75:83 flock:73:32 utimensat:280:88
+mkdirat:258:34 ftruncate:77:46 fsync:74:82 fdatasync:75:83 flock:73:32
 umask:95:166 statfs:137:43 fstatfs:138:44 copy_file_range:326:285 sendfile:40:71 fadvise64:221:223
 dup:32:23 dup2:33:- dup3:292:24 pipe:22:- pipe2:293:59
 # waiting
@@ -43,13 +42,15 @@ timerfd_create:283:85 timerfd_settime:286:86 timerfd_gettime:287:87
 wait4:61:260 waitid:247:95 exit:60:93 exit_group:231:94
 """
 
-# Let through for some values of one argument: name:numbers, argument, values.
+# Let through for some values of one argument.
 _FCNTL_COMMANDS = (*range(8), 36, 37, 38, 1030, 1031, 1032)  # duplicates, flags and locks; no owners
 _IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # is it a terminal, how much waits, flags
 _PRCTL_OPTIONS = (15, 16)  # a thread's name
 _CLONE_THREAD = 0x10000
+_TMPFILE = 0x400000  # of open: a file without a name, which nobody would find
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+MACHINES = tuple(_AUDIT_ARCH)
 # From here on numbers are the same everywhere, and "no such call" is what an older kernel would say.
 _FIRST_SHARED = 424
 
@@ -66,7 +67,7 @@ class _Program(ctypes.Structure):
 
 def supported() -> bool:
     """Whether this machine's architecture is known, and its kernel has filters."""
-    if sys.platform != "linux" or os.uname().machine not in _AUDIT_ARCH:
+    if sys.platform != "linux" or os.uname().machine not in MACHINES:
         return False
     try:
         linux.prctl(linux.PR_SET_SECCOMP, 2)  # without a filter: a bad address where there are filters
@@ -103,11 +104,11 @@ def _filter(machine: str, pid: int) -> list[_Instruction]:
             (_GREATER, 1, 0, last),
             (_RETURN, 0, 0, _ALLOW),
         ]
-    for number, argument, test, values in _conditions(machine, pid):
+    for number, argument, test, values, verdicts in _conditions(machine, pid):
         checks = [(_LOAD, 0, 0, _ARGUMENTS_OFFSET + 8 * argument)]
         for value in values:
-            checks += [(test, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
-        checks.append((_RETURN, 0, 0, _FAIL | errno.EPERM))
+            checks += [(test, 0, 1, value), (_RETURN, 0, 0, verdicts[0])]
+        checks.append((_RETURN, 0, 0, verdicts[1]))
         code += [(_EQUAL, 0, len(checks), number), *checks]
     return [
         *code,
@@ -117,18 +118,23 @@ def _filter(machine: str, pid: int) -> list[_Instruction]:
     ]
 
 
-def _conditions(machine: str, pid: int) -> list[tuple[int, int, int, tuple[int, ...]]]:
-    """Number, argument, test and values of the calls that some arguments let through."""
+def _conditions(machine: str, pid: int) -> list[tuple[int, int, int, tuple[int, ...], tuple[int, int]]]:
+    """Calls that go by an argument: number, argument, test, values, verdicts on those and on others."""
     which = 1 if machine == "aarch64" else 0
-    return [
-        ((56, 220)[which], 0, _ANY_BIT, (_CLONE_THREAD,)),  # clone
-        ((62, 129)[which], 0, _EQUAL, (pid,)),  # kill
-        ((234, 131)[which], 0, _EQUAL, (pid,)),  # tgkill
-        ((72, 25)[which], 1, _EQUAL, _FCNTL_COMMANDS),  # fcntl
-        ((16, 29)[which], 1, _EQUAL, _IOCTL_COMMANDS),  # ioctl
-        ((157, 167)[which], 0, _EQUAL, _PRCTL_OPTIONS),  # prctl
-        ((302, 261)[which], 0, _EQUAL, (0,)),  # prlimit64, of itself
+    only, never = (_ALLOW, _FAIL | errno.EPERM), (_FAIL | errno.EPERM, _ALLOW)
+    conditions = [
+        ((56, 220)[which], 0, _ANY_BIT, (_CLONE_THREAD,), only),  # clone
+        ((62, 129)[which], 0, _EQUAL, (pid,), only),  # kill
+        ((234, 131)[which], 0, _EQUAL, (pid,), only),  # tgkill
+        ((72, 25)[which], 1, _EQUAL, _FCNTL_COMMANDS, only),  # fcntl
+        ((16, 29)[which], 1, _EQUAL, _IOCTL_COMMANDS, only),  # ioctl
+        ((157, 167)[which], 0, _EQUAL, _PRCTL_OPTIONS, only),  # prctl
+        ((302, 261)[which], 0, _EQUAL, (0,), only),  # prlimit64, of itself
+        ((257, 56)[which], 2, _ANY_BIT, (_TMPFILE,), never),  # openat
     ]
+    if machine == "x86_64":
+        conditions.append((2, 1, _ANY_BIT, (_TMPFILE,), never))  # open
+    return conditions
 
 
 def _numbers(machine: str) -> list[int]:

@@ -1,27 +1,35 @@
-"""The warm child process: confined once, it forks one child for each program, or one for many expressions."""
+"""The warm child process: it forks a confined child for each program, or one for many calls of a function."""
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
 import signal
+import site
 import sys
 import time
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol
 
-from s2l_jax.evaluation.sandbox import confine, frames, landlock, namespaces, program, scratch, seccomp
-from s2l_jax.evaluation.sandbox.expressions import ExpressionChild
+from s2l_jax.evaluation.sandbox import confine, equivalence, extraction, frames, linux, program, scratch
+from s2l_jax.evaluation.sandbox.calls import Calls
 
 _KEPT_OF_ERROR = 2000  # bytes, from the end
+_LOOK_EVERY = 0.02  # seconds between looks at what a running program has made
+_MOST_THREADS = 256
+_KILL_SECONDS = 5.0  # for what an unconfined program left behind
 
 
-def main() -> None:
+def main(library: Sequence[str]) -> None:
     """Serve the parent until it closes the pipe; settings are JSON, the first argument.
 
-    Settings: `kind` ("programs" or "expressions"), `namespaces` ("own"; another name where they are made
-    already; "" for none), `layers` (of "landlock" and "seccomp", those wanted), `packages` (folders to
-    import from), `hidden` (folders to import no more from) and `folder` (where programs may write).
+    Settings: `kind` ("programs", "expressions" or "extraction"), `confined`, `packages` (the folders of
+    those that may be imported) and `temporary` (where programs get their folder).
+
+    Args:
+      library: `sys.path` of this Python without packages.
     """
     settings = json.loads(sys.argv[1])
     requests, answers = os.dup(0), os.dup(1)
@@ -29,161 +37,178 @@ def main() -> None:
     for fd in range(3):
         os.dup2(null, fd)
     os.close(null)
+    if sys.platform == "linux":
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)  # no child may look into this process, or write to it
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # what children leave behind becomes its own
     try:
-        server = _Server(settings, requests)
+        server = _make_server(settings, library, requests)
     except (OSError, ImportError) as error:
         frames.send(answers, {"failed": f"{type(error).__name__}: {error}"})
         return
-    frames.send(answers, {"layers": server.layers})
-    with contextlib.suppress(frames.ClosedError):  # the parent is gone
+    with contextlib.closing(server), contextlib.suppress(frames.ClosedError):  # the parent is gone
+        frames.send(answers, {"ready": True})
         while True:
             frames.send(answers, server.answer(frames.receive(requests)))
 
 
-class _Server:
-    def __init__(self, settings: dict[str, Any], requests: int) -> None:
-        sys.path[:] = [path for path in sys.path if path not in settings["hidden"]]
-        sys.path += [path for path in settings["packages"] if path not in sys.path]
-        readable = confine.readable_paths(sys.path)
-        self._requests = requests
-        own_user = bool(settings["namespaces"])
-        if settings["namespaces"] == "own":
-            namespaces.enter(readable)
-        elif not settings["namespaces"] and os.getuid() == 0:
-            own_user = _become_nobody(settings["folder"], readable)
-        offered = {"landlock": landlock.version() > 0, "seccomp": seccomp.supported()}
-        installed = [name for name in settings["layers"] if offered.get(name)]
-        self.layers = [*(["namespaces"] if settings["namespaces"] else []), *installed]
-        self._scratch = settings["folder"]
-        self._folder = os.path.join(self._scratch, "program")
-        self._limits = {
-            "readable": [*readable, *namespaces.DEVICES],
-            "writable": [self._folder, os.devnull],
-            "own_user": own_user,
-            "layers": installed,
-        }
-        confine.adopt_orphans()
-        if settings["kind"] == "programs":
-            program.warm_up()
-            self._expressions = None
-        else:
-            self._expressions = ExpressionChild(self._limits)
-        gc.collect()
-        gc.freeze()  # what is imported stays shared with the children
-
+class _Server(Protocol):
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """What became of one request."""
-        if self._expressions is not None:
-            return self._expressions.answer(request)
-        scratch.make(self._folder)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+
+def _make_server(settings: dict[str, Any], library: Sequence[str], requests: int) -> _Server:
+    kind, packages = settings["kind"], settings["packages"]
+    for package in packages:
+        importlib.import_module(os.path.basename(package))
+    if kind == "programs":
+        program.warm_up()
+    elif kind == "expressions":
+        equivalence.warm_up()
+    sys.path[:] = library  # what is imported stays so, with its parts; nothing else is found
+    site.setquit()  # `exit()`, which a Python without packages lacks
+    gc.collect()
+    gc.freeze()  # what is imported stays shared with the children
+    if kind == "programs":
+        scratch.clear(settings["temporary"])
+        return _Programs(settings, library, requests)
+    function = equivalence.compare if kind == "expressions" else extraction.extract_program
+    return Calls(function, confine.make_ruleset(library, packages) if settings["confined"] else None)
+
+
+class _Programs:
+    """Runs each program in a fork of this process, in an empty folder."""
+
+    def __init__(self, settings: dict[str, Any], library: Sequence[str], requests: int) -> None:
+        self._settings, self._library, self._requests = settings, library, requests
+        self._open_folder()
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             return self._run(request)
         finally:
-            self._kill_rest()
-            scratch.empty(self._scratch)  # a program may have renamed its folder
+            if not self._scratch.empty():
+                self._scratch.leave()
+                self._open_folder()
+
+    def close(self) -> None:
+        self._scratch.close()
+
+    def _open_folder(self) -> None:
+        self._scratch = scratch.Scratch(self._settings["temporary"])
+        self._ruleset = None
+        if self._settings["confined"]:
+            packages, writable = self._settings["packages"], [self._scratch.path]
+            self._ruleset = confine.make_ruleset(self._library, packages, writable)
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         pipes = [os.pipe(), os.pipe()]
         begun = time.monotonic()
         child = os.fork()
         if child == 0:
-            _run_child(request, self._folder, self._limits, [end for _, end in pipes])
+            _run_child(request, self._scratch.path, self._ruleset, [end for _, end in pipes])
         for _, end in pipes:
             os.close(end)
+        status = None
         try:
-            output, failure = self._watch(child, [end for end, _ in pipes], request, begun)
+            output, failure, status = self._watch(child, [end for end, _ in pipes], request, begun)
         finally:
             for end, _ in pipes:
                 os.close(end)
-        _, status = os.waitpid(child, 0)
+            if status is None:
+                os.kill(child, signal.SIGKILL)
+                _, status = os.waitpid(child, 0)
+            _kill_rest(child)
+        failure = failure or self._scratch.excess()
         stdout, stderr = (each.decode(errors="replace") for each in output)
         return {
             "stdout": stdout,
             "ok": not failure and status == 0,
-            "error": failure or _failure(os.waitstatus_to_exitcode(status), stderr),
+            "error": _printable(failure or _failure(os.waitstatus_to_exitcode(status), stderr)),
             "seconds": time.monotonic() - begun,
         }
 
     def _watch(
         self, child: int, ends: list[int], request: dict[str, Any], begun: float
-    ) -> tuple[list[bytes], str]:
-        """Read what a child writes until it ends or has to be killed: its output, and why it was killed."""
-        deadline = begun + request["timeout"]
-        kept = dict.fromkeys(ends, b"")
-        pidfd = os.pidfd_open(child)
+    ) -> tuple[list[bytes], str, int | None]:
+        """Read what a child writes until it ends or has to be killed.
+
+        Returns its output, why it has to be killed, and the status it ended with if it did.
+
+        Raises:
+          frames.ClosedError: the parent is gone.
+        """
+        kept, waiting = dict.fromkeys(ends, b""), set(ends)
         poll = select.poll()
-        for fd in (*ends, pidfd, self._requests):
+        for fd in (*ends, self._requests):
             poll.register(fd, select.POLLIN)
-        failure, ended = "", False
+        failure, ended, look_at = "", 0, begun + _LOOK_EVERY
         while not failure and not ended:
-            left = deadline - time.monotonic()
-            ready = {fd for fd, _ in poll.poll(max(left, 0) * 1000)}
-            if self._requests in ready:  # nothing is asked before the answer: the parent is gone
-                os._exit(0)
-            ended = pidfd in ready
-            for end in ready & kept.keys():
+            left = begun + request["timeout"] - time.monotonic()
+            # A child that has closed its pipes is about to end.
+            ready = {fd for fd, _ in poll.poll(1000 * max(0, min(left, _LOOK_EVERY if waiting else 0.001)))}
+            if self._requests in ready:  # nothing is asked before the answer
+                raise frames.ClosedError("the parent is gone")
+            for end in ready:
                 part = os.read(end, 2**16)
                 kept[end] += part
                 if not part:
                     poll.unregister(end)
-            if len(kept[ends[0]]) > request["output"]:
-                kept[ends[0]] = kept[ends[0]][: request["output"]]
-                failure = f"printed more than {request['output']} bytes"
+                    waiting.remove(end)
             kept[ends[1]] = kept[ends[1]][-_KEPT_OF_ERROR:]
-            if left <= 0 and not ended:
+            if not ready or not waiting:
+                ended, status = os.waitpid(child, os.WNOHANG)
+            if len(kept[ends[0]]) > request["output"]:
+                failure = f"printed more than {request['output']} bytes"
+            elif not ended and left <= 0:
                 failure = f"ran longer than {request['timeout']:g} s"
-        if not failure:
-            for end in ends:  # what it wrote last; a process it left behind may hold the pipe open
+            elif not ended and time.monotonic() >= look_at:
+                failure = _too_many_threads(child) or self._scratch.excess()
+                look_at = time.monotonic() + _LOOK_EVERY
+        if ended:
+            for end in waiting:  # what it wrote last; a process it left behind may hold the pipe open
                 os.set_blocking(end, False)
                 with contextlib.suppress(BlockingIOError):
-                    while part := os.read(end, 2**16):
+                    while len(kept[end]) <= request["output"] and (part := os.read(end, 2**16)):
                         kept[end] += part
-                        if len(kept[end]) > request["output"]:
-                            break
-        os.close(pidfd)
-        os.kill(child, signal.SIGKILL)
-        return [kept[end] for end in ends], failure
-
-    def _kill_rest(self) -> None:
-        """Kill and wait for all that a child left behind; none of it is older than the child."""
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(ProcessLookupError):
-                if os.getpid() == 1:
-                    os.kill(-1, signal.SIGKILL)  # all of this namespace but process 1
-                else:
-                    for pid in _children():
-                        os.kill(pid, signal.SIGKILL)
-            try:
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            except ChildProcessError:
-                return
-            time.sleep(0.001)
-        os._exit(1)  # the parent starts another server
+            if len(kept[ends[0]]) > request["output"]:
+                failure = f"printed more than {request['output']} bytes"
+        output = [kept[ends[0]][: request["output"]], kept[ends[1]][-_KEPT_OF_ERROR:]]
+        return output, failure, status if ended else None
 
 
-def _become_nobody(folder: str, readable: list[str]) -> bool:
-    """As root change to another user, if that one can read Python; whether it did."""
-    child = os.fork()
-    if child == 0:
+def _too_many_threads(child: int) -> str:
+    with contextlib.suppress(OSError):  # no /proc, or the child is gone
+        if os.stat(f"/proc/{child}/task").st_nlink - 2 > _MOST_THREADS:
+            return f"started more than {_MOST_THREADS} threads"
+    return ""
+
+
+def _kill_rest(child: int) -> None:
+    """Kill and wait for all that an unconfined child left behind; a confined one can start nothing."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    deadline = time.monotonic() + _KILL_SECONDS
+    while time.monotonic() < deadline:
         try:
-            namespaces.become_nobody(folder)
-            os._exit(0 if all(os.access(path, os.R_OK) for path in readable) else 1)
-        except OSError:
-            os._exit(1)
-    if os.waitpid(child, 0)[1]:
-        os.chown(folder, 0, 0)
-        return False
-    namespaces.become_nobody(folder)
-    return True
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        for pid in _children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+    os._exit(1)  # the parent starts another server
 
 
 def _children() -> list[int]:
-    """This process's children; those whose parent died are among them."""
+    """This process's children; on Linux those whose parent died are among them."""
     found = []
-    for name in os.listdir("/proc"):
-        with contextlib.suppress(OSError, IndexError, ValueError):
+    for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        with contextlib.suppress(OSError, IndexError):
             with open(f"/proc/{name}/stat") as file:
                 parent = file.read().rsplit(")", 1)[1].split()[1]
             if int(parent) == os.getpid():
@@ -191,15 +216,15 @@ def _children() -> list[int]:
     return found
 
 
-def _run_child(request: dict[str, Any], folder: str, limits: dict[str, Any], ends: list[int]) -> NoReturn:
+def _run_child(request: dict[str, Any], folder: str, ruleset: int | None, ends: list[int]) -> NoReturn:
     """In the child: confine it and run the program."""
     try:
         os.setsid()
         for fd, end in enumerate(ends, start=1):
             os.dup2(end, fd)
-        os.closerange(3, 1024)
+        frames.close_all_but(ruleset)
         os.chdir(folder)
-        confine.give_up_everything(**limits, seconds=request["timeout"], memory=request["memory"])
+        confine.give_up_everything(ruleset, seconds=request["timeout"], memory=request["memory"])
     except BaseException as error:
         os.write(2, f"the program could not be confined: {error}".encode())
         os._exit(1)
@@ -218,5 +243,6 @@ def _failure(exit_code: int, stderr: str) -> str:
     return lines[-1] if lines else f"exited with status {exit_code}"
 
 
-if __name__ == "__main__":
-    main()
+def _printable(text: str) -> str:
+    """The text with what could steer a terminal written as Python would: \\x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

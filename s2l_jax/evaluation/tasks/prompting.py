@@ -14,7 +14,7 @@ from s2l_jax.data.pool_sources import find_sources
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import tokenize_prompts
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.execution.response_programs import extract_program
+from s2l_jax.evaluation.execution.response_programs import find_programs
 from s2l_jax.evaluation.tasks.benchmark import Benchmark, Problem
 from s2l_jax.evaluation.tasks.reading import HUB, read_problems, source_path
 
@@ -116,7 +116,9 @@ def read_examples(
         return []
     kind = "a program" if program else "a worked answer"
     if path:
-        rows = [r for r in _training_rows(benchmark, path, fields) if _is_program(r.output) == program]
+        rows = _training_rows(benchmark, path, fields)
+        codes, failures = find_programs([row.output for row in rows])
+        rows = [r for i, r in enumerate(rows) if (i in codes) == program and i not in failures]
         count = min(shots + 1, len(rows))
         rows = [rows[i] for i in visit_order(np.arange(count), len(rows), seed=seed)] if rows else []
         place = path
@@ -130,10 +132,6 @@ def read_examples(
             "lower it, or set evaluation.shots_path to rows to draw from."
         )
     return [_posed(benchmark, row, program) for row in rows]
-
-
-def _is_program(response: str) -> bool:
-    return extract_program(response) is not None
 
 
 def _training_rows(benchmark: Benchmark, path: str, fields: FieldMap) -> list[PoolRow]:

@@ -11,6 +11,7 @@ from s2l_jax.console import Progress
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.evaluation.evaluate import FORMS, answer, predict, reference_losses, solution_losses
+from s2l_jax.evaluation.execution.workers import check_confinement
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
 from s2l_jax.evaluation.generation.respond import respond
 from s2l_jax.evaluation.generation.sampling import Sampling
@@ -36,10 +37,12 @@ def check_benchmarks(run: Run) -> None:
 
     Raises:
       InputError: a benchmark without a path, bad rows, too few solved examples, prompts that leave no room to
-        answer, or a metric whose package is missing.
+        answer, a metric whose package is missing, or programs that this machine cannot confine.
     """
     if not (tasks := tasks_of(run)):
         return
+    if run.config.evaluation.run_programs is True:
+        check_confinement()
     check_metrics(run.config.evaluation.metrics)
     model = run.model("target")
     for task in tasks:

@@ -2,7 +2,9 @@
 
 import pytest
 
-from s2l_jax.evaluation.execution.response_programs import extract_program
+from s2l_jax.evaluation.execution import response_programs
+from s2l_jax.evaluation.execution.response_programs import find_programs
+from s2l_jax.evaluation.sandbox.extraction import extract_program
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,31 @@ def test_the_program_of_a_response(response, program):
 def test_extraction_survives_what_parsers_dislike(hostile):
     assert extract_program(f"```python\nprint(1)\ny = {hostile}\n```") is not None
     assert extract_program(f"print(1)\ny = {hostile}") is not None
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "```" + "a" * 10**6,
+        "``` " + " " * 10**6,
+        ("```" + " " * 1000) * 1000,
+        "```\n" * 10**5 + "print(1)",
+        "a" + ", a" * 10**6 + "\nprint",
+        "a" + " " * 10**6 + "b\nprint",
+        "print\n" + " " * 10**6 + "x",
+        "x = 1\n" + "\n".join(" " * n + "if print:" for n in range(200)),
+        "x = [\n" + "print,\n" * 10**5,
+    ],
+)
+def test_no_text_takes_long_to_look_through(hostile):
+    """Each takes hours where the time grows with the square of the length."""
+    codes, failures = find_programs([hostile, "print(2)", "no program"])
+    assert codes[1] == "print(2)"
+    assert not failures
+
+
+def test_what_takes_too_long_to_look_through_is_said(monkeypatch):
+    monkeypatch.setattr(response_programs, "_TIMEOUT", 1e-6)
+    runs = response_programs.run_programs(["print(2)", "no program"], confined=False)
+    assert runs[0].error == "its program was not found: timed out"
+    assert runs[1] is None

@@ -10,8 +10,8 @@ import pytest
 
 from s2l_jax.data.pool import FieldMap, PoolRow
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.execution.response_programs import extract_program
 from s2l_jax.evaluation.grading.grader import Grader
+from s2l_jax.evaluation.sandbox.extraction import extract_program
 from s2l_jax.evaluation.tasks import reading as module
 from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS, Problem
 from s2l_jax.evaluation.tasks.prompting import PromptBuilder, read_examples
