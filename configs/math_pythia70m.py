@@ -1,7 +1,9 @@
 """Pythia-70M chooses from MathInstruct for Pythia-410M, with the settings of the official code.
 
 The pool is the hub dataset; a local copy is `--config.pool.path=MathInstruct.json`. Paper: arXiv
-2403.07384, section 5.1 and appendix; where the code differs from the paper, this follows the code.
+2403.07384, section 5.1 and appendix; where the code differs from the paper, this follows the code. The
+official files train this proxy (the deduped Pythia) and a Phi-3-mini target (math_phi3_mini); Pythia-410M is
+a target in the paper alone. Their batch is 4 rows x 8 microbatches on each GPU: 128 with four of them.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +20,7 @@ def get_config() -> ConfigDict:
     config.tokenize.boundary = "official"
     config.tokenize.max_length = 512
 
-    config.proxy.checkpoint = "EleutherAI/pythia-70m"
+    config.proxy.checkpoint = "EleutherAI/pythia-70m-deduped"
     config.trajectories.every = 500
     config.clustering.num_clusters = 100
     config.selection.stratify_by = "source"

@@ -18,6 +18,12 @@ _ALPACA = (
     "completes the request.\n\n### Instruction:\n{instruction}\n\n{input}### Response:"
 )
 
+# The official S2L code's for MIMIC-III (consts.py, RADIOLOGY_PROMPT_DICT), spelt and spaced as there.
+_RADIOLOGY_OFFICIAL = (
+    "Below are the findings in a radiology report. Write an impression that diagnostically summarizes the "
+    "findings.\n\n ### Findings:\n{findings}\n\n### Inpression:"
+)
+
 RADIOLOGY_TASK = "Write the impression of a radiology report with these findings."
 
 
@@ -72,4 +78,16 @@ def _radiology(row: PoolRow) -> tuple[str, str]:
     return f"{task}\n\nFindings:\n{findings}\n\nImpression:", row.output
 
 
-TEMPLATES: dict[str, Template] = {"alpaca": _alpaca, "plain": _plain, "radiology": _radiology}
+def _radiology_official(row: PoolRow) -> tuple[str, str]:
+    """As in the official code, instruction and input are both findings; its wording holds the task."""
+    parts = [row.instruction, row.input] if row.input else [row.instruction]
+    findings = "\n".join(part for part in parts if part != RADIOLOGY_TASK)
+    return _RADIOLOGY_OFFICIAL.format(findings=findings), row.output
+
+
+TEMPLATES: dict[str, Template] = {
+    "alpaca": _alpaca,
+    "plain": _plain,
+    "radiology": _radiology,
+    "radiology_official": _radiology_official,
+}

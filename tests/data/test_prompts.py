@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.pool_messages import Message
-from s2l_jax.data.prompts import TEMPLATES, render
+from s2l_jax.data.prompts import RADIOLOGY_TASK, TEMPLATES, render
 from s2l_jax.errors import InputError
 
 ROW = PoolRow(id=1, instruction="Add 2 and 3.", input="", output="5", source="all", original={}, place="a:1")
@@ -44,6 +44,16 @@ def test_radiology_finds_the_findings_with_and_without_a_task():
     assert response == "Normal."
     tasked = dataclasses.replace(bare, instruction="Summarise.", input="Lungs are clear.")
     assert render("radiology", tasked)[0] == ("Summarise.\n\nFindings:\nLungs are clear.\n\nImpression:")
+
+
+def test_the_official_radiology_template_to_the_letter():
+    bare = dataclasses.replace(ROW, instruction="Lungs are clear.", output="Normal.")
+    tasked = dataclasses.replace(bare, instruction=RADIOLOGY_TASK, input="Lungs are clear.")
+    official = (
+        "Below are the findings in a radiology report. Write an impression that diagnostically summarizes "
+        "the findings.\n\n ### Findings:\nLungs are clear.\n\n### Inpression:"
+    )
+    assert render("radiology_official", bare) == render("radiology_official", tasked) == (official, "Normal.")
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
