@@ -46,7 +46,6 @@ def get_config() -> ConfigDict:
     config.evaluation.max_new_tokens = 512
 
     config.selection.runs.s2l = run(method="s2l")
-    for seed in range(3):
-        config.selection.runs[f"random_{seed}"] = run(method="random", seed=seed)
+    config.selection.runs.random = run(method="random", seeds=(0, 1, 2))
     config.selection.runs.full = run(method="full")
     return config

@@ -134,6 +134,12 @@ def choice(default: Value, choices: tuple[Value, ...], doc: str, **more: Any) ->
     )
 
 
+def seeds(doc: str, **more: Any) -> Field:
+    """Different seeds, or none."""
+    different = lambda v: all(s >= 0 for s in v) and len(set(v)) == len(v)  # noqa: E731
+    return Field((), doc, different, "different whole numbers from 0 up", items=int, **more)
+
+
 def axis(default: int, doc: str, **more: Any) -> Field:
     """The size of a mesh axis."""
     return Field(default, doc, lambda v: v > 0 or v == -1, "above 0, or -1 for what remains", **more)

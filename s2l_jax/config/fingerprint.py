@@ -57,7 +57,7 @@ def deciding_run(config: ConfigDict, name: str, beyond: Mapping[str, Any] | None
     settings = {
         f"selection.runs.{name}.{field}": value
         for field, value in resolved_run(config, name).items()
-        if schema[field].decides
+        if field == "seed" or schema[field].decides
     }
     return settings | dict(beyond or {})
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from s2l_jax.config.fields import Field, Group, Value, fraction, natural, unknown
+from s2l_jax.config.fields import Field, Group, Value, fraction, natural, seeds, unknown
 from s2l_jax.config.schema import SCHEMA, walk
 from s2l_jax.errors import InputError
 
@@ -27,7 +27,7 @@ COMMON: dict[str, Field] = {
     "prefix_of": Field(
         "", "another run, of the same method and settings and a larger budget, whose first rows are taken"
     ),
-    "seed": Field(-1, "seed of clustering and sampling; -1: seed", lambda v: v >= -1, "-1 or above"),
+    "seeds": seeds("seeds of this run's replicates, such as 0,1,2; empty: seeds", decides=False, adds=True),
     "train_target": Field(True, "train and evaluate a target on this subset", decides=False, adds=True),
 }
 
@@ -115,7 +115,10 @@ def find_field(path: str) -> Field | None:
 
 
 def resolved_run(config: ConfigDict, name: str) -> dict[str, Any]:
-    """One selection run, fields and options of its method, with what it inherits filled in."""
+    """One selection run, fields and options of its method, with what it inherits filled in.
+
+    Its `seed` is its only one, or the first of several (see `replicates.expand`).
+    """
     given = config.selection.runs[name]
     schema = run_schema(given.method)
     entry = {field: given.get(field, schema[field].default) for field in schema}
@@ -124,7 +127,7 @@ def resolved_run(config: ConfigDict, name: str) -> dict[str, Any]:
     # Of the ways to say a budget, the one that is set beside `budget`, or `budget`.
     if entry["budget_fraction"] or entry["budget_tokens"]:
         entry["budget"] = 0
-    entry["seed"] = config.seed if entry["seed"] < 0 else entry["seed"]
+    entry["seed"] = (*entry["seeds"], *config.seeds, config.seed)[0]
     for option in options(find_method(given.method)).values():
         if option.inherits and entry[option.name] == option.unset:
             group, _, field = option.inherits.partition(".")

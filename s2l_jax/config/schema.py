@@ -11,6 +11,7 @@ from s2l_jax.config.fields import (
     fraction,
     natural,
     positive,
+    seeds,
     share,
     unless,
     when,
@@ -93,6 +94,11 @@ SCHEMA: Group = Group(
     "The experiment",
     name=Field("", "name of the experiment in the report", decides=False),
     seed=natural(0, "seed of initialisation, order, clustering and sampling"),
+    seeds=seeds(
+        "seeds of replicates, such as 0,1,2: each has its own subset and target of every run; empty: seed",
+        decides=False,
+        adds=True,
+    ),
     pool=Group(
         "The pool: rows to choose from",
         path=Field(
@@ -258,6 +264,15 @@ SCHEMA: Group = Group(
         budget_fraction=fraction(0.0, "share of the pool's rows to select; 0: by selection.budget"),
         budget_tokens=natural(
             0, "tokens of prompt and response to select; 0: by selection.budget", unit="tokens"
+        ),
+        budgets=Field(
+            (),
+            "several budgets, for every run without its own: rows as 600, a share of the pool as 5%, tokens "
+            "as 20000t",
+            all,
+            "budgets, none of them empty",
+            decides=False,
+            adds=True,
         ),
         stratify_by=choice(
             "source",

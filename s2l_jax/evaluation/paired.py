@@ -53,7 +53,7 @@ def paired_difference(differences: Float[np.ndarray, "n m"]) -> PairedDifference
     With several replicates and rows both are random and crossed. In the two-way layout without repeats the
     mean's variance is that of replicates, MS_replicates / nm (with n - 1 degrees of freedom), and what rows
     add, (MS_rows - MS_rest) / nm where that is above 0 (m - 1); half-widths of the two by Student's t add up
-    in squares (as in "MOVER", see `intervals.mean_interval`). Satterthwaite's degrees of freedom in their place
+    in squares (as in "MOVER", see `intervals.mean_interval`). Satterthwaite's degrees of freedom instead
     called 9 to 13 % of equal methods different at 2 or 3 replicates, this at most about 5 %
     (tests/evaluation/test_paired.py). With one row it is the paired t-test over replicates, with one
     replicate that over rows.

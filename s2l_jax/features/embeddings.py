@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int64
 from ml_collections import ConfigDict
 
 from s2l_jax.config.fingerprint import deciding
+from s2l_jax.config.replicates import of_seed
 from s2l_jax.errors import InputError
 from s2l_jax.features.arrays import function
 from s2l_jax.features.compute.state_settings import StateSettings
@@ -40,7 +41,8 @@ class Embeddings(HiddenStates):
             )
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
-        training = deciding(config, "target") if _rounds(options) > 1 else {}
+        replicate = of_seed(config, options["seed"])
+        training = deciding(replicate, "target") if _rounds(options) > 1 else {}
         return super().settings(config, options) | training
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
@@ -55,7 +57,7 @@ class Embeddings(HiddenStates):
         """
         if _rounds(options) == 1:
             return super().make(context, options, folder)
-        run, pool, rounds = context.run, context.pools["target"], itertools.count(1)
+        run, pool, rounds = context.run.of_seed(options["seed"]), context.pools["target"], itertools.count(1)
 
         def embed(rows: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n d"]:
             config = run.model("target").trained_config

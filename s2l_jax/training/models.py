@@ -32,6 +32,11 @@ class Model:
     starts_at_random: bool
     lora: Lora | None = None  # the adapters that are trained instead, if that is asked for
 
+    def of_seed(self, seed: int) -> "Model":
+        """The same with random weights and adapters, where it has any, of another seed."""
+        lora = None if self.lora is None else dataclasses.replace(self.lora, seed=seed)
+        return self if seed == self.seed else dataclasses.replace(self, seed=seed, lora=lora)
+
     @property
     def trained_config(self) -> DecoderConfig:
         """The decoder that training sees: with adapters where they are asked for."""

@@ -1,5 +1,6 @@
 """What all stages share: the config, the workdir, the mesh, and settings made from them."""
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -9,6 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from s2l_jax.config.replicates import of_seed
 from s2l_jax.data.batching import Batches
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.data.responses import num_loss_tokens
@@ -43,7 +45,15 @@ class Run:
         """The "proxy" or "target", as `models.open_model` opens it."""
         if what not in self._models:
             self._models[what] = open_model(self.config, self.mesh, what, self.tokenizer(what))
-        return self._models[what]
+        return self._models[what].of_seed(self.config.seed)
+
+    def of_seed(self, seed: int) -> "Run":
+        """This run for a replicate: all that `seed` decides is by another one."""
+        if seed == self.config.seed:
+            return self
+        other = copy.copy(self)
+        other.config = of_seed(self.config, seed)
+        return other
 
 
 def train_settings(run: Run, train: ConfigDict) -> TrainSettings:

@@ -140,7 +140,7 @@ def test_what_a_run_inherits_counts_as_what_it_says():
     config = default()
     config.selection.runs.a = run()
     inherited = deciding_run(config, "a")
-    config.selection.runs.a = run(budget=50_000, num_clusters=100, seed=0, stratify_by="source", every=1)
+    config.selection.runs.a = run(budget=50_000, num_clusters=100, seeds=(0,), stratify_by="source", every=1)
     assert deciding_run(config, "a") == inherited
     config.selection.runs.a.train_target = False
     assert deciding_run(config, "a") == inherited

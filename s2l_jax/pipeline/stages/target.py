@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from etils import epath
 
-from s2l_jax.config import deciding
+from s2l_jax.config import deciding, resolved_run
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.models.parameters import num_trained
@@ -30,10 +30,11 @@ def folder(run: Run, name: str) -> epath.Path:
 def train_targets(run: Run, pool: PreparedPool) -> None:
     """Train every target that is not finished; all settings are compared before the first step."""
     names = target_names(run.config)
-    for name in names:
-        _record(run, name, pool, Selection.load(selections.folder(run, name)))
-    for name in names:
-        _train_one(run, name, pool)
+    replicates = {name: run.of_seed(resolved_run(run.config, name)["seed"]) for name in names}
+    for name, replicate in replicates.items():
+        _record(replicate, name, pool, Selection.load(selections.folder(run, name)))
+    for name, replicate in replicates.items():
+        _train_one(replicate, name, pool)
 
 
 def _record(run: Run, name: str, pool: PreparedPool, chosen: Selection) -> Record:
