@@ -2,6 +2,7 @@ from .clustering import KMeans
 from .parallel.placement import load_model
 from .pipeline import run_pipeline
 from .selection import Selection, SelectionInputs, select
+from .selection.suspects import suspects
 from .trajectories.load import load_trajectories
 from .trajectories.sweep import example_losses
 
@@ -14,4 +15,5 @@ __all__ = [
     "load_trajectories",
     "run_pipeline",
     "select",
+    "suspects",
 ]

@@ -41,9 +41,8 @@ class Embeddings(HiddenStates):
             )
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
-        replicate = of_seed(config, options["seed"])
-        training = deciding(replicate, "target") if _rounds(options) > 1 else {}
-        return super().settings(config, options) | training
+        own = super().settings(config, options)
+        return own | deciding(of_seed(config, options["seed"]), "target") if _rounds(options) > 1 else own
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
         return "" if _rounds(options) > 1 else super().part(config, options)  # rounds are of use to it alone

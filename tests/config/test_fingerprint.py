@@ -132,7 +132,7 @@ def test_of_a_run_the_options_of_its_method_decide_and_no_other(method):
     config = default()
     config.selection.runs.a = run(method=method)
     found = deciding_run(config, "a", {"pool.ids_sha256": "1f"})
-    own = {*COMMON, *options(find_method(method))} - {"train_target"}
+    own = {"seed", *COMMON, *options(find_method(method))} - {"seeds", "train_target"}
     assert set(found) == {f"selection.runs.a.{name}" for name in own} | {"pool.ids_sha256"}
 
 

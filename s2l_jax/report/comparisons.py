@@ -1,0 +1,174 @@
+"""Every method against a baseline: paired differences with intervals, and each in a sentence."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from s2l_jax.evaluation.paired import PairedDifference, holm, paired_difference
+from s2l_jax.report.runs import RunGroup, RunResult
+
+Scores = Mapping[Hashable, float]  # of a model on each evaluation row, by what identifies the row
+
+ALPHA = 0.05
+METHOD = (
+    "paired by seed and by evaluation row; 95 % intervals by Student's t over replicates and over rows, which "
+    "both vary (with one replicate over rows alone); p values by Holm's method over a measure's comparisons"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """What is compared: its name in results.json, and how a difference is said."""
+
+    name: str
+    of: Callable[[RunResult], float | None]
+    scale: float
+    unit: str
+
+    def amount(self, value: float, sign: str = "") -> str:
+        """A difference as text."""
+        return f"{self.scale * value:{sign}.{1 if self.scale > 1 else 3}f}"
+
+
+MEASURES = (
+    Measure("accuracy", lambda run: run.accuracy, 100.0, " points"),
+    Measure("heldout_loss", lambda run: run.heldout_loss, 1.0, ""),
+)
+
+
+def compare(
+    groups: Sequence[RunGroup],
+    scores: Callable[[RunResult, str], Scores],
+    baseline: Collection[str],
+    name: str = "the baseline",
+) -> dict[str, Any]:
+    """What results.json says of differences between methods: for every measure and group its comparison.
+
+    A group is compared with the baseline at its own budget; where there is none (the untuned target, the
+    full pool), at the baseline's largest.
+
+    Args:
+      groups: of the results.
+      scores: a run's by the name of a measure; empty where it has none.
+      baseline: names of the runs that the others are compared with, of any budget and seed.
+      name: of the baseline, in sentences.
+    """
+    bases = [group for group in groups if any(run.name in baseline for run in group.runs)]
+    found: dict[str, Any] = {"baseline": name, "method": METHOD}
+    for measure in MEASURES:
+        compared = []
+        for group in groups:
+            entry = _described(group, measure)
+            base = _base_of(group, bases)
+            if entry and base is not None:
+                difference = _difference(group, base, lambda run, m=measure: scores(run, m.name))
+                if difference is not None:
+                    entry["difference"] = difference
+            if entry:
+                compared.append(entry)
+        _correct([entry["difference"] for entry in compared if "difference" in entry])
+        for entry in compared:
+            if "difference" in entry:
+                entry["in_words"] = _in_words(entry["difference"], measure, name)
+        if compared:
+            found[measure.name] = compared
+    return found
+
+
+def _described(group: RunGroup, measure: Measure) -> dict[str, Any] | None:
+    statistic = group.statistic(measure.of)
+    if statistic is None:
+        return None
+    values = [value for run in group.runs if (value := measure.of(run)) is not None]
+    return {
+        "label": group.label,
+        "budget": group.budget,
+        "runs": [run.name for run in group.runs],
+        "mean": statistic.mean,
+        "standard_deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "num_replicates": statistic.count,
+    }
+
+
+def _base_of(group: RunGroup, bases: Sequence[RunGroup]) -> RunGroup | None:
+    if group in bases or not bases:
+        return None
+    same = [base for base in bases if base.budget == group.budget]
+    return (same or [max(bases, key=lambda base: base.budget or 0)])[0]
+
+
+def _difference(
+    group: RunGroup, base: RunGroup, scores: Callable[[RunResult], Scores]
+) -> dict[str, Any] | None:
+    """The paired difference of two groups as JSON; None where they share no seed or row."""
+    pairs = [(scores(run), scores(other)) for run, other in _pairs(group, base)]
+    pairs = [(ours, theirs) for ours, theirs in pairs if ours and theirs]
+    rows = (
+        [key for key in pairs[0][0] if all(key in side for pair in pairs for side in pair)] if pairs else []
+    )
+    if not rows:
+        return None
+    differences = np.array([[ours[key] - theirs[key] for key in rows] for ours, theirs in pairs])
+    return _as_json(paired_difference(differences))
+
+
+def _pairs(group: RunGroup, base: RunGroup) -> list[tuple[RunResult, RunResult]]:
+    """Runs of one seed; a model of no seed (the untuned one) with every run of the baseline."""
+    by_seed = {other.selection.get("seed"): other for other in base.runs}
+    if len(group.runs) == 1 and "seed" not in group.runs[0].selection:
+        return [(group.runs[0], other) for other in base.runs]
+    seeds = [(run, run.selection.get("seed")) for run in group.runs]
+    return [(run, by_seed[seed]) for run, seed in seeds if seed in by_seed]
+
+
+def _as_json(found: PairedDifference | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "mean": found.mean,
+        "interval": list(found.interval),
+        "p_value": found.p_value,
+        "num_replicates": found.num_replicates,
+        "num_rows": found.num_rows,
+    }
+
+
+def _correct(differences: Sequence[dict[str, Any]]) -> None:
+    corrected = holm([difference["p_value"] for difference in differences])
+    for difference, p_value in zip(differences, corrected, strict=True):
+        difference["corrected_p_value"] = p_value
+
+
+def _in_words(found: Mapping[str, Any], measure: Measure, baseline: str) -> str:
+    low, high = found["interval"]
+    n = found["num_replicates"]
+    interval = f"95 % interval {measure.amount(low, '+')} to {measure.amount(high, '+')}"
+    alone = "; one replicate, so the luck of its seed is not in the interval" if n == 1 else ""
+    if found["corrected_p_value"] >= ALPHA:
+        mean = measure.amount(found["mean"], "+")
+        return f"within noise of {baseline} at n = {n}: {mean}{measure.unit} ({interval}{alone})"
+    where = "above" if found["mean"] > 0 else "below"
+    size = measure.amount(abs(found["mean"]))
+    p_value = f"p = {found['corrected_p_value']:.2g} after Holm's correction"
+    return f"{size}{measure.unit} {where} {baseline} at n = {n} ({interval}, {p_value}{alone})"
+
+
+def row_scores(
+    benchmarks: Mapping[str, Sequence[tuple[int, float | None]]], *, equal_benchmarks: bool
+) -> dict[tuple[str, int], float]:
+    """Scores of rows by (benchmark, row id), of rows that have one.
+
+    With `equal_benchmarks` every benchmark weighs the same in their mean, as in the overall accuracy.
+    """
+    kept = {
+        name: {row: score for row, score in rows if score is not None} for name, rows in benchmarks.items()
+    }
+    kept = {name: rows for name, rows in kept.items() if rows}
+    total = sum(len(rows) for rows in kept.values())
+    scores: dict[tuple[str, int], float] = {}
+    for name, rows in kept.items():
+        weight = total / (len(kept) * len(rows)) if equal_benchmarks else 1.0
+        scores |= {(name, row): weight * score for row, score in rows.items()}
+    return scores

@@ -1,0 +1,59 @@
+"""Which examples are probably mislabelled: whose loss stays high where others of their source are learnt."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from s2l_jax.errors import InputError
+
+_TO_DEVIATION = 1.4826  # the median absolute deviation of a normal distribution, as a standard deviation
+_FEWEST = 10  # rows of a source that are compared among themselves
+
+
+def suspects(
+    losses: Float[np.ndarray, "n t"],
+    sources: Sequence[str] | Int[np.ndarray, " n"] | None = None,
+    *,
+    late: float = 1 / 3,
+) -> Float32[np.ndarray, " n"]:
+    """How much of an outlier each example's late loss is within its source; high: probably mislabelled.
+
+    A response that contradicts what the model learns elsewhere is not learnt, while a hard one is in time.
+    The lowest of an example's late losses is compared with those of its source: its distance from their
+    median in robust standard deviations (1.4826 times the median absolute deviation). Sources of fewer than
+    ten rows are compared with the whole pool.
+
+    Args:
+      losses: trajectories, columns in training order, in nats a token.
+      sources: the source of each example; None: all of one.
+      late: the share of the columns, at the end, that count as late; at least one.
+
+    Raises:
+      InputError: losses that are no finite [N, T] matrix, or sources of another length.
+    """
+    matrix = np.asarray(losses, np.float32)
+    if matrix.ndim != 2 or not matrix.shape[1] or not np.isfinite(matrix).all():
+        raise InputError(f"suspects: needs finite losses [N, T] with T >= 1, got shape {matrix.shape}.")
+    if not 0 < late <= 1:
+        raise InputError(f"suspects: late={late!r} must be above 0 and at most 1.")
+    size, columns = matrix.shape
+    if sources is not None and len(sources) != size:
+        raise InputError(f"suspects: {size} rows of losses and {len(sources)} sources.")
+    lowest = matrix[:, -max(1, round(late * columns)) :].min(axis=1).astype(np.float64)
+    groups = np.zeros(size, np.int64) if sources is None else np.unique(sources, return_inverse=True)[1]
+    found = _deviations(lowest)
+    for rows in np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1]):
+        if len(rows) >= _FEWEST:
+            found[rows] = _deviations(lowest[rows])
+    return found.astype(np.float32)
+
+
+def _deviations(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    if not len(values):
+        return values
+    distance = values - np.median(values)
+    spread = _TO_DEVIATION * np.median(np.abs(distance))
+    # More than half of the values are one value: any other is as far as it is by the ordinary deviation.
+    spread = spread or float(np.std(values)) or 1.0
+    return distance / spread

@@ -1,0 +1,125 @@
+"""Methods against a baseline: pairs, numbers equal to SciPy's by hand, and what is said of them."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from s2l_jax.report.comparisons import compare, row_scores
+from s2l_jax.report.runs import group_runs
+
+ROWS = 60
+
+
+def results_of(*runs):
+    """Results of (name, method, budget, seed, chance of a right answer), and the rows' verdicts."""
+    results = {"pool": {"num_examples": 100}, "selections": {}, "targets": {}, "evaluations": {}}
+    verdicts = {}
+    for i, (name, method, budget, seed, chance) in enumerate(runs):
+        right = np.random.default_rng(i).random(ROWS) < chance
+        verdicts[name] = {("pool", row): float(r) for row, r in enumerate(right)}
+        results["evaluations"][name] = {"overall": {"accuracy": float(right.mean())}}
+        if seed is not None:
+            results["selections"][name] = {"method": method, "budget": budget, "size": budget, "seed": seed}
+            results["targets"][name] = {"steps": 10}
+    return results, verdicts
+
+
+def compared(runs, baseline, measure="accuracy"):
+    results, verdicts = results_of(*runs)
+
+    def scores(run, name):
+        return verdicts[run.name] if name == "accuracy" else {}
+
+    found = compare(group_runs(results), scores, baseline, "random")
+    return {(entry["label"], entry["budget"]): entry for entry in found[measure]}, verdicts
+
+
+RUNS = [
+    ("untuned", "untuned", None, None, 0.1),
+    *((f"random{s}", "random", 20, s, 0.4) for s in range(3)),
+    *((f"s2l{s}", "s2l", 20, s, 0.9) for s in range(3)),
+    *((f"longest{s}", "longest", 20, s, 0.42) for s in range(4)),
+]
+
+
+def test_means_and_deviations_are_of_the_replicates():
+    found, verdicts = compared(RUNS, {"random0", "random1", "random2"})
+    means = [np.mean(list(verdicts[f"s2l{s}"].values())) for s in range(3)]
+    entry = found["s2l", 20]
+    assert entry["mean"] == pytest.approx(np.mean(means))
+    assert entry["standard_deviation"] == pytest.approx(np.std(means, ddof=1))
+    assert entry["num_replicates"] == 3
+    assert entry["runs"] == ["s2l0", "s2l1", "s2l2"]
+
+
+def test_runs_are_paired_by_seed_and_row():
+    found, verdicts = compared(RUNS, {"random0", "random1", "random2"})
+    values = {name: np.array(list(rows.values())) for name, rows in verdicts.items()}
+    difference = found["longest", 20]["difference"]  # its fourth seed has no partner
+    assert difference["num_replicates"] == 3
+    assert difference["num_rows"] == ROWS
+    by_hand = np.mean([values[f"longest{s}"] - values[f"random{s}"] for s in range(3)])
+    assert difference["mean"] == pytest.approx(by_hand)
+    untuned = found["untuned", None]["difference"]
+    assert untuned["num_replicates"] == 3
+    assert untuned["mean"] == pytest.approx(
+        values["untuned"].mean() - np.mean([values[f"random{s}"] for s in range(3)])
+    )
+    assert "difference" not in found["random", 20]
+
+
+def test_one_replicate_is_scipys_paired_test_over_rows():
+    runs = [("random0", "random", 20, 0, 0.4), ("s2l0", "s2l", 20, 0, 0.6)]
+    found, verdicts = compared(runs, {"random0"})
+    ours, theirs = (list(verdicts[name].values()) for name in ("s2l0", "random0"))
+    test = stats.ttest_rel(ours, theirs)
+    difference = found["s2l", 20]["difference"]
+    assert difference["p_value"] == pytest.approx(test.pvalue)
+    assert difference["interval"] == pytest.approx(list(test.confidence_interval(0.95)))
+    assert "the luck of its seed" in found["s2l", 20]["in_words"]
+
+
+def test_what_is_said():
+    found, _ = compared(RUNS, {"random0", "random1", "random2"})
+    assert "points above random at n = 3 (95 % interval +" in found["s2l", 20]["in_words"]
+    assert found["longest", 20]["in_words"].startswith("within noise of random at n = 3: ")
+    assert "points below random" in found["untuned", None]["in_words"]
+
+
+def test_p_values_are_corrected_for_the_number_of_comparisons():
+    found, _ = compared(RUNS, {"random0", "random1", "random2"})
+    differences = sorted(
+        (entry["difference"] for entry in found.values() if "difference" in entry),
+        key=lambda difference: difference["p_value"],
+    )
+    assert len(differences) == 3
+    assert differences[0]["corrected_p_value"] == pytest.approx(3 * differences[0]["p_value"])
+
+
+def test_budgets_are_compared_with_the_baseline_at_their_own():
+    runs = [
+        *((f"random{b}", "random", b, 0, b / 100) for b in (10, 50)),
+        *((f"s2l{b}", "s2l", b, 0, 0.5) for b in (10, 50)),
+        ("full", "full", 100, 0, 0.9),
+    ]
+    found, verdicts = compared(runs, {"random10", "random50"})
+    values = {name: np.mean(list(rows.values())) for name, rows in verdicts.items()}
+    assert found["s2l", 10]["difference"]["mean"] == pytest.approx(values["s2l10"] - values["random10"])
+    assert found["s2l", 50]["difference"]["mean"] == pytest.approx(values["s2l50"] - values["random50"])
+    assert found["full", 100]["difference"]["mean"] == pytest.approx(values["full"] - values["random50"])
+
+
+def test_without_a_partner_there_is_no_difference():
+    runs = [("random0", "random", 20, 0, 0.4), ("s2l7", "s2l", 20, 7, 0.6)]
+    found, _ = compared(runs, {"random0"})
+    assert "difference" not in found["s2l", 20]
+    found, _ = compared(runs, set())
+    assert "difference" not in found["s2l", 20]
+
+
+def test_benchmarks_weigh_the_same_in_the_accuracy():
+    scores = row_scores(
+        {"a": [(0, 1.0), (1, 0.0), (2, None)], "b": [(i, 1.0) for i in range(8)]}, equal_benchmarks=True
+    )
+    assert np.mean(list(scores.values())) == pytest.approx((0.5 + 1.0) / 2)
+    assert ("a", 2) not in scores

@@ -1,0 +1,73 @@
+"""Mislabelled examples: found among learnt ones, within their source, whatever the source's scale."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import s2l_jax
+from s2l_jax.errors import InputError
+
+
+def area_under_curve(scores, positive):
+    """The chance that a positive has a higher score than a negative."""
+    order = np.argsort(np.argsort(scores, kind="stable"))
+    above = order[positive].sum() - positive.sum() * (positive.sum() - 1) / 2
+    return above / (positive.sum() * (~positive).sum())
+
+
+def pool_of(seed, num_rows=2000, columns=12):
+    """Trajectories of an easy and of a hard source, 3 % of whose rows are never learnt."""
+    rng = np.random.default_rng(seed)
+    hard, wrong = rng.random(num_rows) < 0.4, rng.random(num_rows) < 0.03
+    start = np.where(hard, 3.0, 1.0) * rng.gamma(20, 1 / 20, num_rows)
+    rate = np.where(wrong, 0.01, np.where(hard, 0.03, 0.05) * rng.gamma(6, 1, num_rows))
+    losses = start[:, None] * np.exp(-rate[:, None] * np.arange(columns)) + rng.gamma(
+        2, 0.02, (num_rows, columns)
+    )
+    return losses.astype(np.float32), np.where(hard, "hard", "easy"), wrong
+
+
+def test_rows_that_are_never_learnt_are_found_and_sources_tell_hard_from_wrong():
+    losses, sources, wrong = pool_of(0)
+    by_source = area_under_curve(s2l_jax.suspects(losses, sources), wrong)
+    assert by_source > 0.95
+    assert by_source > area_under_curve(s2l_jax.suspects(losses), wrong) + 0.01
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 10), st.floats(0, 5))
+def test_neither_the_scale_of_a_source_nor_the_order_of_rows_matters(seed, scale, shift):
+    losses, sources, _ = pool_of(seed, num_rows=200)
+    found = s2l_jax.suspects(losses, sources)
+    moved = np.where((sources == "hard")[:, None], scale * losses + shift, losses)
+    np.testing.assert_allclose(s2l_jax.suspects(moved, sources), found, rtol=1e-3, atol=1e-3)
+    order = np.random.default_rng(seed).permutation(200)
+    np.testing.assert_array_equal(s2l_jax.suspects(losses[order], sources[order]), found[order])
+
+
+def test_a_small_source_is_compared_with_the_pool():
+    losses, sources, _ = pool_of(1, num_rows=200)
+    sources = sources.astype(object)
+    sources[:3] = "few"
+    np.testing.assert_array_equal(s2l_jax.suspects(losses, sources)[:3], s2l_jax.suspects(losses)[:3])
+
+
+def test_equal_losses_are_no_suspects():
+    losses = np.ones((50, 4), np.float32)
+    assert not s2l_jax.suspects(losses).any()
+    losses[7] = 2
+    assert s2l_jax.suspects(losses).argmax() == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones(3),), r"finite losses \[N, T\]"),
+        ((np.array([[np.nan]]),), r"finite losses \[N, T\]"),
+        ((np.ones((3, 2)), ["a"]), "3 rows of losses and 1 sources"),
+    ],
+)
+def test_what_cannot_be_read_is_said(arguments, message):
+    with pytest.raises(InputError, match=message):
+        s2l_jax.suspects(*arguments)
