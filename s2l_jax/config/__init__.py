@@ -2,8 +2,9 @@
 
 from s2l_jax.config.fingerprint import deciding, deciding_run
 from s2l_jax.config.help import describe, meaning, nearest_field
+from s2l_jax.config.model_fields import PROJECTIONS
 from s2l_jax.config.runs import default, find_field, load, resolved_run, run
-from s2l_jax.config.schema import PROJECTIONS, SCHEMA
+from s2l_jax.config.schema import SCHEMA
 from s2l_jax.config.validate import validate
 
 __all__ = [

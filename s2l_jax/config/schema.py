@@ -1,7 +1,6 @@
 """Every field of a run, once: default, type, unit, meaning, check, and whether results depend on it."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from s2l_jax.config.fields import (
     Field,
@@ -16,75 +15,14 @@ from s2l_jax.config.fields import (
     unless,
     when,
 )
+from s2l_jax.config.model_fields import DTYPES, model, projections
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
 
-DTYPES = ("float32", "bfloat16")
 EXPORTS = ("jsonl", "parquet", "messages", "datasets")
 METRICS = ("accuracy", "bleu", "rouge", "bertscore")
-PROJECTIONS = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer; some have no gate
-
-
-def _projections(default: tuple[str, ...], doc: str, **more: Any) -> Field:
-    """A list of projections of a layer, or ("all",)."""
-    return Field(
-        default,
-        f"{doc}: {', '.join(PROJECTIONS)}; all: those that the model has",
-        lambda v: v == ("all",) or (bool(v) and set(v) <= set(PROJECTIONS)),
-        "projections of a layer, or all",
-        (*PROJECTIONS, "all"),
-        **more,
-    )
-
-
-def _model(doc: str, **more: Any) -> Group:
-    return Group(
-        doc,
-        checkpoint=Field("", "directory of the model in Hugging Face layout, or a hub id"),
-        init=choice("pretrained", ("pretrained", "random"), "start from the model's weights, or at random"),
-        model_config=Field("", "config.json of the model; empty: the one in its `checkpoint`"),
-        tokenizer=Field("", "directory of the tokeniser; empty: that of the model's `checkpoint`"),
-        train=Group(
-            f"{doc}: how it is trained",
-            epochs=positive(3.0, "passes over the rows that are trained on", when=(when("steps", 0),)),
-            steps=natural(0, "optimiser steps of the training; 0: by `epochs`", unit="steps"),
-            batch_size=positive(128, "examples of an optimiser step", unit="examples"),
-            accumulation=positive(1, "microbatches that a step's examples are split into"),
-            learning_rate=positive(2e-5, "peak learning rate"),
-            schedule=choice(
-                "cosine", ("cosine", "linear", "constant"), "learning rate's decay after the warm-up"
-            ),
-            warmup_fraction=fraction(0.03, "share of the steps with linear warm-up"),
-            weight_decay=natural(0.0, "AdamW's weight decay, on matrices and embeddings"),
-            beta1=fraction(0.9, "AdamW's decay of the mean of gradients"),
-            beta2=fraction(0.999, "AdamW's decay of the mean of squared gradients"),
-            epsilon=positive(1e-8, "AdamW's epsilon, added to the root of the second moment"),
-            clip_norm=natural(1.0, "global norm that gradients are clipped to; 0: no clipping"),
-            loss=choice(
-                "token",
-                ("token", "example"),
-                "loss of a step: the mean over its response tokens, or over its examples",
-            ),
-            pack=Field(True, "pack several examples into a row; the step's gradient is the same either way"),
-            dtype=choice(
-                "bfloat16", DTYPES, "type of matrix products in training; parameters and sums are float32"
-            ),
-            remat=choice(
-                "none",
-                ("none", "dots", "full"),
-                "memory for time: keep all activations, only those of projections, or only each layer's "
-                "input",
-                decides=False,
-            ),
-            checkpoint_every=positive(500, "steps between checkpoints", unit="steps", decides=False),
-            keep_checkpoints=positive(2, "newest checkpoints that are kept", decides=False),
-            log_every=positive(10, "steps between TensorBoard points", unit="steps", decides=False),
-        ),
-        **more,
-    )
-
 
 _SWEEPS = when("source", "sweep")
 _ADAPTS = unless("rank", 0)
@@ -159,7 +97,7 @@ SCHEMA: Group = Group(
         "attention; auto: cuDNN's or splash on a GPU or TPU where it is exact and works; xla: neither",
         decides=False,
     ),
-    proxy=_model(
+    proxy=model(
         "The proxy",
         save_params=Field(
             False, "keep the proxy's parameters at each sweep, 4 bytes each, to sweep again without training"
@@ -309,7 +247,7 @@ SCHEMA: Group = Group(
             "Selection: gradients in adapters of the target, for method='less'",
             rank=positive(128, "rank of the adapters that gradients are taken in"),
             alpha=positive(512.0, "alpha of the adapters: they are scaled by alpha / rank"),
-            projections=_projections(("query", "key", "value", "out"), "projections that have adapters"),
+            projections=projections(("query", "key", "value", "out"), "projections that have adapters"),
             warmup_fraction=share(0.05, "share of the pool that the adapters are first trained on"),
             epochs=positive(
                 4, "epochs of the warm-up; each ends with a checkpoint that gradients are taken at"
@@ -328,7 +266,7 @@ SCHEMA: Group = Group(
             True, "write every row's losses into clusters.parquet, 4 bytes each", decides=False
         ),
     ),
-    target=_model(
+    target=model(
         "The target",
         match_by=choice(
             "steps",
@@ -343,7 +281,7 @@ SCHEMA: Group = Group(
                 16.0, "alpha of the target's adapters: they are scaled by alpha / rank", when=(_ADAPTS,)
             ),
             dropout=fraction(0.0, "dropout of the adapters' input while training", when=(_ADAPTS,)),
-            projections=_projections(("all",), "projections that have adapters", when=(_ADAPTS,)),
+            projections=projections(("all",), "projections that have adapters", when=(_ADAPTS,)),
             export=choice(
                 "merged",
                 ("merged", "adapter"),
@@ -419,6 +357,14 @@ SCHEMA: Group = Group(
             1.0, "draw among the likeliest tokens that together reach this probability", when=(_DRAWS,)
         ),
         stop=Field((), "texts that end an answer", all, "texts, none of them empty"),
+    ),
+    report=Group(
+        "The report",
+        baseline=Field(
+            "",
+            "run that all others are compared with; empty: the first of method random",
+            decides=False,
+        ),
     ),
 )
 

@@ -43,6 +43,10 @@ def validate(config: ConfigDict) -> None:
     for name in runs:
         _check_budget(runs[name], f"selection.runs.{name}.", BUDGETS)
         _check_prefix(name, runs)
+    if (baseline := values["report"]["baseline"]) and baseline not in runs:
+        raise InputError(
+            f"report.baseline={baseline!r}: no such run in selection.runs{nearest(baseline, runs)}"
+        )
 
 
 def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:

@@ -13,8 +13,8 @@ Scores = Mapping[Hashable, float]  # of a model on each evaluation row, by what 
 
 ALPHA = 0.05
 METHOD = (
-    "paired by seed and by evaluation row; 95 % intervals by Student's t over replicates and over rows, which "
-    "both vary (with one replicate over rows alone); p values by Holm's method over a measure's comparisons"
+    "paired by seed and evaluation row; 95 % intervals by Student's t over replicates and over rows, which "
+    "both vary (with one replicate over rows alone); p values by Holm's method for each measure"
 )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,12 +17,13 @@ _PARTS = ("selections", "targets", "evaluations")
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:
-    """Mean and extremes of one number over the runs of a group."""
+    """Mean, extremes and standard deviation (of a sample; 0 of one) of a number over the runs of a group."""
 
     mean: float
     low: float
     high: float
     count: int
+    deviation: float
 
     @classmethod
     def of(cls, values: Iterable[Any]) -> "Statistic | None":
@@ -29,7 +31,8 @@ class Statistic:
         finite = [number for value in values if (number := finite_number(value)) is not None]
         if not finite:
             return None
-        return cls(math.fsum(finite) / len(finite), min(finite), max(finite), len(finite))
+        deviation = statistics.stdev(finite) if len(finite) > 1 else 0.0
+        return cls(math.fsum(finite) / len(finite), min(finite), max(finite), len(finite), deviation)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,8 +35,8 @@ class TableRow:
 def results_table(results: Mapping[str, Any]) -> Table:
     """Methods and budgets against accuracy, held-out loss, steps and time.
 
-    Runs that differ only in their seed are one row: the mean, and for the accuracy its lowest and
-    highest value. What was not measured is "-". The time of a selection includes the proxy and its
+    Runs that differ only in their seed are one row: the mean, and for the accuracy its standard
+    deviation. What was not measured is "-". The time of a selection includes the proxy and its
     sweeps wherever the method needed them.
     """
     rows = table_rows(results)
@@ -65,7 +65,7 @@ def table_rows(results: Mapping[str, Any]) -> list[TableRow]:
             _budget_cell(group.budget, num_examples),
             str(len(group.runs)) if group.seeds else NOT_MEASURED,
             format_range(group.statistic(lambda run: run.target.get("steps")), "{:,.0f}".format),
-            format_range(group.statistic(lambda run: run.accuracy), lambda share: f"{100 * share:.1f}"),
+            _accuracy(group.statistic(lambda run: run.accuracy)),
             _mean(group.statistic(lambda run: run.heldout_loss), "{:.3f}".format),
             _mean(group.statistic(lambda run: run.selection_seconds), format_seconds),
             _mean(group.statistic(lambda run: run.target_seconds), format_seconds),
@@ -96,6 +96,14 @@ def format_seconds(seconds: float) -> str:
         return f"{whole // 60}m {whole % 60:02d}s"
     minutes = round(seconds / 60)
     return f"{minutes // 60:,}h {minutes % 60:02d}m"
+
+
+def _accuracy(statistic: Statistic | None) -> str:
+    """The mean in per cent, and the standard deviation over several runs."""
+    if statistic is None:
+        return NOT_MEASURED
+    spread = f" ± {100 * statistic.deviation:.1f}" if statistic.count > 1 else ""
+    return f"{100 * statistic.mean:.1f}{spread}"
 
 
 def _mean(statistic: Statistic | None, number: Callable[[float], str]) -> str:

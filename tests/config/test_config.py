@@ -16,8 +16,9 @@ from s2l_jax.config import (
     run,
     validate,
 )
+from s2l_jax.config.model_fields import DTYPES
 from s2l_jax.config.runs import COMMON, run_schema
-from s2l_jax.config.schema import DTYPES, EXPORTS, METRICS, walk
+from s2l_jax.config.schema import EXPORTS, METRICS, walk
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES

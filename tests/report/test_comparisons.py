@@ -1,5 +1,6 @@
 """Methods against a baseline: pairs, numbers equal to SciPy's by hand, and what is said of them."""
 
+import markupsafe
 import numpy as np
 import pytest
 from scipy import stats
@@ -123,3 +124,46 @@ def test_benchmarks_weigh_the_same_in_the_accuracy():
     )
     assert np.mean(list(scores.values())) == pytest.approx((0.5 + 1.0) / 2)
     assert ("a", 2) not in scores
+
+
+def page_of(results):
+    from s2l_jax.report.page import render_report
+
+    return render_report(results, None, [], {})
+
+
+def test_the_page_shows_differences_and_budgets():
+    runs = [
+        ("full", "full", 100, 0, 0.8),
+        *((f"random{b}{s}", "random", b, s, 0.3) for b in (10, 50) for s in range(2)),
+        *((f"s2l{b}{s}", "s2l", b, s, 0.5 + b / 200) for b in (10, 50) for s in range(2)),
+    ]
+    results, verdicts = results_of(*runs)
+    without = page_of(results)
+    assert (
+        "Differences from the baseline" in without.partition("report.baseline")[0][-400:]
+    )  # why it is absent
+    baseline = {name for name in verdicts if name.startswith("random")}
+    results["comparisons"] = compare(
+        group_runs(results),
+        lambda run, name: verdicts[run.name] if name == "accuracy" else {},
+        baseline,
+        "random",
+    )
+    page = page_of(results)
+    for entry in results["comparisons"]["accuracy"]:
+        if "in_words" in entry:
+            assert str(markupsafe.escape(entry["in_words"])) in page
+    assert "accuracy (% of full data's)" in page.replace("\\u0027", "'")
+
+
+def test_names_in_comparisons_stay_text():
+    results, verdicts = results_of(
+        ("r", "random", 10, 0, 0.3), ("<script>alert(1)</script>", "<script>alert(2)</script>", 10, 0, 0.9)
+    )
+    results["comparisons"] = compare(
+        group_runs(results), lambda run, _: verdicts[run.name], {"r"}, "<script>alert(3)</script>"
+    )
+    page = page_of(results)
+    for number in (1, 2, 3):
+        assert f"<script>alert({number})" not in page

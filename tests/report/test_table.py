@@ -24,8 +24,8 @@ def test_runs_that_differ_in_seed_are_one_row():
     cells = rows_by_label(make_results())
     assert len(cells) == 5
     s2l = cells["s2l", 100]
-    assert s2l[1:6] == ("100 (12%)", "3", "40", "50.0 (40.0–60.0)", "1.500")
-    assert cells["random", 100][4] == "32.0 (30.0–34.0)"
+    assert s2l[1:6] == ("100 (12%)", "3", "40", "50.0 ± 10.0", "1.500")
+    assert cells["random", 100][4] == "32.0 ± 2.8"
     assert cells["random", 50][4] == "20.0"
 
 
@@ -72,7 +72,7 @@ def test_what_was_not_measured_is_a_dash_and_never_zero():
 def test_a_nan_seed_is_left_out_of_the_mean():
     results = make_results()
     results["evaluations"]["s2l-100-2"]["overall"]["accuracy"] = math.nan
-    assert rows_by_label(results)["s2l", 100][4] == "45.0 (40.0–50.0)"
+    assert rows_by_label(results)["s2l", 100][4] == "45.0 ± 7.1"
 
 
 def test_the_terminal_table_holds_every_cell_and_cuts_no_number():

@@ -37,8 +37,8 @@ _FILES = (
 def results(section: Section, found: Findings) -> None:
     """Methods and budgets against accuracy, held-out loss, steps and time."""
     section.intro = (
-        "Runs that differ only in their seed are one row: the mean, and in brackets the lowest and "
-        "the highest. A selection is charged the proxy and its sweeps wherever the method used "
+        "Runs that differ only in their seed are one row: the mean, and behind ± the standard "
+        "deviation. A selection is charged the proxy and its sweeps wherever the method used "
         "them. A dash was not measured."
     )
     section.header = COLUMNS
