@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 
+from s2l_jax.report.comparisons import compare
 from s2l_jax.report.page import render_report
+from s2l_jax.report.runs import group_runs
 
 
 def evaluation(accuracy, loss, sources):
@@ -76,6 +78,12 @@ def make_results(num_sources=4, num_clusters=5, steps=(10, 20, 30, 40)):
         add(f"random-100-{seed}", "random", 100, seed, accuracy)
     add("random-50", "random", 50, 0, 0.2)
     add("full", "full", num_examples, 0, 0.7)
+
+    def verdicts(run, measure):
+        return {row: float(row < 20 * run.accuracy) for row in range(20)} if measure == "accuracy" else {}
+
+    baseline = {name for name in results["selections"] if name.startswith("random")}
+    results["comparisons"] = compare(group_runs(results), verdicts, baseline, "random")
     return results
 
 
