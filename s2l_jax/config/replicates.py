@@ -1,21 +1,14 @@
 """What the entries of selection.runs stand for: a subset for each of several budgets and seeds."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from s2l_jax.config.runs import BUDGETS, find_method
+from s2l_jax.config.runs import BUDGETS, default_budget, find_method
 from s2l_jax.errors import InputError
 
 _BUDGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>%|t?)")
-
-
-def seeds_of(config: ConfigDict, entry: ConfigDict | None = None) -> tuple[int, ...]:
-    """The seeds of an entry's replicates, or without one those of entries that say none."""
-    own = () if entry is None else tuple(entry.seeds)
-    return own or tuple(config.seeds) or (config.seed,)
 
 
 def of_seed(config: ConfigDict, seed: int) -> ConfigDict:
@@ -38,13 +31,29 @@ def expand(config: ConfigDict) -> ConfigDict:
     expanded = ConfigDict(config.to_dict())
     expanded.selection.runs = ConfigDict()
     for name, entry in config.selection.runs.items():
-        for subset, fields in _subsets(config, name, entry):
+        for subset, fields in subsets(config, name).items():
             if subset in expanded.selection.runs:
                 raise InputError(
                     f"selection.runs.{name}: {subset!r} is the name of two subsets; rename the run."
                 )
             expanded.selection.runs[subset] = ConfigDict(entry.to_dict() | fields)
     return expanded
+
+
+def subsets(config: ConfigDict, name: str) -> dict[str, dict[str, Any]]:
+    """The subsets that an entry of selection.runs stands for: by name the fields that each has of its own."""
+    entry, none = config.selection.runs[name], dict.fromkeys(BUDGETS, 0) | {"budget_fraction": 0.0}
+    has_own = any(entry[field] for field in BUDGETS) or find_method(entry.method).takes_all
+    budgets = {_label(budget): none | budget for budget in ([] if has_own else budgets_of(config))}
+    found = {}
+    for label, budget in (budgets or {"": {}}).items():
+        is_default = not budget or budget == none | default_budget(config)
+        for seed in entry.seeds or config.seeds or (config.seed,):
+            suffix = "" if seed == config.seed else f"-seed{seed}"
+            outer = {"prefix_of": f"{entry.prefix_of}{suffix}"} if entry.prefix_of else {}
+            own_name = f"{name}{'' if is_default else f'-{label}'}{suffix}"
+            found[own_name] = budget | outer | {"seeds": (seed,)}
+    return found
 
 
 def parse_budget(text: str) -> dict[str, Any]:
@@ -66,23 +75,6 @@ def parse_budget(text: str) -> dict[str, Any]:
     )
 
 
-def _subsets(config: ConfigDict, name: str, entry: ConfigDict) -> Iterator[tuple[str, dict[str, Any]]]:
-    none: dict[str, Any] = dict.fromkeys(BUDGETS, 0) | {"budget_fraction": 0.0}
-    default = none | {field: config.selection[field] for field in BUDGETS}
-    if default["budget_fraction"] or default["budget_tokens"]:
-        default["budget"] = 0
-    own = any(entry[field] for field in BUDGETS)
-    budgets = (
-        [{}] if own or find_method(entry.method).takes_all else [none | b for b in budgets_of(config)] or [{}]
-    )
-    for budget in budgets:
-        of_budget = name if not budget or budget == default else f"{name}-{_label(budget)}"
-        for seed in seeds_of(config, entry):
-            suffix = "" if seed == config.seed else f"-seed{seed}"
-            outer = {"prefix_of": f"{entry.prefix_of}{suffix}"} if entry.prefix_of else {}
-            yield f"{of_budget}{suffix}", budget | outer | {"seeds": (seed,)}
-
-
 def budgets_of(config: ConfigDict) -> list[dict[str, Any]]:
     """selection.budgets as fields of runs.
 
@@ -97,6 +89,7 @@ def budgets_of(config: ConfigDict) -> list[dict[str, Any]]:
 
 
 def _label(budget: dict[str, Any]) -> str:
-    if share := budget["budget_fraction"]:
-        return f"{100 * share:g}pct".replace(".", "_")
-    return f"{budget['budget_tokens']}t" if budget["budget_tokens"] else str(budget["budget"])
+    ((field, amount),) = budget.items()
+    if field == "budget_fraction":
+        return f"{100 * amount:g}pct".replace(".", "_")
+    return f"{amount}t" if field == "budget_tokens" else str(amount)

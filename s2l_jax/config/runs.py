@@ -114,6 +114,12 @@ def find_field(path: str) -> Field | None:
     return dict(walk()).get(path)
 
 
+def default_budget(config: ConfigDict) -> dict[str, Any]:
+    """The budget of runs that have none: of the ways to say it the one set beside `budget`, or `budget`."""
+    found = {budget: config.selection[budget] for budget in BUDGETS}
+    return found | ({"budget": 0} if found["budget_fraction"] or found["budget_tokens"] else {})
+
+
 def resolved_run(config: ConfigDict, name: str) -> dict[str, Any]:
     """One selection run, fields and options of its method, with what it inherits filled in.
 
@@ -123,10 +129,7 @@ def resolved_run(config: ConfigDict, name: str) -> dict[str, Any]:
     schema = run_schema(given.method)
     entry = {field: given.get(field, schema[field].default) for field in schema}
     if not any(entry[budget] for budget in BUDGETS):
-        entry.update({budget: config.selection[budget] for budget in BUDGETS})
-    # Of the ways to say a budget, the one that is set beside `budget`, or `budget`.
-    if entry["budget_fraction"] or entry["budget_tokens"]:
-        entry["budget"] = 0
+        entry.update(default_budget(config))
     entry["seed"] = (*entry["seeds"], *config.seeds, config.seed)[0]
     for option in options(find_method(given.method)).values():
         if option.inherits and entry[option.name] == option.unset:

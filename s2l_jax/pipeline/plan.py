@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax.config import resolved_run
 from s2l_jax.config.fingerprint import Settings, deciding, deciding_run
+from s2l_jax.config.replicates import of_seed
 from s2l_jax.config.runs import find_method
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.eval_task import find_tasks
@@ -154,7 +155,8 @@ def _parts(config: ConfigDict) -> Iterator[Part]:
     yield from _selections(config)
     targets = target_names(config)
     for name in targets:
-        yield _part(config, f"target/{name}", "target", f"trained on selection/{name}")
+        replicate = of_seed(config, resolved_run(config, name)["seed"])
+        yield _part(replicate, f"target/{name}", "target", f"trained on selection/{name}")
     if targets:
         evaluation = config.evaluation
         for task in find_tasks(evaluation.benchmarks, evaluation.path, evaluation.answer_type):

@@ -1,5 +1,6 @@
 """What a workdir says when its parts are finished: config.json, results.json, the table and the page."""
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -15,11 +16,14 @@ from ml_collections import ConfigDict
 
 import s2l_jax
 from s2l_jax import artifacts
+from s2l_jax.config.replicates import subsets
 from s2l_jax.console import say
+from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.records import flattened, stored_results
-from s2l_jax.report.runs import UNTUNED
+from s2l_jax.report.comparisons import Scores, compare, comparison_lines, row_scores
+from s2l_jax.report.runs import UNTUNED, RunResult, group_runs
 from s2l_jax.selection import Selection
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
@@ -75,6 +79,32 @@ def gather_results(
     return results
 
 
+def compared(run: Run, results: dict[str, Any], given: ConfigDict) -> dict[str, Any]:
+    """The part of results.json that compares methods with the baseline; nothing without one, or evaluations.
+
+    `given` is the config before `replicates.expand`, whose report.baseline is a run of it.
+    """
+    runs = given.selection.runs
+    baseline = given.report.baseline or next((n for n, each in runs.items() if each.method == "random"), "")
+    if not baseline or not results["evaluations"]:
+        return {}
+
+    @functools.cache
+    def predictions(name: str) -> dict[str, list[Prediction]]:
+        where = evaluation.folder(run, name)
+        done = [each for each in artifacts.files_in(where) if stored_results(each) is not None]
+        return {each.name: read_predictions(each / PREDICTIONS) for each in done}
+
+    def scores(result: RunResult, measure: str) -> Scores:
+        rows = {
+            benchmark: [(p.id, p.correct if measure == "accuracy" else p.loss) for p in found]
+            for benchmark, found in predictions(result.name).items()
+        }
+        return row_scores(rows, equal_benchmarks=measure == "accuracy")
+
+    return {"comparisons": compare(group_runs(results), scores, subsets(given, baseline), baseline)}
+
+
 def _names_in(run: Run, part: str) -> list[str]:
     """Names under a part of the workdir, in the order of the config."""
     names = [each.name for each in artifacts.files_in(run.workdir / part)]
@@ -106,6 +136,8 @@ def write_report_of(
         labels=labels,
     )
     rich.console.Console().print(results_table(results))
+    for line in comparison_lines(results):
+        say(line)
     say(f"report: {page}")
 
 

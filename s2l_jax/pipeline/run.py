@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax import artifacts
 from s2l_jax.config import validate
+from s2l_jax.config.replicates import expand
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
@@ -20,7 +21,7 @@ from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline.known import check_known
 from s2l_jax.pipeline.owner import owning
 from s2l_jax.pipeline.plan import STAGES, Plan, make_plan
-from s2l_jax.pipeline.results import described, gather_results, in_words, write_report_of
+from s2l_jax.pipeline.results import compared, described, gather_results, in_words, write_report_of
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, pool, proxy, selection, target
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.training.run import Run, check_model
@@ -57,8 +58,12 @@ def run_pipeline(
         return _run(config, plan, name)
 
 
-def _run(config: ConfigDict, plan: Plan, name: str) -> dict[str, Any]:
-    """The stages of a plan, in the workdir that this run has for itself; what results.json holds."""
+def _run(given: ConfigDict, plan: Plan, name: str) -> dict[str, Any]:
+    """The stages of a plan, in the workdir that this run has for itself; what results.json holds.
+
+    `given` is the config as it was before its replicates and budgets were spelt out.
+    """
+    config = plan.config
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     run = Run(config, plan.workdir, mesh)
     device = jax.devices()[0]
@@ -67,7 +72,7 @@ def _run(config: ConfigDict, plan: Plan, name: str) -> dict[str, Any]:
     pools = pool.prepare_pool(run, models=plan.models)
     check_known(run, plan, pools)
     if processes.is_writer() and not (run.workdir / "config.json").exists():
-        artifacts.write_json(run.workdir / "config.json", described(config, name))
+        artifacts.write_json(run.workdir / "config.json", described(given, name))
     if plan.has("proxy"):
         proxy.train_proxy(run, _pool_of(pools, "proxy"))
     elif plan.leaves("proxy"):
@@ -92,9 +97,10 @@ def _run(config: ConfigDict, plan: Plan, name: str) -> dict[str, Any]:
         evaluation.check_content(run)
     rows = columns.tracked_rows(trajectories, ids)
     results = gather_results(run, trajectories, rows, name)
+    results |= compared(run, results, given)
     if processes.is_writer():
         # Now that no part has refused it, this sitting's config is the workdir's.
-        artifacts.write_json(run.workdir / "config.json", described(config, name))
+        artifacts.write_json(run.workdir / "config.json", described(given, name))
         artifacts.write_json(run.workdir / "results.json", results)
     if "report" in plan.stages and processes.is_writer():
         write_report_of(run, results, trajectories, rows)
@@ -108,6 +114,7 @@ def plan_pipeline(config: ConfigDict, workdir: epath.PathLike, *, stages: Sequen
       InputError: bad config, no such stage, no such workdir can be, or a file that is named and not there.
     """
     validate(config)
+    config = expand(config)
     plan = make_plan(config, _absolute(workdir), stages)
     _check_has_trajectories(config)
     _check_paths(config)

@@ -155,6 +155,14 @@ def _in_words(found: Mapping[str, Any], measure: Measure, baseline: str) -> str:
     return f"{size}{measure.unit} {where} {baseline} at n = {n} ({interval}, {p_value}{alone})"
 
 
+def comparison_lines(results: Mapping[str, Any]) -> list[str]:
+    """A line for each comparison of the accuracy, or where it was not measured of the held-out loss."""
+    comparisons = results.get("comparisons") or {}
+    compared = next((comparisons[m.name] for m in MEASURES if comparisons.get(m.name)), [])
+    named = [(e["label"] if e["budget"] is None else f"{e['label']} {e['budget']:,}", e) for e in compared]
+    return [f"{name}: {entry['in_words']}" for name, entry in named if "in_words" in entry]
+
+
 def row_scores(
     benchmarks: Mapping[str, Sequence[tuple[int, float | None]]], *, equal_benchmarks: bool
 ) -> dict[tuple[str, int], float]:

@@ -55,11 +55,6 @@ def test_a_prefix_is_of_the_subset_of_its_own_seed():
     validate(expanded)
 
 
-def test_an_expanded_config_expands_to_itself():
-    once = expand(config_of(a={}, b={"method": "full"}, seeds=(0, 1), budgets=("5%", "10%")))
-    assert expand(once).to_dict() == once.to_dict()
-
-
 @pytest.mark.parametrize(
     ("text", "fields"),
     [("600", {"budget": 600}), ("2.5%", {"budget_fraction": 0.025}), (" 90t", {"budget_tokens": 90})],

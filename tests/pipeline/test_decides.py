@@ -86,7 +86,7 @@ def test_another_run_is_made_and_all_else_stays(finished, make_config, run_again
     workdir = shutil.copytree(finished, tmp_path / "run")
     before = content(workdir)
     config = make_config()
-    config.selection.runs["more"] = run(method="random", seed=3, train_target=False)
+    config.selection.runs["more"] = run(method="random", seeds=(3,), train_target=False)
     assert "more" in again(config, workdir)["selections"]
     after = content(workdir)
     assert {file: after[file] for file in before} == before

@@ -70,7 +70,10 @@ VALUES = {
     "evaluation.stop": ("END",),
     "selection.runs.*.method": "full",
     "selection.runs.*.prefix_of": "s2l",
-    "selection.runs.*.seed": 3,
+    "selection.runs.*.seeds": (0, 3),
+    "seeds": (0, 3),
+    "selection.budgets": ("7", "9"),
+    "report.baseline": "random",
     "selection.runs.*.stratify_by": "none",
     "selection.runs.*.layer": 1,
 }
