@@ -34,7 +34,11 @@ def get_config() -> ConfigDict:
     config.evaluation.path = "synthetic"
     config.evaluation.max_new_tokens = 48
 
-    config.selection.runs.s2l = run(method="s2l")
-    config.selection.runs.random = run(method="random", seeds=(0, 1, 2))
+    # S2L splits its budget over the sources first; the fair control draws at random after the same split.
+    seeds = (0, 1, 2)
+    config.selection.runs.s2l = run(method="s2l", seeds=seeds)
+    config.selection.runs.random = run(method="random", seeds=seeds)
+    config.selection.runs.random_by_source = run(method="random", stratify_by="source", seeds=seeds)
     config.selection.runs.full = run(method="full")
+    config.report.baseline = "random_by_source"
     return config

@@ -1,4 +1,4 @@
-"""Replicates and budgets of one workdir: added later they are what they are at once, and nothing else changes."""
+"""Replicates and budgets of one workdir: added later they are what they are at once, and all else stays."""
 
 import json
 
