@@ -23,6 +23,10 @@ import pathlib
 import signal
 import sys
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until `stopping.listen`, Ctrl-C ends it as it ends any program: without a traceback from an import.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -164,6 +168,7 @@ def _guarded(argv: list[str]) -> int:
             raise
         text = f"error: the object store failed ({error}). What was finished before is intact; run it again."
         return _say(text, 4)
+    stopping.leave()
     return 0
 
 
@@ -180,6 +185,7 @@ def _failed(error: OSError) -> int:
 
 
 def _say(message: str, status: int) -> int:
+    stopping.leave()
     tell(message)
     return status
 

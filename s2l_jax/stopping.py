@@ -27,6 +27,13 @@ def listen() -> None:
             signal.signal(number, _on_signal)
 
 
+def leave() -> None:
+    """Have signals end what remains of a process as they end any: it has said what there is to say."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is _on_signal:
+            signal.signal(number, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def after_this_step() -> Iterator[None]:
     """Within it the first signal raises nothing: what runs looks at `is_told`; the end raises `Stopped`."""

@@ -77,6 +77,27 @@ def test_an_ignored_signal_stays_ignored():
     os.kill(os.getpid(), signal.SIGHUP)
 
 
+def test_afterwards_signals_end_what_remains():
+    ours = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stopping.leave()
+    assert ours is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_ctrl_c_while_flags_are_read_ends_without_a_traceback(tmp_path):
+    (tmp_path / "mine.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "launch.py", f"--config={tmp_path}/mine.py"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_the_status_of_the_command(number, status):
     program = (
