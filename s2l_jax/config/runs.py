@@ -27,6 +27,13 @@ COMMON: dict[str, Field] = {
     "prefix_of": Field(
         "", "another run, of the same method and settings and a larger budget, whose first rows are taken"
     ),
+    "drop_unlearnt": Field(
+        -1.0,
+        "share of each source's rows left out beforehand, those whose late losses are highest for their "
+        "source; -1: selection.drop_unlearnt, and for methods of all rows together 0",
+        lambda v: v == -1 or 0 <= v < 1,
+        "at least 0 and below 1, or -1",
+    ),
     "seeds": seeds("seeds of this run's replicates, such as 0,1,2; empty: seeds", decides=False, adds=True),
     "train_target": Field(True, "train and evaluate a target on this subset", decides=False, adds=True),
 }
@@ -99,6 +106,11 @@ def find_method(name: str) -> "Method":
     return METHODS.find(name)
 
 
+def method_of(entry: dict[str, Any]) -> "Method":
+    """The method of a run (`resolved_run`), with what the run makes it need."""
+    return find_method(entry["method"]).after_filter(entry["drop_unlearnt"])
+
+
 def run_fields() -> dict[str, Field]:
     """The fields that selection runs have with some method that has been imported."""
     from s2l_jax.selection.method import METHODS
@@ -130,6 +142,9 @@ def resolved_run(config: ConfigDict, name: str) -> dict[str, Any]:
     entry = {field: given.get(field, schema[field].default) for field in schema}
     if not any(entry[budget] for budget in BUDGETS):
         entry.update(default_budget(config))
+    if entry["drop_unlearnt"] < 0:
+        inherits = find_method(given.method).may_leave_out
+        entry["drop_unlearnt"] = config.selection.drop_unlearnt if inherits else 0.0
     entry["seed"] = (*entry["seeds"], *config.seeds, config.seed)[0]
     for option in options(find_method(given.method)).values():
         if option.inherits and entry[option.name] == option.unset:

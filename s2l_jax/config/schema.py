@@ -212,6 +212,11 @@ SCHEMA: Group = Group(
             decides=False,
             adds=True,
         ),
+        drop_unlearnt=fraction(
+            0.0,
+            "share of each source's rows that no run may choose: those whose late losses are highest for "
+            "their source, which are probably mislabelled; 0: none, as in the paper",
+        ),
         stratify_by=choice(
             "source",
             ("source", "none"),

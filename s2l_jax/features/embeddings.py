@@ -28,6 +28,7 @@ class Embeddings(HiddenStates):
     """`embed`, a function from the rows chosen so far to hidden states of the pool; with one round these."""
 
     arrays: ClassVar = {"embed": function()}
+    splits = False
 
     def is_in(self, inputs: Any) -> bool:
         return inputs.embed is not None or inputs.hidden_states is not None

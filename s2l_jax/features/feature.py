@@ -56,12 +56,14 @@ class Feature:
       source: where the arrays come from, for who calls `select` without them.
       options: a dataclass whose fields are options of the runs whose methods need the feature.
       needs_pool: whether there must be a pool.
+      splits: whether the arrays of some of the rows are those of all rows, at these.
     """
 
     arrays: ClassVar[dict[str, ArrayOf]]
     source: str
     options: type | None = None
     needs_pool: bool = True
+    splits: bool = True
 
     def is_in(self, inputs: Any) -> bool:
         """Whether `SelectionInputs` have what a method cannot do without: the first of `arrays`."""

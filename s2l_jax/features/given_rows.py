@@ -24,6 +24,7 @@ class GivenRows(Feature):
     arrays: ClassVar = {"given_rows": counts("m")}
     source = "set selection.path, a .npy of pool rows, or pass SelectionInputs(given_rows=...)"
     needs_pool = False  # `check` says what is missing
+    splits = False
 
     def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
         path = run.config.selection.path

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from s2l_jax.config import resolved_run
 from s2l_jax.config.fingerprint import Settings, deciding, deciding_run
 from s2l_jax.config.replicates import of_seed
-from s2l_jax.config.runs import find_method
+from s2l_jax.config.runs import find_method, method_of
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.eval_task import find_tasks
 from s2l_jax.features.response_tokens import counting_models
@@ -71,7 +71,7 @@ class Plan:
         for name in self.config.selection.runs if "selection" in self.stages else ():
             entry = resolved_run(self.config, name)
             models += counting_models(self.config) if entry["budget_tokens"] else ()
-            for feature in find_method(entry["method"]).features.values():
+            for feature in method_of(entry).features.values():
                 models += feature.models(self.config)
         return tuple(dict.fromkeys(models))
 
@@ -147,7 +147,7 @@ def _parts(config: ConfigDict) -> Iterator[Part]:
     runs = config.selection.runs
     if config.pool.path:
         yield _part(config, "pool", "pool", f"rows of {config.pool.path} as tokens")
-    users = [name for name in runs if "trajectories" in find_method(runs[name].method).needs]
+    users = [name for name in runs if "trajectories" in method_of(resolved_run(config, name)).needs]
     if users or not runs:
         yield _trajectories(config, _named(users) or "later selections")
     for count in config.clustering.compare:
@@ -173,7 +173,7 @@ def _selections(config: ConfigDict) -> Iterator[Part]:
     for name in config.selection.runs:
         entry = resolved_run(config, name)
         settings = deciding_run(config, name)
-        for feature in find_method(entry["method"]).features.values():
+        for feature in method_of(entry).features.values():
             own = feature.settings(config, entry)
             settings |= own
             if part := feature.part(config, entry):

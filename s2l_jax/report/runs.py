@@ -92,10 +92,12 @@ def finite_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def charged_stages(method: str) -> tuple[str, ...]:
-    """The stages before the choice itself without which `method` has nothing to choose by."""
+def charged_stages(method: str, selection: Mapping[str, Any]) -> tuple[str, ...]:
+    """The stages before the choice itself without which a selection has nothing to choose by."""
     known = _known(method)
-    return ("proxy", "trajectories") if known and "trajectories" in known.needs else ()
+    by_losses = known and "trajectories" in known.needs
+    filtered = (selection.get("options") or {}).get("drop_unlearnt")
+    return ("proxy", "trajectories") if by_losses or filtered else ()
 
 
 def _known(method: str) -> Method | None:
@@ -113,8 +115,8 @@ def selection_seconds(results: Mapping[str, Any], name: str, method: str) -> flo
     each that used it is charged all of it, as it would have to pay for it alone.
     """
     timing = results.get("timing", {})
-    used = results.get("selections", {}).get(name, {}).get("used", ())
-    parts = [*charged_stages(method), *used, f"selection/{name}"]
+    selection = results.get("selections", {}).get(name, {})
+    parts = [*charged_stages(method, selection), *selection.get("used", ()), f"selection/{name}"]
     seconds = [s for part in parts if (s := finite_number(timing.get(part))) is not None]
     return math.fsum(seconds) if seconds else None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from s2l_jax.config.options import Option, options_of
+from s2l_jax.errors import InputError
 from s2l_jax.features.feature import FEATURES, Feature
 from s2l_jax.registry import Registry
 from s2l_jax.selection.known import Known
@@ -42,6 +43,28 @@ class Method:
     def __call__(self, *args: Any, **options: Any) -> Ranking:
         """Rank the examples."""
         return self.rank(*args, **options)
+
+    @property
+    def may_leave_out(self) -> bool:
+        """Whether a filter for all runs is for it too: not if it takes all rows, or goes by all together."""
+        return not self.takes_all and all(feature.splits for feature in self.features.values())
+
+    def after_filter(self, drop_unlearnt: float) -> "Method":
+        """The same where a share of the rows is left out by their losses: it then needs trajectories.
+
+        Raises:
+          InputError: no such share, or the method needs what is of all rows together.
+        """
+        if not 0 <= drop_unlearnt < 1:
+            raise InputError(f"drop_unlearnt={drop_unlearnt!r} must be at least 0 and below 1")
+        if not drop_unlearnt:
+            return self
+        if whole := [name for name, feature in self.features.items() if not feature.splits]:
+            raise InputError(
+                f"drop_unlearnt={drop_unlearnt}: method {self.name!r} needs {', '.join(whole)}, of all rows "
+                "together, and cannot leave rows out"
+            )
+        return dataclasses.replace(self, needs=self.needs | {"trajectories"})
 
     @functools.cached_property
     def own_options(self) -> dict[str, Option]:

@@ -16,6 +16,7 @@ from s2l_jax.selection.known import Known
 from s2l_jax.selection.method import METHODS, Method
 from s2l_jax.selection.ranking import ranks
 from s2l_jax.selection.result import Selection, cluster_weights
+from s2l_jax.selection.suspects import LEFT_OUT, least_learnt, suspects
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def select(
     sources: Sequence[str] | Int[np.ndarray, " n"] | None = None,
     seed: int = 0,
     hidden_states: Float[np.ndarray, "n d"] | None = None,
+    drop_unlearnt: float = 0.0,
     **options: Any,
 ) -> Selection:
     """Choose a subset of N examples.
@@ -47,17 +49,20 @@ def select(
       sources: each example's data source; the same as the field of `SelectionInputs`.
       seed: same inputs and seed, same subset.
       hidden_states: the same as the field of `SelectionInputs`.
+      drop_unlearnt: the share of each source's examples that are left out beforehand: those that `suspects`
+        finds most probably mislabelled, by their trajectories. 0: none.
       **options: of the method, `METHODS[method].options` has their defaults; see the method.
 
     Raises:
       InputError: a budget of 0 or less, an unknown method or option or a value of the wrong kind, a
         missing input (with the stage that makes it), inputs of different lengths, NaN or infinite
-        trajectories, and what a method cannot work with: too few columns, rows that are all zeros.
+        trajectories, a budget above what is left without the unlearnt, and what a method cannot work with:
+        too few columns, rows that are all zeros.
     """
     asked = Budget(budget, unit)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
         raise InputError(f"seed must be a whole number, got {seed!r}")
-    chosen = METHODS.find(method)
+    chosen = METHODS.find(method).after_filter(drop_unlearnt)
     if not isinstance(inputs, SelectionInputs):
         inputs = SelectionInputs(trajectories=inputs)
     given = {"sources": sources, "hidden_states": hidden_states}
@@ -67,6 +72,9 @@ def select(
             raise InputError(f"method {method!r} needs {name}, which is missing: {feature.source}")
     inputs = inputs.checked()
     size = inputs.num_examples
+    if drop_unlearnt:
+        common = {"method": method, "num_clusters": num_clusters, "seed": seed, **options}
+        return _select_learnt(inputs, drop_unlearnt, asked, unit, common)
     if unit == "examples" and budget > size and not chosen.takes_all:
         _log.warning("budget %d is above the %d examples there are: all are taken", budget, size)
     settings = _settings(chosen, num_clusters, options)
@@ -139,8 +147,44 @@ def select_from_slice(
     Clusters, sources and weights are those of the slice; other rows have label -1. `rows` are those of the
     slice, sorted, and `inputs` what the method gets of them; for other arguments see `select`.
     """
-    chosen = select(inputs, **arguments)
-    pool = pool.checked()
+    return _of_pool(select(inputs, **arguments), pool.checked(), rows)
+
+
+def _select_learnt(
+    inputs: SelectionInputs, share: float, asked: Budget, unit: str, arguments: dict[str, Any]
+) -> Selection:
+    """A selection from the rows that are not among a share of each source that is learnt least."""
+    scores = suspects(inputs.trajectories, inputs.sources)
+    left_out = least_learnt(scores, inputs.sources, inputs.ids, share)
+    rows, size = np.flatnonzero(~left_out), inputs.num_examples
+    takes_all = METHODS.find(arguments["method"]).takes_all
+    # A fraction is one of all examples, so that runs with and without the filter take as many.
+    budget = max(1, asked.most(size, inputs.num_tokens)) if asked.is_fraction else asked.amount
+    if unit == "examples" and not takes_all and len(rows) < budget <= size:
+        raise InputError(
+            f"drop_unlearnt={share} leaves {len(rows)} of {size} examples, fewer than the budget of "
+            f"{budget}: lower one of them"
+        )
+    chosen = _of_pool(select(inputs.rows(rows), budget, unit=unit, **arguments), inputs, rows)
+    reason_of = np.zeros(size, np.int64) if chosen.reason_of is None else chosen.reason_of.astype(np.int64)
+    reason_of[left_out] = len(chosen.reasons)
+    found = np.full(size, np.nan, np.float32) if chosen.scores is None else chosen.scores
+    return dataclasses.replace(
+        chosen,
+        options=chosen.options | {"drop_unlearnt": share},
+        budget=float(asked.amount) if asked.is_fraction else chosen.budget,
+        reasons=(
+            *chosen.reasons,
+            LEFT_OUT,
+        ),
+        reason_of=reason_of,
+        scores=np.where(left_out, scores, found),
+        notes=chosen.notes | {"num_left_out": int(left_out.sum())},
+    )
+
+
+def _of_pool(chosen: Selection, pool: SelectionInputs, rows: Int64[np.ndarray, "s"]) -> Selection:
+    """A selection from some rows in terms of the pool."""
 
     def spread(values: Any, missing: float) -> Any:
         if values is None:

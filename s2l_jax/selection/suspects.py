@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, UInt64
 
 from s2l_jax.errors import InputError
+from s2l_jax.selection.ranking import by_score, ranks, ranks_within
+
+LEFT_OUT = "no candidate, as its late losses are among the highest of its source"  # a reason
 
 _TO_DEVIATION = 1.4826  # the median absolute deviation of a normal distribution, as a standard deviation
 _FEWEST = 10  # rows of a source that are compared among themselves
@@ -47,6 +50,20 @@ def suspects(
         if len(rows) >= _FEWEST:
             found[rows] = _deviations(lowest[rows])
     return found.astype(np.float32)
+
+
+def least_learnt(
+    scores: Float[np.ndarray, " n"],
+    sources: Sequence[str] | Int[np.ndarray, " n"] | None,
+    ids: UInt64[np.ndarray, " n"],
+    share: float,
+) -> Bool[np.ndarray, " n"]:
+    """Which examples are the share of their source with the highest scores (rounded down; ties by id)."""
+    size = len(scores)
+    groups = np.zeros(size, np.int64) if sources is None else np.unique(sources, return_inverse=True)[1]
+    counts = np.floor(share * np.bincount(groups)).astype(np.int64)
+    rank = ranks_within(groups, ranks(by_score(scores, ids), size))
+    return rank < counts[groups]
 
 
 def _deviations(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

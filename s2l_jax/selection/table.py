@@ -8,6 +8,7 @@ from etils import epath
 from jaxtyping import Float, Int, Int64
 
 from s2l_jax import artifacts
+from s2l_jax.selection.suspects import LEFT_OUT
 
 _KINDS = {
     "id": "uint64",
@@ -60,13 +61,16 @@ def write_table(
     words = [f"{taken}{reason}" for taken in ("left: ", "taken: ") for reason in reasons]
     words = [*(word.removesuffix(": ") for word in words), _NOT_IN_SLICE]
 
+    left_out = reasons.index(LEFT_OUT) if LEFT_OUT in reasons else -1
+
     def block(part: slice) -> Any:
         made = {"row": pa.array(np.arange(part.start, part.stop))}
         made |= {name: _array(name, columns.get(name), part) for name in _KINDS}
         given = columns["reason"]
         codes = np.zeros(part.stop - part.start, np.int64) if given is None else given[part]
+        not_in_slice = (columns["cluster"][part] < 0) & (codes != left_out)
         codes = codes + len(reasons) * columns["selected"][part]
-        codes = np.where(columns["cluster"][part] < 0, len(words) - 1, codes).astype(np.int8)
+        codes = np.where(not_in_slice, len(words) - 1, codes).astype(np.int8)
         made["reason"] = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words))
         if trajectories is not None:
             at = place[part]

@@ -353,6 +353,7 @@ class TestRuns:
         config.clustering.num_clusters = 9
         config.selection.runs.a = run()
         config.selection.min_cluster_size = 4
+        config.selection.drop_unlearnt = 0.1
         assert resolved_run(config, "a") == run().to_dict() | {
             "method": "s2l",
             "budget": 123,
@@ -360,7 +361,10 @@ class TestRuns:
             "num_clusters": 9,
             "stratify_by": "none",
             "min_cluster_size": 4,
+            "drop_unlearnt": 0.1,
         }
+        config.selection.runs.full = run(method="full")
+        assert resolved_run(config, "full")["drop_unlearnt"] == 0
         config.selection.runs.b = run(method="random")  # asks for strata by itself, or has none
         assert resolved_run(config, "b")["stratify_by"] == "none"
 
@@ -375,6 +379,7 @@ class TestRuns:
             "every": 2,
             "stratify_by": "source",
             "min_cluster_size": 0,
+            "drop_unlearnt": 0.2,
             "train_target": False,
         }
         config.selection.runs.a = run(**fields)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import s2l_jax
 from s2l_jax.errors import InputError
+from s2l_jax.selection import METHODS, SelectionInputs
 
 
 def area_under_curve(scores, positive):
@@ -71,3 +72,58 @@ def test_equal_losses_are_no_suspects():
 def test_what_cannot_be_read_is_said(arguments, message):
     with pytest.raises(InputError, match=message):
         s2l_jax.suspects(*arguments)
+
+
+FILTERED = [name for name, method in METHODS.items() if method.needs <= {"trajectories"} and name != "full"]
+
+
+@pytest.mark.parametrize("method", FILTERED)
+def test_no_method_chooses_what_is_left_out_and_all_else_is_as_if_it_were_not_there(method):
+    losses, sources, _ = pool_of(2, num_rows=300)
+    inputs = SelectionInputs(trajectories=losses, sources=sources, ids=np.arange(300) + 7)
+    options = {"num_clusters": 5} if method == "s2l" else {}
+    chosen = s2l_jax.select(inputs, 40, method=method, drop_unlearnt=0.1, **options)
+    scores = s2l_jax.suspects(losses, sources)
+    left_out = np.zeros(300, bool)
+    for source in ("easy", "hard"):
+        rows = np.flatnonzero(sources == source)
+        left_out[rows[np.argsort(-scores[rows], kind="stable")[: len(rows) // 10]]] = True
+    kept = np.flatnonzero(~left_out)
+    alone = s2l_jax.select(inputs.rows(kept), 40, method=method, **options)
+    np.testing.assert_array_equal(chosen.indices, kept[alone.indices])
+    np.testing.assert_array_equal(chosen.weights, alone.weights)
+    assert set(np.flatnonzero(chosen.labels < 0)) == set(np.flatnonzero(left_out))
+    assert chosen.notes["num_left_out"] == left_out.sum()
+
+
+def test_rows_left_out_have_their_reason_and_score_in_the_table(tmp_path):
+    losses, sources, wrong = pool_of(3, num_rows=400)
+    inputs = SelectionInputs(trajectories=losses, sources=sources)
+    s2l_jax.select(inputs, 50, num_clusters=5, drop_unlearnt=0.05).save(tmp_path)
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(tmp_path / "clusters.parquet").to_pandas()
+    left_out = table[table["reason"].str.startswith("left: no candidate")]
+    assert len(left_out) == sum(int(0.05 * (sources == source).sum()) for source in ("easy", "hard"))
+    np.testing.assert_array_equal(left_out["score"], s2l_jax.suspects(losses, sources)[left_out.index])
+    assert wrong[left_out.index].sum() > 0.8 * min(wrong.sum(), len(left_out))
+    assert not left_out["selected"].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"drop_unlearnt": 0.5, "budget": 60}, "leaves 50 of 100 examples, fewer than the budget of 60"),
+        ({"drop_unlearnt": 1.0, "budget": 6}, "must be at least 0 and below 1"),
+        ({"drop_unlearnt": 0.1, "budget": 6, "method": "given"}, "needs given_rows, of all rows together"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_said(arguments, message):
+    losses, _, _ = pool_of(4, num_rows=100)
+    with pytest.raises(InputError, match=message):
+        s2l_jax.select(losses, **{"num_clusters": 3, **arguments})
+
+
+def test_random_needs_losses_to_leave_rows_out():
+    with pytest.raises(InputError, match="needs trajectories"):
+        s2l_jax.select(SelectionInputs(ids=np.arange(9)), 3, method="random", drop_unlearnt=0.3)

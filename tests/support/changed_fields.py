@@ -92,6 +92,7 @@ NAMED = {
     **{f"selection.{name}": f".{name}: " for name in BUDGETS},
     "selection.stratify_by": ".stratify_by: ",
     "selection.min_cluster_size": ".min_cluster_size: ",
+    "selection.drop_unlearnt": ".drop_unlearnt: ",
 }
 
 

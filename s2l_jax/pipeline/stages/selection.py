@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax import records
 from s2l_jax.config import deciding_run, resolved_run
-from s2l_jax.config.runs import find_method
+from s2l_jax.config.runs import method_of
 from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
@@ -105,7 +105,8 @@ def check_known(context: SelectionContext, num_columns: int | None) -> None:
 
 def needs_trajectories(config: ConfigDict) -> bool:
     """Whether a method of the config goes by trajectories."""
-    return any("trajectories" in find_method(entry.method).needs for entry in config.selection.runs.values())
+    entries = [resolved_run(config, name) for name in config.selection.runs]
+    return any("trajectories" in method_of(entry).needs for entry in entries)
 
 
 def check_methods(run: Run) -> None:
@@ -127,7 +128,7 @@ def folder(run: Run, name: str) -> epath.Path:
 
 def _run(run: Run, name: str) -> tuple[dict[str, Any], Method]:
     entry = resolved_run(run.config, name)
-    return entry, find_method(entry["method"])
+    return entry, method_of(entry)
 
 
 def _counts_tokens(run: Run, name: str) -> bool:
@@ -197,8 +198,9 @@ def _select_one(context: SelectionContext, name: str) -> None:
 
 def run_method(context: SelectionContext, entry: dict[str, Any], place: epath.Path) -> Selection:
     """The subset of one entry of `selection.runs` (`resolved_run`) by its method, whose folder is `place`."""
-    method = find_method(entry["method"])
-    arguments = {name: entry[name] for name in ("method", "seed", *method.own_options)} | _budget(entry)
+    method = method_of(entry)
+    given = ("method", "seed", "drop_unlearnt", *method.own_options)
+    arguments = {name: entry[name] for name in given} | _budget(entry)
     pool = _inputs(context)
     arrays: dict[str, Any] = {}
     for feature in method.features.values():

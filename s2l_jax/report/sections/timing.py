@@ -64,7 +64,7 @@ def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.Figu
 
 def _mean_time(timing: Mapping[str, Any], key: str, group: RunGroup) -> float | None:
     if key in ("proxy", "trajectories"):
-        uses = key in charged_stages(group.method) and any(r.selection for r in group.runs)
+        uses = any(key in charged_stages(group.method, r.selection) for r in group.runs if r.selection)
         return finite_number(timing.get(key)) if uses else None
     found = group.statistic(lambda run: timing.get(key.format(run.name)))
     return found.mean if found else None
