@@ -148,15 +148,16 @@ def _tpu_hosts() -> _Place | None:
 
 
 def _explain_slurm(env: Mapping[str, str]) -> None:
-    """Say that variables of a Slurm job of several tasks were taken for nothing, as they may be meant."""
+    """Say that this process is alone though it has variables of a Slurm job of several tasks."""
     allocated = env.get("SLURM_NTASKS")
     if allocated is None or allocated == "1" or env.get("SLURM_STEP_NUM_TASKS"):
         return
     names = [name for name in ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST") if name in env]
+    job = f"a Slurm job of {allocated} tasks" if allocated.isdigit() else "a Slurm job"
     say(
-        f"{', '.join(f'{name}={env[name]!r}' for name in names)}: a Slurm job of several tasks, but srun did not start "
-        "this process as one of them (SLURM_STEP_NUM_TASKS is not set), so it runs alone. To run them together: "
-        "srun python launch.py ...; --distributed=off runs alone without this line"
+        f"{', '.join(f'{name}={env[name]!r}' for name in names)} are of {job}, but srun did not start this process as a "
+        "task (SLURM_STEP_NUM_TASKS is not set): it runs alone. To run them together: srun python launch.py ...; "
+        "--distributed=off runs alone without this line"
     )
 
 

@@ -40,11 +40,7 @@ def join(group: Group, wait_seconds: float) -> None:
       TimeoutError: not all came in time.
     """
     global _channel
-    hub = None
-    if group.index == 0:
-        hub = Hub(_listen(group), group.count, wait_seconds)
-        hub.start()
-    _channel = Channel(_connect(group, wait_seconds), group, hub)
+    _channel = connect(group, wait_seconds)
     atexit.register(_channel.leave)
     sys.excepthook = _channel.on_exception
 
@@ -65,6 +61,15 @@ def ask_to_stop(signal: int) -> bool:
 def stopped_by() -> int:
     """The signal for which all processes stop here, or 0; all of them call it at the same places."""
     return 0 if _channel is None else _channel.poll()
+
+
+def connect(group: Group, wait_seconds: float) -> "Channel":
+    """What `join` does but for errors of this process; process 0 also starts the hub that the others come to."""
+    hub = None
+    if group.index == 0:
+        hub = Hub(_listen(group), group.count, wait_seconds)
+        hub.start()
+    return Channel(_connect(group, wait_seconds), group, hub)
 
 
 class Channel:
@@ -193,17 +198,17 @@ def _connect(group: Group, wait_seconds: float) -> socket.socket:
                 closing.pop_all()
                 return connection
         except (OSError, _TryAgain) as error:
-            if isinstance(error, _Late):
+            if isinstance(error, LateError):
                 raise
             met = str(error)
         time.sleep(_RETRY_SECONDS)
     raise TimeoutError(
-        f"process {group.index} of {group.count} waited {wait_seconds:.0f} s for process 0 at {group.address} ({met}): "
+        f"process {group.index} of {group.count} waited {wait_seconds:g} s for process 0 at {group.address} ({met}): "
         "it may not have been started, not be reachable from here, or belong to another run"
     )
 
 
-class _Late(TimeoutError):
+class LateError(TimeoutError):
     """Process 0 has given the others up."""
 
 
@@ -220,7 +225,7 @@ def _introduce(connection: socket.socket, group: Group) -> None:
                 f"each run with an address of its own ({ADDRESS})."
             )
         if answer.get("kind") == "late":
-            raise _Late(answer["reason"])
+            raise LateError(answer["reason"])
         if answer.get("kind") != expected:
             raise _TryAgain("another program answers")
 

@@ -125,7 +125,7 @@ class Hub(threading.Thread):
 
     def _give_up(self) -> None:
         missing = [index for index in range(self._count) if index not in self._peers]
-        text = f"{len(self._peers)} of {self._count} processes came within {self._wait_seconds:.0f} s; "
+        text = f"{len(self._peers)} of {self._count} processes came within {self._wait_seconds:g} s; "
         text += f"missing: {', '.join(map(str, missing[:20]))}{', ...' if len(missing) > 20 else ''}"
         self._listener.close()
         self._tell_all({"kind": "late", "reason": text})
