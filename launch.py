@@ -36,7 +36,10 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, a fil
 _WORKDIR = flags.DEFINE_string("workdir", "", "the experiment's folder; default runs/<config name>")
 _STAGES = flags.DEFINE_list("stages", [], "stages to run, by name or its beginning; default all")
 _DISTRIBUTED = flags.DEFINE_enum(
-    "distributed", "auto", ["auto", "on", "off"], "join the other processes of the run: where there are any, always, never"
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "join the other processes of the run: where there are any, always, never",
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "show what is there, what will be made and what is refused")
 

@@ -153,7 +153,9 @@ class Channel:
     def _exit(self, status: int) -> NoReturn:
         # Not sys.exit: JAX would wait for the others, and they for this process.
         if self._hub is not None:
-            self._hub.others_are_gone.wait(2 * _GRACE_SECONDS)  # else JAX aborts them before they have said why
+            self._hub.others_are_gone.wait(
+                2 * _GRACE_SECONDS
+            )  # else JAX aborts them before they have said why
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()

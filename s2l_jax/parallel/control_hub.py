@@ -107,7 +107,9 @@ class Hub(threading.Thread):
         if count != self._count or not 0 <= index < self._count:
             refusal = f"it is process {index} of {count}, the others are {self._count}"
         elif index in self._peers:
-            refusal = f"another process says that it is process {index}: are there two groups with one address?"
+            refusal = (
+                f"another process says that it is process {index}: are there two groups with one address?"
+            )
         else:
             peer.index = index
             self._peers[index] = peer

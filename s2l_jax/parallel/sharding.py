@@ -80,9 +80,7 @@ def put_rows(mesh: Mesh, local: Any, axis: int) -> Any:
     return jax.tree.map(put, local)
 
 
-def group_rows(
-    local: np.ndarray, groups: Sequence[int], axis: int, index: tuple[slice, ...]
-) -> np.ndarray:
+def group_rows(local: np.ndarray, groups: Sequence[int], axis: int, index: tuple[slice, ...]) -> np.ndarray:
     """One group's part of a global array.
 
     Args:

@@ -19,7 +19,9 @@ from s2l_jax.console import quiet_libraries
 from s2l_jax.parallel import processes
 from s2l_jax.training.step import TrainState
 
-_WAIT_FAILED = 20.0  # seconds that a run of several processes that has failed waits for the checkpoint under way
+_WAIT_FAILED = (
+    20.0  # seconds that a run of several processes that has failed waits for the checkpoint under way
+)
 
 
 class Checkpoints:

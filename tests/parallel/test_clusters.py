@@ -7,7 +7,12 @@ from s2l_jax.errors import InputError
 from s2l_jax.parallel.clusters import find_group
 
 EXPLICIT = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:8476", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
-ALLOCATION = {"SLURM_JOB_ID": "12", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[04-07],m1", "SLURM_PROCID": "0"}
+ALLOCATION = {
+    "SLURM_JOB_ID": "12",
+    "SLURM_NTASKS": "4",
+    "SLURM_STEP_NODELIST": "n[04-07],m1",
+    "SLURM_PROCID": "0",
+}
 STEP = {
     "SLURM_JOB_ID": "12", "SLURM_STEP_ID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "2",
     "SLURM_STEP_NODELIST": "n[04-07],m1", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
@@ -44,7 +49,12 @@ def test_an_explicit_group(group_with):
 def test_a_slurm_step_has_the_tasks_of_the_step(group_with):
     """Not those of the allocation; tasks that share a node have a GPU each."""
     group = group_with(STEP)
-    assert (group.found_by, group.count, group.index, group.local_device_ids) == ("Slurm step 12.3", 2, 1, (1,))
+    assert (group.found_by, group.count, group.index, group.local_device_ids) == (
+        "Slurm step 12.3",
+        2,
+        1,
+        (1,),
+    )
     assert group.address.startswith("n04:")
 
 

@@ -28,13 +28,16 @@ MESHES = [(-1, 1, 1), (1, -1, 1), (-1, 4, 1), (-1, 1, 2), (-1, 4, 2), (1, -1, 4)
 WALK = [
     (topology, num_slices, sizes)
     for (topology, num_slices), sizes in itertools.product(SLICES, MESHES)
-    if math.prod(map(int, re.findall(r"(?<=[:x])\d+", topology))) % math.prod(sizes) == 0  # four chips are not eight
+    if math.prod(map(int, re.findall(r"(?<=[:x])\d+", topology))) % math.prod(sizes)
+    == 0  # four chips are not eight
 ]
 
 
 def mesh_of(topology: str, num_slices: int, sizes: tuple[int, int, int]) -> Mesh:
     described = {"num_slices": num_slices} if num_slices > 1 else {}
-    return make_mesh(*sizes, devices=topologies.get_topology_desc(topology, platform="tpu", **described).devices)
+    return make_mesh(
+        *sizes, devices=topologies.get_topology_desc(topology, platform="tpu", **described).devices
+    )
 
 
 def held_groups(mesh: Mesh) -> dict[int, tuple[int, ...]]:

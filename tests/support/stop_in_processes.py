@@ -1,6 +1,6 @@
 """One of two processes that train a proxy together, as launch.py would, until one of them stops; not a test itself.
 
-    python stop_in_processes.py RANK PORT CHECKPOINT WORKDIR HOW
+python stop_in_processes.py RANK PORT CHECKPOINT WORKDIR HOW
 """
 
 import errno
