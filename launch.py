@@ -12,8 +12,8 @@ Lists have commas between: --config.selection.exports=jsonl,parquet.
 --stages runs some of the stages only: --stages=proxy,select. --dry_run makes nothing: it shows which
 parts the workdir has, which will be made and why, and which are there with other settings.
 
-Several machines: start the same command on each (TPU slices, Slurm and Open MPI are recognised; otherwise set
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). --distributed=off runs one process alone.
+Several machines: start the same command on each (TPU slices, Slurm and Open MPI are recognised; otherwise
+set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). --distributed=off runs one process alone.
 """
 
 import errno

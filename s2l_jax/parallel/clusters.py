@@ -56,8 +56,9 @@ def find_group(mode: str = "auto") -> Group | None:
     if group is None or group.count == 1:
         if mode == "on":
             raise InputError(
-                f"--distributed=on: no group of processes is to be seen. Set {ADDRESS} (host:port of process 0), "
-                f"{COUNT} and {INDEX} on each; or start them with srun or mpirun, or on all hosts of a TPU slice."
+                f"--distributed=on: no group of processes is to be seen. Set {ADDRESS} (host:port of "
+                f"process 0), {COUNT} and {INDEX} on each; or start them with srun or mpirun, or on all "
+                "hosts of a TPU slice."
             )
         _explain_slurm(env)
         return None
@@ -74,8 +75,8 @@ def _explicit(env: Mapping[str, str]) -> Group | None:
         return Group(found_by, env[ADDRESS], place.count, place.index, place.local_device_ids)
     if missing := [name for name in (ADDRESS, COUNT, INDEX) if name not in given]:
         raise InputError(
-            f"{' and '.join(given)} set, {' and '.join(missing)} not: a group needs the three of them. Set what is "
-            f"missing on each process, or unset the rest; {_ALONE}."
+            f"{' and '.join(given)} set, {' and '.join(missing)} not: a group needs the three of them. Set "
+            f"what is missing on each process, or unset the rest; {_ALONE}."
         )
     host, _, port = env[ADDRESS].rpartition(":")
     if not (host and port.isdigit()):
@@ -98,8 +99,8 @@ def _open_mpi(env: Mapping[str, str]) -> _Place | None:
 
         if not clusters.OmpiCluster.is_env_present():
             raise InputError(
-                f"{size}={env[size]}: this mpirun does not say where its rank 0 runs (Open MPI 5 does not). Set "
-                f"{ADDRESS}=HOST:PORT, its machine and a free port, for all ranks; {_ALONE}."
+                f"{size}={env[size]}: this mpirun does not say where its rank 0 runs (Open MPI 5 does not). "
+                f"Set {ADDRESS}=HOST:PORT, its machine and a free port, for all ranks; {_ALONE}."
             )
         address = clusters.OmpiCluster.get_coordinator_address(WAIT_SECONDS, env.get("JAX_COORDINATOR_PORT"))
     return _Place("Open MPI", _number(env, size), rank, (local,) if sharing else None, address)
@@ -117,18 +118,18 @@ def _slurm_step(env: Mapping[str, str]) -> _Place | None:
 
         if not clusters.SlurmCluster.is_env_present():
             raise InputError(
-                f"{tasks}={env[tasks]}, but SLURM_JOB_ID, SLURM_STEP_NODELIST or SLURM_NTASKS is not set: start the "
-                f"processes with srun and leave its variables as they are; {_ALONE}."
+                f"{tasks}={env[tasks]}, but SLURM_JOB_ID, SLURM_STEP_NODELIST or SLURM_NTASKS is not set: "
+                f"start the processes with srun and leave its variables as they are; {_ALONE}."
             )
         address = clusters.SlurmCluster.get_coordinator_address(WAIT_SECONDS, env.get("JAX_COORDINATOR_PORT"))
-    # Tasks that share a node have a GPU each, as JAX has it; a task that has a node to itself has all of them.
+    # Tasks that share a node have a GPU each, as JAX has it; a task alone on a node has all of them.
     alone = set(env.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0].split(",")) == {"1"}
     step = f"Slurm step {env.get('SLURM_JOB_ID', '')}.{env.get('SLURM_STEP_ID', '')}"
     return _Place(step, _number(env, tasks), index, None if alone else (local,), address)
 
 
 def _tpu_hosts() -> _Place | None:
-    """The hosts of this machine's TPU slice, or of all slices of the run, as GKE or Google's metadata have them."""
+    """The hosts of this machine's TPU slice, or of all slices, as GKE or Google's metadata have them."""
     from jax._src import clusters  # as above
 
     try:
@@ -155,9 +156,9 @@ def _explain_slurm(env: Mapping[str, str]) -> None:
     names = [name for name in ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST") if name in env]
     job = f"a Slurm job of {allocated} tasks" if allocated.isdigit() else "a Slurm job"
     say(
-        f"{', '.join(f'{name}={env[name]!r}' for name in names)} are of {job}, but srun did not start this process as a "
-        "task (SLURM_STEP_NUM_TASKS is not set): it runs alone. To run them together: srun python launch.py ...; "
-        "--distributed=off runs alone without this line"
+        f"{', '.join(f'{name}={env[name]!r}' for name in names)} are of {job}, but srun did not start this "
+        "process as a task (SLURM_STEP_NUM_TASKS is not set): it runs alone. To run them together: srun "
+        "python launch.py ...; --distributed=off runs alone without this line"
     )
 
 

@@ -1,8 +1,9 @@
 """The control channel between the processes of a run: who came, who failed and why, and when to stop.
 
 JAX's coordination service aborts a process whose group has lost one, with a dump and at the earliest after
-missed heartbeats, and what it offers for telling reasons is not public. So each process keeps a TCP connection
-to process 0, from before JAX is started, on the port that JAX then takes. A killed process closes its own.
+missed heartbeats; it does not say how many came, and what it offers for telling reasons is not public. So
+each process keeps a TCP connection to process 0, from before JAX is started, on the port that JAX then takes. A
+killed process closes its own.
 """
 
 import atexit
@@ -16,6 +17,7 @@ import time
 import types
 from typing import Any, NoReturn
 
+from s2l_jax.console import tell
 from s2l_jax.errors import InputError
 from s2l_jax.parallel.clusters import ADDRESS, Group
 from s2l_jax.parallel.control_hub import LOST, Hub, keep_alive
@@ -46,16 +48,15 @@ def join(group: Group, wait_seconds: float) -> None:
 
 
 def end(reason: str, status: int) -> None:
-    """End this process and all others of its group, if it is in one; they say the reason, and have the status."""
+    """End this process and all others of its group, if it is in one; they say the reason."""
     if _channel is not None:
         _channel.end(reason, status)
 
 
-def ask_to_stop(signal: int) -> bool:
-    """Have all processes stop at one place (`stopped_by`) as this one got a signal; False where it is alone."""
+def ask_to_stop(signal: int) -> None:
+    """Have all processes stop at one place (`stopped_by`), as this one got a signal."""
     if _channel is not None:
         _channel.send({"kind": "stop", "signal": signal})
-    return _channel is not None
 
 
 def stopped_by() -> int:
@@ -64,7 +65,7 @@ def stopped_by() -> int:
 
 
 def connect(group: Group, wait_seconds: float) -> "Channel":
-    """What `join` does but for errors of this process; process 0 also starts the hub that the others come to."""
+    """What `join` does but for uncaught errors; process 0 also starts the hub that the others come to."""
     hub = None
     if group.index == 0:
         hub = Hub(_listen(group), group.count, wait_seconds)
@@ -147,8 +148,7 @@ class Channel:
                 self._polling.notify_all()
 
     def _tell(self, process: int, reason: str) -> None:
-        print(f"process {process} of {self._group.count} failed, so this one ends: {reason}", file=sys.stderr)
-        sys.stderr.flush()
+        tell(f"process {process} of {self._group.count} has ended, and this one with it: {reason}")
 
     def _exit(self, status: int) -> NoReturn:
         # Not sys.exit: JAX would wait for the others, and they for this process.
@@ -173,8 +173,8 @@ def _listen(group: Group) -> socket.socket:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"process 0 cannot open the port of {group.address} ({error.strerror}): another run may have it. "
-                    f"Give each run a port of its own, in {ADDRESS} or JAX_COORDINATOR_PORT."
+                    f"process 0 cannot open the port of {group.address} ({error.strerror}): another run may "
+                    f"have it. Give each run a port of its own, in {ADDRESS} or JAX_COORDINATOR_PORT."
                 ) from error
         time.sleep(_RETRY_SECONDS)
 
@@ -205,8 +205,8 @@ def _connect(group: Group, wait_seconds: float) -> socket.socket:
             met = str(error)
         time.sleep(_RETRY_SECONDS)
     raise TimeoutError(
-        f"process {group.index} of {group.count} waited {wait_seconds:g} s for process 0 at {group.address} ({met}): "
-        "it may not have been started, not be reachable from here, or belong to another run"
+        f"process {group.index} of {group.count} waited {wait_seconds:g} s for process 0 at {group.address} "
+        f"({met}): it may not have been started, not be reachable from here, or belong to another run"
     )
 
 
@@ -223,8 +223,8 @@ def _introduce(connection: socket.socket, group: Group) -> None:
         if answer.get("kind") == "refused":
             raise InputError(
                 f"process {group.index} of {group.count} was refused by process 0 at {group.address}: "
-                f"{answer['reason']}. Start each process once, with a number of its own and one count for all, and "
-                f"each run with an address of its own ({ADDRESS})."
+                f"{answer['reason']}. Start each process once, with a number of its own and one count for "
+                f"all, and each run with an address of its own ({ADDRESS})."
             )
         if answer.get("kind") == "late":
             raise LateError(answer["reason"])

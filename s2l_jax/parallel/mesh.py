@@ -48,7 +48,9 @@ def _sizes(asked: list[int], num_devices: int) -> list[int]:
         raise InputError(f"mesh: {text}: one of them may be -1, which takes what the others leave.")
     if fixed < 1 or num_devices % fixed or (-1 not in asked and fixed != num_devices):
         odd = [
-            axis for axis, size in zip(AXES, asked, strict=True) if size != -1 and num_devices % (size or 2)
+            axis
+            for axis, size in zip(AXES, asked, strict=True)
+            if size != -1 and (size < 1 or num_devices % size)
         ]
         why = f"; {' and '.join(odd)} does not divide them" if odd else ""
         raise InputError(

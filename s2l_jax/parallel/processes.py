@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from s2l_jax import console
+from s2l_jax import console, stopping
 from s2l_jax.parallel import control
 from s2l_jax.parallel.clusters import WAIT_SECONDS, find_group
 
-# JAX's own watch over processes, for what the control channel does not see: one that is stopped but whose machine answers.
+# JAX's own watch, for what the control channel does not see: a process that hangs while its machine answers.
 _HEARTBEAT_SECONDS = 50
 
 
@@ -58,6 +58,21 @@ def is_writer() -> bool:
 def of_writer(decision: bool) -> bool:
     """The writer's decision, on every process."""
     return bool(multihost_utils.broadcast_one_to_all(np.array(decision)))
+
+
+def told_to_stop() -> bool:
+    """Whether training stops here, as a signal came to this process or another; all call it after each step.
+
+    JAX's own `reached_preemption_sync_point` is not used: it takes SIGTERM alone, and from Python's handlers;
+    and the steps that it counts are those of one training run, and are Orbax's as well.
+    """
+    if jax.process_count() == 1:
+        return bool(stopping.told())
+    if stopping.told():
+        control.ask_to_stop(stopping.told())
+    if signal := control.stopped_by():
+        stopping.take(signal)
+    return bool(signal)
 
 
 def barrier(name: str) -> None:

@@ -40,7 +40,7 @@ class Checkpoints:
         if kind is None:
             self._finish()
             return
-        # Of several processes the others may never write their part of a checkpoint, where this one fails alone.
+        # Of several processes the others may never write their part of it, where this one fails alone.
         finishing = threading.Thread(target=self._finish_quietly, daemon=True)
         finishing.start()
         finishing.join(_WAIT_FAILED if jax.process_count() > 1 else None)

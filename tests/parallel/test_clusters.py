@@ -8,14 +8,12 @@ from s2l_jax.parallel.clusters import find_group
 
 EXPLICIT = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:8476", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
 ALLOCATION = {
-    "SLURM_JOB_ID": "12",
-    "SLURM_NTASKS": "4",
-    "SLURM_STEP_NODELIST": "n[04-07],m1",
-    "SLURM_PROCID": "0",
-}
-STEP = {
-    "SLURM_JOB_ID": "12", "SLURM_STEP_ID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "2",
-    "SLURM_STEP_NODELIST": "n[04-07],m1", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "12", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[04-07],m1", "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+}  # fmt: skip
+STEP = ALLOCATION | {
+    "SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "1",
 }  # fmt: skip
 MPIRUN = {
     "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
@@ -66,7 +64,7 @@ def test_a_slurm_task_that_has_a_node_to_itself_has_all_of_its_gpus(group_with):
 @pytest.mark.parametrize(
     "env",
     [
-        ALLOCATION | {"SLURM_LOCALID": "0"},  # a batch script without srun
+        ALLOCATION,  # a batch script without srun
         {"SLURM_JOB_ID": "12", "SLURM_NTASKS": "4"},  # a shell on the node
         {"SLURM_NTASKS": ""},
     ],

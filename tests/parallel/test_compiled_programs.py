@@ -26,6 +26,8 @@ COLLECTIVE = re.compile(
     r"= (\(.*?\)|\S+) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(-start)?\("
 )
 
+GATHERED = re.compile(r"= \w+\[([\d,]+)\]\S* all-gather(?:-start)?\(")
+
 
 @functools.cache
 def compiled_step(data, fsdp, tensor):
@@ -55,7 +57,7 @@ def computations(program):
 
 
 def collectives_after(program, argument):
-    """Collectives of what is computed from an argument of the program, in the computations that it calls as well."""
+    """Collectives of what is computed from an argument of the program, also in computations it calls."""
     bodies, derived, found = computations(program), set(), []
 
     def inside(name):
@@ -85,22 +87,15 @@ def test_no_moment_of_the_optimiser_leaves_its_device():
 
 def test_parameters_are_gathered_a_layer_at_a_time_and_logits_never():
     program = compiled_step(1, 4, 2).as_text()
-    gathered = [
-        tuple(map(int, found[1].split(",")))
-        for line in program.splitlines()
-        if "all-gather" in line
-        and (found := re.search(r"= \w+\[([\d,]+)\]\S* all-gather(?:-start)?\(", line))
-    ]
+    found = [GATHERED.search(line) for line in program.splitlines()]
+    gathered = [tuple(map(int, shape[1].split(","))) for shape in found if shape]
     of_layer = CONFIG.hidden_size * CONFIG.intermediate_size
-    assert {math.prod(shape) for shape in gathered} & {of_layer // 2}  # the tensor axis has half of each
+    assert of_layer // 2 in {math.prod(shape) for shape in gathered}  # the tensor axis has half of each
     assert not [shape for shape in gathered if CONFIG.num_layers in shape]
     vocabulary = CONFIG.padded_vocab_size
-    assert [
-        shape for shape in gathered if vocabulary // 2 in shape
-    ]  # the head's weights, for their share of it
-    assert not [
-        s for s in gathered if vocabulary in s or (vocabulary // 2 in s and CONFIG.hidden_size not in s)
-    ]
+    shares = {math.prod(shape) for shape in gathered if vocabulary // 2 in shape}
+    assert shares == {CONFIG.hidden_size * vocabulary // 2}  # the head's weights
+    assert not [shape for shape in gathered if vocabulary in shape]
 
 
 def device_bytes(state):

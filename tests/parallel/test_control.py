@@ -6,8 +6,6 @@ import socket
 import threading
 import time
 
-import pytest
-
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import control
 from s2l_jax.parallel.clusters import Group

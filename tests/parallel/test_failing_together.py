@@ -23,6 +23,6 @@ def test_all_end_with_the_reason(who, how, count, own_status, status, reason):
         if rank == int(who):
             assert got == own_status, output
         else:
-            assert f"process {who} of {count} failed, so this one ends: {reason}" in output
+            assert f"process {who} of {count} has ended, and this one with it: {reason}" in output
             # JAX's service ends with process 0, and may abort the others in the moment that they say so.
             assert got == status or (how == "killed" and who == "0" and got == -signal.SIGABRT), output

@@ -53,7 +53,7 @@ def test_every_row_arrives_once_from_whoever_holds_its_group(topology, num_slice
     for process, groups in held.items():
         assert groups == tuple(n for n, g in enumerate(by_group) if process in {d.process_index for d in g})
 
-    # A batch [microbatch, group, row]: each process has the rows of its groups, each device takes its part of them.
+    # A batch [microbatch, group, row]: a process has the rows of its groups, a device takes its part of them.
     batch = np.arange(2 * row_groups(mesh) * 3).reshape(2, -1, 3)
     local = {process: batch[:, list(groups)] for process, groups in held.items()}
     arrived = np.zeros(batch.shape, int)

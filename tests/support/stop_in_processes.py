@@ -1,4 +1,4 @@
-"""One of two processes that train a proxy together, as launch.py would, until one of them stops; not a test itself.
+"""One of two processes that train a proxy as launch.py would, until one stops; not a test itself.
 
 python stop_in_processes.py RANK PORT CHECKPOINT WORKDIR HOW
 """
@@ -10,7 +10,7 @@ import sys
 
 from tests.support.pipeline_kills import small_config
 
-STOPS_AT = 5  # training steps
+STOPS_AT = 3  # the training step after whose numbers it stops, the first being 0
 
 
 def config_of(checkpoint):
@@ -44,6 +44,7 @@ def main():
     import jax
 
     import launch
+    from s2l_jax import stopping
     from s2l_jax.parallel import processes
     from s2l_jax.pipeline import run_pipeline
     from s2l_jax.training import loop
@@ -56,6 +57,7 @@ def main():
 
     def run(argv):
         processes.start()
+        stopping.listen()
         loop.Metrics = Metrics
         config = config_of(checkpoint)
         if how == "diverged":
