@@ -69,8 +69,8 @@ def _explicit(env: Mapping[str, str]) -> Group | None:
     given = [name for name in (ADDRESS, COUNT, INDEX) if env.get(name)]
     if not given:
         return None
-    place = _open_mpi(env) or _slurm_step(env) if given == [ADDRESS] else None
-    if place is not None:
+    place = _open_mpi(env) or _slurm_step(env) if ADDRESS in given else None
+    if place is not None and given == [ADDRESS]:
         found_by = f"{place.found_by}, {ADDRESS}"
         return Group(found_by, env[ADDRESS], place.count, place.index, place.local_device_ids)
     if missing := [name for name in (ADDRESS, COUNT, INDEX) if name not in given]:
@@ -84,7 +84,10 @@ def _explicit(env: Mapping[str, str]) -> Group | None:
     count, index = _number(env, COUNT), _number(env, INDEX)
     if not 0 <= index < count:
         raise InputError(f"{INDEX}={index}, {COUNT}={count}: processes are numbered from 0 to {count - 1}.")
-    return Group(ADDRESS, env[ADDRESS], count, index)
+    local_device_ids = None
+    if place is not None and (place.count, place.index) == (count, index):
+        local_device_ids = place.local_device_ids
+    return Group(ADDRESS, env[ADDRESS], count, index, local_device_ids)
 
 
 def _open_mpi(env: Mapping[str, str]) -> _Place | None:

@@ -2,8 +2,8 @@
 
 JAX's coordination service aborts a process whose group has lost one, with a dump and at the earliest after
 missed heartbeats; it does not say how many came, and what it offers for telling reasons is not public. So
-each process keeps a TCP connection to process 0, from before JAX is started, on the port that JAX then takes. A
-killed process closes its own.
+each process keeps a TCP connection to process 0, from before JAX is started, on the port that JAX then
+takes. A killed process closes its own.
 """
 
 import atexit
@@ -83,7 +83,7 @@ class Channel:
         self._sending = threading.RLock()  # a signal may come while this thread sends
         self._polling = threading.Condition()
         self._polls = 0
-        self._is_counting = False
+        self._is_counting = self._is_ending = False
         self._stop: dict[str, Any] | None = None
         threading.Thread(target=self._listen, name="control channel", daemon=True).start()
 
@@ -100,6 +100,7 @@ class Channel:
         """See `end` above; another's failure that has arrived by now is the cause of this one."""
         if self._has_failed.wait(_CAUSE_SECONDS):
             self._exit(self._failure["status"] if self._failure else LOST)
+        self._is_ending = True
         self.send({"kind": "failed", "reason": reason, "status": status})
         self._is_noted.wait(_GRACE_SECONDS)
         self._exit(status)
@@ -132,7 +133,8 @@ class Channel:
         kind = message["kind"]
         if kind == "failed":
             self._failure = message
-            self._tell(message["process"], message["reason"])
+            if not self._is_ending:  # by an error of its own, at the same time
+                self._tell(message["process"], message["reason"])
             self._has_failed.set()
             time.sleep(_GRACE_SECONDS)
             self._exit(message["status"])

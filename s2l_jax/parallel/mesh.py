@@ -47,12 +47,8 @@ def _sizes(asked: list[int], num_devices: int) -> list[int]:
     if asked.count(-1) > 1:
         raise InputError(f"mesh: {text}: one of them may be -1, which takes what the others leave.")
     if fixed < 1 or num_devices % fixed or (-1 not in asked and fixed != num_devices):
-        odd = [
-            axis
-            for axis, size in zip(AXES, asked, strict=True)
-            if size != -1 and (size < 1 or num_devices % size)
-        ]
-        why = f"; {' and '.join(odd)} does not divide them" if odd else ""
+        unfit = [n for n, size in enumerate(asked) if size != -1 and (size < 1 or num_devices % size)]
+        why = f" ({', '.join(AXES[n] for n in unfit)} alone does not)" if unfit else ""
         raise InputError(
             f"mesh: {text} does not fit this run's {num_devices} devices{why}: they must multiply to that; "
             "one of them may be -1, which takes what remains."

@@ -44,6 +44,11 @@ def test_an_explicit_group(group_with):
     assert (group.address, group.count, group.index, group.local_device_ids) == ("10.0.0.1:8476", 4, 3, None)
 
 
+def test_an_explicit_group_of_a_steps_tasks_has_their_gpus(group_with):
+    own = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    assert group_with(STEP | own).local_device_ids == (1,)
+
+
 def test_a_slurm_step_has_the_tasks_of_the_step(group_with):
     """Not those of the allocation; tasks that share a node have a GPU each."""
     group = group_with(STEP)
