@@ -16,7 +16,7 @@ from tests.support.processes import end_together
     ("how", "statuses", "said"),
     [
         ("full", [4, 4], "No space left on device"),
-        ("diverged", [3, 3], "gradient norm"),
+        pytest.param("diverged", [3, 3], "gradient norm", marks=pytest.mark.slow),
     ],
 )
 def test_both_end_with_the_reason(tiny_checkpoint, tmp_path, how, statuses, said):
