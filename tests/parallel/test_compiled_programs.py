@@ -114,4 +114,5 @@ def test_parameters_and_moments_of_a_device_fall_with_fsdp_and_tensor():
         held = share(8 // (fsdp * tensor), fsdp, tensor)
         assert whole / (fsdp * tensor) <= held < 1.2 * whole / (fsdp * tensor), (fsdp, tensor)
     rows = 4 * (3 * ROWS * LENGTH + 3 * TOKENS + EXAMPLES) + TOKENS  # int32 and float32, and the mask
-    assert compiled_step(1, 4, 2).memory_analysis().argument_size_in_bytes == share(1, 4, 2) + rows
+    # That is what the program takes, beside those of the rows that this loss looks at.
+    assert 0 < compiled_step(1, 4, 2).memory_analysis().argument_size_in_bytes - share(1, 4, 2) <= rows
