@@ -12,8 +12,8 @@ Lists have commas between: --config.selection.exports=jsonl,parquet.
 --stages runs some of the stages only: --stages=proxy,select. --dry_run makes nothing: it shows which
 parts the workdir has, which will be made and why, and which are there with other settings.
 
-Several machines: start the same command on each (TPU pods and Slurm are recognised; otherwise set
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID).
+Several machines: start the same command on each (TPU slices, Slurm and Open MPI are recognised; otherwise
+set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). --distributed=off runs one process alone.
 """
 
 import errno
@@ -34,10 +34,17 @@ from s2l_jax import stopping
 from s2l_jax.config import describe, find_field, meaning, nearest_field, validate
 from s2l_jax.console import harmless, log_harmlessly, tell
 from s2l_jax.errors import DivergedError, InputError
+from s2l_jax.parallel import control
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment, a file of configs/")
 _WORKDIR = flags.DEFINE_string("workdir", "", "the experiment's folder; default runs/<config name>")
 _STAGES = flags.DEFINE_list("stages", [], "stages to run, by name or its beginning; default all")
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "join the other processes of the run: where there are any, always, never",
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "show what is there, what will be made and what is refused")
 
 
@@ -70,7 +77,7 @@ def main(argv: list[str]) -> None:
     from s2l_jax.parallel.compilation import CompileTime, enable_compilation_cache
     from s2l_jax.parallel.host_memory import keep_freed_memory
 
-    processes.start()
+    processes.start(_DISTRIBUTED.value)
     stopping.listen()  # again, as JAX takes SIGTERM for itself in a run of several processes
     enable_compilation_cache()
     compiling = CompileTime()
@@ -187,6 +194,7 @@ def _failed(error: OSError) -> int:
 def _say(message: str, status: int) -> int:
     stopping.leave()
     tell(message)
+    control.end(message, status)
     return status
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from s2l_jax.console import tell
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_waits = False  # whether what runs looks at `is_told`, and ends by itself
+_waits = False  # whether what runs looks at `told`, and ends by itself
 _told = 0  # the signal that came
 
 
@@ -36,7 +36,7 @@ def leave() -> None:
 
 @contextlib.contextmanager
 def after_this_step() -> Iterator[None]:
-    """Within it the first signal raises nothing: what runs looks at `is_told`; the end raises `Stopped`."""
+    """Within it the first signal raises nothing: what runs looks at `told`; the end raises `Stopped`."""
     global _told
     try:
         with _waiting(True):
@@ -54,9 +54,15 @@ def at_once() -> Iterator[None]:
         yield
 
 
-def is_told() -> bool:
-    """Whether a signal came that is waiting for the end of `after_this_step`."""
-    return bool(_told)
+def told() -> int:
+    """The signal that is waiting for the end of `after_this_step`, or 0."""
+    return _told
+
+
+def take(number: int) -> None:
+    """Have the end of `after_this_step` be for a signal that another process got."""
+    global _told
+    _told = number
 
 
 @contextlib.contextmanager

@@ -36,16 +36,16 @@ def test_after_the_step(number, capsys):
 
     def work():
         with stopping.after_this_step():
-            assert not stopping.is_told()
+            assert not stopping.told()
             os.kill(os.getpid(), number)
-            assert stopping.is_told()
+            assert stopping.told()
             done.append("checkpoint")
 
     with pytest.raises(stopping.Stopped) as stopped:
         work()
     assert (stopped.value.number, done) == (number, ["checkpoint"])
     assert "a second signal ends it at once" in capsys.readouterr().err
-    assert not stopping.is_told()
+    assert not stopping.told()
 
 
 def test_a_second_signal_does_not_wait():
@@ -58,7 +58,7 @@ def test_a_second_signal_does_not_wait():
     with pytest.raises(stopping.Stopped):
         work()
     with stopping.after_this_step():  # nothing is left of it
-        assert not stopping.is_told()
+        assert not stopping.told()
 
 
 def test_what_takes_long_is_not_waited_for():

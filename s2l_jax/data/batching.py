@@ -110,7 +110,7 @@ class Batches:
         max_length: int,
         microbatches: int = 1,
         groups: int = 1,
-        local_groups: range = range(1),
+        local_groups: Sequence[int] = (0,),
         pack: bool = True,
         name_examples: bool = False,
         share_prefix: bool = False,

@@ -131,7 +131,7 @@ def fill(
     row_length: int,
     examples: dict[int, tuple[Int32[np.ndarray, "_"], int]],
     weights: Float32[np.ndarray, "n"],
-    groups: range,
+    groups: Sequence[int],
     pool_rows: Int[np.ndarray, "n"] | None = None,
     skip: int = 0,
 ) -> tuple[PackedRows, Int32[np.ndarray, "a g e"]]:

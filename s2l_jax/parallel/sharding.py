@@ -1,6 +1,7 @@
 """Which mesh axis each array axis lies on."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -50,21 +51,43 @@ def row_constraint(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return lambda x: jax.lax.with_sharding_constraint(x, row_sharding(mesh))
 
 
-def local_groups(mesh: Mesh) -> range:
+def groups_of(mesh: Mesh, process: int) -> tuple[int, ...]:
+    """The row groups that devices of a process hold, in order; they need not adjoin.
+
+    Where the `tensor` axis crosses processes, a group is held by each of them.
+    """
+    devices = mesh.devices.reshape(row_groups(mesh), -1)
+    return tuple(i for i, group in enumerate(devices) if any(d.process_index == process for d in group))
+
+
+def local_groups(mesh: Mesh) -> tuple[int, ...]:
     """The row groups whose data this process must provide."""
-    devices = mesh.devices.reshape(-1, mesh.shape["tensor"])
-    here = jax.process_index()
-    mine = [i for i, group in enumerate(devices) if any(device.process_index == here for device in group)]
-    if len(mine) != mine[-1] - mine[0] + 1:
-        raise NotImplementedError(f"this process owns the row groups {mine}, which do not adjoin")
-    return range(mine[0], mine[-1] + 1)
+    return groups_of(mesh, jax.process_index())
 
 
 def put_rows(mesh: Mesh, local: Any, axis: int) -> Any:
-    """Global arrays from this process's rows; `axis` is the row-group axis of every leaf."""
+    """Global arrays from the rows of this process's groups, in the order of `local_groups`.
+
+    `axis` is the row-group axis of every leaf.
+    """
+    groups = local_groups(mesh)
 
     def put(leaf: np.ndarray) -> jax.Array:
         shape = (*leaf.shape[:axis], row_groups(mesh), *leaf.shape[axis + 1 :])
-        return jax.make_array_from_process_local_data(row_sharding(mesh, axis), leaf, shape)
+        shard = functools.partial(group_rows, leaf, groups, axis)
+        return jax.make_array_from_callback(shape, row_sharding(mesh, axis), shard)
 
     return jax.tree.map(put, local)
+
+
+def group_rows(local: np.ndarray, groups: Sequence[int], axis: int, index: tuple[slice, ...]) -> np.ndarray:
+    """One group's part of a global array.
+
+    Args:
+      local: the rows of some groups, as `put_rows` takes them.
+      groups: which groups these are.
+      axis: the row-group axis.
+      index: of the part in the global array, as JAX gives it.
+    """
+    place = groups.index(index[axis].start or 0)
+    return local[(*index[:axis], slice(place, place + 1), *index[axis + 1 :])]

@@ -1,6 +1,7 @@
 """Orbax checkpoints: written while training goes on, verified, and passed over when broken."""
 
 import contextlib
+import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,10 @@ from s2l_jax.console import quiet_libraries
 from s2l_jax.parallel import processes
 from s2l_jax.training.step import TrainState
 
+_WAIT_FAILED = (
+    20.0  # seconds that a run of several processes that has failed waits for the checkpoint under way
+)
+
 
 class Checkpoints:
     """A run's checkpoints, the newest `keep` retained; leaving the context waits for the last write."""
@@ -32,14 +37,24 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self._finish()
+            return
+        # Of several processes the others may never write their part of it, where this one fails alone.
+        finishing = threading.Thread(target=self._finish_quietly, daemon=True)
+        finishing.start()
+        finishing.join(_WAIT_FAILED if jax.process_count() > 1 else None)
+
+    def _finish(self) -> None:
         try:
-            try:
-                self.wait()
-            finally:
-                self._manager.close()
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def _finish_quietly(self) -> None:
+        try:
+            self._finish()
         except Exception as error:
-            if kind is None:
-                raise
             logging.error("%s", error)  # what already stops the run is the one to be seen
 
     def save(self, step: int, state: TrainState) -> None:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
@@ -114,8 +113,7 @@ def train(
                 for hook in hooks:
                     hook.after_step(finished)
 
-        if jax.process_count() == 1:  # of several, each is told at another step
-            stack.enter_context(stopping.after_this_step())
+        stack.enter_context(stopping.after_this_step())
         for batch in batches.from_step(start):
             state, values = step_fn(state, put_rows(mesh, batch.rows, axis=1), frozen)
             settle()
@@ -129,13 +127,16 @@ def train(
             with stopping.at_once():  # without its columns no checkpoint can be of this step
                 for hook in at_cadence:
                     hook.at_cadence(done, state.params)
-            stop = _should_stop(hooks, done) or stopping.is_told()
+            told = processes.told_to_stop()
+            stop = _should_stop(hooks, done) or told
             if stop or due:
                 settle()
                 for hook in hooks:
                     hook.before_checkpoint(done)
                 checkpoints.save(done, state)
             metrics.pause(time.monotonic() - begin)
+            if told:
+                checkpoints.wait()
             if stop:
                 break
             if done == start + 1:

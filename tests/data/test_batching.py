@@ -107,17 +107,19 @@ class TestBatches:
         with pytest.raises(OSError, match="disk gone"):
             list(make_batches(pool).from_step(0))
 
-    def test_processes_provide_the_parts_of_one_batch(self):
+    @pytest.mark.parametrize("held", [((0, 1), (2, 3)), ((0, 3), (1, 2)), ((0, 2), (0, 1, 3))], ids=str)
+    def test_processes_provide_the_parts_of_one_batch(self, held):
+        """Of whatever groups their devices hold, shared ones as well."""
         pool = make_examples(80)
         options = {"batch_size": 16, "groups": 4, "microbatches": 2, "name_examples": True}
         whole = make_batches(pool, local_groups=range(4), **options)
-        parts = [make_batches(pool, local_groups=range(i, i + 2), **options) for i in (0, 2)]
+        parts = [make_batches(pool, local_groups=groups, **options) for groups in held]
         for step in range(12):
             expected = whole.read(step)
             got = [part.read(step) for part in parts]
-            parts_of = (jax.tree.leaves(batch.rows) for batch in got)
-            for leaf, *pieces in zip(jax.tree.leaves(expected.rows), *parts_of, strict=True):
-                assert np.array_equal(np.concatenate(pieces, axis=1), leaf)
+            for groups, batch in zip(held, got, strict=True):
+                rows = zip(jax.tree.leaves(expected.rows), jax.tree.leaves(batch.rows), strict=True)
+                assert all(np.array_equal(mine, leaf[:, list(groups)]) for leaf, mine in rows)
             for batch in got:
                 assert np.array_equal(batch.examples, expected.examples)
                 assert batch.size == expected.size  # of the whole batch, whoever provides it

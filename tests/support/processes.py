@@ -8,14 +8,21 @@ import sys
 from tests.support.paths import REPOSITORY, SUPPORT
 
 
-def run_together(program: str, *arguments: object, count: int = 2, timeout: float = 400) -> None:
-    """Start `program RANK PORT ARGUMENTS...` for each rank, wait for all, and fail if one does.
+def free_port() -> int:
+    """A port of this machine that nobody has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def end_together(
+    program: str, *arguments: object, count: int = 2, timeout: float = 400
+) -> list[tuple[int, str]]:
+    """Start `program RANK PORT ARGUMENTS...` for each rank, wait for all; their exit statuses and outputs.
 
     PORT is free; `timeout` is in seconds. No process outlives the call.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     running = [
         subprocess.Popen(
             [sys.executable, str(SUPPORT / program), str(rank), str(port), *map(str, arguments)],
@@ -30,4 +37,10 @@ def run_together(program: str, *arguments: object, count: int = 2, timeout: floa
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0] * count, outputs
+    return [(process.returncode, output) for process, output in zip(running, outputs, strict=True)]
+
+
+def run_together(program: str, *arguments: object, count: int = 2, timeout: float = 400) -> None:
+    """`end_together` for processes that are to succeed; fails if one does not."""
+    ended = end_together(program, *arguments, count=count, timeout=timeout)
+    assert [status for status, _ in ended] == [0] * count, [output for _, output in ended]

@@ -106,7 +106,7 @@ class ExampleGradients:
             flat = np.full(groups * per_group, -1, np.int64)
             flat[: len(some)] = some
             places = flat.reshape(groups, per_group)
-            mine = places[local.start : local.stop]
+            mine = places[list(local)]
             tokens = np.zeros((*mine.shape, length), np.int32)
             sizes = [np.where(mine >= 0, of[mine], 0).astype(np.int32) for of in (starts, lengths)]
             held = mine[mine >= 0]

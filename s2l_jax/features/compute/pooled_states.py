@@ -126,7 +126,7 @@ def _batches(
             slots[group, number, : len(row)] = row
             if group not in local:
                 continue
-            end, mine = 0, (group - local.start, number)
+            end, mine = 0, (local.index(group), number)
             for segment, example in enumerate(row, start=1):
                 ids = tokens[example]
                 span = (*mine, slice(end, end + len(ids)))
