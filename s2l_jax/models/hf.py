@@ -57,10 +57,7 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
     file = path if path.suffix == ".json" else path / "config.json"
     if not file.exists():
         raise InputError(f"{file}: no such file; a checkpoint directory needs a config.json.")
-    try:
-        value = artifacts.read_json(file)
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON ({error}).") from error
+    value = artifacts.read_json(file)
     if not isinstance(value, dict):
         raise InputError(f"{file}: a JSON object is expected, not {type(value).__name__}.")
     return value
