@@ -45,7 +45,7 @@ class Record:
                 raise InputError(other_settings(folder, what, differences))
         elif not empty:
             raise InputError(
-                f"{folder / _FILE} is gone, so that nothing says what {folder} was made with: {way_out(folder)}."
+                f"{folder / _FILE} is gone, and with it what the part was made with: {way_out(folder)}."
             )
         if self._stored.get("settings") != self._settings and processes.is_writer():
             integrity.write_json(folder / _FILE, {"settings": self._settings})

@@ -12,6 +12,7 @@ from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.families import FAMILIES, decoder_config
 from s2l_jax.models.parameters import Params
+from s2l_jax.models.weight_files import EXPLICIT
 from s2l_jax.models.weights import save_params
 
 GENERATION = "generation_config.json"
@@ -96,7 +97,8 @@ def save_model(
         "architectures": [FAMILIES[config.family].architecture],
         "dtype": jnp.dtype(dtype).name,
     }
-    for name in ("torch_dtype", "auto_map"):  # the older name of `dtype`; code that is not beside it
+    # The older name of `dtype`; code, and a file of weights, that are not beside it.
+    for name in ("torch_dtype", "auto_map", EXPLICIT):
         stored.pop(name, None)
     if source is not None and (source / GENERATION).exists():
         artifacts.write_bytes(path / GENERATION, (source / GENERATION).read_bytes())

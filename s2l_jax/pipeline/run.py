@@ -63,7 +63,8 @@ def run_pipeline(
         cluster_counts.compare_all(run, trajectories)
         selection.select_all(run, pools, trajectories)
     if plan.has("target"):
-        target.train_targets(run, _pool_of(pools, "target"))
+        waiting = evaluation.waiting(run) if "evaluation" in plan.stages else ()
+        target.train_targets(run, _pool_of(pools, "target"), waiting)
     if plan.has("evaluation"):
         evaluation.evaluate_all(run)
     rows = columns.tracked_rows(trajectories, ids)

@@ -1,6 +1,9 @@
 """Proxy and target as the config names them: settings, weights and tokeniser."""
 
 import dataclasses
+import functools
+import hashlib
+import json
 from typing import Any
 
 import jax
@@ -16,6 +19,7 @@ from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.lora import Lora, available
 from s2l_jax.models.parameters import Params, bind, model_params, num_parameters
+from s2l_jax.models.weight_files import identity
 from s2l_jax.parallel.placement import load_model, random_adapters, random_params
 
 
@@ -31,6 +35,18 @@ class Model:
     seed: int  # of random weights and adapters
     starts_at_random: bool
     lora: Lora | None = None  # the adapters that are trained instead, if that is asked for
+
+    @functools.cached_property
+    def content(self) -> dict[str, str]:
+        """Hashes, by name, of config.json and, where training starts from them, of the weights.
+
+        Those of weights are of `weight_files.identity`; times and places of files are no part of them.
+        """
+        described = json.dumps(self.hf_config, sort_keys=True).encode()
+        config = {"config.json": hashlib.sha256(described).hexdigest()}
+        if self.starts_at_random or self.directory is None:
+            return config
+        return config | identity(self.directory)
 
     @property
     def trained_config(self) -> DecoderConfig:

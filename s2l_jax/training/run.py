@@ -45,6 +45,10 @@ class Run:
             self._models[what] = open_model(self.config, self.mesh, what, self.tokenizer(what))
         return self._models[what]
 
+    def model_content(self, what: str) -> dict[str, Any]:
+        """The content of the files of the "proxy" or "target", as a setting of what is made with it."""
+        return {f"{what}.files": self.model(what).content}
+
 
 def train_settings(run: Run, train: ConfigDict) -> TrainSettings:
     """The loop's settings from a `train` group of the config."""

@@ -70,6 +70,16 @@ def evaluate_all(run: Run) -> None:
             del model
 
 
+def waiting(run: Run) -> list[str]:
+    """The models that are not evaluated on all benchmarks yet."""
+    benchmarks = [task.benchmark.name for task in tasks_of(run)]
+    return [
+        name
+        for name in (UNTUNED, *target_names(run.config))
+        if any(stored_results(folder(run, name) / benchmark) is None for benchmark in benchmarks)
+    ]
+
+
 def folder(run: Run, name: str) -> epath.Path:
     """Where a model's predictions are, in a folder for each benchmark."""
     return run.workdir / "evaluation" / name
@@ -127,6 +137,7 @@ def _settings(run: Run, task: EvalTask) -> dict[str, Any]:
         "benchmark": task.benchmark.name,
         "answer_type": task.benchmark.answer_type,
         "evaluation.path": task.identity,
+        **run.model_content("target"),
     }
     if path := run.config.evaluation.shots_path:
         beyond["evaluation.shots_path"] = EvalTask(task.benchmark, path).identity
@@ -192,5 +203,5 @@ def _evaluate_one(
             bertscore_model=config.bertscore_model,
         )
     progress.close(in_words(results))
-    record.finish(results)
+    record.finish(results, files=[PREDICTIONS])
     kept.remove()
