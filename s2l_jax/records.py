@@ -100,7 +100,7 @@ def stored_digests(folder: epath.Path) -> dict[str, str]:
 
 def way_out(folder: epath.Path) -> str:
     """What to do about a part that is damaged."""
-    return f"remove {folder} and run the same command, which makes it again"
+    return f"take it from a copy, or remove {folder} and run the same command, which makes it again"
 
 
 def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:

@@ -191,7 +191,7 @@ class TrajectoryStore:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: ValueError) -> Exception:
-        cause = (str(error).splitlines() or [""])[0].split(" [")[0]
+        cause = _cause(error)
         if cause.startswith(_DAMAGE):
             return InputError(f"{self._path} is damaged ({cause}): {self._way_out}.")
         return OSError(f"{self._path} could not be read ({cause})")
@@ -208,7 +208,7 @@ class TrajectoryStore:
                 array = ts.open(spec | {"fill_missing_data_reads": False}).result()
         except ValueError as error:
             raise InputError(
-                f"{self._path}: not a trajectory store: its array `{name}` cannot be opened ({error}): "
+                f"{self._path}: not a trajectory store: its array `{name}` cannot be opened ({_cause(error)}): "
                 f"{self._way_out}."
             ) from error
         # Asked for more than there is, tensorstore ends the process.
@@ -221,6 +221,11 @@ class TrajectoryStore:
                     f"{needed / 2**30:,.0f} GiB, more than this machine's memory."
                 )
         return array
+
+
+def _cause(error: ValueError) -> str:
+    """What tensorstore says first: after it come its settings."""
+    return (str(error).splitlines() or [""])[0].split(" [")[0]
 
 
 def _memory() -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from s2l_jax import integrity
 from s2l_jax.config import deciding
 from s2l_jax.console import Progress
 from s2l_jax.data.chat import CHAT
@@ -24,7 +25,7 @@ from s2l_jax.models.decoder import Decoder
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.plan import target_names
 from s2l_jax.pipeline.stages.target import folder as target_folder
-from s2l_jax.records import Record, stored_results
+from s2l_jax.records import Record, stored_digests, stored_results, way_out
 from s2l_jax.report.runs import UNTUNED
 from s2l_jax.training.export import load_export
 from s2l_jax.training.run import Run
@@ -63,9 +64,12 @@ def evaluate_all(run: Run) -> None:
             )
 
         # All settings are compared before the first answer; a record's time counts from when it is made.
-        if waiting := [task for task in tasks if not record(task).done]:
+        records = [record(task) for task in tasks]
+        for each in records:
+            integrity.check(each.folder, stored_digests(each.folder), way_out(each.folder))
+        if left := [task for task, each in zip(tasks, records, strict=True) if not each.done]:
             model, tokenizer = _model(run, name)
-            for task in waiting:
+            for task in left:
                 _evaluate_one(run, name, task, record(task), model, tokenizer)
             del model
 
