@@ -11,8 +11,7 @@ import re
 import shutil
 import tempfile
 import uuid
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import fsspec.config
@@ -96,33 +95,14 @@ def read_npy(path: epath.PathLike, *, mmap: bool = False) -> np.ndarray:
     """
     path = epath.Path(path)
     local = os.fspath(path)
-    with _naming(path, ".npy file"):
+    with naming(path, ".npy file"):
         if os.path.exists(local):
             return np.load(local, mmap_mode="r" if mmap else None, allow_pickle=False)
         return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
 
 
-def write_npz(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays in NumPy's .npz format, which has checksums, atomically."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())
-
-
-def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
-    """Read a .npz file whole, and so with its checksums compared.
-
-    Raises:
-      InputError: it is none, or damaged.
-    """
-    data = io.BytesIO(epath.Path(path).read_bytes())
-    with _naming(path, ".npz file"), zipfile.ZipFile(data) as file:
-        members = {name.removesuffix(".npy"): file.read(name) for name in file.namelist()}
-        return {name: np.load(io.BytesIO(of), allow_pickle=False) for name, of in members.items()}
-
-
 @contextlib.contextmanager
-def _naming(path: epath.PathLike, what: str) -> Iterator[None]:
+def naming(path: epath.PathLike, what: str) -> Iterator[None]:
     """Turn whatever a damaged file makes a reader raise into an InputError with its name."""
     try:
         yield

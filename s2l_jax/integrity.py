@@ -1,17 +1,19 @@
 """Telling files that are as they were written from damaged ones, by digests that are kept beside them."""
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 
 _PART = 2**24  # bytes read at a time
-_CHECKSUM = "checksum"  # of a JSON object, under this name in it
+_CHECKSUM = "checksum"  # of a JSON object or of arrays, under this name among them
 
 
 def digest(file: epath.PathLike) -> str:
@@ -76,6 +78,33 @@ def read_json(path: epath.PathLike, fix: str) -> dict[str, Any]:
     if not isinstance(stored, dict) or stored.pop(_CHECKSUM, None) != _checksum(stored):
         raise InputError(f"{path} is not as it was written: {fix}.")
     return stored
+
+
+def write_npz(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays in NumPy's .npz format with a checksum of them in it, atomically."""
+    buffer = io.BytesIO()
+    checksum = np.frombuffer(bytes.fromhex(_checksum_of(arrays)), np.uint8)
+    np.savez(buffer, **arrays, **{_CHECKSUM: checksum})
+    artifacts.write_bytes(path, buffer.getvalue())
+
+
+def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """The arrays that `write_npz` was given; raises InputError where they are not."""
+    path = epath.Path(path)
+    with artifacts.naming(path, ".npz file"):
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            arrays = dict(stored)
+        if arrays.pop(_CHECKSUM).tobytes().hex() != _checksum_of(arrays):
+            raise ValueError("it is not as it was written")
+    return arrays
+
+
+def _checksum_of(arrays: Mapping[str, np.ndarray]) -> str:
+    described = {name: [str(array.dtype), array.shape] for name, array in arrays.items()}
+    found = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(arrays):
+        found.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return found.hexdigest()
 
 
 def _files(path: epath.Path) -> list[epath.Path]:

@@ -207,10 +207,8 @@ class TrajectoryStore:
             if name != "steps" and _CHECKED in array.spec().to_json()["metadata"].get("codecs", ()):
                 array = ts.open(spec | {"fill_missing_data_reads": False}).result()
         except ValueError as error:
-            raise InputError(
-                f"{self._path}: not a trajectory store: its array `{name}` cannot be opened ({_cause(error)}): "
-                f"{self._way_out}."
-            ) from error
+            what = f"not a trajectory store: its array `{name}` cannot be opened ({_cause(error)})"
+            raise InputError(f"{self._path}: {what}: {self._way_out}.") from error
         # Asked for more than there is, tensorstore ends the process.
         chunk = array.chunk_layout.read_chunk.shape or ()
         for what, shape in (("", array.shape), ("chunks of ", chunk)):

@@ -4,7 +4,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float32, Int64
 
-from s2l_jax import artifacts
+from s2l_jax import integrity
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 from s2l_jax.training.hooks import FinishedStep, Hook
@@ -84,7 +84,7 @@ class TrainingLossRecorder(Hook):
 
     def before_checkpoint(self, step: int) -> None:
         if processes.is_writer():
-            artifacts.write_npz(self._file, {"epoch": np.array(self._epoch), "losses": self._column})
+            integrity.write_npz(self._file, {"epoch": np.array(self._epoch), "losses": self._column})
 
     @property
     def _way_out(self) -> str:
@@ -98,7 +98,7 @@ class TrainingLossRecorder(Hook):
         # it; they are written again, the same. Of an epoch that is done, nothing is needed.
         if self._file.exists():
             try:
-                kept = artifacts.read_npz(self._file)
+                kept = integrity.read_npz(self._file)
             except InputError as error:
                 raise InputError(f"{error} {self._way_out}") from error
             if int(kept["epoch"]) == self._epoch:

@@ -19,8 +19,8 @@ from tests.support.damage import WAYS, WRONG, damaged, dying, files_of, outcome_
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
-# What is taken away from the finished workdir, or where its making is interrupted; and the files that are then
-# read, by the beginnings of their paths.
+# What is taken away from the finished workdir, or where its making is interrupted; and the files that are
+# then read, by the beginnings of their paths.
 TAKEN = {
     "finished": ((), ()),
     "selects": (
@@ -79,8 +79,7 @@ def test_a_finished_run(state, config, finished, tmp_path):
 @pytest.mark.parametrize("state", INTERRUPTED)
 def test_an_interrupted_run(state, config, finished, tmp_path):
     label, read = INTERRUPTED[state]
+    base = tmp_path / "base"
     with dying(label):
-        run_pipeline(config, tmp_path / "base", name="damage")
-    walk(
-        tmp_path / "base", files_of(tmp_path / "base", *read), config, outcome_of(finished), tmp_path / "run"
-    )
+        run_pipeline(config, base, name="damage")
+    walk(base, files_of(base, *read), config, outcome_of(finished), tmp_path / "run")

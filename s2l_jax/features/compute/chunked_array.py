@@ -62,7 +62,7 @@ class ChunkedArray:
                 row = start + int(finite.argmin())
                 raise DivergedError(f"{self._record.what}: pool row {row} is not finite; {fix}")
             if processes.is_writer():
-                artifacts.write_npz(self._chunk(start), {_ROWS: rows})
+                integrity.write_npz(self._chunk(start), {_ROWS: rows})
             progress.update(start + len(rows))
         progress.close()
         if processes.is_writer():
@@ -96,4 +96,4 @@ class ChunkedArray:
 
 
 def _read(chunk: epath.Path) -> Shaped[np.ndarray, "c ..."]:
-    return artifacts.read_npz(chunk)[_ROWS]
+    return integrity.read_npz(chunk)[_ROWS]

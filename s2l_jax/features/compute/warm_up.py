@@ -11,7 +11,7 @@ import optax
 from etils import epath
 from jaxtyping import Float32, Int64
 
-from s2l_jax import artifacts
+from s2l_jax import integrity
 from s2l_jax.console import say
 from s2l_jax.data.batching import Examples
 from s2l_jax.data.order import priorities
@@ -135,13 +135,13 @@ def _write(file: epath.Path, state: TrainState) -> None:
     """Store a state; it is adapters and their moments, and small."""
     leaves = [to_host(leaf) for leaf in jax.tree.leaves(state)]
     if processes.is_writer():
-        artifacts.write_npz(file, {str(number): leaf for number, leaf in enumerate(leaves)})
+        integrity.write_npz(file, {str(number): leaf for number, leaf in enumerate(leaves)})
     processes.barrier(file.name)
 
 
 def _read(file: epath.Path, like: TrainState) -> TrainState:
     try:
-        stored = artifacts.read_npz(file)
+        stored = integrity.read_npz(file)
     except InputError as error:
         raise InputError(f"{error} Remove it and run the same command, which makes it again.") from error
     leaves = [stored[str(number)] for number in range(len(stored))]
