@@ -7,6 +7,7 @@ not read), or it ends with one line that names the file.
 """
 
 import collections
+import functools
 import shutil
 
 import jax
@@ -15,7 +16,16 @@ import pytest
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline import run as pipeline_run
 from s2l_jax.pipeline import run_pipeline
-from tests.support.damage import WAYS, WRONG, damaged, dying, files_of, outcome_of, tiny_config
+from tests.support.damage import (
+    WAYS,
+    WRONG,
+    damaged,
+    dying,
+    files_of,
+    outcome_of,
+    proxy_config,
+    tiny_config,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
@@ -31,12 +41,12 @@ TAKEN = {
     "evaluates": (("evaluation",), ("target/s2l/stage.json", "target/s2l/hf")),
 }
 INTERRUPTED = {
-    "sweeping": ("column 4", ("pool", "proxy", "trajectories.zarr")),
-    "taking gradients": ("gradients/part-", ("gradients", "hidden_states")),
-    "joining gradients": ("gradients/stage.json", ("gradients",)),
-    "selecting": ("selection/less/summary.json", ("selection",)),
-    "exporting": ("target/s2l/hf/config.json", ("target",)),
-    "answering": ("predictions.jsonl", ("evaluation",)),
+    "sweeping": (proxy_config, "column 4", ("pool", "proxy", "trajectories.zarr")),
+    "taking gradients": (tiny_config, "gradients/part-", ("gradients", "hidden_states")),
+    "joining gradients": (tiny_config, "gradients/stage.json", ("gradients",)),
+    "selecting": (tiny_config, "selection/less/summary.json", ("selection",)),
+    "exporting": (tiny_config, "target/s2l/hf/config.json", ("target",)),
+    "answering": (tiny_config, "predictions.jsonl", ("evaluation",)),
 }
 
 
@@ -48,15 +58,17 @@ def one_device():
 
 
 @pytest.fixture(scope="module")
-def config(tiny_checkpoint, tmp_path_factory):
-    return tiny_config(str(tiny_checkpoint), tmp_path_factory.mktemp("inputs"))
+def finished(tiny_checkpoint, tmp_path_factory):
+    """The config and workdir of an unbroken run, by what makes the config."""
+    folder = tmp_path_factory.mktemp("damage")
 
+    @functools.cache
+    def make(make_config):
+        config, workdir = make_config(str(tiny_checkpoint), folder), folder / make_config.__name__
+        run_pipeline(config, workdir, name="damage")
+        return config, workdir
 
-@pytest.fixture(scope="module")
-def finished(config, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("damage") / "finished"
-    run_pipeline(config, workdir, name="damage")
-    return workdir
+    return make
 
 
 def walk(base, files, config, expected, place):
@@ -68,18 +80,20 @@ def walk(base, files, config, expected, place):
 
 
 @pytest.mark.parametrize("state", TAKEN)
-def test_a_finished_run(state, config, finished, tmp_path):
+def test_a_finished_run(state, finished, tmp_path):
     taken, read = TAKEN[state]
-    base = shutil.copytree(finished, tmp_path / "base")
+    config, workdir = finished(tiny_config)
+    base = shutil.copytree(workdir, tmp_path / "base")
     for part in taken:
         shutil.rmtree(base / part)
-    walk(base, files_of(base, *read), config, outcome_of(finished), tmp_path / "run")
+    walk(base, files_of(base, *read), config, outcome_of(workdir), tmp_path / "run")
 
 
 @pytest.mark.parametrize("state", INTERRUPTED)
-def test_an_interrupted_run(state, config, finished, tmp_path):
-    label, read = INTERRUPTED[state]
+def test_an_interrupted_run(state, finished, tmp_path):
+    make_config, label, read = INTERRUPTED[state]
+    config, workdir = finished(make_config)
     base = tmp_path / "base"
     with dying(label):
         run_pipeline(config, base, name="damage")
-    walk(base, files_of(base, *read), config, outcome_of(finished), tmp_path / "run")
+    walk(base, files_of(base, *read), config, outcome_of(workdir), tmp_path / "run")
