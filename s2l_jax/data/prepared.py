@@ -81,7 +81,12 @@ class PreparedPool:
         """Token ids of some rows."""
         with self._naming_records():
             records = self._records.__getitems__([int(n) for n in indices])
-            return [record["tokens"] for record in records]
+            rows = [record["tokens"] for record in records]
+            # Of a file that was cut off, array_record gives rows without anything.
+            for number, row in zip(indices, rows, strict=True):
+                if row is None or len(row) != self.lengths[number]:
+                    raise ValueError(f"row {number} has not its {self.lengths[number]} tokens")
+            return rows
 
     def originals(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The rows as they came, in the order asked for."""
