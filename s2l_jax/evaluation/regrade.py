@@ -29,7 +29,7 @@ from s2l_jax.evaluation.predictions import (
 )
 from s2l_jax.evaluation.summary import summarise
 from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS
-from s2l_jax.records import stored_digests, way_out
+from s2l_jax.records import stored_digests
 
 _SHOWN = 5  # changed verdicts that are printed
 
@@ -78,7 +78,8 @@ def _regrade_all(options: Any) -> None:
             )
     for file in files:
         if file.name == PREDICTIONS:
-            integrity.check(file.parent, stored_digests(file.parent), way_out(file.parent))
+            if found := integrity.damage(file.parent, stored_digests(file.parent)):
+                print(f"{found}: what it holds now is graded", file=sys.stderr)
         before = read_predictions(file)
         answer_type = options.answer_type or _answer_type(file, options.benchmark)
         places = [f"{file}, row {p.id}" for p in before]

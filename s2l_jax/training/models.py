@@ -1,7 +1,6 @@
 """Proxy and target as the config names them: settings, weights and tokeniser."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 from typing import Any
@@ -36,18 +35,6 @@ class Model:
     starts_at_random: bool
     lora: Lora | None = None  # the adapters that are trained instead, if that is asked for
 
-    @functools.cached_property
-    def content(self) -> dict[str, str]:
-        """Hashes, by name, of config.json and, where training starts from them, of the weights.
-
-        Those of weights are of `weight_files.identity`; times and places of files are no part of them.
-        """
-        described = json.dumps(self.hf_config, sort_keys=True).encode()
-        config = {"config.json": hashlib.sha256(described).hexdigest()}
-        if self.starts_at_random or self.directory is None:
-            return config
-        return config | identity(self.directory)
-
     @property
     def trained_config(self) -> DecoderConfig:
         """The decoder that training sees: with adapters where they are asked for."""
@@ -79,6 +66,22 @@ class Model:
     def bound(self, dtype: Any) -> Decoder:
         """The model with its initial weights."""
         return bind(self.config, self.initial_params(dtype))
+
+
+def content_of(config: ConfigDict, what: str) -> dict[str, str]:
+    """Hashes, by name, of the "proxy"'s or "target"'s config.json and, if it starts from them, its weights.
+
+    Those of weights are of `weight_files.identity`; times and places of files are no part of them. Nothing of
+    a model that the config does not name.
+    """
+    settings: ConfigDict = config[what]
+    directory = hf.resolve(settings.checkpoint) if settings.checkpoint else None
+    place = settings.model_config or directory
+    if not place:
+        return {}
+    described = json.dumps(hf.read_config(place), sort_keys=True).encode()
+    content = {"config.json": hashlib.sha256(described).hexdigest()}
+    return content if directory is None or settings.init == "random" else content | identity(directory)
 
 
 def open_tokenizer(config: ConfigDict, what: str) -> Any:

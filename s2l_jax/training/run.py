@@ -21,7 +21,7 @@ from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups
 from s2l_jax.training.loop import TrainSettings
-from s2l_jax.training.models import Model, open_model, open_tokenizer
+from s2l_jax.training.models import Model, content_of, open_model, open_tokenizer
 from s2l_jax.training.optimizer import OptimizerSettings
 
 
@@ -32,6 +32,7 @@ class Run:
         self.config, self.workdir, self.mesh = config, workdir, mesh
         self._tokenizers: dict[str, Any] = {}
         self._models: dict[str, Model] = {}
+        self._contents: dict[str, dict[str, str]] = {}
 
     def tokenizer(self, what: str) -> Any:
         """The tokeniser of the "proxy" or "target"."""
@@ -47,7 +48,9 @@ class Run:
 
     def model_content(self, what: str) -> dict[str, Any]:
         """The content of the files of the "proxy" or "target", as a setting of what is made with it."""
-        return {f"{what}.files": self.model(what).content}
+        if what not in self._contents:
+            self._contents[what] = content_of(self.config, what)
+        return {f"{what}.files": self._contents[what]}
 
 
 def train_settings(run: Run, train: ConfigDict) -> TrainSettings:

@@ -43,7 +43,6 @@ TAKEN = {
 INTERRUPTED = {
     "sweeping": (proxy_config, "column 4", ("pool", "proxy", "trajectories.zarr")),
     "taking gradients": (tiny_config, "gradients/part-", ("gradients", "hidden_states")),
-    "joining gradients": (tiny_config, "gradients/stage.json", ("gradients",)),
     "selecting": (tiny_config, "selection/less/summary.json", ("selection",)),
     "exporting": (tiny_config, "target/s2l/hf/config.json", ("target",)),
     "answering": (tiny_config, "predictions.jsonl", ("evaluation",)),
