@@ -77,9 +77,9 @@ def _regrade_all(options: Any) -> None:
                 f"{path} has no {PREDICTIONS} in it; name a workdir, its evaluation folder or a file."
             )
     for file in files:
-        if file.name == PREDICTIONS:
-            if found := integrity.damage(file.parent, stored_digests(file.parent)):
-                print(f"{found}: what it holds now is graded", file=sys.stderr)
+        kept = stored_digests(file.parent) if file.name == PREDICTIONS else {}
+        if found := integrity.damage(file.parent, kept):
+            print(f"{found}: what it holds now is graded", file=sys.stderr)
         before = read_predictions(file)
         answer_type = options.answer_type or _answer_type(file, options.benchmark)
         places = [f"{file}, row {p.id}" for p in before]
