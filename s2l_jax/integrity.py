@@ -84,7 +84,8 @@ def write_npz(path: epath.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays in NumPy's .npz format with a checksum of them in it, atomically."""
     buffer = io.BytesIO()
     checksum = np.frombuffer(bytes.fromhex(_checksum_of(arrays)), np.uint8)
-    np.savez(buffer, **arrays, **{_CHECKSUM: checksum})
+    stored: dict[str, Any] = {**arrays, _CHECKSUM: checksum}
+    np.savez(buffer, **stored)
     artifacts.write_bytes(path, buffer.getvalue())
 
 

@@ -212,7 +212,7 @@ class TrajectoryStore:
         # Asked for more than there is, tensorstore ends the process.
         chunk = array.chunk_layout.read_chunk.shape or ()
         for what, shape in (("", array.shape), ("chunks of ", chunk)):
-            needed = math.prod(map(int, shape)) * array.dtype.numpy_dtype.itemsize
+            needed = math.prod(int(length or 1) for length in shape) * array.dtype.numpy_dtype.itemsize
             if needed > _memory():
                 raise InputError(
                     f"{self._path}: its array `{name}` has {what}{list(shape)} numbers, "
