@@ -114,8 +114,11 @@ def write_json(path: epath.PathLike, value: Any) -> None:
 
 
 def read_json(path: epath.PathLike) -> Any:
-    """Parse a JSON file."""
-    return json.loads(epath.Path(path).read_text())
+    """Parse a JSON file; raises InputError, which names it, where it is none."""
+    try:
+        return json.loads(epath.Path(path).read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}).") from error
 
 
 def write_npy(path: epath.PathLike, array: np.ndarray) -> None:
@@ -126,12 +129,28 @@ def write_npy(path: epath.PathLike, array: np.ndarray) -> None:
 
 
 def read_npy(path: epath.PathLike, *, mmap: bool = False) -> np.ndarray:
-    """Read a .npy file; with `mmap` and a local path the array stays on disk."""
+    """Read a .npy file; with `mmap` and a local path the array stays on disk.
+
+    Raises:
+      InputError: it is none, or says that it holds more than memory does.
+    """
     path = epath.Path(path)
     local = os.fspath(path)
-    if os.path.exists(local):
-        return np.load(local, mmap_mode="r" if mmap else None, allow_pickle=False)
-    return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    with naming(path, ".npy file"):
+        if os.path.exists(local):
+            return np.load(local, mmap_mode="r" if mmap else None, allow_pickle=False)
+        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+
+
+@contextlib.contextmanager
+def naming(path: epath.PathLike, what: str) -> Iterator[None]:
+    """Turn whatever a damaged file makes a reader raise into an InputError with its name."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: not a readable {what} ({error}).") from error
 
 
 def share(file: epath.PathLike) -> None:

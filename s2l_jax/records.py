@@ -2,17 +2,18 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, integrity
 from s2l_jax.config import find_field
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 
 _FILE = "stage.json"
+_DIGESTS = "digests"
 
 
 class Record:
@@ -26,7 +27,8 @@ class Record:
 
     Raises:
       InputError: the folder holds a part that was made with other settings; shows the difference. A
-        part that failed before it made anything may be tried again with other settings.
+        part that failed before it made anything may be tried again with other settings. Or the record is
+        damaged, or gone from a folder that holds something.
     """
 
     def __init__(self, folder: epath.Path, what: str, settings: Mapping[str, Any]):
@@ -36,13 +38,17 @@ class Record:
         self._stored: dict[str, Any] = {}
         # Looked at before the settings, which another process may be replacing.
         empty = _is_empty(folder)
-        if (folder / _FILE).exists():
-            self._stored = artifacts.read_json(folder / _FILE)
+        if (stored := _read(folder)) is not None:
+            self._stored = stored
             differences = _differences(self._stored["settings"], self._settings)
             if differences and (self.done or not empty):
                 raise InputError(other_settings(folder, what, differences))
+        elif not empty:
+            raise InputError(
+                f"{folder / _FILE} is gone, and with it what the part was made with: {way_out(folder)}."
+            )
         if self._stored.get("settings") != self._settings and processes.is_writer():
-            artifacts.write_json(folder / _FILE, {"settings": self._settings})
+            integrity.write_json(folder / _FILE, {"settings": self._settings})
 
     @property
     def done(self) -> bool:
@@ -59,8 +65,16 @@ class Record:
         """Wall time of the sitting that finished the part."""
         return self._stored["seconds"]
 
-    def finish(self, results: dict[str, Any]) -> None:
-        """Mark the part finished; call it after its artifacts are written."""
+    def finish(
+        self, results: dict[str, Any], *, files: Iterable[str] = (), digests: Mapping[str, str] | None = None
+    ) -> None:
+        """Mark the part finished; call it after its artifacts are written.
+
+        Args:
+          results: what it adds to results.json.
+          files: of the folder (or folders in it), that are read again later; their digests are kept.
+          digests: of what else is.
+        """
         processes.barrier(self.what)
         self._stored = {
             "settings": self._settings,
@@ -68,16 +82,25 @@ class Record:
             "seconds": round(time.monotonic() - self._start, 3),
         }
         if processes.is_writer():
-            artifacts.write_json(self.folder / _FILE, self._stored)
+            self._stored[_DIGESTS] = integrity.digests(self.folder, files) | dict(digests or {})
+            integrity.write_json(self.folder / _FILE, self._stored)
         processes.barrier(f"{self.what} recorded")
 
 
 def stored_results(folder: epath.Path) -> dict[str, Any] | None:
     """Results and seconds of a finished part, whatever its settings; None for an unfinished one."""
-    if not (folder / _FILE).exists():
-        return None
-    stored = artifacts.read_json(folder / _FILE)
-    return stored if "results" in stored else None
+    stored = _read(folder)
+    return stored if stored is not None and "results" in stored else None
+
+
+def stored_digests(folder: epath.Path) -> dict[str, str]:
+    """Digests of what a finished part holds and later parts read; none of an unfinished one."""
+    return (_read(folder) or {}).get(_DIGESTS, {})
+
+
+def way_out(folder: epath.Path) -> str:
+    """What to do about a part that is damaged."""
+    return f"take it from a copy, or remove {folder} and run the same command, which makes it again"
 
 
 def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:
@@ -85,9 +108,9 @@ def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:
 
     `settings` are the fields that decide the part; one that has made nothing yet has no conflicts.
     """
-    if not (folder / _FILE).exists():
+    stored = _read(folder)
+    if stored is None:
         return []
-    stored = artifacts.read_json(folder / _FILE)
     if "results" not in stored and _is_empty(folder):
         return []
     return _differences(_of_config(stored["settings"]), _of_config(_as_stored(settings)))
@@ -124,6 +147,12 @@ def other_settings(folder: epath.Path, what: str, differences: Sequence[str]) ->
         f"{named}another --workdir, or start from this one's results with --config.trajectories.path= or "
         "--config.selection.path=."
     )
+
+
+def _read(folder: epath.Path) -> dict[str, Any] | None:
+    """The record in a folder; None where there is none."""
+    file = folder / _FILE
+    return integrity.read_json(file, way_out(folder)) if file.exists() else None
 
 
 def _is_empty(folder: epath.Path) -> bool:

@@ -15,7 +15,7 @@ from absl import logging
 from etils import epath
 from jaxtyping import Int32
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, integrity
 from s2l_jax.console import quiet_libraries
 from s2l_jax.data.chat import CHAT, template_identity
 from s2l_jax.data.pool import PoolRow
@@ -29,6 +29,7 @@ _CHUNK = 1024  # rows tokenised at a time
 _LISTED = 20  # ids named in the manifest for each kind of problem
 _SPLIT = "pool"
 _FOLDER = "s2l_pool/1.0.0"  # TFDS: the builder's name and version
+_READ = ("lengths", "prompt_lengths", "ids", "sources")  # arrays that are read back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,33 +52,63 @@ class PreparedPool:
       source_codes: int32 [N], places in `source_names`; memory-mapped.
       source_names: the sources in order of first appearance.
       common_prefix: int32 [P], the tokens that all rows begin with.
+
+    Raises:
+      InputError: a file that is gone or not as it was written. Records have checksums of their own, which
+        are compared as they are read.
     """
 
     def __init__(self, path: epath.PathLike):
-        self.fingerprint = epath.Path(path).name
+        self._path = epath.Path(path)
+        self.fingerprint = self._path.name
         path = artifacts.local_copy(path)  # array_record reads local files, and NumPy maps them
-        self.manifest = artifacts.read_json(path / "manifest.json")
-        self.lengths = artifacts.read_npy(path / "lengths.npy", mmap=True)
-        self.prompt_lengths = artifacts.read_npy(path / "prompt_lengths.npy", mmap=True)
-        self.ids = artifacts.read_npy(path / "ids.npy", mmap=True)
-        self.source_codes = artifacts.read_npy(path / "sources.npy", mmap=True)
+        self.manifest = integrity.read_json(self._path / "manifest.json", self._way_out)
+        integrity.check(path, self.manifest["digests"], self._way_out, shown=self._path)
+        arrays = [artifacts.read_npy(path / f"{name}.npy", mmap=True) for name in _READ]
+        self.lengths, self.prompt_lengths, self.ids, self.source_codes = arrays
         self.source_names: list[str] = self.manifest["source_names"]
         self.common_prefix = np.array(self.manifest["common_prefix"], np.int32)
-        builder = open_builder(path / "dataset" / _FOLDER)
-        self._records = builder.as_data_source(split=_SPLIT)
+        with self._naming_records():
+            builder = open_builder(path / "dataset" / _FOLDER)
+            self._records = builder.as_data_source(split=_SPLIT)
+            if len(self._records) != len(self.lengths):
+                raise ValueError(f"{len(self._records)} records for {len(self.lengths)} rows")
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def read(self, indices: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
         """Token ids of some rows."""
-        records = self._records.__getitems__([int(n) for n in indices])
-        return [record["tokens"] for record in records]
+        with self._naming_records():
+            records = self._records.__getitems__([int(n) for n in indices])
+            rows = [record["tokens"] for record in records]
+            # Of a file that was cut off, array_record gives rows without anything.
+            for number, row in zip(indices, rows, strict=True):
+                if row is None or len(row) != self.lengths[number]:
+                    raise ValueError(f"row {number} has not its {self.lengths[number]} tokens")
+            return rows
 
     def originals(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The rows as they came, in the order asked for."""
         for number in indices:
-            yield json.loads(self._records[int(number)]["original"])
+            with self._naming_records():
+                row = json.loads(self._records[int(number)]["original"])
+            yield row
+
+    @property
+    def _way_out(self) -> str:
+        return f"remove {self._path} and run the same command, which tokenises the pool again"
+
+    @contextlib.contextmanager
+    def _naming_records(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # whatever a damaged file makes TFDS and array_record raise
+            cause = " ".join(str(error).split())[:200] or type(error).__name__
+            files = self._path / "dataset" / _FOLDER
+            raise InputError(f"{files}: the pool's rows are damaged ({cause}): {self._way_out}.") from error
 
 
 def fingerprint(data: str, tokenizer: Any, settings: TokenizeSettings) -> str:
@@ -128,7 +159,7 @@ def prepare(
         with artifacts.writing_folder(path) as folder:
             manifest = _write(folder, rows, tokenizer, settings, progress, notes)
         # Written last: a folder with a manifest is a complete one.
-        artifacts.write_json(path / "manifest.json", manifest)
+        integrity.write_json(path / "manifest.json", manifest)
     except Exception:
         path.rmtree(missing_ok=True)
         raise
@@ -168,6 +199,8 @@ def _write(
         )
     for name, values in tally.arrays().items():
         artifacts.write_npy(path / f"{name}.npy", values)
+    described = [f"dataset/{_FOLDER}/{name}.json" for name in ("dataset_info", "features")]
+    manifest["digests"] = integrity.digests(path, [*(f"{name}.npy" for name in _READ), *described])
     for what, meaning in _MEANING.items():
         if count := manifest[f"num_{what}"]:
             rows_that = f"{count} of {tally.count} rows {meaning.format(settings=settings)}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from etils import epath
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, integrity
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import run_programs
 from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
@@ -29,6 +29,7 @@ from s2l_jax.evaluation.predictions import (
 )
 from s2l_jax.evaluation.summary import summarise
 from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS
+from s2l_jax.records import stored_digests
 
 _SHOWN = 5  # changed verdicts that are printed
 
@@ -79,6 +80,9 @@ def _regrade_all(options: Any) -> None:
                 f"{path} has no {PREDICTIONS} in it; name a workdir, its evaluation folder or a file."
             )
     for file in files:
+        kept = stored_digests(file.parent) if file.name == PREDICTIONS else {}
+        if found := integrity.damage(file.parent, kept):
+            print(f"{found}: what it holds now is graded", file=sys.stderr)
         before = read_predictions(file)
         answer_type = options.answer_type or _answer_type(file, options.benchmark)
         places = [f"{file}, row {p.id}" for p in before]

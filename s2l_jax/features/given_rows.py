@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int64
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, integrity
 from s2l_jax.data.identity import data_identity
 from s2l_jax.errors import InputError
 from s2l_jax.features.arrays import counts
@@ -16,6 +16,10 @@ from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
 
 if TYPE_CHECKING:
     from s2l_jax.training.run import Run
+
+
+_INDICES = "indices.npy"  # of a selection's folder
+_FIX = "selection.path must be what Selection.save wrote; take it from a copy, or save it again"
 
 
 class GivenRows(Feature):
@@ -39,12 +43,15 @@ class GivenRows(Feature):
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         path = epath.Path(context.run.config.selection.path)
         assert context.pool is not None
-        return {"given_rows": _read(path / "indices.npy" if path.is_dir() else path, len(context.pool))}
+        return {"given_rows": _read(path / _INDICES if path.is_dir() else path, len(context.pool))}
 
 
 def _read(path: epath.Path, size: int) -> Int64[np.ndarray, " m"]:
     if not path.exists():
         raise InputError(f"selection.path: {path} does not exist.")
+    if path.name == _INDICES and (summary := path.parent / "summary.json").exists():
+        kept = integrity.read_json(summary, _FIX)["digests"]
+        integrity.check(path.parent, {_INDICES: kept[_INDICES]}, _FIX)
     indices = artifacts.read_npy(path)
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
         raise InputError(f"{path}: needs a list of whole numbers, holds {indices.dtype}{indices.shape}.")

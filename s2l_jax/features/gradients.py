@@ -42,7 +42,8 @@ class Gradients(Feature):
         return deciding(config, ("selection.gradients", *untrained("target"), "target.train", "seed"))
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        return {"pool.fingerprint": context.pools["target"].fingerprint}
+        fingerprint = {"pool.fingerprint": context.pools["target"].fingerprint}
+        return fingerprint | context.run.model_content("target")
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
         return FOLDER
@@ -54,7 +55,8 @@ class Gradients(Feature):
         from s2l_jax.training.flops import training_flops
 
         run, pool = context.run, context.pools["target"]
-        array = ChunkedArray(run, FOLDER, "gradients.npy", pool, self.settings(run.config, options))
+        settings = self.settings(run.config, options) | self.content(context, options)
+        array = ChunkedArray(run, FOLDER, "gradients.npy", pool, settings)
         if not array.done:
             target = WarmTarget(run, pool, run.workdir / FOLDER)
             checkpoints = len(target.checkpoints)
@@ -64,7 +66,7 @@ class Gradients(Feature):
                 {"examples": len(pool), "checkpoints": checkpoints, "flops": checkpoints * flops},
                 fix="use selection.gradients.dtype=float32, or lower its learning_rate",
             )
-        return {"gradients": array.read()}
+        return {"gradients": context.cached(FOLDER, array.read)}
 
 
 class QueryGradients(QueryFeature):
@@ -79,6 +81,9 @@ class QueryGradients(QueryFeature):
         "checkpoint_weights": numbers("c"),
     }
     source = "set selection.queries, or pass SelectionInputs(query_gradients=...), [Q, C, P]"
+
+    def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        return super().content(context, options) | context.run.model_content("target")
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         return context.cached(

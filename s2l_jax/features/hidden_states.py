@@ -45,7 +45,7 @@ class HiddenStates(Feature):
         return deciding(config, reads, {f"hidden_states.{name}": own[name] for name in own})
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        return {"pool.fingerprint": _pool(context).fingerprint}
+        return {"pool.fingerprint": _pool(context).fingerprint} | _model_content(context.run)
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
         """Such as hidden_states/target-mean or .../target-weighted-layer3."""
@@ -59,7 +59,7 @@ class HiddenStates(Feature):
 
         run, pool = context.run, _pool(context)
         part, settings = self.part(run.config, options), self.settings(run.config, options)
-        array = ChunkedArray(run, part, "states.npy", pool, settings)
+        array = ChunkedArray(run, part, "states.npy", pool, settings | _model_content(run))
         if not array.done:
             model = run.model(run.config.selection.states.model)
             which = StateSettings.of(options)
@@ -69,7 +69,7 @@ class HiddenStates(Feature):
                 {"examples": len(pool), "flops": flops},
                 fix="use selection.states.dtype=float32",
             )
-        return {"hidden_states": array.read()}
+        return {"hidden_states": context.cached(part, array.read)}
 
 
 class QueryStates(QueryFeature):
@@ -78,6 +78,9 @@ class QueryStates(QueryFeature):
     arrays: ClassVar = {"query_states": numbers("q d")}
     source = "set selection.queries, or pass SelectionInputs(query_states=...), [Q, D]"
     options = StateSettings
+
+    def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
+        return super().content(context, options) | _model_content(context.run)
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         run, settings = context.run, StateSettings.of(options)
@@ -112,6 +115,10 @@ def model_states(
         attention=run.config.attention,
         **skip,
     )
+
+
+def _model_content(run: Run) -> dict[str, Any]:
+    return run.model_content(run.config.selection.states.model)
 
 
 def _pool(context: SelectionContext) -> PreparedPool:

@@ -12,6 +12,7 @@ from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.families import FAMILIES, decoder_config
 from s2l_jax.models.parameters import Params
+from s2l_jax.models.weight_files import EXPLICIT
 from s2l_jax.models.weights import save_params
 
 GENERATION = "generation_config.json"
@@ -64,10 +65,7 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
     file = path if path.suffix == ".json" else path / "config.json"
     if not file.exists():
         raise InputError(f"{file}: no such file; a checkpoint directory needs a config.json.")
-    try:
-        value = artifacts.read_json(file)
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON ({error}).") from error
+    value = artifacts.read_json(file)
     if not isinstance(value, dict):
         raise InputError(f"{file}: a JSON object is expected, not {type(value).__name__}.")
     return value
@@ -106,7 +104,8 @@ def save_model(
         "architectures": [FAMILIES[config.family].architecture],
         "dtype": jnp.dtype(dtype).name,
     }
-    for name in ("torch_dtype", "auto_map"):  # the older name of `dtype`; code that is not beside it
+    # The older name of `dtype`; code, and a file of weights, that are not beside it.
+    for name in ("torch_dtype", "auto_map", EXPLICIT):
         stored.pop(name, None)
     if source is not None and (source / GENERATION).exists():
         artifacts.write_bytes(path / GENERATION, (source / GENERATION).read_bytes())

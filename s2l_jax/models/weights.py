@@ -22,10 +22,10 @@ from s2l_jax.models.parameters import (
     parameter_shapes,
     stored_shapes,
 )
+from s2l_jax.models.weight_files import INDEX, WEIGHTS, index_of, open_tensors
 
 Shardings = Mapping[str, jax.sharding.Sharding]
 Index = tuple[slice, ...]
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 SHARD_BYTES = 4 * 2**30  # a checkpoint above this is written as several files
 _HEADS = {"embed_out.weight", "lm_head.weight"}
@@ -115,7 +115,7 @@ def hf_tensors(config: DecoderConfig) -> list[HFTensor]:
 
 
 def _clear(folder: epath.Path) -> None:
-    """Remove an older model's weights: an index left behind would be preferred to a single file."""
+    """Remove an older model's weights: a single file left behind would be preferred to an index."""
     if jax.process_index() == 0 and folder.exists():
         artifacts.remove_unfinished(folder)
         for name in ("config.json", INDEX, WEIGHTS):
@@ -129,38 +129,19 @@ class _TensorFiles:
 
     def __init__(self, directory: epath.Path, config: DecoderConfig):
         self._directory, self._config, self._family = directory, config, FAMILIES[config.family]
-        index: dict[str, str] = {}
-        if (directory / INDEX).exists():
-            index = self._read_index(directory / INDEX)
-        elif not (directory / WEIGHTS).exists():
-            raise InputError(
-                f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load. A checkpoint that has "
-                "pytorch_model.bin alone must be converted once, with transformers: AutoModelForCausalLM"
-                ".from_pretrained(NAME).save_pretrained(FOLDER). To start from random weights set "
-                "init='random'."
-            )
-        files = sorted(set(index.values())) or [WEIGHTS]
+        index = index_of(directory)
         found = {}
-        for file in files:
-            with _open(directory / file) as opened:
+        for file in index.files:
+            with open_tensors(directory / file) as opened:
                 for name in opened.keys():  # noqa: SIM118  (not a mapping)
-                    if index.get(name, file) == file:
+                    if index.weight_map.get(name, file) == file:
                         part = opened.get_slice(name)
                         found[name] = (directory / file, tuple(part.get_shape()), part.get_dtype())
         # Checkpoints of the model without its head lack the prefix that all other names begin with.
         self._bare = not any(name.startswith(self._family.prefix) for name in found)
         self._found = found
-        self._others = [f.name for f in artifacts.files_in(directory, "*.safetensors") if f.name not in files]
-
-    def _read_index(self, file: epath.Path) -> dict[str, str]:
-        try:
-            index = dict(artifacts.read_json(file)["weight_map"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{file}: not an index of safetensors files ({error!r}).") from error
-        absent = [name for name in sorted(set(index.values())) if not (file.parent / name).exists()]
-        if absent:
-            raise InputError(f"{file}: names shards that are not there: {', '.join(absent)}.")
-        return index
+        others = artifacts.files_in(directory, "*.safetensors")
+        self._others = [f.name for f in others if f.name not in index.files]
 
     def stored_name(self, name: str) -> str:
         """What the files call a tensor."""
@@ -171,7 +152,7 @@ class _TensorFiles:
         return self._read(self.stored_name(name))
 
     def _read(self, name: str) -> np.ndarray:
-        with _open(self._found[name][0]) as opened:
+        with open_tensors(self._found[name][0]) as opened:
             return opened.get_tensor(name)
 
     def check(self) -> None:
@@ -212,15 +193,6 @@ class _TensorFiles:
                     f"{head}: {name} is not the embedding, though config.json ties the two: set "
                     "tie_word_embeddings to false there."
                 )
-
-
-def _open(file: epath.Path) -> Any:
-    import safetensors
-
-    try:
-        return safetensors.safe_open(str(file), framework="numpy")
-    except Exception as error:
-        raise InputError(f"{file}: not a readable safetensors file ({error}).") from error
 
 
 def _names(tensor: HFTensor, num_layers: int) -> list[str]:

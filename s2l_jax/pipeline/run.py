@@ -90,7 +90,8 @@ def _run(given: ConfigDict, plan: Plan, name: str) -> dict[str, Any]:
     else:
         selection.check_content(run, pools, trajectories)
     if plan.has("target"):
-        target.train_targets(run, _pool_of(pools, "target"))
+        waiting = evaluation.waiting(run) if "evaluation" in plan.stages else ()
+        target.train_targets(run, _pool_of(pools, "target"), waiting)
     if plan.has("evaluation"):
         evaluation.evaluate_all(run)
     else:

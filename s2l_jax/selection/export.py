@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, integrity
 from s2l_jax.data.arrow_types import ArrowTypes, NoArrowType
 from s2l_jax.data.pool import FieldMap, row_of
 from s2l_jax.errors import InputError
@@ -28,8 +28,8 @@ Originals = Callable[[Iterable[int]], Iterator[dict[str, Any]]]
 
 
 def missing_exports(folder: epath.Path, names: Sequence[str]) -> list[str]:
-    """Those of the exports that a folder does not have."""
-    return [name for name in names if not (folder / FILES[name]).exists()]
+    """Those of the exports that a folder does not have as they were written."""
+    return [name for name in names if not _is_whole(folder, FILES[name])]
 
 
 def write_exports(
@@ -49,6 +49,8 @@ def write_exports(
         2^63), source, cluster and weight.
       fields: which field of a row holds what, for "messages".
 
+    Beside each export are its digests, as `sha256sum --check` reads them.
+
     Raises:
       InputError: a field whose values have no common type (of "parquet" and "datasets"), or that has
         a name of `ADDED`.
@@ -56,6 +58,7 @@ def write_exports(
     folder = epath.Path(folder)
     for name in names:
         path = folder / FILES[name]
+        _kept(path).unlink(missing_ok=True)
         if name == "jsonl":
             write_subset(path, originals(selection.indices))
         elif name == "messages":
@@ -64,6 +67,22 @@ def write_exports(
             _write_parquet(path, selection, originals)
         elif name == "datasets":
             _write_dataset(path, selection, originals)
+        artifacts.write_text(_kept(path), _digests(folder, path.name))
+
+
+def _is_whole(folder: epath.Path, name: str) -> bool:
+    kept = _kept(folder / name)
+    if not kept.exists() or not (folder / name).exists():
+        return False
+    return kept.read_bytes() == _digests(folder, name).encode()
+
+
+def _kept(path: epath.Path) -> epath.Path:
+    return path.parent / f"{path.name}.sha256"
+
+
+def _digests(folder: epath.Path, name: str) -> str:
+    return "".join(f"{digest}  {file}\n" for file, digest in integrity.digests(folder, [name]).items())
 
 
 def write_subset(path: epath.PathLike, originals: Iterable[dict[str, Any]]) -> int:
@@ -144,6 +163,7 @@ def _write_dataset(path: epath.Path, selection: Selection, originals: Originals)
     import datasets
     import pyarrow.parquet as pq
 
+    path.rmtree(missing_ok=True)
     with artifacts.writing_folder(path.parent) as local:
         rows, whole = local / ".dataset.parquet", local / ".dataset.tmp"
         whole.rmtree(missing_ok=True)

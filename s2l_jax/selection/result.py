@@ -9,14 +9,14 @@ from etils import epath
 from jaxtyping import Float, Float32, Int, Int64, UInt64
 from numpy.typing import ArrayLike
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, integrity
 from s2l_jax.errors import InputError
 from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.ranking import ranks_within
 from s2l_jax.selection.summary import summarise
 from s2l_jax.selection.table import read_table, write_table
 
-_TABLE = "clusters.parquet"
+_INDICES, _CENTROIDS, _TABLE, _SUMMARY = "indices.npy", "centroids.npy", "clusters.parquet", "summary.json"
 _SETTINGS = ("method", "budget", "unit", "seed", "options", "nested", "weighted", "notes")
 # Columns of the table that are fields as they are.
 _COLUMNS = {
@@ -180,40 +180,44 @@ class Selection:
     ) -> None:
         """Write the folder: indices.npy, centroids.npy, clusters.parquet and summary.json.
 
-        Each file is written whole or not at all, summary.json last: with it the folder is complete.
+        Each file is written whole or not at all, summary.json last: with it the folder is complete. It holds
+        the digests of the others.
         clusters.parquet has one line per row of the pool (see `table.write_table`), with the losses of
         `trajectories` where they are given; `rows` of the pool are those they are of, all if left out.
         """
         folder = epath.Path(path)
-        (folder / "summary.json").unlink(missing_ok=True)
-        artifacts.write_npy(folder / "indices.npy", self.indices)
-        artifacts.write_npy(folder / "centroids.npy", self.centroids)
+        (folder / _SUMMARY).unlink(missing_ok=True)
+        artifacts.write_npy(folder / _INDICES, self.indices)
+        artifacts.write_npy(folder / _CENTROIDS, self.centroids)
         columns = self._columns()
         if self.ranks is not None and len(self.centroids):
             columns["rank_in_cluster"] = ranks_within(self.labels, self.ranks)
         write_table(folder / _TABLE, columns, self.reasons, trajectories, rows)
-        artifacts.write_json(folder / "summary.json", self.summary())
+        digests = integrity.digests(folder, (_INDICES, _CENTROIDS, _TABLE))
+        integrity.write_json(folder / _SUMMARY, self.summary() | {"digests": digests})
 
     @classmethod
     def load(cls, path: epath.PathLike) -> Self:
         """Read what `save` wrote.
 
         Raises:
-          InputError: the folder holds no complete selection.
+          InputError: the folder holds no complete selection, or a damaged one.
         """
         folder = epath.Path(path)
-        if not (folder / "summary.json").exists():
+        if not (folder / _SUMMARY).exists():
             raise InputError(
                 f"{folder} holds no complete selection: it has no summary.json; run the selection "
                 f"stage, or point to a folder that Selection.save wrote"
             )
-        summary = artifacts.read_json(folder / "summary.json")
+        way_out = f"select again; in a workdir, remove {folder} and run the same command"
+        summary = integrity.read_json(folder / _SUMMARY, way_out)
+        integrity.check(folder, summary["digests"], way_out)
         sources = [cluster["source"] for cluster in summary["clusters"]]
-        indices = artifacts.read_npy(folder / "indices.npy")
+        indices = artifacts.read_npy(folder / _INDICES)
         columns, reasons = read_table(folder / _TABLE)
         return cls(
             indices=indices,
-            centroids=artifacts.read_npy(folder / "centroids.npy"),
+            centroids=artifacts.read_npy(folder / _CENTROIDS),
             cluster_sources=sources if any(source is not None for source in sources) else None,
             weights=columns["weight"][indices],
             reasons=reasons,

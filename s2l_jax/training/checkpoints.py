@@ -1,6 +1,7 @@
 """Orbax checkpoints: written while training goes on, verified, and passed over when broken."""
 
 import contextlib
+import functools
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, Float32, UInt32
 
 from s2l_jax import artifacts
 from s2l_jax.console import quiet_libraries
@@ -25,11 +26,16 @@ _WAIT_FAILED = (
 
 
 class Checkpoints:
-    """A run's checkpoints, the newest `keep` retained; leaving the context waits for the last write."""
+    """A run's checkpoints, the newest `keep` retained; leaving the context waits for the last write.
+
+    Attributes:
+      losses: of each training step so far, which the loop adds; saved and restored with the state.
+    """
 
     def __init__(self, path: epath.PathLike, keep: int):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         self._path = epath.Path(path)
+        self.losses: list[float] = []
         self._manager = ocp.CheckpointManager(self._path, options=options)
         self._pending: int | None = None
 
@@ -63,7 +69,9 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         with quiet_libraries(), self._failing_as_oserror(step):
-            self._manager.save(step, args=ocp.args.StandardSave(_tree(state, _checksums(state))))
+            losses = _replicated(np.array(self.losses, np.float32), state)
+            checksums = _replicated(_checksums(state, losses), state)
+            self._manager.save(step, args=ocp.args.StandardSave(_tree(state, losses, checksums)))
         self._pending = step
 
     def wait(self) -> None:
@@ -91,15 +99,15 @@ class Checkpoints:
 
         Shapes, dtypes and shardings are those of `like`.
         """
-        num_leaves = len(jax.tree.leaves(like))
-        checksums = jax.ShapeDtypeStruct((num_leaves,), jnp.uint32, sharding=like.step.sharding)
-        args = ocp.args.StandardRestore(_tree(like, checksums))
+        shape = functools.partial(jax.ShapeDtypeStruct, sharding=like.step.sharding)
+        checksums = shape((len(jax.tree.leaves(like)) + 1,), jnp.uint32)
         for step in sorted(self._manager.all_steps(), reverse=True):
+            args = ocp.args.StandardRestore(_tree(like, shape((step,), jnp.float32), checksums))
             try:
                 with quiet_libraries():
                     tree = self._manager.restore(step, args=args)
                 state = TrainState(tree["step"], tree["params"], tree["opt_state"])
-                if not np.array_equal(tree["checksums"], _checksums(state)):
+                if not np.array_equal(tree["checksums"], _checksums(state, tree["losses"])):
                     raise ValueError("its arrays are not those that were written")
             except (PermissionError, ConnectionError, TimeoutError, MemoryError):
                 raise  # the machine's fault, not the checkpoint's
@@ -110,6 +118,7 @@ class Checkpoints:
                 logging.warning(broken, self._path, step, _brief(error))
                 self._put_aside(step)
                 continue
+            self.losses[:] = np.asarray(tree["losses"]).tolist()
             return state
         return None
 
@@ -122,13 +131,19 @@ class Checkpoints:
         self._manager.reload()
 
 
-def _tree(state: TrainState, checksums: Any) -> dict[str, Any]:
-    return {"step": state.step, "params": state.params, "opt_state": state.opt_state, "checksums": checksums}
+def _tree(state: TrainState, losses: Any, checksums: Any) -> dict[str, Any]:
+    arrays = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+    return arrays | {"losses": losses, "checksums": checksums}
 
 
-def _checksums(state: TrainState) -> UInt32[Array, "k"]:
+def _replicated(array: np.ndarray, state: TrainState) -> jax.Array:
+    return jax.make_array_from_callback(array.shape, state.step.sharding, lambda index: array[index])
+
+
+def _checksums(state: TrainState, losses: Float32[Array, "s"]) -> UInt32[np.ndarray, "k"]:
     """The sum of each leaf's 32-bit words: Orbax does not notice bytes that changed in an array."""
-    return jax.jit(_word_sums, out_shardings=state.step.sharding)(state)
+    sums = np.asarray(jax.jit(_word_sums, out_shardings=state.step.sharding)(state))
+    return np.append(sums, np.asarray(losses).view(np.uint32).sum(dtype=np.uint32))
 
 
 def _word_sums(state: TrainState) -> jax.Array:

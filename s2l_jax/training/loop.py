@@ -92,7 +92,8 @@ def train(
         # Restored before anything is initialised, so that memory never holds two states.
         state = checkpoints.restore(abstract_state(*shape)) or init_state(*shape, initial_params())
         start = int(state.step)
-        metrics = Metrics(path, config, label, start, batches.num_steps, settings.log_every)
+        losses = checkpoints.losses
+        metrics = Metrics(path, config, label, start, batches.num_steps, settings.log_every, losses)
         hooks = (metrics, *hooks)
         for hook in hooks:
             stack.callback(hook.close)
@@ -100,7 +101,7 @@ def train(
             if start == 0 and hook.is_due(0):
                 hook.at_cadence(0, state.params)
         if _should_stop(hooks, start):
-            return TrainResult(state.params, np.array(metrics.losses, np.float32))
+            return TrainResult(state.params, np.array(losses, np.float32))
         pending: tuple[Batch, StepMetrics] | None = None
 
         def settle() -> None:
@@ -141,7 +142,7 @@ def train(
                 break
             if done == start + 1:
                 metrics.restart_clock()  # the first step compiled
-    return TrainResult(state.params, np.array(metrics.losses, np.float32))
+    return TrainResult(state.params, np.array(losses, np.float32))
 
 
 def _should_stop(hooks: Sequence[Hook], step: int) -> bool:

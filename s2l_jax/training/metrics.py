@@ -29,14 +29,21 @@ class Metrics(Hook):
       start: finished steps of the run that this one goes on from.
       num_steps: length of the run.
       log_every: steps between TensorBoard points.
+      losses: of the finished steps; those that come are added to this list.
     """
 
     def __init__(
-        self, path: epath.Path, config: DecoderConfig, label: str, start: int, num_steps: int, log_every: int
+        self,
+        path: epath.Path,
+        config: DecoderConfig,
+        label: str,
+        start: int,
+        num_steps: int,
+        log_every: int,
+        losses: list[float] | None = None,
     ):
         self._path, self._config, self._every = path, config, log_every
-        before = artifacts.read_npy(path / HISTORY)[:start] if start else np.zeros(0, np.float32)
-        self.losses: list[float] = before.tolist()
+        self.losses = [] if losses is None else losses
         self._progress = Progress(label, num_steps, "steps", done=start)
         self.restart_clock()
         self._board: Any = None

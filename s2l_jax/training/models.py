@@ -1,6 +1,8 @@
 """Proxy and target as the config names them: settings, weights and tokeniser."""
 
 import dataclasses
+import hashlib
+import json
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.lora import Lora, available
 from s2l_jax.models.parameters import Params, bind, model_params, num_parameters
+from s2l_jax.models.weight_files import identity
 from s2l_jax.parallel.placement import load_model, random_adapters, random_params
 
 
@@ -68,6 +71,22 @@ class Model:
     def bound(self, dtype: Any) -> Decoder:
         """The model with its initial weights."""
         return bind(self.config, self.initial_params(dtype))
+
+
+def content_of(config: ConfigDict, what: str) -> dict[str, str]:
+    """Hashes, by name, of the "proxy"'s or "target"'s config.json and, if it starts from them, its weights.
+
+    Those of weights are of `weight_files.identity`; times and places of files are no part of them. Nothing of
+    a model that the config does not name.
+    """
+    settings: ConfigDict = config[what]
+    directory = hf.resolve(settings.checkpoint) if settings.checkpoint else None
+    place = settings.model_config or directory
+    if not place:
+        return {}
+    described = json.dumps(hf.read_config(place), sort_keys=True).encode()
+    content = {"config.json": hashlib.sha256(described).hexdigest()}
+    return content if directory is None or settings.init == "random" else content | identity(directory)
 
 
 def open_tokenizer(config: ConfigDict, what: str) -> Any:

@@ -23,7 +23,7 @@ from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups
 from s2l_jax.training.loop import TrainSettings
-from s2l_jax.training.models import Model, open_model, open_tokenizer
+from s2l_jax.training.models import Model, content_of, open_model, open_tokenizer
 from s2l_jax.training.optimizer import OptimizerSettings
 
 
@@ -34,6 +34,7 @@ class Run:
         self.config, self.workdir, self.mesh = config, workdir, mesh
         self._tokenizers: dict[str, Any] = {}
         self._models: dict[str, Model] = {}
+        self._contents: dict[str, dict[str, str]] = {}
 
     def tokenizer(self, what: str) -> Any:
         """The tokeniser of the "proxy" or "target"."""
@@ -54,6 +55,12 @@ class Run:
         other = copy.copy(self)
         other.config = of_seed(self.config, seed)
         return other
+
+    def model_content(self, what: str) -> dict[str, Any]:
+        """The content of the files of the "proxy" or "target", as a setting of what is made with it."""
+        if what not in self._contents:
+            self._contents[what] = content_of(self.config, what)
+        return {f"{what}.files": self._contents[what]}
 
 
 def train_settings(run: Run, train: ConfigDict) -> TrainSettings:

@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -86,7 +84,9 @@ def _read_numpy(path: epath.Path) -> tuple[np.ndarray, np.ndarray | None, np.nda
             if isinstance(loaded, np.ndarray):
                 return loaded, None, None
             arrays = {name: loaded[name] for name in ("losses", "steps", "ids") if name in loaded}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes NumPy raise, MemoryError among it
         raise InputError(f"{path}: not a readable NumPy file ({error}).") from error
     if "losses" not in arrays:
         raise InputError(f"{path}: holds {sorted(loaded.files)}, but no array named `losses`.")
@@ -110,6 +110,13 @@ def _checked(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectorie
         raise InputError(
             f"{path}: {n} rows of losses, but ids of shape {ids.shape} and type {ids.dtype}; one "
             "whole number of at least 0 a row is needed."
+        )
+    whole = np.isfinite(steps) & (steps >= 0) & (steps < 2**63) & (np.floor(steps) == steps)
+    if not whole.all():
+        column = int(np.flatnonzero(~whole)[0])
+        raise InputError(
+            f"{path}: column {column} of the losses (from 0) has the step {steps[column]}; training steps "
+            "are whole numbers of at least 0."
         )
     return Trajectories(
         np.ascontiguousarray(losses, np.float32),

@@ -173,10 +173,7 @@ def _rows_of(
 
 
 def _read_npy(path: epath.Path) -> UInt64[np.ndarray, "s"]:
-    try:
-        ids = artifacts.read_npy(path)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable .npy file ({error}).") from error
+    ids = artifacts.read_npy(path)
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or (ids < 0).any():
         raise InputError(
             f"{path}: needs whole numbers [S] of at least 0, holds {ids.dtype}{list(ids.shape)}."

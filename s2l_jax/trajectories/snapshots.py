@@ -1,6 +1,5 @@
 """Snapshots of the proxy's parameters: kept at each sweep, so that losses can be swept again later."""
 
-import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,17 +8,18 @@ import jax.numpy as jnp
 from etils import epath
 from jax.sharding import Mesh
 
-from s2l_jax import artifacts
+from s2l_jax import artifacts, integrity
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.parameters import Params
-from s2l_jax.models.weights import INDEX
+from s2l_jax.models.weight_files import INDEX
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.training.hooks import Hook
 from s2l_jax.training.models import Model
 
+_WAY_OUT = "this snapshot cannot be swept: take it from a copy, or leave it out with trajectories.steps"
 MARK = "snapshot.json"  # written last: a folder with it holds a complete snapshot
 
 
@@ -41,7 +41,7 @@ def save_snapshot(folder: epath.Path, params: Params, model: Model, made_with: M
         return
     hf.save_model(folder, params, model.config, model.hf_config, dtype=jnp.float32, tokenizer=model.tokenizer)
     if jax.process_index() == 0:
-        artifacts.write_json(folder / MARK, {"made_with": dict(made_with), "sha256": _digests(folder)})
+        integrity.write_json(folder / MARK, {"made_with": dict(made_with), "sha256": _digests(folder)})
     processes.barrier(f"snapshot {folder.name} written")
 
 
@@ -83,7 +83,7 @@ def find_snapshots(path: epath.PathLike) -> dict[int, epath.Path]:
 
 def read_mark(folder: epath.Path) -> dict[str, Any]:
     """What a snapshot was made with (`made_with`), and the hashes of its files (`sha256`)."""
-    return artifacts.read_json(folder / MARK)
+    return integrity.read_json(folder / MARK, _WAY_OUT)
 
 
 def load_snapshot(folder: epath.Path, mesh: Mesh) -> Decoder:
@@ -93,19 +93,12 @@ def load_snapshot(folder: epath.Path, mesh: Mesh) -> Decoder:
       InputError: a file has changed or is gone.
     """
     with artifacts.reading_folder(folder) as local:
-        now = _digests(local)
-        for name, digest in read_mark(folder)["sha256"].items():
-            if now.get(name) != digest:
-                state = "is gone" if name not in now else "is not as it was written"
-                raise InputError(f"{folder / name} {state}: this snapshot cannot be swept.")
+        integrity.check(local, read_mark(folder)["sha256"], _WAY_OUT, shown=folder)
         return load_model(str(local), mesh)
 
 
 def _digests(folder: epath.Path) -> dict[str, str]:
-    """SHA-256 of the config and weights in a folder."""
-    digests = {}
-    for file in artifacts.files_under(folder):
-        if file.name.endswith(".safetensors") or file.name in ("config.json", INDEX):
-            with file.open("rb") as opened:
-                digests[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return digests
+    """Of the config and weights in a folder."""
+    weights = sorted(file.name for file in folder.glob("*.safetensors"))
+    index = [INDEX] if (folder / INDEX).exists() else []
+    return integrity.digests(folder, ["config.json", *index, *weights])

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 
 _CHUNK_ROWS = 2**20
+_CHECKED = {"name": "crc32c"}
+_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, _CHECKED]
+_DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE")
 ROW_NUMBERS = {"ids": "row numbers"}  # attribute of a store whose rows have no ids of their own
 
 
@@ -35,14 +39,15 @@ class TrajectoryStore:
     """Losses float32 [N, T], `steps` int64 [T] and `ids` uint64 [N], readable by zarr and xarray.
 
     A column counts once `steps` lists it, which is -1 before: losses are written first, so a reader
-    never takes a part for the whole. Root metadata is written here, since tensorstore writes none.
+    never takes a part for the whole. Root metadata is written here, since tensorstore writes none. Every
+    chunk has a CRC-32C; a damaged or missing one is an error of whatever reads it.
 
     Args:
       path: the store's folder.
       writers: the processes that call `append` together; this one alone if left out.
 
     Raises:
-      InputError: no trajectory store there.
+      InputError: no trajectory store there, or one that is damaged or larger than this machine's memory.
     """
 
     def __init__(self, path: epath.PathLike, writers: Writers | None = None):
@@ -100,7 +105,12 @@ class TrajectoryStore:
     @property
     def attributes(self) -> dict[str, Any]:
         """What the store was made with, of the group's metadata."""
-        return artifacts.read_json(self._path / "zarr.json").get("attributes", {})
+        group = artifacts.read_json(self._path / "zarr.json")
+        attributes = group.get("attributes", {}) if isinstance(group, dict) else None
+        if not isinstance(attributes, dict):
+            file = self._path / "zarr.json"
+            raise InputError(f"{file}: not the metadata of a Zarr group: {self._way_out}.")
+        return attributes
 
     @property
     def has_row_ids(self) -> bool:
@@ -109,12 +119,12 @@ class TrajectoryStore:
 
     def ids(self) -> UInt64[np.ndarray, "n"]:
         """Ids of the examples, in row order."""
-        return self._ids[:].read().result()
+        return self._read(self._ids)
 
     def steps(self) -> Int64[np.ndarray, "t"]:
         """Training steps of the columns that count."""
         self._steps = self._steps.resolve().result()
-        steps = self._steps[:].read().result()
+        steps = self._read(self._steps)
         return steps[steps >= 0]
 
     def append(self, step: int, column: Float32[np.ndarray, "n"]) -> None:
@@ -158,23 +168,66 @@ class TrajectoryStore:
 
     def column(self, number: int) -> Float32[np.ndarray, "n"]:
         """One column by its place."""
-        return self._losses.resolve().result()[:, number].read().result()
+        return self._read(self._losses.resolve().result()[:, number])
 
     def read(self) -> Float32[np.ndarray, "n t"]:
         """All columns that count, in training order."""
         count = len(self.steps())
         self._losses = self._losses.resolve().result()
-        return np.ascontiguousarray(self._losses[:, :count].read().result())
+        return np.ascontiguousarray(self._read(self._losses[:, :count]))
+
+    @property
+    def _way_out(self) -> str:
+        return (
+            "take the store from a copy, or measure again: remove it, and in a workdir the folder proxy (or "
+            "trajectories) beside it, and run the same command"
+        )
+
+    def _read(self, array: Any) -> np.ndarray:
+        try:
+            return array.read().result()
+        except ValueError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: ValueError) -> Exception:
+        cause = _cause(error)
+        if cause.startswith(_DAMAGE):
+            return InputError(f"{self._path} is damaged ({cause}): {self._way_out}.")
+        return OSError(f"{self._path} could not be read ({cause})")
 
     def _open(self, name: str) -> Any:
         import tensorstore as ts
 
-        try:  # metadata is checked again, so that columns that others append are seen
-            return ts.open(_spec(self._path / name) | {"recheck_cached_metadata": True}).result()
+        # Metadata is checked again, so that columns that others append are seen.
+        spec = _spec(self._path / name) | {"recheck_cached_metadata": True}
+        try:
+            array = ts.open(spec).result()
+            # Other writers leave chunks out that are all fill; so is the room for the first step.
+            if name != "steps" and _CHECKED in array.spec().to_json()["metadata"].get("codecs", ()):
+                array = ts.open(spec | {"fill_missing_data_reads": False}).result()
         except ValueError as error:
-            raise InputError(
-                f"{self._path}: not a trajectory store: its array `{name}` cannot be opened ({error})."
-            ) from error
+            what = f"not a trajectory store: its array `{name}` cannot be opened ({_cause(error)})"
+            raise InputError(f"{self._path}: {what}: {self._way_out}.") from error
+        # Asked for more than there is, tensorstore ends the process.
+        chunk = array.chunk_layout.read_chunk.shape or ()
+        for what, shape in (("", array.shape), ("chunks of ", chunk)):
+            needed = math.prod(int(length or 1) for length in shape) * array.dtype.numpy_dtype.itemsize
+            if needed > _memory():
+                raise InputError(
+                    f"{self._path}: its array `{name}` has {what}{list(shape)} numbers, "
+                    f"{needed / 2**30:,.0f} GiB, more than this machine's memory."
+                )
+        return array
+
+
+def _cause(error: ValueError) -> str:
+    """What tensorstore says first: after it come its settings."""
+    return (str(error).splitlines() or [""])[0].split(" [")[0]
+
+
+def _memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @contextlib.contextmanager
@@ -192,6 +245,7 @@ def _create(path: epath.Path, dtype: str, dimensions: tuple, shape: tuple, chunk
         "shape": shape,
         "data_type": dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "codecs": _CODECS,
         "fill_value": fill,
         "dimension_names": dimensions,
     }
@@ -203,4 +257,8 @@ def _resize(array: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _spec(path: epath.Path) -> dict[str, Any]:
-    return {"driver": "zarr3", "kvstore": artifacts.kvstore(path)}
+    return {
+        "driver": "zarr3",
+        "kvstore": artifacts.kvstore(path),
+        "store_data_equal_to_fill_value": True,
+    }

@@ -1,12 +1,10 @@
 """Free trajectories: the loss each example had when training visited it, a column for each epoch."""
 
-import io
-
 import numpy as np
 from etils import epath
 from jaxtyping import Float32, Int64
 
-from s2l_jax import artifacts
+from s2l_jax import integrity
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
 from s2l_jax.training.hooks import FinishedStep, Hook
@@ -75,22 +73,34 @@ class TrainingLossRecorder(Hook):
             is_tracked = self._tracked[places] == rows
             self._column[places[is_tracked]] = losses[mine][is_tracked]
             if (epoch + 1) * self._epoch_size <= (batch.step + 1) * self._batch_size:
-                assert not np.isnan(self._column).any(), "an epoch visits every example"
+                if np.isnan(self._column).any():
+                    raise InputError(
+                        f"{self._file} is gone, or older than the checkpoint that training went on from, and "
+                        f"the losses in it are not measured again. {self._way_out}"
+                    )
                 how = f"epoch {epoch + 1} gave training losses of {len(self._column)} examples"
                 self._writer.add(batch.step + 1, self._column, how)
                 self._column, self._epoch = self._empty.copy(), epoch + 1
 
     def before_checkpoint(self, step: int) -> None:
         if processes.is_writer():
-            buffer = io.BytesIO()
-            np.savez(buffer, epoch=self._epoch, losses=self._column)
-            artifacts.write_bytes(self._file, buffer.getvalue())
+            integrity.write_npz(self._file, {"epoch": np.array(self._epoch), "losses": self._column})
+
+    @property
+    def _way_out(self) -> str:
+        return (
+            f"To train again, remove {self._file.parent} and trajectories.zarr beside it, and run the same "
+            "command."
+        )
 
     def _restored(self) -> Float32[np.ndarray, "s"]:
         # Kept for a later checkpoint than the one that training goes on from, it has more losses in
         # it; they are written again, the same. Of an epoch that is done, nothing is needed.
         if self._file.exists():
-            with np.load(io.BytesIO(self._file.read_bytes())) as kept:
-                if int(kept["epoch"]) == self._epoch:
-                    return kept["losses"]
+            try:
+                kept = integrity.read_npz(self._file)
+            except InputError as error:
+                raise InputError(f"{error} {self._way_out}") from error
+            if int(kept["epoch"]) == self._epoch:
+                return kept["losses"]
         return self._empty.copy()

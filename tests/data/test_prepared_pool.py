@@ -1,6 +1,7 @@
 """The prepared pool: record i is row i, made once, never half made."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -342,6 +343,38 @@ class TestIdentity:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "file").write_text("x")
         assert data_identity("") == ""
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+@pytest.mark.parametrize(
+    "name",
+    ["manifest.json", "ids.npy", "lengths.npy", "prompt_lengths.npy", "sources.npy", "features.json",
+     "dataset_info.json", "s2l_pool-pool.array_record-00000-of-00001"],
+)  # fmt: skip
+def test_a_damaged_pool_is_named(pool_path, tmp_path, name, damage):
+    path = tmp_path / "pool"
+    shutil.copytree(pool_path, path)
+    (file,) = path.rglob(name)
+    data = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    else:
+        places = np.flatnonzero(np.frombuffer(data, np.uint8))  # much of a file of records is padding
+        at = places[len(places) // 2]
+        file.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+
+    def read():
+        pool = PreparedPool(path)
+        return pool.read(range(len(pool)))
+
+    with pytest.raises(InputError) as error:
+        read()
+    said = str(error.value)
+    assert said.startswith(str(file) if "array_record" not in name else str(file.parent))
+    assert f"remove {path} and run the same command, which tokenises the pool again" in said
+    assert "\n" not in said
 
 
 def test_neither_tensorflow_nor_torch_is_imported(pool_path, tmp_path):

@@ -338,7 +338,8 @@ def test_a_stored_file_is_graded_again(asked, folder, tmp_path, capsys):
     rows[1]["correct"] = False
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert regrade([str(file), "--run-programs"]) == 0
-    said = capsys.readouterr().out
+    said, note = capsys.readouterr()
+    assert note == f"{file} is not as it was written: what it holds now is graded\n"
     assert "40.0 % (11.8 to 76.9) of 5 rows, 20.0 % before" in said
     assert "row 1: '2' for '2' is right now" in said
     assert regrade([str(file), "--run-programs", "--unconfined"]) == 0

@@ -1,6 +1,7 @@
 """Each field changed under a finished workdir: refused, accepted or made anew, as the schema says."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -91,3 +92,21 @@ def test_another_run_is_made_and_all_else_stays(finished, make_config, run_again
     after = content(workdir)
     assert {file: after[file] for file in before} == before
     assert {file.split("/")[1] for file in set(after) - set(before)} == {"more"}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_model_replaced_under_its_path_is_refused(finished, make_config, run_again, tiny_checkpoint, file):
+    again, results = run_again
+    path = tiny_checkpoint / file
+    whole, times = path.read_bytes(), path.stat()
+    changed = whole[:-1] + bytes([whole[-1] ^ 1])
+    if file == "config.json":
+        changed = json.dumps(json.loads(whole) | {"rotary_emb_base": 999}).encode()
+    try:
+        path.write_bytes(changed)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        with pytest.raises(InputError, match=rf"proxy\.files\.{file}: '\w+' before, '\w+' now"):
+            again(make_config(), finished)
+    finally:
+        path.write_bytes(whole)  # at another time, and the same model
+    assert again(make_config(), finished) == results

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from etils import epath
 
-from s2l_jax import artifacts, console
+from s2l_jax import artifacts, console, integrity
 from s2l_jax.errors import InputError
-from s2l_jax.records import Record, stored_results
+from s2l_jax.records import Record, stored_digests, stored_results
 
 SETTINGS = {"seed": 0, "train": {"steps": 10, "learning_rate": 1e-3}, "names": ["a", "b"]}
 
@@ -105,6 +105,41 @@ class TestRecord:
         with pytest.raises((TypeError, ValueError)):
             record.finish({"loss": float("nan")})
         assert not Record(folder, "target/s2l", SETTINGS).done
+
+    @pytest.mark.parametrize("finished", [True, False])
+    @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+    def test_a_damaged_record_is_named(self, folder, finished, damage):
+        record = Record(folder, "target/s2l", SETTINGS)
+        if finished:
+            record.finish({"loss": 1.25})
+        file = folder / "stage.json"
+        data = file.read_bytes()
+        at = data.index(b"0.001")
+        changed = {"flip": data[:at] + b"0.003" + data[at + 5 :], "cut": data[: len(data) // 2], "empty": b""}
+        file.write_bytes(changed[damage])
+        said = f"^{file} is not as it was written: take it from a copy, or remove {folder} and run the same"
+        for read in (lambda: Record(folder, "target/s2l", SETTINGS), lambda: stored_results(folder)):
+            with pytest.raises(InputError, match=said):
+                read()
+
+    def test_a_record_that_is_gone_from_what_it_is_of(self, folder):
+        """What is there may have been made with any settings: it is not gone on with."""
+        Record(folder, "target/s2l", SETTINGS)
+        (folder / "checkpoints").mkdir()
+        (folder / "stage.json").unlink()
+        with pytest.raises(
+            InputError, match=rf"^{folder}/stage\.json is gone.*remove {folder} and run the same"
+        ):
+            Record(folder, "target/s2l", changed(steps=20))
+
+    def test_digests_of_files_are_kept(self, folder):
+        record = Record(folder, "target/s2l", SETTINGS)
+        artifacts.write_text(folder / "hf" / "config.json", "{}")
+        artifacts.write_text(folder / "notes.txt", "")
+        record.finish({}, files=["hf"], digests={"elsewhere": "00"})
+        kept = stored_digests(folder)
+        assert kept == integrity.digests(folder, ["hf"]) | {"elsewhere": "00"}
+        assert list(kept) == ["hf/config.json", "elsewhere"]
 
     def test_nothing_there(self, folder):
         assert stored_results(folder) is None

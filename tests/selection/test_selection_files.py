@@ -1,5 +1,6 @@
 """What a selection leaves: the table of reasons, the summary, and exports that their readers read back."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.errors import InputError
-from s2l_jax.selection import SelectionInputs, select
+from s2l_jax.selection import Selection, SelectionInputs, select
 from s2l_jax.selection.export import ADDED, FILES, missing_exports, write_exports, write_subset
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -151,7 +152,8 @@ def exported(tmp_path_factory):
     assert missing_exports(folder, list(FILES)) == list(FILES)
     write_exports(folder, selection, originals, list(FILES))
     assert missing_exports(folder, list(FILES)) == []
-    assert sorted(file.name for file in folder.iterdir()) == sorted(FILES.values())
+    names = [name for file in FILES.values() for name in (file, f"{file}.sha256")]
+    assert sorted(file.name for file in folder.iterdir()) == sorted(names)
     return folder, selection
 
 
@@ -266,3 +268,52 @@ def test_write_subset_streams_and_leaves_no_part(tmp_path):
         write_subset(path, breaks())
     assert len(path.read_text(encoding="utf-8").splitlines()) == 2
     assert [file.name for file in path.parent.iterdir()] == ["subset.jsonl"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["flip", "cut", "digest"])
+def test_a_damaged_export_is_written_again(tmp_path, name, damage):
+    if name == "datasets":
+        pytest.importorskip("datasets")
+    _, selection = chosen()
+    write_exports(tmp_path, selection, originals, list(FILES))
+    path = tmp_path / FILES[name]
+    file = next(path.glob("*.arrow")) if path.is_dir() else path
+    whole = file.read_bytes()
+    if damage == "digest":
+        (tmp_path / f"{FILES[name]}.sha256").unlink()
+    else:
+        half = len(whole) // 2
+        file.write_bytes(
+            whole[:half] + (b"" if damage == "cut" else bytes([whole[half] ^ 1]) + whole[half + 1 :])
+        )
+    assert missing_exports(tmp_path, list(FILES)) == [name]
+    write_exports(tmp_path, selection, originals, [name])
+    assert missing_exports(tmp_path, list(FILES)) == []
+    assert file.read_bytes() == whole
+
+
+def test_digests_of_exports_are_those_of_sha256sum(tmp_path):
+    _, selection = chosen()
+    write_exports(tmp_path, selection, originals, ["jsonl"])
+    digest = hashlib.sha256((tmp_path / "subset.jsonl").read_bytes()).hexdigest()
+    assert (tmp_path / "subset.jsonl.sha256").read_text() == f"{digest}  subset.jsonl\n"
+
+
+@pytest.mark.parametrize("name", ["indices.npy", "centroids.npy", "clusters.parquet", "summary.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_a_damaged_selection_is_named(tmp_path, name, damage):
+    _, selection = chosen()
+    selection.save(tmp_path)
+    file, whole = tmp_path / name, (tmp_path / name).read_bytes()
+    if damage == "gone":
+        file.unlink()
+    else:
+        at = len(whole) // 2
+        file.write_bytes(whole[:at] + (b"" if damage == "cut" else bytes([whole[at] ^ 1]) + whole[at + 1 :]))
+    with pytest.raises(InputError) as error:
+        Selection.load(tmp_path)
+    said = str(error.value)
+    assert name in said
+    assert str(tmp_path) in said
+    assert "\n" not in said

@@ -337,7 +337,7 @@ def test_less_goes_by_gradients_at_each_epoch_of_a_warm_up(by_states, config_of,
                 run_pipeline(config, tmp_path / "killed")
         results = run_pipeline(config, tmp_path / "killed")
     assert len(asked) == 1  # both runs share them
-    parts = [f"part-{start:010d}.npy" for start in (0, 100, 100, 200)]
+    parts = [f"part-{start:010d}.npz" for start in (0, 100, 100, 200)]
     assert written == ["warmup_1.npz", "warmup_2.npz", "warmup_2.npz", *parts]
     run_pipeline(config, tmp_path / "whole")
     vectors = [np.load(tmp_path / name / "gradients" / "gradients.npy") for name in ("killed", "whole")]

@@ -214,6 +214,30 @@ def test_a_run_that_stopped_ends_with_the_same_bytes(free, config_of, tmp_path, 
     assert results["trajectories"] == free[1]["trajectories"]
 
 
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_losses_of_the_epoch_under_way_that_are_damaged(config_of, tmp_path, monkeypatch, damage):
+    save = Checkpoints.save
+
+    def stopping_save(checkpoints, step, state):
+        save(checkpoints, step, state)
+        if step == 2:
+            checkpoints.wait()
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", stopping_save)
+        with pytest.raises(Stopped):
+            run_pipeline(config_of(), tmp_path)
+    file = tmp_path / "proxy" / "epoch_losses.npz"
+    data = file.read_bytes()
+    at = data.index(b"losses.npy") + 150  # in the numbers
+    file.write_bytes(data[: len(data) // 2] if damage == "cut" else data[:at] + b"abc" + data[at + 3 :])
+    if damage == "gone":
+        file.unlink()
+    with pytest.raises(InputError, match=rf"^{file}.* To train again, remove {tmp_path}/proxy"):
+        run_pipeline(config_of(), tmp_path)
+
+
 def test_of_a_slice(free, config_of, tmp_path):
     run_pipeline(config_of(slice_count=11), tmp_path)
     ours, whole = columns_of(tmp_path), columns_of(free[0])

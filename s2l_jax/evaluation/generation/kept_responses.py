@@ -1,23 +1,26 @@
 """Responses kept as they come, so that what was answered before a kill is not asked again."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
-from s2l_jax import artifacts
+from s2l_jax import integrity
+from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import ProgramRun, run_programs
 from s2l_jax.parallel import processes
 
 # Rows between files. It does not depend on how much was there before: the same rows are answered
 # together after a kill as without one, which gives the same bytes.
 _AT_ONCE = 512
+_RUNS = "runs"
 
 
 class KeptResponses:
     """The responses of one benchmark that is under way, in files of a folder.
 
-    Every process reads the same files and calls the same methods; one of them writes.
+    Every process reads the same files and calls the same methods; one of them writes. What a damaged file
+    held is asked again.
     """
 
     def __init__(self, folder: epath.Path):
@@ -39,8 +42,8 @@ class KeptResponses:
           progress: called with the number of rows answered so far.
         """
         have: dict[int, str] = {}
-        for file in artifacts.files_in(self._folder, f"{kind}-*.jsonl"):
-            have |= {row["index"]: row["response"] for row in map(json.loads, file.read_text().splitlines())}
+        for file in artifacts.files_in(self._folder, f"{kind}-*.json"):
+            have |= {int(index): text for index, text in self._read(file.name).items()}
         processes.barrier(f"{self._folder.name} {kind} read")
         waiting = [index for index in prompts if index not in have]
         for start in range(0, len(waiting), _AT_ONCE):
@@ -50,21 +53,28 @@ class KeptResponses:
             texts = respond(asked, indices=chunk, progress=lambda done: progress(before + done))  # noqa: B023
             have |= zip(chunk, texts, strict=True)
             if processes.is_writer():
-                lines = [json.dumps({"index": index, "response": have[index]}) + "\n" for index in chunk]
-                artifacts.write_text(self._folder / f"{kind}-{chunk[0]:07}.jsonl", "".join(lines))
+                file = self._folder / f"{kind}-{chunk[0]:07}.json"
+                integrity.write_json(file, {str(index): have[index] for index in chunk})
         return [have[index] for index in prompts]
 
     def program_runs(self, kind: str, texts: Sequence[str], *, confined: bool) -> list[ProgramRun | None]:
         """What became of the responses that are programs; run once, see `run_programs`."""
         name = f"programs-{kind}.json"
-        if not (self._folder / name).exists():
+        if not self._read(name):
             processes.barrier(f"{self._folder.name} {name} missing")
             if processes.is_writer():
                 runs = [None if run is None else vars(run) for run in run_programs(texts, confined=confined)]
-                artifacts.write_json(self._folder / name, runs)
+                integrity.write_json(self._folder / name, {_RUNS: runs})
             processes.barrier(f"{self._folder.name} {name} written")
-        stored = artifacts.read_json(self._folder / name)
+        stored = self._read(name)[_RUNS]
         return [None if run is None else ProgramRun(**run) for run in stored]
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """What a file holds; nothing of one that is not there, or damaged."""
+        try:
+            return integrity.read_json(self._folder / name, "")
+        except InputError:
+            return {}
 
     def remove(self) -> None:
         """Forget them; they are in predictions.jsonl now."""

@@ -7,13 +7,15 @@ import numpy as np
 from etils import epath
 from jaxtyping import Shaped
 
-from s2l_jax import artifacts
-from s2l_jax.console import Progress
+from s2l_jax import artifacts, integrity
+from s2l_jax.console import Progress, say
 from s2l_jax.data.prepared import PreparedPool
-from s2l_jax.errors import DivergedError
+from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.parallel import processes
-from s2l_jax.records import Record
+from s2l_jax.records import Record, stored_digests, way_out
 from s2l_jax.training.run import Run
+
+_ROWS = "rows"
 
 
 class ChunkedArray:
@@ -31,8 +33,15 @@ class ChunkedArray:
         self.done = self._record.done
 
     def has(self, start: int) -> bool:
-        """Whether the chunk that begins at a row is there."""
-        return self._chunk(start).exists()
+        """Whether the chunk that begins at a row is there; a damaged one is not."""
+        if not self._chunk(start).exists():
+            return False
+        try:
+            _read(self._chunk(start))
+        except InputError as error:
+            say(f"{error} It is made again.")
+            return False
+        return True
 
     def make(
         self, chunks: Iterable[tuple[int, Shaped[np.ndarray, "c ..."]]], results: dict[str, Any], *, fix: str
@@ -53,27 +62,28 @@ class ChunkedArray:
                 row = start + int(finite.argmin())
                 raise DivergedError(f"{self._record.what}: pool row {row} is not finite; {fix}")
             if processes.is_writer():
-                artifacts.write_npy(self._chunk(start), rows)
+                integrity.write_npz(self._chunk(start), {_ROWS: rows})
             progress.update(start + len(rows))
         progress.close()
         if processes.is_writer():
             self._join()
-        self._record.finish(results)
+        self._record.finish(results, files=[self._name])
 
     def read(self) -> Shaped[np.ndarray, "n ..."]:
-        """The whole, memory-mapped."""
+        """The whole, memory-mapped; raises InputError if it is gone or not as it was written."""
+        integrity.check(self._folder, stored_digests(self._folder), way_out(self._folder))
         return artifacts.read_npy(artifacts.local_copy(self._folder, [self._name]) / self._name, mmap=True)
 
     def _join(self) -> None:
         """One file of the chunks, one of them in memory at a time."""
-        parts = artifacts.files_in(self._folder, "part-*.npy")
-        first = artifacts.read_npy(parts[0])
+        parts = artifacts.files_in(self._folder, "part-*.npz")
+        first = _read(parts[0])
         artifacts.remove_unfinished(self._folder)
         with artifacts.writing(self._folder / self._name) as file:
             joined = np.lib.format.open_memmap(str(file), "w+", first.dtype, (self._size, *first.shape[1:]))
             at = 0
             for part in parts:
-                rows = artifacts.read_npy(part)
+                rows = _read(part)
                 joined[at : at + len(rows)] = rows
                 at += len(rows)
             joined.flush()
@@ -82,4 +92,8 @@ class ChunkedArray:
             part.unlink()
 
     def _chunk(self, start: int) -> epath.Path:
-        return self._folder / f"part-{start:010d}.npy"
+        return self._folder / f"part-{start:010d}.npz"
+
+
+def _read(chunk: epath.Path) -> Shaped[np.ndarray, "c ..."]:
+    return integrity.read_npz(chunk)[_ROWS]

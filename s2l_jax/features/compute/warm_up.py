@@ -1,7 +1,7 @@
 """LESS's checkpoints: the target's adapters, warmed up on a part of the pool."""
 
 import dataclasses
-import io
+import itertools
 import math
 
 import jax
@@ -11,12 +11,12 @@ import optax
 from etils import epath
 from jaxtyping import Float32, Int64
 
-from s2l_jax import artifacts
+from s2l_jax import integrity
 from s2l_jax.console import say
 from s2l_jax.data.batching import Examples
 from s2l_jax.data.order import priorities
 from s2l_jax.data.prepared import PreparedPool
-from s2l_jax.errors import DivergedError
+from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.features.compute.example_gradients import AdamMoments, ExampleGradients
 from s2l_jax.gather import to_host
 from s2l_jax.models.architecture import DecoderConfig
@@ -93,7 +93,7 @@ def _warm_up(
             config, optimizer, steps[-1], run.mesh, loss=train.loss, dtype=DTYPES[asked.dtype],
             remat=train.remat, attention=run.config.attention,
         )  # fmt: skip
-        finished = [file for file in files if file.exists()]
+        finished = list(itertools.takewhile(lambda file: file.exists(), files))
         if finished:
             state = _read(finished[-1], like)
         else:
@@ -135,15 +135,16 @@ def _write(file: epath.Path, state: TrainState) -> None:
     """Store a state; it is adapters and their moments, and small."""
     leaves = [to_host(leaf) for leaf in jax.tree.leaves(state)]
     if processes.is_writer():
-        buffer = io.BytesIO()
-        np.savez(buffer, *leaves)
-        artifacts.write_bytes(file, buffer.getvalue())
+        integrity.write_npz(file, {str(number): leaf for number, leaf in enumerate(leaves)})
     processes.barrier(file.name)
 
 
 def _read(file: epath.Path, like: TrainState) -> TrainState:
-    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-        leaves = [stored[f"arr_{number}"] for number in range(len(stored.files))]
+    try:
+        stored = integrity.read_npz(file)
+    except InputError as error:
+        raise InputError(f"{error} Remove it and run the same command, which makes it again.") from error
+    leaves = [stored[str(number)] for number in range(len(stored))]
     shapes, structure = jax.tree.flatten(like)
     placed = [
         jax.device_put(jnp.asarray(leaf, shape.dtype), shape.sharding)

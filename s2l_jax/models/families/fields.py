@@ -18,7 +18,8 @@ _METADATA = frozenset({
     "predict_special_tokens", "pretraining_tp", "problem_type", "return_dict", "sep_token_id",
     "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
     "summary_use_proj", "task_specific_params", "tokenizer_class", "torch_dtype", "torchscript",
-    "transformers_version", "unk_token_id", "use_bfloat16", "use_cache", "use_return_dict",
+    "transformers_version", "transformers_weights", "unk_token_id", "use_bfloat16", "use_cache",
+    "use_return_dict",
 })
 # fmt: on
 

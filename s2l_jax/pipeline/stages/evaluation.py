@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from s2l_jax import artifacts, records
+from s2l_jax import artifacts, integrity, records
 from s2l_jax.config import deciding
 from s2l_jax.console import Progress
 from s2l_jax.data.chat import CHAT
@@ -26,7 +26,7 @@ from s2l_jax.models.decoder import Decoder
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.plan import target_names
 from s2l_jax.pipeline.stages.target import folder as target_folder
-from s2l_jax.records import Record, stored_results
+from s2l_jax.records import Record, stored_digests, stored_results, way_out
 from s2l_jax.report.runs import UNTUNED
 from s2l_jax.training.export import load_export
 from s2l_jax.training.run import Run
@@ -76,11 +76,24 @@ def evaluate_all(run: Run) -> None:
             )
 
         # All settings are compared before the first answer; a record's time counts from when it is made.
-        if waiting := [task for task in tasks if not record(task).done]:
+        records = [record(task) for task in tasks]
+        for each in records:
+            integrity.check(each.folder, stored_digests(each.folder), way_out(each.folder))
+        if left := [task for task, each in zip(tasks, records, strict=True) if not each.done]:
             model, tokenizer = _model(run, name)
-            for task in waiting:
+            for task in left:
                 _evaluate_one(run, name, task, record(task), model, tokenizer)
             del model
+
+
+def waiting(run: Run) -> list[str]:
+    """The models that are not evaluated on all benchmarks yet."""
+    benchmarks = [task.benchmark.name for task in tasks_of(run)]
+    return [
+        name
+        for name in (UNTUNED, *target_names(run.config))
+        if any(stored_results(folder(run, name) / benchmark) is None for benchmark in benchmarks)
+    ]
 
 
 def folder(run: Run, name: str) -> epath.Path:
@@ -140,6 +153,7 @@ def _settings(run: Run, task: EvalTask) -> dict[str, Any]:
         "benchmark": task.benchmark.name,
         "answer_type": task.benchmark.answer_type,
         "evaluation.path": task.identity,
+        **run.model_content("target"),
     }
     if path := run.config.evaluation.shots_path:
         beyond["evaluation.shots_path"] = EvalTask(task.benchmark, path).identity
@@ -205,5 +219,5 @@ def _evaluate_one(
             bertscore_model=config.bertscore_model,
         )
     progress.close(in_words(results))
-    record.finish(results)
+    record.finish(results, files=[PREDICTIONS])
     kept.remove()

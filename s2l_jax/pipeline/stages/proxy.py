@@ -8,7 +8,9 @@ from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.pipeline.stages.trajectories import (
     SLICE,
+    lost_columns,
     snapshot_settings,
+    store_digests,
     sweep_flops,
     sweeper_of,
     tracked_of,
@@ -53,7 +55,8 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     if kind == "train":
         check_epochs(config.proxy.train.batch_size, steps, len(subset))
     tracked = tracked_of(run, pool)
-    settings = deciding(config, "proxy", {"pool.fingerprint": pool.fingerprint} | tracked.settings)
+    beyond = {"pool.fingerprint": pool.fingerprint} | tracked.settings | run.model_content("proxy")
+    settings = deciding(config, "proxy", beyond)
     record = Record(run.workdir / "proxy", "proxy", settings)
     if record.done:
         return
@@ -88,6 +91,8 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
             f"  the clusters have settled: training ended after {done} of {steps} steps, with "
             f"{len(writer.steps)} of {len(swept)} sweeps"
         )
+    if absent := [step for step in swept if step <= done and step not in writer.steps]:
+        raise lost_columns(run, absent)
     size = batches.size(done)
     num_sweeps = len(writer.steps) if swept else 0
     record.finish(
@@ -102,7 +107,8 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
             "curve": loss_curve(result.losses),
             "refreshes": [vars(refresh) for refresh in writer.clusters.records],
         }
-        | ({"planned_steps": steps} if done < steps else {})
+        | ({"planned_steps": steps} if done < steps else {}),
+        digests=store_digests(run),
     )
 
 

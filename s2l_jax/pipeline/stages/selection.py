@@ -22,7 +22,7 @@ from s2l_jax.pipeline.stages.trajectories import tracked_rows
 from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import Method, Selection, SelectionInputs, select
 from s2l_jax.selection.budget import Budget
-from s2l_jax.selection.export import missing_exports, write_exports
+from s2l_jax.selection.export import FILES, missing_exports, write_exports
 from s2l_jax.selection.known import Known
 from s2l_jax.selection.selector import select_from_slice
 from s2l_jax.training.run import Run
@@ -255,10 +255,13 @@ def _described(selection: Selection) -> str:
 
 
 def _export(run: Run, place: epath.Path, selection: Selection | None, pool: PreparedPool | None) -> None:
-    """Write the files of the chosen rows that the config asks for and that are not there."""
+    """Write the files of the chosen rows that the config asks for and that are not there, or damaged."""
     if pool is None or not processes.is_writer():
         return
     if lacking := missing_exports(place, run.config.selection.exports):
         selection = selection or Selection.load(place)
         fields = FieldMap(**run.config.pool.fields.to_dict())
+        for name in lacking:
+            if (place / FILES[name]).exists():
+                say(f"{place / FILES[name]} is not as it was written, and is written again")
         write_exports(place, selection, pool.originals, lacking, fields)

@@ -1,11 +1,14 @@
 """Stage `target`: fine-tune the target on each subset, all by the same steps and schedule or epochs."""
 
 import hashlib
+from collections.abc import Collection
 
 import numpy as np
 from etils import epath
 
+from s2l_jax import integrity
 from s2l_jax.config import deciding, resolved_run
+from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.models.parameters import num_trained
@@ -13,7 +16,7 @@ from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.plan import target_names
 from s2l_jax.pipeline.stages import selection as selections
-from s2l_jax.records import Record
+from s2l_jax.records import Record, stored_digests
 from s2l_jax.selection import Selection
 from s2l_jax.training.export import export
 from s2l_jax.training.flops import training_flops
@@ -27,23 +30,27 @@ def folder(run: Run, name: str) -> epath.Path:
     return run.workdir / "target" / name
 
 
-def train_targets(run: Run, pool: PreparedPool) -> None:
-    """Train every target that is not finished; all settings are compared before the first step."""
+def train_targets(run: Run, pool: PreparedPool, read: Collection[str] = ()) -> None:
+    """Train every target that is not finished; all settings are compared before the first step.
+
+    Those in `read` will be read: where what one left is gone or damaged, it is exported again.
+    """
     names = target_names(run.config)
     replicates = {name: run.of_seed(resolved_run(run.config, name)["seed"]) for name in names}
     for name, replicate in replicates.items():
         _record(replicate, name, pool, Selection.load(selections.folder(run, name)))
     for name, replicate in replicates.items():
-        _train_one(replicate, name, pool)
+        _train_one(replicate, name, pool, name in read)
 
 
 def _record(run: Run, name: str, pool: PreparedPool, chosen: Selection) -> Record:
     subset_sha256 = hashlib.sha256(chosen.indices.tobytes()).hexdigest()
     beyond = {"pool.fingerprint": pool.fingerprint, "selection.sha256": subset_sha256}
+    beyond |= run.model_content("target")
     return Record(folder(run, name), f"target/{name}", deciding(run.config, "target", beyond))
 
 
-def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
+def _train_one(run: Run, name: str, pool: PreparedPool, is_read: bool) -> None:
     config = run.config
     chosen = Selection.load(selections.folder(run, name))
     has_loss = np.isin(chosen.indices, trainable(pool))
@@ -54,7 +61,10 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
     steps = num_steps(config.target.train, matched)
     record = _record(run, name, pool, chosen)
     if record.done:
-        return
+        found = integrity.damage(record.folder, stored_digests(record.folder)) if is_read else ""
+        if not found:
+            return
+        say(f"{found}: it is exported again, from the last checkpoint if that is there")
     model = run.model("target")
     if not config.target.use_weights:
         weights = np.ones_like(weights)
@@ -71,7 +81,7 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
         label=f"target on {name}, {model.num_parameters / 1e6:.3g}M parameters{part}",
         frozen=model.frozen_params(DTYPES[config.target.train.dtype]),
     )
-    export(run, model, result.params, record.folder)
+    exported = export(run, model, result.params, record.folder)
     processes.barrier(f"export {name}")
     size = batches.size(steps)
     examples = steps * config.target.train.batch_size
@@ -86,5 +96,6 @@ def _train_one(run: Run, name: str, pool: PreparedPool) -> None:
             "trained_parameters": num_changed,
             "final_loss": float(result.losses[-1]),
             "curve": loss_curve(result.losses),
-        }
+        },
+        files=[exported],
     )

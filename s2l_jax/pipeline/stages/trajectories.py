@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 from jaxtyping import Int64, UInt64
 
-from s2l_jax import artifacts, records
+from s2l_jax import artifacts, integrity, records
 from s2l_jax.clustering import StreamingKMeans
 from s2l_jax.config import deciding
 from s2l_jax.data.identity import data_identity
@@ -20,7 +20,7 @@ from s2l_jax.models.attention import shares_prefix
 from s2l_jax.models.hf import load_config
 from s2l_jax.models.parameters import model_params
 from s2l_jax.models.weights import DTYPES
-from s2l_jax.records import Record, stored_results
+from s2l_jax.records import Record, stored_digests, stored_results
 from s2l_jax.training.flops import forward_flops
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories, files_of, load_trajectories
@@ -32,6 +32,7 @@ from s2l_jax.trajectories.writer import TrajectoryWriter
 
 STORE = "trajectories.zarr"
 SLICE = "trajectories.slice"  # the settings of what is tracked, where that is not the whole pool
+_META = "zarr.json"  # of a store
 SWEPT = "trajectories"  # the record of sweeps over another workdir's snapshots
 
 
@@ -119,7 +120,8 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
         {
             "sweep_flops": len(snapshots) * sweep_flops(run, pool, tracked, model_config),
             "refreshes": [vars(refresh) for refresh in writer.clusters.records],
-        }
+        },
+        digests=store_digests(run),
     )
 
 
@@ -182,7 +184,7 @@ def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Traje
         # Columns of a proxy that is still training are not the trajectories that were asked for.
         maker = SWEPT if run.config.trajectories.snapshots else "proxy"
         finished = stored_results(run.workdir / maker) is not None
-        return load_trajectories(run.workdir / STORE) if finished else None
+        return _load_store(run, maker) if finished else None
     settings = deciding(run.config, "imported", {"trajectories.path": data_identity(files_of(path))})
     record = Record(run.workdir / "imported", "imported trajectories", settings)
     loaded = load_trajectories(path)
@@ -190,6 +192,34 @@ def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Traje
     if not record.done:
         record.finish({"path": path})
     return loaded
+
+
+def store_digests(run: Run) -> dict[str, str]:
+    """What the record of who measured the store keeps of it."""
+    store = run.workdir / STORE
+    return {_META: integrity.digest(store / _META), STORE: load_trajectories(store).digest}
+
+
+def lost_columns(run: Run, steps: Sequence[int]) -> InputError:
+    """What is said of a store without columns that were measured."""
+    return InputError(
+        f"{run.workdir / STORE} lacks the columns of step {', '.join(map(str, steps))}, which were measured: "
+        f"{_way_out(run, 'proxy')}."
+    )
+
+
+def _load_store(run: Run, maker: str) -> Trajectories:
+    """The trajectories of this workdir, as the part `maker` measured them."""
+    store, kept, fix = run.workdir / STORE, stored_digests(run.workdir / maker), _way_out(run, maker)
+    integrity.check(store, {_META: kept[_META]}, fix)
+    loaded = load_trajectories(store)
+    if loaded.digest != kept[STORE]:
+        raise InputError(f"{store} does not hold what was measured: {fix}.")
+    return loaded
+
+
+def _way_out(run: Run, maker: str) -> str:
+    return f"remove it and {run.workdir / maker} and run the same command, which measures it again"
 
 
 def described(run: Run) -> dict[str, Any]:
