@@ -80,7 +80,9 @@ def _check_value(path: str, value: Any, field: Field) -> None:
         for item in value:
             if item not in field.choices:
                 what = path.rpartition(".")[2].removesuffix("s")
-                raise InputError(f"{path}={value!r}: no {what} {item!r}{nearest(item, field.choices)}")
+                raise InputError(
+                    f"{path}={value!r}: no {what} {item!r}{nearest(item, map(str, field.choices))}"
+                )
     if not field.check(value):
         raise InputError(f"{path}={value!r}: must be {field.allowed}.")
 

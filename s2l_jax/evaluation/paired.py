@@ -71,6 +71,7 @@ def paired_difference(differences: Float[np.ndarray, "n m"]) -> PairedDifference
     if n == m == 1:
         return None
     mean, by_replicate, by_row = float(d.mean()), d.mean(axis=1), d.mean(axis=0)
+    parts: tuple[tuple[float, int], ...]
     if n == 1 or m == 1:
         parts = ((float(np.var(d, ddof=1)) / d.size, d.size - 1),)
     else:

@@ -1,7 +1,8 @@
 """Every method against a baseline: paired differences with intervals, and each in a sentence."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from s2l_jax.evaluation.paired import PairedDifference, holm, paired_difference
 from s2l_jax.report.runs import RunGroup, RunResult
 
-Scores = Mapping[Hashable, float]  # of a model on each evaluation row, by what identifies the row
+Scores = Mapping[Any, float]  # of a model on each evaluation row, by what identifies the row
 
 ALPHA = 0.05
 METHOD = (
@@ -40,7 +41,7 @@ MEASURES = (
 
 def compare(
     groups: Sequence[RunGroup],
-    scores: Callable[[RunResult, str], Scores],
+    scores: Callable[..., Scores],
     baseline: Collection[str],
     name: str = "the baseline",
 ) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def compare(
 
     Args:
       groups: of the results.
-      scores: a run's by the name of a measure; empty where it has none.
+      scores: (run, measure=its name) -> the run's; empty where it has none.
       baseline: names of the runs that the others are compared with, of any budget and seed.
       name: of the baseline, in sentences.
     """
@@ -63,7 +64,7 @@ def compare(
             entry = _described(group, measure)
             base = _base_of(group, bases)
             if entry and base is not None:
-                difference = _difference(group, base, lambda run, m=measure: scores(run, m.name))
+                difference = _difference(group, base, functools.partial(scores, measure=measure.name))
                 if difference is not None:
                     entry["difference"] = difference
             if entry:
@@ -158,7 +159,7 @@ def _in_words(found: Mapping[str, Any], measure: Measure, baseline: str) -> str:
 def comparison_lines(results: Mapping[str, Any]) -> list[str]:
     """A line for each comparison of the accuracy, or where it was not measured of the held-out loss."""
     comparisons = results.get("comparisons") or {}
-    compared = next((comparisons[m.name] for m in MEASURES if comparisons.get(m.name)), [])
+    compared: list[Any] = next((comparisons[m.name] for m in MEASURES if comparisons.get(m.name)), [])
     named = [(e["label"] if e["budget"] is None else f"{e['label']} {e['budget']:,}", e) for e in compared]
     return [f"{name}: {entry['in_words']}" for name, entry in named if "in_words" in entry]
 

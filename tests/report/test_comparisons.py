@@ -28,8 +28,8 @@ def results_of(*runs):
 def compared(runs, baseline, measure="accuracy"):
     results, verdicts = results_of(*runs)
 
-    def scores(run, name):
-        return verdicts[run.name] if name == "accuracy" else {}
+    def scores(run, measure):
+        return verdicts[run.name] if measure == "accuracy" else {}
 
     found = compare(group_runs(results), scores, baseline, "random")
     return {(entry["label"], entry["budget"]): entry for entry in found[measure]}, verdicts
@@ -146,7 +146,7 @@ def test_the_page_shows_differences_and_budgets():
     baseline = {name for name in verdicts if name.startswith("random")}
     results["comparisons"] = compare(
         group_runs(results),
-        lambda run, name: verdicts[run.name] if name == "accuracy" else {},
+        lambda run, measure: verdicts[run.name] if measure == "accuracy" else {},
         baseline,
         "random",
     )
@@ -162,7 +162,7 @@ def test_names_in_comparisons_stay_text():
         ("r", "random", 10, 0, 0.3), ("<script>alert(1)</script>", "<script>alert(2)</script>", 10, 0, 0.9)
     )
     results["comparisons"] = compare(
-        group_runs(results), lambda run, _: verdicts[run.name], {"r"}, "<script>alert(3)</script>"
+        group_runs(results), lambda run, measure: verdicts[run.name], {"r"}, "<script>alert(3)</script>"
     )
     page = page_of(results)
     for number in (1, 2, 3):

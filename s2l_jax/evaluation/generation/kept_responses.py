@@ -5,7 +5,7 @@ from typing import Any
 
 from etils import epath
 
-from s2l_jax import integrity
+from s2l_jax import artifacts, integrity
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import ProgramRun, run_programs
 from s2l_jax.parallel import processes
