@@ -44,9 +44,7 @@ class Record:
             if differences and (self.done or not empty):
                 raise InputError(other_settings(folder, what, differences))
         elif not empty:
-            raise InputError(
-                f"{folder / _FILE} is gone, and with it what the part was made with: {way_out(folder)}."
-            )
+            raise _gone(folder)
         if self._stored.get("settings") != self._settings and processes.is_writer():
             integrity.write_json(folder / _FILE, {"settings": self._settings})
 
@@ -107,11 +105,16 @@ def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:
     """Where the config of now differs from that which a part was made with, a line for each field.
 
     `settings` are the fields that decide the part; one that has made nothing yet has no conflicts.
+
+    Raises:
+      InputError: as `Record`, of a record that is damaged or gone.
     """
-    stored = _read(folder)
+    empty, stored = _is_empty(folder), _read(folder)
+    if stored is None and not empty:
+        raise _gone(folder)
     if stored is None:
         return []
-    if "results" not in stored and _is_empty(folder):
+    if "results" not in stored and empty:
         return []
     return _differences(_of_config(stored["settings"]), _of_config(_as_stored(settings)))
 
@@ -153,6 +156,13 @@ def _read(folder: epath.Path) -> dict[str, Any] | None:
     """The record in a folder; None where there is none."""
     file = folder / _FILE
     return integrity.read_json(file, way_out(folder)) if file.exists() else None
+
+
+def _gone(folder: epath.Path) -> InputError:
+    """What is said of files without a record: they may have been made with any settings."""
+    return InputError(
+        f"{folder / _FILE} is gone, and with it what the part was made with: {way_out(folder)}."
+    )
 
 
 def _is_empty(folder: epath.Path) -> bool:

@@ -102,19 +102,19 @@ def make_plan(config: ConfigDict, workdir: epath.Path, stages: Sequence[str] = S
     when the part's turn comes.
 
     Raises:
-      InputError: see `find_stages`.
+      InputError: see `find_stages`; or a record that is damaged, or gone from files that there are.
     """
     asked = find_stages(stages)
     parts = []
     for part in _parts(config):
-        folder = workdir / part.name
-        if differences := conflicts(folder, part.settings):
+        folder, recorded = workdir / part.name, part.stage != "report"
+        if recorded and (differences := conflicts(folder, part.settings)):
             part = dataclasses.replace(part, state=REFUSED, differences=tuple(differences))
-        elif part.stage != "report" and stored_results(folder) is not None:
+        elif recorded and stored_results(folder) is not None:
             part = dataclasses.replace(part, state=THERE)
         elif part.stage not in asked:
             part = dataclasses.replace(part, state=NOT_ASKED)
-        elif part.stage != "report" and folder.exists():
+        elif recorded and folder.exists():
             part = dataclasses.replace(part, state=GOES_ON)
         parts.append(part)
     return Plan(config, workdir, tuple(asked), tuple(parts))

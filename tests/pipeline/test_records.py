@@ -10,7 +10,7 @@ from etils import epath
 
 from s2l_jax import artifacts, console, integrity
 from s2l_jax.errors import InputError
-from s2l_jax.records import Record, stored_digests, stored_results
+from s2l_jax.records import Record, conflicts, stored_digests, stored_results
 
 SETTINGS = {"seed": 0, "train": {"steps": 10, "learning_rate": 1e-3}, "names": ["a", "b"]}
 
@@ -131,6 +131,8 @@ class TestRecord:
             InputError, match=rf"^{folder}/stage\.json is gone.*remove {folder} and run the same"
         ):
             Record(folder, "target/s2l", changed(steps=20))
+        with pytest.raises(InputError, match=rf"^{folder}/stage\.json is gone"):
+            conflicts(folder, SETTINGS)
 
     def test_digests_of_files_are_kept(self, folder):
         record = Record(folder, "target/s2l", SETTINGS)
