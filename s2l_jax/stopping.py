@@ -1,13 +1,18 @@
 """Signals that end a run: at once, or while a model trains after a step and its checkpoint."""
 
 import contextlib
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from s2l_jax.console import tell
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN = 0.05  # seconds until a signal that was ignored comes again
+_unraisable_before = sys.unraisablehook
 _waits = False  # whether what runs looks at `told`, and ends by itself
 _told = 0  # the signal that came
 
@@ -25,6 +30,9 @@ def listen() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_signal)
+    if sys.unraisablehook is not _on_unraisable:
+        global _unraisable_before
+        _unraisable_before, sys.unraisablehook = sys.unraisablehook, _on_unraisable
 
 
 def leave() -> None:
@@ -73,6 +81,16 @@ def _waiting(waits: bool) -> Iterator[None]:
         yield
     finally:
         _waits = before
+
+
+def _on_unraisable(unraisable: Any) -> None:
+    """A signal that came in a callback of the garbage collector, say, was ignored there: it comes again."""
+    if isinstance(unraisable.exc_value, Stopped):
+        again = threading.Timer(_AGAIN, os.kill, (os.getpid(), unraisable.exc_value.number))
+        again.daemon = True
+        again.start()
+    else:
+        _unraisable_before(unraisable)
 
 
 def _on_signal(number: int, frame: Any) -> None:

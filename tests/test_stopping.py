@@ -1,9 +1,11 @@
 """Signals end a run in order: at once, or after the step under way."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -14,7 +16,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
-def listening():
+def listening(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     stopping.listen()
     yield
@@ -66,6 +69,20 @@ def test_what_takes_long_is_not_waited_for():
         with stopping.after_this_step(), stopping.at_once():
             os.kill(os.getpid(), signal.SIGTERM)
             pytest.fail("went on")
+
+    with pytest.raises(stopping.Stopped):
+        work()
+
+
+def test_a_signal_where_nothing_can_be_raised_comes_again():
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def work():
+        gc.callbacks.append(callback)
+        gc.collect()
+        time.sleep(60)
 
     with pytest.raises(stopping.Stopped):
         work()
