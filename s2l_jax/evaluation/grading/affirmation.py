@@ -10,10 +10,11 @@ _EITHER = re.compile(r"\b(?:yes\s*(?:or|/)\s*no|true\s*(?:or|/)\s*false)\b", re.
 _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?\n](?!\w))?|[.!?\n]")
 
 _END = r"\s*(?:[,;:!.)\]]|[–—-](?!\w)|$)"
+_ASIDE = r"\s+\((?:it|he|she|they|we|you|i|this|that|these|those|there|because|since|as|see|not)\b"
 _SUBJECT = r"\s+(?:it|he|she|they|we|you|i|this|that|these|those|there|because|since|as|the|not)\b"
 # Said for itself: "Yes", "No, it is not", "No it is not", "so no".
 _SAID = re.compile(
-    rf"(?:^[\W\d]*(?:(?:so|thus|hence|therefore|then|well|actually|wait)\b,?\s+)*(?:(yes)\b|(no|true|false)(?={_END}|{_SUBJECT}))"
+    rf"(?:^[\W\d]*(?:(?:so|thus|hence|therefore|then|well|actually|wait)\b,?\s+)*(?:(yes)\b|(no|true|false)(?={_END}|{_ASIDE}|{_SUBJECT}))"
     rf"|(?:[,:;–—]\s*|\s-\s+|\b(?:is|say|so|but)\s+)(yes|no)(?={_END}))",
     re.IGNORECASE,
 )
@@ -23,7 +24,7 @@ _PREDICATE = re.compile(
     re.IGNORECASE,
 )
 _NEGATED = re.compile(
-    r"(?:\b(?:not|never|cannot|neither|no\s+way)\b|n['’]t\b)(?:\s+[\w'’]+){0,5}\s*$", re.IGNORECASE
+    r"(?:\b(?:not|never|cannot|neither|hardly|no\s+way)\b|n['’]t\b)(?:\s+[\w'’]+){0,5}\s*$", re.IGNORECASE
 )
 _SUPPOSED = re.compile(
     r"\b(?:would|could|might|may|if|were|whether|suppose|only|unless|assum\w+)\b", re.IGNORECASE

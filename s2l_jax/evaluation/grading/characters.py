@@ -9,14 +9,14 @@ _BELOW = "₀₁₂₃₄₅₆₇₈₉"
 
 _SAME = {ord(c): "-" for c in "\u2010\u2011\u2212\ufe63\uff0d"} | {ord(c): "/" for c in "⁄∕÷"}
 _SAME |= {c: chr(c - 0xFEE0) for c in range(0xFF01, 0xFF5E) if c != 0xFF0D}
-_DASH_AS_MINUS = re.compile(r"(?<![\w)\]}])–(?=[\d.$£€√(\\])")
+_DASH_AS_MINUS = re.compile(r"(?:(?<![\w)\]}])–|(?<==)\s?–\s?)(?=[\d.$£€√(\\])")
 _RADICAND = r"\s?(?:\(([^()]{1,200})\)|\{([^{}]{1,200})\}|(\d+(?:\.\d+)?|[A-Za-z]))"
 
 
 def plain(text: str) -> str:
     """A text with plain characters in the place of those: 3½ is `3 1/2`, 5² is `5^{2}`, √16 is `\\sqrt{16}`.
 
-    An en dash is a minus only where it stands right before a number and behind none.
+    An en dash is a minus only right before a number and behind none, or behind an equals sign.
     """
     if text.isascii():
         return text

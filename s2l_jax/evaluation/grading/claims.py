@@ -6,7 +6,7 @@ _FUNCTIONS = r"(?:sqrt|log|sin|cos|tan|exp)\b"
 
 # A reason or a check comes behind one of these; "as a fraction" is none.
 _REASON = re.compile(
-    r"\b(?:because|since|as(?!\s+(?:an?|the|in)\b)|from|given|using|where|when|if|though|although|while|whereas"
+    r"\b(?:because|since|as(?!\s+(?:an?|the|in)\b)|from|given|using|where|when|if|assuming|provided|unless|after|under|out\s+of|though|although|while|whereas"
     r"|but|not|rather|instead|due|via|so|hence|thus|therefore|which|check|verif\w+|proof|recall|note|namely)\b"
     r"|\b(?:i\.\s?e|e\.\s?g)\.|\b(?:for|by|with)(?=[^=\n]{1,80}=)",
     re.IGNORECASE,

@@ -29,7 +29,10 @@ _RULES: list[tuple[str, _By]] = [
     (r"<<[^<>]{0,300}>>|</?[A-Za-z]{1,9}/?>", ""),  # a calculator's notes in GSM8K; tags
     (r"[-=]+>|→|⇒|⟹|\\(?:[Rr]|[Ll]ongr)ightarrow(?![A-Za-z])|\\implies(?![A-Za-z])", " ; "),
     (r"\^\s*\{?\s*(?:\\circ|\\text\{\s*(?:st|nd|rd|th|o)\s*\}|(?:st|nd|rd|th)\b)\s*\}?", ""),
-    (r"\\(?:text|textbf|textrm|mathbf|boldsymbol|mathrm|mbox)\s*\{([^{}]{0,300})\}", r" \1 "),
+    (
+        r"\\(?:text|textbf|textrm|mathbf|boldsymbol|mathrm|mbox)\s*\{([^{}]{0,300})\}",
+        lambda found: f" {found[1].strip()} ",
+    ),
     (r"(?<![\w)}*])\*{2,3}([^\s*][^*\n]{0,300})(?<!\s)\*{2,3}", r"\1"),
     (r"(\\[A-Za-z]+)(?=\d)", r"\1 "),
     # Separators of thousands and decimals.

@@ -11,6 +11,9 @@ EXPRESSIONS = [
     (r"So it is $\boxed{10^3}$.", "1000", ["10", "3", "103"]),
     (r"$\boxed{10^{3}}$", "1000", ["10"]),
     (r"\boxed{\sqrt{16}}", "4", ["16"]),
+    (r"\boxed{1.2\text{ million}}", "1200000", ["1.2"]),
+    ("so x = – 4", "-4", ["4"]),
+    ("so x = –4", "-4", ["4"]),
     (r"The answer is $\sqrt{16}$.", "4", ["16"]),
     ("The answer is √16.", "4", ["16"]),
     ("The answer is sqrt(16).", "4", ["16"]),
@@ -114,6 +117,13 @@ NOTATIONS = [
 
 EQUATIONS = [
     ("The answer is 5, since 5 + 3 = 8.", "5", ["8", "3"]),
+    ("The answer is 5 assuming n = 2.", "5", ["2"]),
+    ("The answer is 5 after substituting x = 3.", "5", ["3"]),
+    ("The answer is 5 provided 3 + 4 = 7.", "5", ["7"]),
+    ("The answer is 5 unless n = 4.", "5", ["4"]),
+    ("The answer is 5 under the assumption that y = 9.", "5", ["9"]),
+    ("The answer is 12 out of a total of n = 30.", "12", ["30"]),
+    ("After 3 days the answer is 5.", "5", ["3"]),
     ("Therefore the answer is 5 (check: 5 + 3 = 8).", "5", ["8"]),
     ("The answer is 5 (5 + 3 = 8).", "5", ["8"]),
     ("The answer is 7 because 2 + 3 = 5.", "7", ["5"]),
@@ -297,6 +307,9 @@ LETTERS = [
 
 YES_AND_NO = [
     ("Yes, because there is no reason against it.", "yes", ["no"]),
+    ("Answer: No (it would be yes if n were odd)", "no", ["yes"]),
+    ("There is no (known) reason", "", ["no", "yes"]),
+    ("It is hardly true.", "no", ["yes"]),
     ("No. It would be true only for even n.", "no", ["yes"]),
     ("It is not true.", "no", ["yes"]),
     ("It isn't true.", "no", ["yes"]),
