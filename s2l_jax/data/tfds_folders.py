@@ -72,7 +72,7 @@ def _class_names(value: Any) -> Iterator[Any]:
     """What TFDS would look up, wherever it stands: as it is written now, and as it was before TFDS 4.4."""
     if isinstance(value, dict):
         yield from (value[key] for key in _SPELLINGS if key in value)
-        if "type" in value and "content" in value:
+        if isinstance(value.get("type"), str) and "content" in value:  # else it is a column of that name
             yield value["type"]
         for each in value.values():
             yield from _class_names(each)

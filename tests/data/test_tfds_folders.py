@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from s2l_jax import integrity
 from s2l_jax.data.pool import read_rows
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.data.tfds_folders import check_classes
@@ -96,6 +97,9 @@ def test_a_workdirs_own_pool_is_looked_at_too(tmp_path, trap):
     assert len(PreparedPool(tmp_path / "pool")) == 1
     (file,) = (tmp_path / "pool").glob("**/features.json")
     file.write_text(file.read_text().replace("tensorflow_datasets.core.features.text_feature.Text", trap))
+    manifest = integrity.read_json(tmp_path / "pool" / "manifest.json", "")
+    manifest["digests"] |= integrity.digests(tmp_path / "pool", manifest["digests"])  # as who made it can
+    integrity.write_json(tmp_path / "pool" / "manifest.json", manifest)
     with pytest.raises(InputError, match=r"features.json names the class 'trap_module.Text'"):
         PreparedPool(tmp_path / "pool")
 
@@ -119,6 +123,13 @@ def test_wherever_the_class_stands(tmp_path, content):
     (tmp_path / "features.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="must not run code"):
         check_classes(tmp_path / "features.json")
+
+
+def test_columns_may_be_called_type_and_content(tmp_path):
+    features = {"featuresDict": {"features": {"type": TEXT, "content": TEXT}}}
+    own = {"pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict"}
+    (tmp_path / "features.json").write_text(json.dumps(own | features))
+    check_classes(tmp_path / "features.json")
 
 
 def test_a_file_that_is_no_json_is_named(tmp_path):
