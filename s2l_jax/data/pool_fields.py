@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from s2l_jax.data.pool_files import quoted, shortened
@@ -14,20 +16,23 @@ _COMMON_NAMES = {
 }
 
 
-# What rows of other projects call a prompt's other parts.
+# What rows of other projects call a prompt's other parts; as `spelt` spells names.
 _OTHER_NAMES = {
-    "system": ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt"),
-    "history": ("history", "chat_history", "conversation_history", "dialog_history", "dialogue_history"),
-    "tools": ("tools", "functions", "available_tools", "tool_schemas"),
+    "system": ("system", "systemprompt", "systemmessage", "systemmsg", "systeminstruction", "sysprompt"),
+    "history": (
+        *("history", "chathistory", "conversationhistory", "dialoghistory", "dialoguehistory"),
+        *("previousturns", "priorturns", "pastturns"),
+    ),
+    "tools": ("tools", "functions", "availabletools", "toolschemas", "tooldefinitions"),
 }
-_INPUTS = ("input", "context")
+_INPUTS = ("input", "inputs", "context", "passage")
 # What changes a prompt and is not read.
-_UNREAD = (
-    *("image", "images", "image_url", "image_urls", "video", "videos", "audio", "audios"),
-    *("documents", "chat_template_kwargs"),
-)
-_VERDICTS = ("label", "kto_tag", "kto_label", "desirable")  # of the response; a label may be of another thing
+_MEDIA = re.compile("(image|img|picture|photo|video|audio)s?(url|path|file|filename)?s?")
+_UNREAD = ("documents", "chattemplatekwargs")
+_VERDICTS = ("label", "ktotag", "ktolabel", "desirable", "isdesirable")  # a label may be of another thing
 _NO = (0, "0", "false", "False")
+# How makers of data say that a response is not to be learned, or only some of it.
+WEIGHTS = ("weight", "lossweight", "lossscale", "train", "training", "trainable", "trainonturn", "learn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +60,11 @@ class BadRow(Exception):
     """Why a row cannot be used."""
 
 
+def spelt(name: str) -> str:
+    """A field's name as all its spellings have it: system_prompt, systemPrompt and System-Prompt are one."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
 def check_unread(row: dict[str, Any], fields: FieldMap) -> None:
     """Find what a trainer would read in the row's other fields, and this program would leave out.
 
@@ -64,27 +74,42 @@ def check_unread(row: dict[str, Any], fields: FieldMap) -> None:
     """
     mapped = {value for value in vars(fields).values() if isinstance(value, str)}
     for name, value in row.items():
-        lowered = name.lower()
+        known_as = spelt(name)
         if name in mapped or name in fields.ignore:
             continue
         leave = f'fields.ignore="{name}" to leave it out'
-        if lowered in _VERDICTS and (value is False or (lowered != "label" and value in _NO)):
+        if known_as in _VERDICTS and (value is False or (known_as != "label" and value in _NO)):
             raise BadRow(
                 f'its "{name}" is false, which marks a bad answer: take the row away, or set '
                 f'fields.ignore="{name}" to learn it'
             )
+        if known_as in WEIGHTS and isinstance(value, bool | int | float) and not value:
+            raise BadRow(
+                f'its "{name}" is {value}, so it is not to be learned: take the row away, or set '
+                f'fields.ignore="{name}" to learn it'
+            )
         if not value or (isinstance(value, str) and not value.strip()):
             continue
-        if lowered in _UNREAD:
+        if known_as in _UNREAD or _MEDIA.fullmatch(known_as):
             raise BadRow(f'has "{name}" beside its text, which is not read: set {leave}')
         for role, names in _OTHER_NAMES.items():
-            if getattr(fields, role) and lowered in names and isinstance(value, str | list | dict):
+            if getattr(fields, role) and known_as in names and isinstance(value, str | list | dict):
                 raise BadRow(
                     f'has "{name}", which is not read: set fields.{role}="{name}" to read it, or {leave}'
                 )
         without_input = fields.input and not row.get(fields.input) and not row.get(fields.messages)
-        if without_input and lowered in _INPUTS and isinstance(value, str):
+        if without_input and known_as in _INPUTS and isinstance(value, str):
             raise BadRow(f'has "{name}", which is not read: set fields.input="{name}" to read it, or {leave}')
+
+
+def passed_over(row: dict[str, Any], fields: FieldMap) -> Iterator[str]:
+    """The row's fields with something to read that no role of the map has, or that its messages stand for."""
+    read = {value for value in vars(fields).values() if isinstance(value, str)}
+    if fields.messages and row.get(fields.messages) is not None:
+        read -= {fields.instruction, fields.input}
+    for name, value in row.items():
+        if name not in read and name not in fields.ignore and value and isinstance(value, str | list | dict):
+            yield name
 
 
 def field_text(row: dict[str, Any], role: str, name: str, required: bool = True) -> str:

@@ -4,20 +4,18 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from s2l_jax.data.pool_fields import BadRow, encodable
+from s2l_jax.data.pool_fields import WEIGHTS, BadRow, encodable, spelt
 from s2l_jax.data.pool_files import quoted, shortened
 
 ROLES = ("system", "user", "assistant")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
-# Parts of a message beside its content; leaving them out would change what was said.
+# Parts of a message beside its content; leaving them out would change what was said. As `spelt` spells names.
 _UNREAD = (
-    *("tool_calls", "function_call", "tools", "functions", "reasoning_content", "reasoning", "thinking"),
-    *("refusal", "image", "images", "video", "videos", "audio", "audios", "documents"),
+    *("toolcalls", "functioncall", "tools", "functions", "reasoningcontent", "reasoning", "thinking"),
+    *("thought", "thoughts", "refusal", "image", "images", "video", "videos", "audio", "audios", "documents"),
 )
-# How makers of data say that a response is not to be learned, or only some of it.
-_WEIGHTS = ("weight", "loss_weight", "loss_scale", "train", "training", "trainable", "train_on_turn", "learn")
-_SWITCHES = ("loss",)  # as above where it is true or false; a number is a measured one
-_MASKS = ("mask", "masked", "train_detail", "training_detail", "train_details")
+_SWITCHES = ("loss",)  # as WEIGHTS where it is true or false; a number is a measured one
+_MASKS = ("mask", "masked", "traindetail", "trainingdetail", "traindetails")
 _WHOLE = (True, 1, "1", "1.0", "true", "True", "all")
 
 
@@ -121,8 +119,9 @@ def _check_learned(item: dict[str, Any], where: str, ignore: Collection[str]) ->
     for name, value in item.items():
         if name in ignore or value is None:
             continue
-        partly = (name in _MASKS and value) or (name in _WEIGHTS and value not in _WHOLE)
-        if partly or (name in _SWITCHES and value is False):
+        known_as = spelt(name)
+        partly = (known_as in _MASKS and value) or (known_as in WEIGHTS and value not in _WHOLE)
+        if partly or (known_as in _SWITCHES and value is False):
             raise BadRow(
                 f'its "{where}", the response, has "{name}": {shortened(value)}, so it is not to be learned, '
                 "or not as others are: take the row away, end it with a message that is, or set "
@@ -163,8 +162,8 @@ def _message(item: Any, where: str, ignore: Collection[str] = ()) -> Message:
         raise BadRow(
             f'its "{where}" is from {shortened(item[names[0]])}; roles that are known are {", ".join(ROLES)}'
         )
-    for name in _UNREAD:
-        if item.get(name) and name not in ignore:
+    for name, value in item.items():
+        if value and spelt(name) in _UNREAD and name not in ignore:
             raise BadRow(f'its "{where}" has "{name}", which is not read: put it into the content as text')
     return Message(role, _content(item[names[1]], f"{where}.{names[1]}"))
 

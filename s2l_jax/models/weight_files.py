@@ -15,6 +15,7 @@ from s2l_jax.errors import InputError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 EXPLICIT = "transformers_weights"  # in config.json: the file to load, where it has another name
+_POINTER = b"version https://git-lfs"
 _ENDS = 2**16  # bytes of each end of a tensor that are hashed
 
 
@@ -36,9 +37,14 @@ def index_of(directory: epath.Path) -> Index:
     """
     config = artifacts.read_json(directory / "config.json") if (directory / "config.json").exists() else {}
     names = [name for name in (WEIGHTS, INDEX) if (directory / name).exists()]
-    if explicit := config.get(EXPLICIT):
+    if isinstance(config, dict) and (explicit := config.get(EXPLICIT)):
         names = [_inside(directory / "config.json", explicit)]
     if not names:
+        if shards := sorted(file.name for file in directory.glob("model-*.safetensors")):
+            raise InputError(
+                f"{directory}: {', '.join(shards[:3])} but no {INDEX}, which says what is in them: download "
+                "the checkpoint again."
+            )
         raise InputError(
             f"{directory}: no {WEIGHTS} and no {INDEX}: no weights to load. A checkpoint that has "
             "pytorch_model.bin alone must be converted once, with transformers: AutoModelForCausalLM"
@@ -77,10 +83,17 @@ def open_tensors(file: epath.Path) -> Any:
     """An opened safetensors file; raises InputError if it is none."""
     import safetensors
 
+    if file.exists() and _is_pointer(file):
+        raise InputError(f"{file}: a Git LFS pointer, not the weights: run `git lfs pull` in its repository.")
     try:
         return safetensors.safe_open(str(file), framework="numpy")
     except Exception as error:
         raise InputError(f"{file}: not a readable safetensors file ({error}).") from error
+
+
+def _is_pointer(file: epath.Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(_POINTER)) == _POINTER
 
 
 @functools.cache

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from s2l_jax.data.pool import FieldMap, read_rows, row_of
+from s2l_jax.data.pool_fields import passed_over
 from s2l_jax.data.pool_messages import Message
 from s2l_jax.data.prompts import render
 from s2l_jax.errors import InputError
@@ -99,6 +100,15 @@ BAD = [
     ({"system_prompt": "S."}, r'has "system_prompt", which is not read: set fields.system="system_prompt"'),
     ({"chat_history": [["q", "a"]]}, r'set fields.history="chat_history" to read it'),
     ({"functions": [TOOL]}, r'set fields.tools="functions" to read it'),
+    ({"systemPrompt": "S."}, r'set fields.system="systemPrompt" to read it'),
+    ({"System-Message": "S."}, r'set fields.system="System-Message" to read it'),
+    ({"chatHistory": [["q", "a"]]}, r'set fields.history="chatHistory" to read it'),
+    ({"toolSchemas": [TOOL]}, r'set fields.tools="toolSchemas" to read it'),
+    ({"image_path": "a.jpg"}, r'has "image_path" beside its text'),
+    ({"audioUrls": ["a.wav"]}, r'has "audioUrls" beside its text'),
+    ({"isDesirable": False}, r'its "isDesirable" is false'),
+    ({"loss_weight": 0.0}, r'its "loss_weight" is 0.0, so it is not to be learned.* fields.ignore'),
+    ({"train": False}, r'its "train" is False, so it is not to be learned.* fields.ignore'),
     ({"context": "As was said."}, r'set fields.input="context" to read it, or fields.ignore="context"'),
     ({"history": "He said so."}, r'its "history" is not a list of pairs but str'),
     ({"history": [["q"]]}, r'its "history\[0\]" is not a pair'),
@@ -134,6 +144,13 @@ def test_labels_of_other_things(label):
     assert row_of(PLAIN | {"label": label}, "").output == "Blue."
 
 
+def test_other_fields_are_told():
+    row = PLAIN | {"persona": "A pirate.", "hint": "", "score": 3.5, "ok": True, "meta": {"a": 1}, "url": "u"}
+    assert list(passed_over(row, FieldMap(ignore=("url",)))) == ["persona", "meta"]
+    assert list(passed_over(row, FieldMap(system="persona", ignore=("url", "meta")))) == []
+    assert list(passed_over(TALK | {"instruction": "Translate."}, FieldMap())) == ["instruction"]
+
+
 def test_a_mapped_field_may_have_any_name():
     fields = FieldMap(instruction="documents", input="context", output="images", source="label")
     row = row_of({"documents": "d", "context": "c", "images": "i", "label": "x"}, "", fields)
@@ -155,6 +172,8 @@ def weighed(**extra):
         {"training": False},
         {"loss": False},
         {"weight": "0"},
+        {"lossWeight": 0},
+        {"Train": False},
         {"mask": True},
         {"train_detail": [{"begin_offset": 0, "end_offset": 0, "train": False}]},
     ],

@@ -95,6 +95,25 @@ def test_an_index_names_files_of_its_folder_only(directory, name):
         index_of(directory)
 
 
+def test_shards_without_their_index(directory):
+    add_shards(directory)
+    for name in (WEIGHTS, INDEX):
+        (directory / name).unlink()
+    with pytest.raises(InputError, match=rf"{SHARDS[0]}, {SHARDS[1]} but no {INDEX}"):
+        index_of(directory)
+
+
+def test_a_git_lfs_pointer_is_called_one(directory):
+    (directory / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(InputError, match=r"model.safetensors: a Git LFS pointer.*git lfs pull"):
+        identity(directory)
+
+
+def test_a_config_that_is_no_object_names_no_weights(directory):
+    (directory / "config.json").write_text("[]")
+    assert index_of(directory).files == [WEIGHTS]
+
+
 def test_identity_goes_by_content(directory, tmp_path):
     before = identity(directory)
     assert list(before) == [WEIGHTS]

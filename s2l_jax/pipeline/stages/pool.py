@@ -8,11 +8,12 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from s2l_jax.config import deciding
-from s2l_jax.console import Progress
+from s2l_jax.console import Progress, say
 from s2l_jax.data.arrow_types import ArrowTypes
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap, PoolRow, RowReader, read_rows
+from s2l_jax.data.pool_fields import passed_over
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, prepare
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import end_tokens, tokenize_prompts
@@ -23,6 +24,7 @@ from s2l_jax.selection.export import ADDED
 from s2l_jax.training.run import Run
 
 _PROBLEMS = ("num_skipped", "num_without_loss", "num_cut", "num_boundary_merged")
+_MOST_NAMES = 12  # of fields that are not read
 _COUNTS = ("num_examples", *_PROBLEMS, "num_tokens", "num_response_tokens")
 
 
@@ -88,10 +90,12 @@ def _prepare(run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings) ->
     progress = Progress("tokenising the pool", run.config.pool.limit, "rows")
 
     types = ArrowTypes(ADDED)
+    unread: dict[str, None] = {}
 
     def rows() -> Iterator[PoolRow]:
         for row in reader:
             types.add(row.place, row.original)
+            unread.update(dict.fromkeys(passed_over(row.original, reader.fields)))
             yield row
 
     def notes() -> dict[str, Any]:
@@ -100,6 +104,9 @@ def _prepare(run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings) ->
 
     prepare(path, rows, tokenizer, settings, progress=progress.update, notes=notes)
     progress.close()
+    if unread:
+        names = [*map(repr, [*unread][:_MOST_NAMES]), *(["..."] if len(unread) > _MOST_NAMES else [])]
+        say(f"fields of the pool that are not read (pool.fields has those that are): {', '.join(names)}")
     if reader.num_skipped:
         shown = "; ".join(f"{place}: {reason}" for place, reason in reader.skipped[:5])
         logging.warning("%d bad rows were skipped; the first: %s", reader.num_skipped, shown)
