@@ -104,7 +104,7 @@ def way_out(folder: epath.Path) -> str:
 def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:
     """Where the config of now differs from that which a part was made with, a line for each field.
 
-    `settings` are the fields that decide the part; one that has made nothing yet has no conflicts.
+    `settings` are those that the config tells of the part; one that has made nothing yet has no conflicts.
 
     Raises:
       InputError: as `Record`, of a record that is damaged or gone.
@@ -116,7 +116,9 @@ def conflicts(folder: epath.Path, settings: Mapping[str, Any]) -> list[str]:
         return []
     if "results" not in stored and empty:
         return []
-    return _differences(_of_config(stored["settings"]), _of_config(_as_stored(settings)))
+    now = _as_stored(settings)
+    before = {name: value for name, value in stored["settings"].items() if name in now or _is_of_config(name)}
+    return _differences(before, now)
 
 
 def check_content(
@@ -170,9 +172,9 @@ def _is_empty(folder: epath.Path) -> bool:
     return not folder.exists() or all(f.name == _FILE or f.name.startswith(".") for f in folder.iterdir())
 
 
-def _of_config(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those that are fields of the config, and decide by what they say."""
-    return {name: v for name, v in settings.items() if (field := find_field(name)) and not field.by_content}
+def _is_of_config(name: str) -> bool:
+    """Whether a setting is a field of the config, and decides by what it says."""
+    return (field := find_field(name)) is not None and not field.by_content
 
 
 def _as_stored(settings: Mapping[str, Any]) -> dict[str, Any]:

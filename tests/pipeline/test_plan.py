@@ -91,6 +91,8 @@ def test_stages_that_are_not_asked_for(make_config, done):
     [
         ("proxy.train.learning_rate", 0.5, "proxy", "proxy.train.learning_rate: 0.001 before, 0.5 now"),
         ("seed", 3, "proxy", "seed: 0 before, 3 now"),
+        # Of a workdir without a trained model, nothing else tells it.
+        ("seed", 3, "selection/random", "selection.runs.random.seed: 0 before, 3 now"),
         ("pool.limit", 100, "pool", "pool.limit: 240 before, 100 now"),
         ("selection.runs.s2l.every", 2, "selection/s2l", "selection.runs.s2l.every: 1 before, 2 now"),
         ("selection.budget", 30, "selection/random", "selection.runs.random.budget: 60 before, 30 now"),
