@@ -4,8 +4,9 @@ from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline.plan import Plan
-from s2l_jax.pipeline.stages import proxy, selection
+from s2l_jax.pipeline.stages import cluster_counts, proxy, selection
 from s2l_jax.pipeline.stages import trajectories as columns
+from s2l_jax.pipeline.stages.cluster_counts import too_many_clusters
 from s2l_jax.selection.export import IN_PARQUET, not_in_parquet
 from s2l_jax.training.run import Run, num_steps, trainable
 from s2l_jax.trajectories.training_losses import check_epochs
@@ -46,13 +47,9 @@ def _check_batch(batch_size: int, size: int, model: str) -> None:
 
 
 def _check_cluster_counts(run: Run, size: int) -> None:
-    asked = run.config.clustering
-    for field, counts in (("num_clusters", (asked.num_clusters,)), ("compare", asked.compare)):
-        if max(counts, default=0) > size:
-            raise InputError(
-                f"clustering.{field}={asked[field]} is above the {size} rows whose losses are tracked: use "
-                f"at most {size}, better far fewer."
-            )
+    if run.config.clustering.num_clusters > size:
+        raise too_many_clusters("num_clusters", run.config.clustering.num_clusters, size)
+    cluster_counts.check_counts(run, size)
 
 
 def _num_columns(run: Run, pool: PreparedPool) -> int:

@@ -12,7 +12,6 @@ from s2l_jax.errors import InputError
 from s2l_jax.selection.ranking import ranks
 
 _SHOWN = 3  # sources that an error names
-_LEAST_ROWS = 2  # of a source, on average; with fewer it is no category
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +42,11 @@ class Known:
         """Raise an InputError for sources that no budget can be shared over: too many, or of single rows."""
         if self.sources is None:
             return
-        names = np.unique(np.asarray(self.sources))
+        names, sizes = np.unique(np.asarray(self.sources), return_counts=True)
         if len(names) > self.count:
             reason = f"more than the budget of {self.count} examples, so that some would get nothing"
-        elif len(names) > 1 and self.num_examples < _LEAST_ROWS * len(names):
-            reason = f"for {self.num_examples} rows, so that most are of a single row"
+        elif len(names) > 1 and 2 * (single := int((sizes == 1).sum())) > len(names):
+            reason = f"for {self.num_examples} rows, and {single} are of a single row, no categories"
         else:
             return
         shown = ", ".join(repr(str(name)) for name in names[:_SHOWN])

@@ -84,3 +84,19 @@ def test_an_export_that_cannot_hold_the_rows(config, tmp_path, kind, name):
     config.selection.exports = ("jsonl", "messages")
     run_pipeline(config, tmp_path / "run", stages=stages)
     assert (tmp_path / "run" / "selection" / "s2l" / "subset.jsonl").exists()
+
+
+def test_more_clusters_to_compare_than_rows_of_given_losses(config, tmp_path):
+    """Before the first is fitted, with the field's name."""
+    np.save(tmp_path / "losses.npy", np.random.default_rng(0).random((40, 3), np.float32))
+    config.trajectories.path = str(tmp_path / "losses.npy")
+    config.clustering.num_clusters = 5
+    config.clustering.compare = (3, 60)
+    with pytest.raises(InputError, match=r"clustering.compare=\(3, 60\) is above the 40 rows"):
+        run_pipeline(config, tmp_path / "run", stages=["selection"])
+    assert not (tmp_path / "run" / "cluster_counts").exists()
+
+
+def test_fields_that_are_not_read_are_told(config, tmp_path, capsys):
+    run_pipeline(config, tmp_path / "run", stages=["pool"])
+    assert "are not read (pool.fields has those that are): 'url'\n" in capsys.readouterr().err

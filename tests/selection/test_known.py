@@ -27,7 +27,9 @@ class TestSources:
                 40,
                 "there are 400 .'https://example.org/000', .*more than the budget of 40 examples",
             ),
-            (urls(300) + ["all"] * 100, 350, "for 400 rows, so that most are of a single row"),
+            (urls(300) + ["all"] * 100, 350, "for 400 rows, and 300 are of a single row"),
+            # On average four rows each.
+            (urls(99) + ["all"] * 301, 120, "there are 100 .*for 400 rows, and 99 are of a single row"),
             (urls(40) * 10, 30, "more than the budget of 30"),
         ],
     )
@@ -40,6 +42,9 @@ class TestSources:
     @pytest.mark.parametrize("sources", [["a"] * 9, ["a", "b", "c"] * 3, [0, 1, 2] * 3, None])
     def test_that_are(self, sources):
         check("random", Known(9, 3, sources), stratify_by="source")
+
+    def test_a_few_of_a_single_row(self):
+        check("random", Known(400, 40, ["a"] * 200 + ["b"] * 199 + ["c"]), stratify_by="source")
 
     def test_a_pool_of_one_row(self):
         check("random", Known(1, 1, ["a"]), stratify_by="source")

@@ -27,6 +27,7 @@ def compare_all(run: Run, trajectories: Trajectories | None) -> None:
             f"clustering.compare={run.config.clustering.compare!r}: there are no trajectories to cluster; "
             "run stage proxy, or set trajectories.path."
         )
+    check_counts(run, len(trajectories.losses))
     settings = deciding(run.config, "cluster_counts", {"trajectories.sha256": trajectories.digest})
     progress = Progress("comparing numbers of clusters", len(counts), "numbers")
     for done, count in enumerate(counts, start=1):
@@ -36,3 +37,18 @@ def compare_all(run: Run, trajectories: Trajectories | None) -> None:
             record.finish(dataclasses.asdict(found))
         progress.update(done, f"K={count}")
     progress.close()
+
+
+def check_counts(run: Run, size: int) -> None:
+    """Raise an InputError where `clustering.compare` has more clusters than there are rows."""
+    counts = run.config.clustering.compare
+    if max(counts, default=0) > size:
+        raise too_many_clusters("compare", counts, size)
+
+
+def too_many_clusters(field: str, asked: object, size: int) -> InputError:
+    """The error of a field of `clustering` that asks for more clusters than there are rows."""
+    return InputError(
+        f"clustering.{field}={asked} is above the {size} rows whose losses are tracked: use at most {size}, "
+        "better far fewer."
+    )
