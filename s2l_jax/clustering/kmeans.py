@@ -85,7 +85,8 @@ class KMeans:
         """Cluster rows [N, T]: a NumPy array, or a jax array that may be sharded over its rows.
 
         Many rows of a NumPy array are spread over all devices (`rows.prepare_rows`); in a run of several
-        processes all of them call this, with the same rows. All arithmetic on them is float32's. Rows of weight 0 are labelled but count for nothing.
+        processes all of them call this, with the same rows. All arithmetic on them is float32's. Rows of
+        weight 0 are labelled but count for nothing.
 
         Raises:
           InputError: bad rows or weights (see `rows.prepare_rows`), fewer distinct rows of positive
