@@ -35,6 +35,14 @@ def test_together_they_make_what_one_makes(alone, tiny_checkpoint, tmp_path, nam
     assert_alike(workdir, alone(name))
 
 
+def test_a_workdir_on_an_object_store(alone, tiny_checkpoint):
+    pytest.importorskip("gcsfs")
+    with fake_object_store.start():
+        workdir = epath.Path("gs://bucket/together")
+        run_together(PROGRAM, 2, 2, tiny_checkpoint, workdir, "few", timeout=1800)
+        assert_alike(workdir, alone("few"))
+
+
 # In the order of the stages: how many processes of how many devices, which of them dies, and where.
 KILLS = [
     (2, 2, 0, "barrier pool"),
@@ -66,11 +74,3 @@ def test_killed_in_each_stage_all_end_and_another_number_of_processes_goes_on(
             assert dying == 0 or f"process {dying} of {count} has ended, and this one with it" in said, said
     run_together(PROGRAM, 1, 4, tiny_checkpoint, workdir, "few", count=1, timeout=1200)
     assert_alike(workdir, alone("few"))
-
-
-def test_a_workdir_on_an_object_store(alone, tiny_checkpoint):
-    pytest.importorskip("gcsfs")
-    with fake_object_store.start():
-        workdir = epath.Path("gs://bucket/together")
-        run_together(PROGRAM, 2, 2, tiny_checkpoint, workdir, "few", timeout=1800)
-        assert_alike(workdir, alone("few"))
