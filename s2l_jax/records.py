@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -64,14 +64,18 @@ class Record:
         return self._stored["seconds"]
 
     def finish(
-        self, results: dict[str, Any], *, files: Iterable[str] = (), digests: Mapping[str, str] | None = None
+        self,
+        results: dict[str, Any],
+        *,
+        files: Iterable[str] = (),
+        digests: Callable[[], dict[str, str]] = dict,
     ) -> None:
         """Mark the part finished; call it after its artifacts are written.
 
         Args:
           results: what it adds to results.json.
           files: of the folder (or folders in it), that are read again later; their digests are kept.
-          digests: of what else is.
+          digests: gives those of what else is, to the process that writes.
         """
         processes.barrier(self.what)
         self._stored = {
@@ -80,7 +84,7 @@ class Record:
             "seconds": round(time.monotonic() - self._start, 3),
         }
         if processes.is_writer():
-            self._stored[_DIGESTS] = integrity.digests(self.folder, files) | dict(digests or {})
+            self._stored[_DIGESTS] = integrity.digests(self.folder, files) | digests()
             integrity.write_json(self.folder / _FILE, self._stored)
         processes.barrier(f"{self.what} recorded")
 

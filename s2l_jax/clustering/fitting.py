@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -73,6 +72,6 @@ def fit_rows(
     )
 
 
-def padded(centroids: Float[np.ndarray, "k t"], size: int) -> Float[Array, "m t"]:
+def padded(centroids: Float[np.ndarray, "k t"], size: int) -> Float[np.ndarray, "m t"]:
     """Centroids with zeros after them, `size` in all."""
-    return jnp.asarray(np.pad(centroids, ((0, size - len(centroids)), (0, 0))))
+    return np.pad(centroids, ((0, size - len(centroids)), (0, 0)))

@@ -84,7 +84,9 @@ class KMeans:
     def fit(self, X: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Self:
         """Cluster rows [N, T]: a NumPy array, or a jax array that may be sharded over its rows.
 
-        All arithmetic on them is float32's. Rows of weight 0 are labelled but count for nothing.
+        Many rows of a NumPy array are spread over all devices (`rows.prepare_rows`); in a run of several
+        processes all of them call this, with the same rows. All arithmetic on them is float32's. Rows of
+        weight 0 are labelled but count for nothing.
 
         Raises:
           InputError: bad rows or weights (see `rows.prepare_rows`), fewer distinct rows of positive
@@ -94,12 +96,11 @@ class KMeans:
 
     def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None, size: int) -> Self:
         rows = self._prepare(X, sample_weight, size)
-        keep = to_host(rows.weights) > 0
-        distinct = count_distinct(rows.points, at_least=self.num_clusters, keep=keep)
+        distinct = count_distinct(rows.points, at_least=self.num_clusters, weights=rows.weights)
         if distinct < self.num_clusters:
             raise InputError(
                 f"{self.num_clusters} clusters need as many distinct rows, but there are only "
-                f"{distinct} among {keep.sum()}; ask for at most {distinct}"
+                f"{distinct} among {int((rows.weights > 0).sum())}; ask for at most {distinct}"
             )
         key = key_of(self.seed)
         sample, weights = sample_rows(key, rows, size)

@@ -2,17 +2,22 @@
 
 import dataclasses
 import operator
+from collections.abc import Iterable
 from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from s2l_jax.errors import InputError
-from s2l_jax.gather import to_host
+
+# A host's rows are spread over all devices, of all processes, where each gets at least as many; fewer are
+# quicker on one.
+_ROWS_A_DEVICE = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +58,9 @@ def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_leas
     """Rows for the compiled functions, at least `at_least` of them after padding.
 
     Arrays of the host or of one device are padded to one of few sizes, so that pools of many sizes
-    share few compiled programs. An array sharded over the rows stays where it is; rows that only
-    make it divide over the devices should be finite and have weight 0.
+    share few compiled programs. Many rows of the host are spread over all devices: each process, all of
+    which have them, sends its own the rows that these get. An array sharded over the rows stays where it
+    is; rows that only make it divide over the devices should be finite and have weight 0.
 
     Raises:
       InputError: not [N, T] with N and T at least 1, rows with NaN or infinity (their number and
@@ -65,10 +71,13 @@ def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_leas
     given = check_weights(weights, num_rows)
     sharding = row_sharding(array)
     if sharding is not None:
-        device_points = jnp.asarray(array, jnp.float32)
         spread = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
-        device_weights = jax.make_array_from_callback((num_rows,), spread, lambda rows: given[rows])
-        rows = Rows(device_points, device_weights, num_rows, _row_shards(sharding))
+        device_points = jnp.asarray(array, jnp.float32)
+        rows = Rows(device_points, _put(given, num_rows, spread), num_rows, _row_shards(sharding))
+    elif isinstance(array, np.ndarray) and (spread := _over_all_devices(num_rows)) is not None:
+        shards = _row_shards(spread)
+        size = -(-bucket(max(num_rows, at_least)) // shards) * shards
+        rows = Rows(_put(array, size, spread), _put(given, size, spread), num_rows, shards)
     else:
         with np.errstate(over="ignore"):  # too large for float32: reported as infinite below
             array = array.astype(np.float32, copy=False)
@@ -112,22 +121,44 @@ def row_sharding(array: ArrayLike) -> NamedSharding | None:
     return array.sharding if _row_shards(array.sharding) > 1 else None
 
 
-def count_distinct(points: ArrayLike, *, at_least: int, keep: Bool[np.ndarray, " n"] | None = None) -> int:
-    """The number of distinct rows of [N, T] in float32, counted no further than `at_least`."""
-    array = points if isinstance(points, jax.Array) else np.asarray(points)
-    step = max(4096, 4 * at_least)
-    distinct = np.zeros((0, array.shape[1]), np.float32)
-    for start in range(0, array.shape[0], step):
-        piece = array[start : start + step]
-        piece = to_host(piece) if isinstance(piece, jax.Array) else piece
-        # Adding 0 makes -0.0 the same as 0.0.
-        piece = piece.astype(np.float32) + np.float32(0)
-        if keep is not None:
-            piece = piece[keep[start : start + step]]
-        distinct = np.unique(np.concatenate([distinct, piece]), axis=0)
-        if len(distinct) >= at_least:
-            return at_least
-    return len(distinct)
+def count_distinct(points: ArrayLike, *, at_least: int, weights: Array | None = None) -> int:
+    """The number of distinct rows of [N, T] in float32, counted no further than `at_least`.
+
+    Args:
+      points: an array of the host or of jax; of one that is sharded each process looks at its own rows.
+      at_least: where counting stops.
+      weights: of each row, sharded as they are; rows of weight 0 do not count. None: all do.
+    """
+    if not isinstance(points, jax.Array):
+        array = np.asarray(points)
+        return len(_distinct([(array, None)], array.shape[1], at_least))
+    shards = [shard.data for shard in points.addressable_shards]
+    kept = [None] * len(shards) if weights is None else [each.data for each in weights.addressable_shards]
+    found = _distinct(zip(shards, kept, strict=True), points.shape[1], at_least)
+    if not points.is_fully_addressable:
+        mine = np.zeros((at_least, points.shape[1]), np.float32)
+        mine[: len(found)] = found
+        gathered, counts = multihost_utils.process_allgather((mine, np.array(len(found), np.int32)))
+        of_each = [(rows[:count], None) for rows, count in zip(gathered, counts, strict=True)]
+        found = _distinct(of_each, points.shape[1], at_least)
+    return len(found)
+
+
+def _distinct(
+    parts: Iterable[tuple[np.ndarray | Array, Array | None]], columns: int, at_least: int
+) -> Float[np.ndarray, "m t"]:
+    """The first distinct rows of some arrays with weights, at most `at_least`."""
+    distinct, step = np.zeros((0, columns), np.float32), max(4096, 4 * at_least)
+    for array, weights in parts:
+        for start in range(0, array.shape[0], step):
+            # Adding 0 makes -0.0 the same as 0.0.
+            piece = np.asarray(array[start : start + step]).astype(np.float32) + np.float32(0)
+            if weights is not None:
+                piece = piece[np.asarray(weights[start : start + step]) > 0]
+            distinct = np.unique(np.concatenate([distinct, piece]), axis=0)
+            if len(distinct) >= at_least:
+                return distinct[:at_least]
+    return distinct
 
 
 def check_weights(weights: ArrayLike | None, num_rows: int) -> Float[np.ndarray, " n"]:
@@ -146,6 +177,28 @@ def check_weights(weights: ArrayLike | None, num_rows: int) -> Float[np.ndarray,
     if not given.any():
         raise InputError("sample_weight is 0 for every row: nothing is left to cluster")
     return given
+
+
+def _over_all_devices(num_rows: int) -> NamedSharding | None:
+    """Rows spread over the devices of all processes; None where there is one, or too few rows."""
+    devices = jax.devices()
+    if len(devices) == 1 or num_rows < _ROWS_A_DEVICE * len(devices):
+        return None
+    return NamedSharding(Mesh(np.array(devices), ("rows",)), PartitionSpec("rows"))
+
+
+def _put(array: np.ndarray, size: int, sharding: NamedSharding) -> Array:
+    """The array in float32 with zeros after it, `size` rows in all; no process makes others' shards."""
+
+    def shard(index: tuple[slice, ...]) -> np.ndarray:
+        begin, end, _ = index[0].indices(size)
+        part = np.zeros((end - begin, *array.shape[1:]), np.float32)
+        own = array[begin:end]
+        with np.errstate(over="ignore"):  # too large for float32: reported as infinite
+            part[: len(own)] = own
+        return part
+
+    return jax.make_array_from_callback((size, *array.shape[1:]), sharding, shard)
 
 
 def _row_shards(sharding: NamedSharding) -> int:

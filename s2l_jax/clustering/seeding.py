@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,13 @@ def sample_rows(
     sharding = row_sharding(rows.points)
     if sharding is None:
         return sample
-    return jax.device_put(sample, NamedSharding(sharding.mesh, PartitionSpec()))
+    return _whole(NamedSharding(sharding.mesh, PartitionSpec()))(sample)
+
+
+@functools.cache
+def _whole(sharding: NamedSharding) -> Callable[..., tuple[Float[Array, "m t"], Float[Array, " m"]]]:
+    """What puts a sample whole on every device, of other processes too."""
+    return jax.jit(lambda sample: sample, out_shardings=sharding)
 
 
 @functools.partial(jax.jit, static_argnames=("max_clusters",))

@@ -12,13 +12,16 @@ from s2l_jax.config.schema import walk
 
 Settings = dict[str, Any]
 
+# What the clustering that is refreshed with each column goes by.
+_RUNNING_CLUSTERS = ("clustering.num_clusters", "selection.stratify_by")
+
 # The fields and groups of fields that each part reads; what else decides it, the part itself tells. (Features
 # say themselves what they read.)
 _READS: dict[str, tuple[str, ...]] = {
     "pool": ("pool", "tokenize"),
-    "proxy": ("proxy", "trajectories", "clustering.num_clusters", "seed"),
+    "proxy": ("proxy", "trajectories", *_RUNNING_CLUSTERS, "seed"),
     "snapshots": ("tokenize",),
-    "trajectories": ("trajectories.dtype", "clustering.num_clusters", "seed"),
+    "trajectories": ("trajectories.dtype", *_RUNNING_CLUSTERS, "seed"),
     "imported": (),
     "cluster_counts": ("seed",),
     "target": ("target", "seed"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -29,6 +30,7 @@ _CHUNK = 1024  # rows tokenised at a time
 _LISTED = 20  # ids named in the manifest for each kind of problem
 _SPLIT = "pool"
 _FOLDER = "s2l_pool/1.0.0"  # TFDS: the builder's name and version
+_DESCRIBED = ("dataset_info.json", "features.json")  # of the dataset
 _READ = ("lengths", "prompt_lengths", "ids", "sources")  # arrays that are read back
 
 
@@ -43,6 +45,9 @@ class TokenizeSettings:
 
 class PreparedPool:
     """A pool on disk: row i of the pool is record i.
+
+    From an object store the rows are copied to this machine when the first of them is read, and not by who
+    reads only the arrays.
 
     Attributes:
       fingerprint: tells this data, tokeniser and settings from others.
@@ -61,18 +66,23 @@ class PreparedPool:
     def __init__(self, path: epath.PathLike):
         self._path = epath.Path(path)
         self.fingerprint = self._path.name
-        path = artifacts.local_copy(path)  # array_record reads local files, and NumPy maps them
+        # NumPy maps local files.
+        path = artifacts.local_copy(path, [f"{name}.npy" for name in _READ] + list(_DESCRIBED))
         self.manifest = integrity.read_json(self._path / "manifest.json", self._way_out)
         integrity.check(path, self.manifest["digests"], self._way_out, shown=self._path)
         arrays = [artifacts.read_npy(path / f"{name}.npy", mmap=True) for name in _READ]
         self.lengths, self.prompt_lengths, self.ids, self.source_codes = arrays
         self.source_names: list[str] = self.manifest["source_names"]
         self.common_prefix = np.array(self.manifest["common_prefix"], np.int32)
-        with self._naming_records():
-            builder = open_builder(path / "dataset" / _FOLDER)
-            self._records = builder.as_data_source(split=_SPLIT)
-            if len(self._records) != len(self.lengths):
-                raise ValueError(f"{len(self._records)} records for {len(self.lengths)} rows")
+
+    @functools.cached_property
+    def _records(self) -> Any:
+        # array_record reads local files.
+        folder = artifacts.local_copy(self._path / "dataset" / _FOLDER)
+        records = open_builder(folder).as_data_source(split=_SPLIT)
+        if len(records) != len(self.lengths):
+            raise ValueError(f"{len(records)} records for {len(self.lengths)} rows")
+        return records
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -199,7 +209,7 @@ def _write(
         )
     for name, values in tally.arrays().items():
         artifacts.write_npy(path / f"{name}.npy", values)
-    described = [f"dataset/{_FOLDER}/{name}.json" for name in ("dataset_info", "features")]
+    described = [f"dataset/{_FOLDER}/{name}" for name in _DESCRIBED]
     manifest["digests"] = integrity.digests(path, [*(f"{name}.npy" for name in _READ), *described])
     for what, meaning in _MEANING.items():
         if count := manifest[f"num_{what}"]:

@@ -55,12 +55,16 @@ class Embeddings(HiddenStates):
         rounds of an interrupted run are gone through again: their training goes on from its checkpoints,
         and is passed over where it was finished.
         """
+        from s2l_jax.parallel import processes
+
         if _rounds(options) == 1:
             return super().make(context, options, folder)
         run, pool, rounds = context.run.of_seed(options["seed"]), context.pools["target"], itertools.count(1)
 
         def embed(rows: Int64[np.ndarray, " b"]) -> Float32[np.ndarray, "n d"]:
             config = run.model("target").trained_config
+            # All processes train on the same rows, also where machines round differently.
+            rows = processes.rows_of_writer(rows)
             params = _trained(run, pool, rows, folder / "rounds" / str(next(rounds)))
             chunks = model_states(run, config, params, pool, StateSettings.of(options))
             return np.concatenate([chunk for _, chunk in chunks])

@@ -6,6 +6,7 @@ import socket
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Int64
 
 from s2l_jax import console, stopping
 from s2l_jax.parallel import control
@@ -58,6 +59,11 @@ def is_writer() -> bool:
 def of_writer(decision: bool) -> bool:
     """The writer's decision, on every process."""
     return bool(multihost_utils.broadcast_one_to_all(np.array(decision)))
+
+
+def rows_of_writer(rows: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
+    """The writer's row numbers, on every process; all have as many, and fewer than 2^31 rows to number."""
+    return np.asarray(multihost_utils.broadcast_one_to_all(rows.astype(np.int32)), np.int64)
 
 
 def told_to_stop() -> bool:

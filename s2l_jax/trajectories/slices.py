@@ -30,6 +30,7 @@ class TrackedRows:
 
     rows: Int64[np.ndarray, "s"]  # sorted
     ids: UInt64[np.ndarray, "s"]
+    sources: Int[np.ndarray, "s"]  # their numbers
     settings: dict[str, Any]  # what tells this slice from another; empty for the whole pool
 
 
@@ -39,10 +40,10 @@ def track(
     """The tracked rows, as `slice_rows` has them by priorities of this seed."""
     chosen = slice_rows(settings, ids, sources, priorities(ids, seed))
     if chosen is None:
-        return TrackedRows(np.arange(len(ids)), ids, {})
+        return TrackedRows(np.arange(len(ids)), ids, sources, {})
     digest = hashlib.sha256(ids[chosen].tobytes()).hexdigest()
     described = {"rows": len(chosen), "ids_sha256": digest}
-    return TrackedRows(chosen, ids[chosen], {"trajectories.slice": described})
+    return TrackedRows(chosen, ids[chosen], sources[chosen], {"trajectories.slice": described})
 
 
 def slice_rows(

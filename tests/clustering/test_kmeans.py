@@ -19,6 +19,8 @@ from s2l_jax.clustering import (
     fit_sharing_programs,
     fitting,
     rescaled,
+    seeding,
+    streaming,
 )
 from s2l_jax.clustering.lloyd import lloyd
 from s2l_jax.clustering.rows import bucket
@@ -150,6 +152,15 @@ def test_eight_devices_give_the_same_clustering(monkeypatch, engine):
     assert adjusted_rand_index(eight.labels_, which) == 1.0
 
 
+def collectives_of(compiled):
+    """The kind and the shape of what devices send each other in a program."""
+    found = re.findall(
+        r"= \w+\[([\d,]*)\]\S* (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\(",
+        compiled.as_text(),
+    )
+    return [(kind, tuple(map(int, filter(None, shape.split(","))))) for shape, kind in found]
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_an_iteration_meets_once_over_devices(exact):
     """One all-reduce of the sums and counts together; rows are never gathered."""
@@ -158,13 +169,29 @@ def test_an_iteration_meets_once_over_devices(exact):
     compiled = lloyd.lower(
         rows, weights, jnp.ones((1, 5, 12)), jnp.zeros(12), 5, 20, 0.0, shards=8, chunk_rows=256, exact=exact
     ).compile()
-    collectives = re.findall(
-        r"= \w+\[([\d,]*)\]\S* (all-reduce|all-gather|all-to-all|collective-permute)(?:-start)?\(",
-        compiled.as_text(),
-    )
-    sizes = [(kind, tuple(map(int, filter(None, shape.split(","))))) for shape, kind in collectives]
+    sizes = collectives_of(compiled)
     assert sizes.count(("all-reduce", (5, 12 + 1))) == 1
     assert max(math.prod(shape) for _, shape in sizes) == 5 * 13
+
+
+def test_a_sample_is_drawn_and_a_column_added_without_gathering_the_rows():
+    rows = sharded(np.zeros((2**14, 12), np.float32))
+    weights, column = rows[:, 0], rows[:, 1]
+    drawn = seeding._draw.lower(seeding.key_of(0), rows, weights, size=256).compile()
+    assert max(math.prod(shape) for _, shape in collectives_of(drawn)) <= max(256 * 12, len(weights))
+    added = streaming._set_column.lower(rows, column, 3).compile()
+    assert not collectives_of(added)
+
+
+def test_distinct_rows_of_sharded_ones_are_those_of_the_host():
+    rows = np.random.default_rng(0).integers(0, 3, (4096, 2)).astype(np.float32)
+    rows[4000:] = np.arange(96)[:, None]
+    weights = (np.arange(4096) < 4000).astype(np.float32)
+    spread = sharded(rows)
+    along = NamedSharding(spread.sharding.mesh, spread.sharding.spec)
+    for at_least in (4, 9, 20):
+        found = count_distinct(spread, at_least=at_least, weights=jax.device_put(weights, along))
+        assert found == count_distinct(rows[:4000], at_least=at_least) == min(at_least, 9)
 
 
 def test_rows_of_weight_zero_count_for_nothing_on_a_mesh():

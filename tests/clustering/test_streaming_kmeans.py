@@ -6,6 +6,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from s2l_jax.clustering import KMeans, Refresh, StreamingKMeans, adjusted_rand_index
+from s2l_jax.clustering import rows as rows_module
+from s2l_jax.clustering.rows import prepare_rows
 from s2l_jax.errors import InputError
 
 
@@ -92,3 +94,36 @@ def test_bad_columns_are_named():
     assert len(stream.records) == 1
     with pytest.raises(InputError, match="num_clusters must be at least 1"):
         StreamingKMeans(4, 0)
+
+
+def test_sources_are_clustered_on_their_own():
+    """As selection by source does: what one of them holds changes nothing for another."""
+    rows, _ = columns_that_settle()
+    sources = np.arange(len(rows)) % 3 * 5
+    together = StreamingKMeans(len(rows), 4, seed=3, sources=sources)
+    apart = {number: StreamingKMeans(int((sources == number).sum()), 4, seed=3) for number in (0, 5, 10)}
+    before = None
+    for column in rows[:, :4].T:
+        record = together.update(column)
+        for number, stream in apart.items():
+            stream.update(column[sources == number])
+        if before is not None:
+            assert record.adjusted_rand == adjusted_rand_index(before, together.labels_)
+        before = together.labels_
+    for place, (number, stream) in enumerate(apart.items()):
+        assert np.array_equal(together.labels_[sources == number], 4 * place + stream.labels_)
+    assert together.cluster_centers_.shape == (12, 4)
+    assert record.inertia == pytest.approx(sum(stream.records[-1].inertia for stream in apart.values()))
+
+
+def test_many_rows_of_the_host_are_spread_over_all_devices(monkeypatch):
+    rows, _ = columns_that_settle()
+    alone = StreamingKMeans(len(rows), 5)
+    for column in rows.T:
+        alone.update(column)
+    monkeypatch.setattr(rows_module, "_ROWS_A_DEVICE", 1)
+    assert prepare_rows(rows[:, :1]).shards == len(jax.devices()) == 8
+    spread = StreamingKMeans(len(rows), 5)
+    for column in rows.T:
+        spread.update(column)
+    assert np.array_equal(spread.labels_, alone.labels_)

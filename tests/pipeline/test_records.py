@@ -138,7 +138,7 @@ class TestRecord:
         record = Record(folder, "target/s2l", SETTINGS)
         artifacts.write_text(folder / "hf" / "config.json", "{}")
         artifacts.write_text(folder / "notes.txt", "")
-        record.finish({}, files=["hf"], digests={"elsewhere": "00"})
+        record.finish({}, files=["hf"], digests=lambda: {"elsewhere": "00"})
         kept = stored_digests(folder)
         assert kept == integrity.digests(folder, ["hf"]) | {"elsewhere": "00"}
         assert list(kept) == ["hf/config.json", "elsewhere"]

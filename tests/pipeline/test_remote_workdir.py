@@ -150,6 +150,16 @@ class TestPool:
         for name in ("lengths", "prompt_lengths", "ids", "source_codes"):
             assert np.array_equal(getattr(remote, name), getattr(local, name))
 
+    def test_rows_are_copied_when_the_first_is_read(self, folder, tiny_checkpoint, monkeypatch):
+        prepare(folder, make_rows, hf.load_tokenizer(tiny_checkpoint), self.SETTINGS)
+        copy, copied = artifacts._copy, []
+        monkeypatch.setattr(artifacts, "_copy", lambda *files: (copied.append(files[0].name), copy(*files)))
+        pool = PreparedPool(folder)
+        assert "lengths.npy" in copied
+        assert not [name for name in copied if "array_record" in name]
+        assert len(pool.read([3])) == 1
+        assert [name for name in copied if "array_record" in name]
+
     def test_is_complete_or_not_there(self, folder, store, tiny_checkpoint):
         tokenizer = hf.load_tokenizer(tiny_checkpoint)
         store.refusal = 403

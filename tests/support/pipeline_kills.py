@@ -3,7 +3,8 @@
     python pipeline_kills.py WORKDIR CHECKPOINT LABEL [LABEL ...]
 
 Every label is part of the name of an event (a file about to be written, a column about to be stored, a
-checkpoint just begun); the run dies there. After the last label one run is left to finish.
+checkpoint just begun, a barrier just reached); the run dies there. After the last label one run is left to
+finish.
 """
 
 import os
@@ -12,6 +13,7 @@ import sys
 
 from s2l_jax import artifacts
 from s2l_jax.config import default, run
+from s2l_jax.parallel import processes
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.trajectories.store import TrajectoryStore
@@ -44,6 +46,7 @@ def die_at(label):
             os.kill(os.getpid(), signal.SIGKILL)
 
     write, append, save = artifacts.write_bytes, TrajectoryStore.append, Checkpoints.save
+    barrier = processes.barrier
 
     def watched_write(path, data):
         watch(f"write {path}")
@@ -57,7 +60,12 @@ def die_at(label):
         save(checkpoints, step, state)
         watch(f"checkpoint {checkpoints._path.parent.name} {step}")
 
+    def watched_barrier(name):
+        watch(f"barrier {name}")
+        barrier(name)
+
     artifacts.write_bytes = watched_write
+    processes.barrier = watched_barrier
     TrajectoryStore.append = watched_append
     Checkpoints.save = watched_save
 

@@ -5,8 +5,9 @@ import types
 import numpy as np
 import pytest
 
-from s2l_jax.clustering.streaming import Refresh
+from s2l_jax.clustering.streaming import Refresh, StreamingKMeans
 from s2l_jax.config import default, run
+from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.selection import SelectionInputs, select
@@ -50,6 +51,21 @@ def test_the_columns_are_the_first_of_those_without_the_rule(config, tmp_path):
     assert results["proxy"]["steps"] == 3
     assert results["proxy"]["planned_steps"] == 8
     assert results["proxy"]["examples_seen"] == 24
+
+
+def test_what_is_judged_is_the_clustering_by_source_as_the_selection_makes_it(config, tmp_path):
+    config.proxy.train.steps = 3
+    results = run_pipeline(config, tmp_path, stages=STAGES)
+    (folder,) = (path.parent for path in (tmp_path / "pool").glob("*/manifest.json"))
+    sources = PreparedPool(folder).source_codes
+    assert len(set(sources.tolist())) > 1
+    expected = StreamingKMeans(160, 3, config.seed, sources=sources)
+    for column in load_trajectories(tmp_path / "trajectories.zarr").losses.T:
+        expected.update(column)
+    assert results["trajectories"]["refreshes"] == [vars(record) for record in expected.records]
+    config.selection.stratify_by = "none"
+    with pytest.raises(InputError, match=r"selection\.stratify_by: 'source' before, 'none' now"):
+        run_pipeline(config, tmp_path, stages=STAGES)
 
 
 def test_a_run_stopped_at_its_end_goes_on_to_the_same(stopping, tmp_path, monkeypatch):

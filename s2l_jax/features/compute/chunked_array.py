@@ -33,7 +33,14 @@ class ChunkedArray:
         self.done = self._record.done
 
     def has(self, start: int) -> bool:
-        """Whether the chunk that begins at a row is there; a damaged one is not."""
+        """Whether the chunk that begins at a row is there; a damaged one is not.
+
+        The process that writes says so to the others, which call this together: it may be at the next
+        thing, joining the chunks and removing them, while they still look.
+        """
+        return processes.of_writer(processes.is_writer() and self._is_whole(start))
+
+    def _is_whole(self, start: int) -> bool:
         if not self._chunk(start).exists():
             return False
         try:

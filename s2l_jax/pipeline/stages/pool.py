@@ -19,6 +19,7 @@ from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import end_tokens, tokenize_prompts
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
+from s2l_jax.parallel.agreement import said_by_writer
 from s2l_jax.records import Record
 from s2l_jax.selection.export import ADDED
 from s2l_jax.training.run import Run
@@ -36,7 +37,9 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
     config = run.config
     if not config.pool.path:
         return {}
-    settings = deciding(config, "pool", {"pool.content": data_identity(config.pool.path)})
+    # Read by one process: the file may be on its disk alone.
+    content = said_by_writer(data_identity(config.pool.path) if processes.is_writer() else "")
+    settings = deciding(config, "pool", {"pool.content": content})
     record = Record(run.workdir / "pool", "pool", settings)
     tokenizers: dict[str, Any] = {name: run.tokenizer(name) for name in models}
     options = TokenizeSettings(**config.tokenize.to_dict())

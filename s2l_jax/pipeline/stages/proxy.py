@@ -1,5 +1,7 @@
 """Stage `proxy`: fine-tune the proxy on the pool and measure the tracked examples on the way."""
 
+import functools
+
 import numpy as np
 
 from s2l_jax import records
@@ -108,7 +110,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
             "refreshes": [vars(refresh) for refresh in writer.clusters.records],
         }
         | ({"planned_steps": steps} if done < steps else {}),
-        digests=store_digests(run),
+        digests=functools.partial(store_digests, run),
     )
 
 

@@ -1,5 +1,6 @@
 """Stage `trajectories`: which rows are tracked, the columns measured of them, and what selection gets."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -54,7 +55,12 @@ def writer_of(run: Run, tracked: TrackedRows, kind: str, settings: Mapping[str, 
         run.workdir / STORE,
         tracked.ids,
         {"proxy": config.proxy.checkpoint, "source": kind, "settings": digest},
-        StreamingKMeans(len(tracked.rows), config.clustering.num_clusters, config.seed),
+        StreamingKMeans(
+            len(tracked.rows),
+            config.clustering.num_clusters,
+            config.seed,
+            sources=tracked.sources if config.selection.stratify_by == "source" else None,
+        ),
     )
 
 
@@ -121,7 +127,7 @@ def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
             "sweep_flops": len(snapshots) * sweep_flops(run, pool, tracked, model_config),
             "refreshes": [vars(refresh) for refresh in writer.clusters.records],
         },
-        digests=store_digests(run),
+        digests=functools.partial(store_digests, run),
     )
 
 

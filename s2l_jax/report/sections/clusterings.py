@@ -19,7 +19,8 @@ def stability(section: Section, found: Findings) -> None:
     """Agreement of each refresh of the streaming clustering with the last one, and its inertia."""
     refreshes, steps = found.part("trajectories").get("refreshes") or [], found.steps
     section.intro = (
-        "The clustering is refreshed at every checkpoint. Where its agreement with the refresh "
+        "The clustering (of each source on its own, unless the run said selection.stratify_by='none') is "
+        "refreshed at every checkpoint. Where its agreement with the refresh "
         "before stays near 1, later checkpoints changed little." + _settled(refreshes, steps)
     )
     if not refreshes:
