@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from s2l_jax.evaluation.intervals import Interval
 
@@ -44,7 +44,8 @@ class PairedDifference:
         return math.exp(optimize.brentq(reach, least, 0.0)) if reach(least) > 0 else math.exp(least)
 
     def _half_width(self, alpha: float) -> float:
-        return math.sqrt(sum(v * float(stats.t.isf(alpha / 2, freedom)) ** 2 for v, freedom in self.parts))
+        quantiles = [float(special.stdtrit(freedom, alpha / 2)) for _, freedom in self.parts]
+        return math.sqrt(sum(v * t * t for (v, _), t in zip(self.parts, quantiles, strict=True)))
 
 
 def paired_difference(differences: Float[np.ndarray, "n m"]) -> PairedDifference | None:
