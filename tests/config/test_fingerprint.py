@@ -79,7 +79,12 @@ def test_a_field_that_decides_is_in_the_fingerprint_of_each_part_that_reads_it(n
     ("part", "in_it", "not_in_it"),
     [
         ("pool", ["pool.limit", "tokenize.prompt"], ["seed", "proxy.checkpoint"]),
-        ("proxy", ["seed", "proxy.train.loss", "trajectories.every"], ["target.checkpoint", "selection"]),
+        (
+            "proxy",
+            # The last as the running clustering is that of the selection, and may end the run.
+            ["seed", "proxy.train.loss", "trajectories.every", "selection.stratify_by"],
+            ["target.checkpoint", "selection.budget", "selection.min_cluster_size", "selection.states"],
+        ),
         ("target", ["seed", "target.match_by", "target.lora.rank"], ["proxy.checkpoint", "evaluation"]),
         (
             "gradients",
