@@ -246,6 +246,7 @@ def test_fits_of_fewer_clusters_share_the_program():
         fit_sharing_programs(KMeans(9, init=rows[:9]), rows, 32).labels_,
         KMeans(9, init=rows[:9]).fit(rows).labels_,
     )
+    fit_sharing_programs(KMeans(9), rows, 32)  # with drawn centroids, which are on the device
     before = lloyd._cache_size()
     for clusters in (7, 8):
         fit_sharing_programs(KMeans(clusters), rows, 32)

@@ -13,11 +13,19 @@ CHUNKS = [(0, np.arange(8, dtype=np.float32).reshape(4, 2)), (4, np.ones((3, 2),
 WHOLE = np.concatenate([rows for _, rows in CHUNKS])
 
 
+class Pool:
+    """What is read of one."""
+
+    fingerprint = "f"
+
+    def __len__(self):
+        return len(WHOLE)
+
+
 @pytest.fixture
 def array(tmp_path):
-    run, pool = types.SimpleNamespace(workdir=epath.Path(tmp_path)), types.SimpleNamespace(fingerprint="f")
-    pool.__class__ = type("Pool", (types.SimpleNamespace,), {"__len__": lambda self: len(WHOLE)})
-    return lambda: ChunkedArray(run, "states/mean", "states.npy", pool, {"dtype": "float32"})
+    run = types.SimpleNamespace(workdir=epath.Path(tmp_path))
+    return lambda: ChunkedArray(run, "states/mean", "states.npy", Pool(), {"dtype": "float32"})
 
 
 def make(array):

@@ -229,26 +229,26 @@ def test_rds_finds_the_rows_like_the_queries(by_states):
 
 
 def test_an_interrupted_sweep_of_states_goes_on(by_states, config_of, tmp_path, monkeypatch):
-    from s2l_jax import artifacts
+    from s2l_jax import integrity
     from s2l_jax.features.compute import pooled_states as module
 
     monkeypatch.setattr(module, "CHUNK", 64)
     config = config_of(facility={"method": "facility_location"})
-    write, written = artifacts.write_npy, []
+    write, written = integrity.write_npz, []
 
-    def dies(path, array):
+    def dies(path, arrays):
         if "part-" in str(path):
             written.append(path.name)
             if len(written) == 3:
                 raise KeyboardInterrupt
-        write(path, array)
+        write(path, arrays)
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "write_npy", dies)
+        patch.setattr(integrity, "write_npz", dies)
         with pytest.raises(KeyboardInterrupt):
             run_pipeline(config, tmp_path)
         run_pipeline(config, tmp_path)
-    assert written == [f"part-{start:010d}.npy" for start in (0, 64, 128, 128, 192)]
+    assert written == [f"part-{start:010d}.npz" for start in (0, 64, 128, 128, 192)]
     ours = np.load(tmp_path / "hidden_states" / "target-mean" / "states.npy")
     whole = np.load(by_states[1] / "hidden_states" / "target-mean" / "states.npy")
     np.testing.assert_allclose(ours, whole, atol=2e-5)

@@ -45,11 +45,14 @@ def test_a_damaged_file_is_asked_again(tmp_path, asked, damage):
 def test_damaged_program_runs_are_made_again(tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(
-        kept_responses, "run_programs", lambda texts: ran.append(texts) or [None] * len(texts)
+        kept_responses, "run_programs", lambda texts, confined: ran.append(texts) or [None] * len(texts)
     )
     for _ in range(2):
-        assert KeptResponses(epath.Path(tmp_path)).program_runs("text", ["a", "b"]) == [None, None]
+        assert KeptResponses(epath.Path(tmp_path)).program_runs("text", ["a", "b"], confined=True) == [
+            None,
+            None,
+        ]
     assert len(ran) == 1
     (tmp_path / "programs-text.json").write_text("[null, null]")
-    assert KeptResponses(epath.Path(tmp_path)).program_runs("text", ["a", "b"]) == [None, None]
+    assert KeptResponses(epath.Path(tmp_path)).program_runs("text", ["a", "b"], confined=True) == [None, None]
     assert len(ran) == 2
