@@ -10,7 +10,11 @@ from what the workdir already holds. Any field of the config can be set on the c
 
 Lists have commas between: --config.selection.exports=jsonl,parquet.
 --stages runs some of the stages only: --stages=proxy,select. --dry_run makes nothing: it shows which
-parts the workdir has, which will be made and why, and which are there with other settings.
+parts the workdir has, which will be made and why, and which are there with other settings. --plan=TOPOLOGY
+makes nothing either: it says what the run will take on devices that need not be here (docs/scaling.md):
+
+    python launch.py --config=configs/math_phi2.py --plan=v5e:4x4        # 2xv5e:4x4, v5p:2x2x4, cpu:8, gpu:h100x8
+    python launch.py --config=configs/math_phi2.py --plan=v5e:4x4,mesh   # with the cheapest mesh that fits
 
 Several machines: start the same command on each (TPU slices, Slurm and Open MPI are recognised; otherwise
 set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). --distributed=off runs one process alone.
@@ -47,9 +51,21 @@ _DISTRIBUTED = flags.DEFINE_enum(
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "show what is there, what will be made and what is refused")
 
+_PLAN = flags.DEFINE_list(
+    "plan",
+    [],
+    "TOPOLOGY: memory, work and projected time of the run on it; status 1 where it does not fit. TOPOLOGY,mesh "
+    "chooses the mesh, too",
+)
+_PLAN_POOL = flags.DEFINE_string(
+    "plan_pool",
+    "",
+    "with --plan, the pool's size: ROWS, or where it is not at hand ROWS:TOKENS:RESPONSE_TOKENS (means of a row)",
+)
 
-def main(argv: list[str]) -> None:
-    """Run the experiment that the flags name."""
+
+def main(argv: list[str]) -> int:
+    """Run the experiment that the flags name; the status that its process ends with."""
     if len(argv) > 1:
         raise InputError(f"unexpected arguments {argv[1:]}: flags begin with --.")
     config = _CONFIG.value
@@ -70,7 +86,9 @@ def main(argv: list[str]) -> None:
         plan = plan_pipeline(config, workdir, stages=_STAGES.value or STAGES)
         print(harmless(str(plan)))
         plan.check()
-        return
+        return 0
+    if _PLAN.value:
+        return _plan(config, workdir, file)
     import jax
 
     from s2l_jax.parallel import processes
@@ -87,6 +105,29 @@ def main(argv: list[str]) -> None:
 
     run_pipeline(config, workdir, stages=_STAGES.value or STAGES, name=name)
     compiling.report()
+    return 0
+
+
+def _plan(config: ConfigDict, workdir: str, file: str) -> int:
+    """Print what the run will take; 1 where it does not fit."""
+    os.environ["JAX_PLATFORMS"] = "cpu"  # whatever this machine has is left alone
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    from s2l_jax.forecast.forecast import forecast
+    from s2l_jax.forecast.stated_pool import Stated
+    from s2l_jax.forecast.tables import in_words
+    from s2l_jax.pipeline.run import STAGES
+
+    topology, *words = _PLAN.value
+    if words not in ([], ["mesh"]):
+        raise InputError(f"--plan={','.join(_PLAN.value)}: after the topology only 'mesh' may follow.")
+    pool = Stated.parse(_PLAN_POOL.value) if _PLAN_POOL.value else None
+    stages = _STAGES.value or STAGES
+    found = forecast(config, topology, workdir=workdir, stages=stages, pool=pool, search=bool(words))
+    print(harmless(in_words(found, config, file)))
+    return 0 if found.fits else 1
+
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -156,7 +197,7 @@ _STORE_CLIENTS = ("aiohttp", "gcsfs")
 def _guarded(argv: list[str]) -> int:
     """`main`, with an exit status and one line for what a person can put right."""
     try:
-        main(argv)
+        status = main(argv)
     except InputError as error:
         return _say(f"error: {error}", 2)
     except DivergedError as error:
@@ -176,7 +217,7 @@ def _guarded(argv: list[str]) -> int:
         text = f"error: the object store failed ({error}). What was finished before is intact; run it again."
         return _say(text, 4)
     stopping.leave()
-    return 0
+    return status
 
 
 def _failed(error: OSError) -> int:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from s2l_jax.errors import InputError
+from s2l_jax.parallel.platform import platform
 
 # A host's rows are spread over all devices, of all processes, where each gets at least as many; fewer are
 # quicker on one.
@@ -110,7 +111,7 @@ def bucket(num_rows: int) -> int:
 
 def default_chunk_rows(num_clusters: int) -> int:
     """Rows per chunk: enough for all cores of a CPU, few enough for its cache; or to fill an accelerator."""
-    least, elements = (16_384, 2**20) if jax.default_backend() == "cpu" else (256, 2**26)
+    least, elements = (16_384, 2**20) if platform() == "cpu" else (256, 2**26)
     return max(least, 1 << (max(1, elements // num_clusters).bit_length() - 1))
 
 

@@ -125,11 +125,12 @@ class Batches:
         self._pack, self._name_examples = pack, name_examples
         planned = range(min(num_steps, _PLANNED_STEPS))
         unplanned = num_steps > _PLANNED_STEPS
-        self.shapes = choose_shapes(
+        self.planned_shapes = choose_shapes(
             [self._lay_out(self.indices(s)).shape for s in planned],
             # A program takes as long to compile as some hundred steps of a small model take to run.
             most=2 if unplanned else min(3, 1 + num_steps // 500),
         )
+        self.shapes = list(self.planned_shapes)
         if unplanned:
             per_bin = -(-batch_size // (microbatches * groups))
             # No batch outgrows one row an example; it is compiled only if ever met.
@@ -154,10 +155,22 @@ class Batches:
         named = pool_rows if self._name_examples else None
         skip = len(self._prefix)
         rows, _ = fill(layout, shape, self.row_length, texts, self.weights[indices], self._local, named, skip)
-        if skip:
-            rows = rows._replace(prefix=np.tile(self._prefix, (*rows.tokens.shape[:2], 1)))
+        rows = self._with_prefix(rows)
         slots = slot_indices(layout, shape.examples)
         return Batch(step, pool_rows, rows, self._size(pool_rows), slots)
+
+    def empty(self, shape: Shape) -> PackedRows:
+        """What `read` gives for batches of one of `shapes`, of all row groups and without examples."""
+        nothing, named = np.zeros(0, np.int64), np.zeros(0, np.int64) if self._name_examples else None
+        layout = Layout([[[] for _ in range(self._groups)] for _ in range(self._microbatches)], shape)
+        groups = range(self._groups)
+        rows, _ = fill(layout, shape, self.row_length, {}, nothing, groups, named, len(self._prefix))
+        return self._with_prefix(rows)
+
+    def _with_prefix(self, rows: PackedRows) -> PackedRows:
+        if not len(self._prefix):
+            return rows
+        return rows._replace(prefix=np.tile(self._prefix, (*rows.tokens.shape[:2], 1)))
 
     def size(self, num_steps: int) -> Size:
         """How much work the first steps of the run are."""

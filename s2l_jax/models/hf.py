@@ -16,11 +16,12 @@ from s2l_jax.models.weight_files import EXPLICIT
 from s2l_jax.models.weights import save_params
 
 GENERATION = "generation_config.json"
-_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # what a model is loaded from
+_BESIDE_WEIGHTS = ["*.json", "*.model", "*.txt", "*.jinja"]
+_FILES = [*_BESIDE_WEIGHTS, "*.safetensors"]  # what a model is loaded from
 
 
-def resolve(checkpoint: str) -> epath.Path:
-    """The local directory of a checkpoint: config, tokeniser and safetensors.
+def resolve(checkpoint: str, *, with_weights: bool = True) -> epath.Path:
+    """The local directory of a checkpoint: config, tokeniser and, unless they are not asked for, safetensors.
 
     A hub id is downloaded; a directory on an object store is copied until this process ends.
 
@@ -29,9 +30,10 @@ def resolve(checkpoint: str) -> epath.Path:
     """
     if not checkpoint:
         raise InputError("no checkpoint or tokeniser is named: set `checkpoint`, or `tokenizer` beside it.")
+    files = _FILES if with_weights else _BESIDE_WEIGHTS
     path = epath.Path(checkpoint)
     if path.is_dir():
-        return artifacts.local_copy(path, _FILES)
+        return artifacts.local_copy(path, files)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint) or checkpoint.startswith("."):
         raise InputError(f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name).")
     first, *rest = checkpoint.split("/")
@@ -47,7 +49,7 @@ def resolve(checkpoint: str) -> epath.Path:
         return epath.Path(
             huggingface_hub.snapshot_download(
                 checkpoint,
-                allow_patterns=_FILES,
+                allow_patterns=files,
                 ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
             )
         )
@@ -125,7 +127,7 @@ def load_tokenizer(path: epath.PathLike) -> Any:
     import transformers
 
     try:
-        folder = str(artifacts.local_copy(path, _FILES))
+        folder = str(artifacts.local_copy(path, _BESIDE_WEIGHTS))
         # False, not unset: unset asks at the terminal whether to run the code that a folder names.
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
 from s2l_jax.models.layers import Head, wide_product
+from s2l_jax.parallel.platform import platform
 
 _LOGITS_AT_ONCE = 2**25  # elements of one chunk or tile of logits, per row group
 _CPU_TILE = 1024  # columns, whose logits a CPU's cache holds
@@ -72,7 +73,7 @@ def _over_tiles(
 
 def _tile_width(tokens: int, vocabulary: int) -> int:
     """Columns of a tile: few enough for a CPU's cache, on accelerators for `_LOGITS_AT_ONCE`; even tiles."""
-    most = _CPU_TILE if jax.default_backend() == "cpu" else max(128, _LOGITS_AT_ONCE // tokens)
+    most = _CPU_TILE if platform() == "cpu" else max(128, _LOGITS_AT_ONCE // tokens)
     tiles = -(-vocabulary // most)
     return min(vocabulary, -(-vocabulary // (tiles * 128)) * 128)
 

@@ -9,20 +9,7 @@ import jax.numpy as jnp
 from s2l_jax.data.batching import Size
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.parameters import num_trained
-
-# Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets.
-_PEAKS = {
-    "NVIDIA H200": 989e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA L4": 121e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-}
+from s2l_jax.parallel.chips import chip_of
 
 
 def forward_flops(config: DecoderConfig, size: Size) -> float:
@@ -55,9 +42,8 @@ def peak_flops() -> float:
     Infinite, so that utilisation shows as 0, for an accelerator that is not in the table.
     """
     device = jax.devices()[0]
-    for name, peak in _PEAKS.items():
-        if f"{device.device_kind} ".replace("-", " ").startswith(f"{name} "):
-            return peak * jax.device_count()
+    if chip := chip_of(device.device_kind):
+        return chip.flops * jax.device_count()
     if device.platform != "cpu":
         return float("inf")
     n = 1024
@@ -68,5 +54,4 @@ def peak_flops() -> float:
         start = time.perf_counter()
         matmul(x).block_until_ready()
         best = min(best, time.perf_counter() - start)
-    # Host devices share the cores that one of them was timed on.
-    return 2 * n**3 / best
+    return 2 * n**3 / best  # of all host devices, which share the cores that one of them was timed on

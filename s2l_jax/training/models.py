@@ -101,7 +101,7 @@ def open_tokenizer(config: ConfigDict, what: str) -> Any:
             f"{what}.checkpoint is empty: give a directory in Hugging Face layout or a hub id, or "
             f"{what}.tokenizer with {what}.init='random' and {what}.model_config."
         )
-    return hf.load_tokenizer(hf.resolve(settings.tokenizer or settings.checkpoint))
+    return hf.load_tokenizer(hf.resolve(settings.tokenizer or settings.checkpoint, with_weights=False))
 
 
 def open_model(config: ConfigDict, mesh: Mesh, what: str, tokenizer: Any) -> Model:
@@ -111,11 +111,7 @@ def open_model(config: ConfigDict, mesh: Mesh, what: str, tokenizer: Any) -> Mod
       InputError: no checkpoint named, weights missing or unfit, or a tokeniser too large for it.
     """
     settings: ConfigDict = config[what]
-    if not (settings.checkpoint or settings.model_config):
-        raise InputError(
-            f"{what}.checkpoint is empty: give a directory in Hugging Face layout or a hub id, or "
-            f"{what}.init='random' with {what}.model_config."
-        )
+    _check_named(settings, what)
     directory = hf.resolve(settings.checkpoint) if settings.checkpoint else None
     place = settings.model_config or directory
     decoder = hf.load_config(place)
@@ -124,12 +120,34 @@ def open_model(config: ConfigDict, mesh: Mesh, what: str, tokenizer: Any) -> Mod
             f"{what}: the tokeniser has {len(tokenizer)} tokens, the model's vocabulary is "
             f"{decoder.vocab_size} ({place}): they do not belong together."
         )
-    lora = _lora(config, decoder) if what == "target" and settings.lora.rank else None
+    lora = _lora(config, decoder, what)
     at_random = settings.init == "random"
     return Model(decoder, hf.read_config(place), tokenizer, directory, mesh, config.seed, at_random, lora)
 
 
-def _lora(config: ConfigDict, decoder: DecoderConfig) -> Lora:
+def trained_config(config: ConfigDict, what: str) -> DecoderConfig:
+    """The decoder that training the "proxy" or "target" sees; its config.json is enough.
+
+    Raises:
+      InputError: no config.json is named, or what it describes is not supported.
+    """
+    settings: ConfigDict = config[what]
+    _check_named(settings, what)
+    decoder = hf.load_config(settings.model_config or hf.resolve(settings.checkpoint, with_weights=False))
+    return dataclasses.replace(decoder, lora=_lora(config, decoder, what))
+
+
+def _check_named(settings: ConfigDict, what: str) -> None:
+    if not (settings.checkpoint or settings.model_config):
+        raise InputError(
+            f"{what}.checkpoint is empty: give a directory in Hugging Face layout or a hub id, or "
+            f"{what}.init='random' with {what}.model_config."
+        )
+
+
+def _lora(config: ConfigDict, decoder: DecoderConfig, what: str) -> Lora | None:
+    if what != "target" or not config.target.lora.rank:
+        return None
     settings: ConfigDict = config.target.lora
     known = available(decoder.gated_mlp)
     asked = known if settings.projections == ("all",) else settings.projections

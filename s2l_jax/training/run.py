@@ -88,12 +88,7 @@ def check_model(run: Run, what: str) -> None:
       InputError: see `models.open_model`; or a step's examples do not divide over accumulation and mesh.
     """
     settings: ConfigDict = run.config[what]
-    groups, train = row_groups(run.mesh), settings.train
-    if train.batch_size % (groups * train.accumulation):
-        raise InputError(
-            f"{what}.train.batch_size={train.batch_size} does not divide by mesh.data x mesh.fsdp x "
-            f"{what}.train.accumulation = {groups} x {train.accumulation}."
-        )
+    check_batch(run, what)
     model = run.model(what)
     if run.config.tokenize.max_length > model.config.max_positions:
         raise InputError(
@@ -102,6 +97,16 @@ def check_model(run: Run, what: str) -> None:
         )
     if settings.init == "pretrained":
         weights.check_weights(hf.resolve(settings.checkpoint), model.config)
+
+
+def check_batch(run: Run, what: str) -> None:
+    """Raise an InputError if a step's examples do not divide over accumulation and mesh."""
+    groups, train = row_groups(run.mesh), run.config[what].train
+    if train.batch_size % (groups * train.accumulation):
+        raise InputError(
+            f"{what}.train.batch_size={train.batch_size} does not divide by mesh.data x mesh.fsdp x "
+            f"{what}.train.accumulation = {groups} x {train.accumulation}."
+        )
 
 
 def make_batches(

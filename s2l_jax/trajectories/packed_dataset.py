@@ -23,12 +23,79 @@ Block = tuple[PackedRows, Int32[Array, "a g e"]]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
+class Part:
     """The blocks whose rows are of one length: one compiled program."""
 
     row_length: int
     layouts: list[Layout]
     shape: Shape
+
+    def empty_block(self, skip: int) -> tuple[PackedRows, Int32[np.ndarray, "a g e"]]:
+        """A block without examples, of all row groups, whose rows leave out `skip` tokens."""
+        microbatches, groups = len(self.layouts[0].groups), len(self.layouts[0].groups[0])
+        layout = Layout([[[] for _ in range(groups)] for _ in range(microbatches)], self.shape)
+        nothing = np.zeros(0, np.float32)
+        return fill(layout, self.shape, self.row_length, {}, nothing, range(groups), skip=skip)
+
+
+class Packing:
+    """How the examples of a `PackedDataset` are packed; its arguments are those of that."""
+
+    prefix: Int32[np.ndarray, "p"]  # before every example's own tokens, whose positions count them
+    parts: list[Part]
+    pinned: bool  # whether all of it is kept on the devices
+
+    def __init__(
+        self,
+        examples: Examples,
+        indices: Int64[np.ndarray, "n"],
+        mesh: Mesh,
+        *,
+        max_length: int,
+        batch_tokens: int = 0,
+        pinned_bytes: int,
+        share_prefix: bool = True,
+    ):
+        self._loss_tokens = loss_token_counts(examples, indices)
+        whole = np.asarray(examples.lengths[indices])
+        self.prefix = shared_prefix(examples, indices) if share_prefix else np.zeros(0, np.int32)
+        lengths = whole - len(self.prefix)
+        capacities = row_lengths(row_length(lengths, max_length))
+        by_capacity: dict[int, list[list[int]]] = {capacity: [] for capacity in capacities}
+        for row in best_fit(lengths, capacities):
+            by_capacity[next(c for c in capacities if c >= lengths[row[0]])].append(row)
+        # On a CPU as many as leave a layer's activations in its cache.
+        batch_tokens = batch_tokens or (1024 if mesh.devices.flat[0].platform == "cpu" else 16_384)
+        groups = row_groups(mesh)
+        tokens = sum(capacity * len(rows) for capacity, rows in by_capacity.items())
+        self.bytes_a_device = tokens // groups * _BYTES_A_TOKEN
+        self.pinned = self.bytes_a_device <= pinned_bytes
+        self.parts = [
+            self._part(capacity, rows, batch_tokens, groups, most=None if self.pinned else _SCANNED_AT_MOST)
+            for capacity, rows in by_capacity.items()
+            if rows
+        ]
+
+    def _part(
+        self, capacity: int, rows: list[list[int]], batch_tokens: int, groups: int, most: int | None
+    ) -> Part:
+        # Rows come longest first; shuffled, every microbatch has about as many response tokens.
+        rows = [rows[i] for i in visit_order(np.arange(len(rows)), len(rows), seed=0)]
+        microbatches = math.ceil(len(rows) / (groups * max(1, batch_tokens // capacity)))
+        per_group = math.ceil(len(rows) / (groups * microbatches))
+        microbatches = min(microbatches, most or microbatches)
+        size = microbatches * groups * per_group
+        layouts = []
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            some += [[] for _ in range(size - len(some))]
+            layouts.append(deal(some, self._loss_tokens, microbatches=microbatches, groups=groups))
+        shape = Shape(
+            per_group,
+            roughly(max(layout.shape.loss_tokens for layout in layouts), least=8),
+            roughly(max(layout.shape.examples for layout in layouts), least=8),
+        )
+        return Part(capacity, layouts, shape)
 
 
 class PackedDataset:
@@ -50,8 +117,6 @@ class PackedDataset:
 
     """
 
-    prefix: Int32[np.ndarray, "p"]  # before every example's own tokens, whose positions count them
-
     def __init__(
         self,
         examples: Examples,
@@ -64,28 +129,24 @@ class PackedDataset:
         share_prefix: bool = True,
     ):
         self._examples, self.indices, self._mesh = examples, indices, mesh
-        self._loss_tokens = loss_token_counts(examples, indices)
-        whole = np.asarray(examples.lengths[indices])
-        self.prefix = shared_prefix(examples, indices) if share_prefix else np.zeros(0, np.int32)
-        lengths = whole - len(self.prefix)
-        capacities = row_lengths(row_length(lengths, max_length))
-        by_capacity: dict[int, list[list[int]]] = {capacity: [] for capacity in capacities}
-        for row in best_fit(lengths, capacities):
-            by_capacity[next(c for c in capacities if c >= lengths[row[0]])].append(row)
-        # On a CPU as many as leave a layer's activations in its cache.
-        batch_tokens = batch_tokens or (1024 if mesh.devices.flat[0].platform == "cpu" else 16_384)
-        groups = row_groups(mesh)
-        tokens = sum(capacity * len(rows) for capacity, rows in by_capacity.items())
-        pinned = tokens / groups * _BYTES_A_TOKEN <= pinned_bytes
-        self._parts = [
-            self._part(capacity, rows, batch_tokens, groups, most=None if pinned else _SCANNED_AT_MOST)
-            for capacity, rows in by_capacity.items()
-            if rows
-        ]
-        self._pinned = jax.block_until_ready(list(self._built())) if pinned else None
+        self._packing = Packing(
+            examples,
+            indices,
+            mesh,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            pinned_bytes=pinned_bytes,
+            share_prefix=share_prefix,
+        )
+        self._pinned = jax.block_until_ready(list(self._built())) if self._packing.pinned else None
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def prefix(self) -> Int32[np.ndarray, "p"]:
+        """What comes before every example's own tokens, whose positions count it."""
+        return self._packing.prefix
 
     def blocks(self) -> Iterator[Block]:
         """The packed rows, and the place in `indices` of each example slot (-1 for none)."""
@@ -99,31 +160,10 @@ class PackedDataset:
             ahead = following
         yield ahead
 
-    def _part(
-        self, capacity: int, rows: list[list[int]], batch_tokens: int, groups: int, most: int | None
-    ) -> _Part:
-        # Rows come longest first; shuffled, every microbatch has about as many response tokens.
-        rows = [rows[i] for i in visit_order(np.arange(len(rows)), len(rows), seed=0)]
-        microbatches = math.ceil(len(rows) / (groups * max(1, batch_tokens // capacity)))
-        per_group = math.ceil(len(rows) / (groups * microbatches))
-        microbatches = min(microbatches, most or microbatches)
-        size = microbatches * groups * per_group
-        layouts = []
-        for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            some += [[] for _ in range(size - len(some))]
-            layouts.append(deal(some, self._loss_tokens, microbatches=microbatches, groups=groups))
-        shape = Shape(
-            per_group,
-            roughly(max(layout.shape.loss_tokens for layout in layouts), least=8),
-            roughly(max(layout.shape.examples for layout in layouts), least=8),
-        )
-        return _Part(capacity, layouts, shape)
-
     def _built(self) -> Iterator[Block]:
         local, prompts = local_groups(self._mesh), self._examples.prompt_lengths
         weights, skip = np.ones(len(self.indices), np.float32), len(self.prefix)
-        for part in self._parts:
+        for part in self._packing.parts:
             for layout in part.layouts:
                 mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
                 tokens = self._examples.read([int(self.indices[n]) for n in mine])

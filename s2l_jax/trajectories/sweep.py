@@ -48,7 +48,7 @@ def make_sweep(
     scans the dataset's microbatches; `vmap` over row groups turns token losses into example losses.
     What all examples begin with is run once a sweep; the rows see its keys and values.
     """
-    compiled, read = _programs(config, mesh, jnp.dtype(dtype), attention)
+    compiled, read = sweep_programs(config, mesh, jnp.dtype(dtype), attention)
 
     def sweep(params: Params) -> jax.Array:
         column = jax.device_put(jnp.zeros(len(dataset), jnp.float32), replicated(mesh))
@@ -61,7 +61,7 @@ def make_sweep(
 
 
 @functools.lru_cache(maxsize=8)  # a program is compiled once for all sweeps of one model that have its shapes
-def _programs(
+def sweep_programs(
     config: DecoderConfig, mesh: Mesh, dtype: np.dtype, attention: str
 ) -> tuple[Callable[..., jax.Array], Callable[..., Prefix]]:
     """What adds a block's losses to a column, and what reads the prefix that all examples share."""

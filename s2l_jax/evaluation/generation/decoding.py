@@ -55,7 +55,7 @@ class DecodingPrograms:
         self.max_new_tokens, self.mesh, self.groups = max_new_tokens, mesh, row_groups(mesh)
         self._config, self._end_tokens, self._sampling, self._dtype = config, end_tokens, sampling, dtype
         self._attend, self._constrain = attention_on(mesh, config, dtype), row_constraint(mesh)
-        state = _shardings(mesh, config)
+        state = state_shardings(mesh, config)
         for method, options in (
             (self.prepare, {}),
             (self.empty, {"static_argnums": (0, 1), "out_shardings": state}),
@@ -209,7 +209,8 @@ def _shifted_positions(
     return jnp.where(inside, jnp.take(positions, source, axis=1, mode="clip"), -1)
 
 
-def _shardings(mesh: Mesh, config: DecoderConfig) -> Any:
+def state_shardings(mesh: Mesh, config: DecoderConfig) -> Any:
+    """Where a `DecodeState` lies."""
     row: Any = row_sharding(mesh)
     heads = "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
     held: Any = NamedSharding(mesh, P(ROW_AXES, heads))

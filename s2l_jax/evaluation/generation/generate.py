@@ -138,7 +138,7 @@ class _Batch:
                     owner[group, row], length[group, row] = place, len(self._prompts[place])
         places = owners.ravel().tolist()
         chosen = [self._prompts[n] if n >= 0 else [] for n in places]
-        width = _bucket(max(map(len, chosen)))
+        width = bucket(max(map(len, chosen)))
         tokens = np.zeros((owners.size, width), np.int32)
         for at, prompt in enumerate(chosen):
             tokens[at, width - len(prompt) :] = prompt
@@ -154,7 +154,7 @@ class _Batch:
         """See that `live` slots lie before the next one, and some after it."""
         if self._state is not None and live <= self._end < self._slots:
             return
-        slots = _bucket(live + min(_HEADROOM, self._programs.max_new_tokens))
+        slots = bucket(live + min(_HEADROOM, self._programs.max_new_tokens))
         if self._state is None:
             self._state = self._programs.empty(self._owner.size, slots)
         shift = _put(np.int32(live - self._end), replicated(self._programs.mesh))
@@ -186,7 +186,7 @@ class _Batch:
             self._state = self._programs.keep(self._state, _put(going, row_sharding(self._programs.mesh)))
 
 
-def _bucket(slots: int) -> int:
+def bucket(slots: int) -> int:
     """The next of 32, 48, 64, 96, 128, ...: few shapes to compile, at most a third of one unused."""
     size = 32
     while size < slots:

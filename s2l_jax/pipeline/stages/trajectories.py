@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 from jaxtyping import Int64, UInt64
+from ml_collections import ConfigDict
 
 from s2l_jax import artifacts, integrity, records
 from s2l_jax.clustering import StreamingKMeans
@@ -74,18 +75,20 @@ def sweeper_of(
 ) -> LossSweeper:
     """What sweeps the tracked rows, in training after each of `steps`."""
     config = run.config
-    dataset = PackedDataset(
-        pool,
-        tracked.rows,
-        run.mesh,
-        max_length=config.tokenize.max_length,
-        batch_tokens=config.trajectories.batch_tokens,
-        pinned_bytes=config.trajectories.pinned_mb * 2**20,
-        share_prefix=shares_prefix(model, config.tokenize.max_length),
-    )
+    dataset = PackedDataset(pool, tracked.rows, run.mesh, **packing_options(config, model))
     dtype = DTYPES[config.trajectories.dtype]
     sweep = make_sweep(model, dataset, run.mesh, dtype=dtype, attention=config.attention)
     return LossSweeper(sweep, tracked.rows, writer, steps)
+
+
+def packing_options(config: ConfigDict, model: DecoderConfig) -> dict[str, Any]:
+    """How the config has tracked rows packed: arguments of `PackedDataset`."""
+    return {
+        "max_length": config.tokenize.max_length,
+        "batch_tokens": config.trajectories.batch_tokens,
+        "pinned_bytes": config.trajectories.pinned_mb * 2**20,
+        "share_prefix": shares_prefix(model, config.tokenize.max_length),
+    }
 
 
 def sweep_snapshots(run: Run, pool: PreparedPool) -> None:

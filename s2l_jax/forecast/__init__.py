@@ -1,0 +1,1 @@
+"""What a run will take on devices that are not here: memory, work, traffic and time, program by program."""

@@ -1,0 +1,190 @@
+"""What a run will take on a topology, from its config and its pool."""
+
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from s2l_jax.config import resolved_run
+from s2l_jax.config.runs import method_of
+from s2l_jax.errors import InputError
+from s2l_jax.forecast.compiling import Compiled, compile_all
+from s2l_jax.forecast.jobs import Job, jobs_of, largest
+from s2l_jax.forecast.outcome import Outcome, outcome
+from s2l_jax.forecast.stated_pool import SizedPool, Stated, repeated, spread
+from s2l_jax.forecast.topology import Topology, describe
+from s2l_jax.parallel.mesh import make_mesh
+from s2l_jax.pipeline.plan import STAGES, Plan
+from s2l_jax.pipeline.run import plan_pipeline
+from s2l_jax.pipeline.stages.pool import prepare_pool
+from s2l_jax.training.models import trained_config
+from s2l_jax.training.run import Run
+
+Sizes = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """A mesh that was looked at: the largest job on it, or why there is none."""
+
+    sizes: Sizes
+    outcome: Outcome | None
+    why: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What a run will take.
+
+    Attributes:
+      mesh: sizes of its axes.
+      pools: rows that each model sees.
+      outcomes: of the run's jobs, in order.
+      tried: the meshes that were looked at, if one was to be chosen.
+      left_out: what the run will do that is not in `outcomes`.
+    """
+
+    topology: Topology
+    mesh: Sizes
+    pools: Mapping[str, SizedPool]
+    outcomes: Sequence[Outcome]
+    tried: Sequence[Tried] = ()
+    left_out: Sequence[str] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether every job does."""
+        return all(each.fits for each in self.outcomes)
+
+    @property
+    def seconds(self) -> float:
+        """Projected for all jobs."""
+        return sum(each.total for each in self.outcomes)
+
+
+def forecast(
+    config: ConfigDict,
+    topology: str,
+    *,
+    workdir: epath.PathLike = "runs/plan",
+    stages: Sequence[str] = STAGES,
+    pool: Stated | None = None,
+    search: bool = False,
+    workers: int = 0,
+) -> Forecast:
+    """What the parts of a run that are to be made will take; nothing is trained and no weights are read.
+
+    Args:
+      config: of the run.
+      topology: see `topology.describe`.
+      workdir: what is there already is left out.
+      stages: those that are asked for.
+      pool: its size where it is not at hand, or is another's; None: that of `pool.path`.
+      search: choose the cheapest mesh that fits, rather than `config.mesh`.
+      workers: processes that compile; 0: one a core.
+
+    Raises:
+      InputError: an unknown topology, an impossible mesh, a config.json or pool that cannot be read, or
+        nothing that is to be made on devices.
+    """
+    described = describe(topology)
+    plan = plan_pipeline(config, workdir, stages=stages)
+    plan.check()
+    config = plan.config
+    asked = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = make_mesh(*asked, devices=described.devices)
+    pools = _pools(config, plan, mesh, pool)
+    tried: list[Tried] = []
+    if search:
+        tried = _try_meshes(config, plan, pools, described, workers)
+        fitting = [each for each in tried if each.outcome is not None and each.outcome.fits]
+        order = sorted(fitting, key=lambda each: each.outcome.total if each.outcome else 0.0)
+        meshes = [make_mesh(*each.sizes, devices=described.devices) for each in order] or [mesh]
+    else:
+        meshes = [mesh]
+    found: Forecast | None = None
+    for mesh in meshes:
+        jobs = jobs_of(Run(config, epath.Path(workdir), mesh), plan, pools)
+        if not jobs:
+            raise InputError("--plan: no model is left to be trained or evaluated in this workdir.")
+        sizes = (mesh.shape["data"], mesh.shape["fsdp"], mesh.shape["tensor"])
+        made = _compile(described, [(sizes, job) for job in jobs], workers)
+        outcomes = [outcome(job, described, mesh, each) for job, each in zip(jobs, made, strict=True)]
+        found = Forecast(described, sizes, pools, outcomes, tried, _left_out(config, plan))
+        if found.fits:
+            break
+    assert found is not None
+    return found
+
+
+def _compile(
+    topology: Topology, work: Sequence[tuple[Sizes, Job]], workers: int
+) -> Sequence[Compiled | None]:
+    if not topology.compiles:
+        return [None] * len(work)
+    return compile_all(topology.name, [(sizes, job.program, job.trips) for sizes, job in work], workers)
+
+
+def _try_meshes(
+    config: ConfigDict, plan: Plan, pools: Mapping[str, SizedPool], topology: Topology, workers: int
+) -> list[Tried]:
+    """The largest job on every mesh that the models, batches and memory allow."""
+    heads = [trained_config(config, what).num_kv_heads for what in ("proxy", "target") if plan.has(what)]
+    count = len(topology.devices)
+    refused: list[Tried] = []
+    work: list[tuple[Sizes, Job]] = []
+    for data, fsdp in itertools.product(range(1, count + 1), repeat=2):
+        tensor, rest = divmod(count, data * fsdp)
+        if rest or any(each % tensor for each in heads):
+            continue
+        sizes = data, fsdp, tensor
+        mesh = make_mesh(*sizes, devices=topology.devices)
+        try:
+            job = largest(jobs_of(Run(config, epath.Path(), mesh), plan, pools))
+        except InputError as error:
+            refused.append(Tried(sizes, None, str(error)))
+            continue
+        bare = outcome(job, topology, mesh, None)
+        if bare.fits:
+            work.append((sizes, job))
+        else:
+            refused.append(Tried(sizes, bare, "its state alone is too large"))
+    tried = []
+    for (sizes, job), compiled in zip(work, _compile(topology, work, workers), strict=True):
+        mesh = make_mesh(*sizes, devices=topology.devices)
+        tried.append(Tried(sizes, outcome(job, topology, mesh, compiled)))
+    return tried + refused
+
+
+def _pools(config: ConfigDict, plan: Plan, mesh: Mesh, stated: Stated | None) -> dict[str, SizedPool]:
+    models = ["proxy"] * plan.has("proxy") + ["target"] * (plan.has("target") or plan.has("evaluation"))
+    if stated is not None and stated.tokens:
+        return dict.fromkeys(models, spread(stated, config.tokenize.max_length))
+    if not config.pool.path:
+        raise InputError(
+            "pool.path is empty: state the pool's size, --plan_pool=ROWS:TOKENS:RESPONSE_TOKENS."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            prepared = prepare_pool(Run(config, epath.Path(folder), mesh), models=tuple(models))
+        except InputError as error:
+            raise InputError(
+                f"{error} (A plan does without the pool: --plan_pool=ROWS:TOKENS:RESPONSE_TOKENS states it.)"
+            ) from error
+        return {what: repeated(prepared[what], stated.rows if stated else 0) for what in models}
+
+
+def _left_out(config: ConfigDict, plan: Plan) -> list[str]:
+    features = set()
+    for name in config.selection.runs if "selection" in plan.stages else ():
+        features |= {each for each in method_of(resolved_run(config, name)).needs if each != "trajectories"}
+    left = ["tokenising, reading and writing files, compiling", "reading prompts before they are answered"]
+    if features:
+        left.append(f"what methods go by beside losses ({', '.join(sorted(features))})")
+    if plan.has("trajectories") and config.trajectories.snapshots:
+        left.append("sweeps of trajectories.snapshots")
+    return left

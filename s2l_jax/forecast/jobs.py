@@ -1,0 +1,285 @@
+"""What a run has its devices do: each program, how often, and the work of it by count."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s2l_jax.clustering.rows import bucket as row_bucket
+from s2l_jax.config import resolved_run
+from s2l_jax.config.runs import find_method, method_of
+from s2l_jax.data.batching import Batches, Size, size_of
+from s2l_jax.evaluation.generation.generate import bucket
+from s2l_jax.forecast.programs import Decode, Lloyd, Program, Sweep, TrainStep, bytes_a_device, described, placed_params
+from s2l_jax.forecast.stated_pool import SizedPool
+from s2l_jax.forecast.traffic import decoding_bytes, forward_bytes, training_bytes
+from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.weights import DTYPES
+from s2l_jax.parallel.mesh import row_groups
+from s2l_jax.pipeline.plan import Plan, target_names
+from s2l_jax.pipeline.stages import evaluation
+from s2l_jax.pipeline.stages.proxy import planned_sweeps
+from s2l_jax.pipeline.stages.trajectories import packing_options, sweep_flops, tracked_of
+from s2l_jax.selection.budget import Budget
+from s2l_jax.training.flops import forward_flops, training_flops
+from s2l_jax.training.models import trained_config
+from s2l_jax.training.run import Run, check_batch, make_batches, num_steps, train_settings, trainable
+from s2l_jax.trajectories.packed_dataset import Packing
+from s2l_jax.trajectories.slices import TrackedRows
+
+_LLOYD_ITERATIONS = 21  # at most, the last assignment included
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A program and how a run uses it.
+
+    Attributes:
+      name: for people.
+      stage: of the run.
+      program: what is compiled; of several shapes the one with the most rows.
+      model: "proxy" or "target", or "" for none.
+      runs: how often it is done in the run.
+      repeats: how often the program runs each time.
+      trips: of its loops whose length the program does not say.
+      flops: matrix products of each time, all devices, padding and recomputation not counted.
+      executed: how many times as much is done, with padding and what is computed again.
+      dtype: of the products.
+      traffic: bytes to and from a device's memory, each time.
+      beside: bytes that a device holds meanwhile and the program does not take, by what it is.
+      one_device: whether one device does all of it.
+    """
+
+    name: str
+    stage: str
+    program: Program
+    model: str
+    runs: float
+    flops: float
+    dtype: str
+    traffic: float
+    repeats: float = 1.0
+    trips: float = 1.0
+    executed: float = 1.0
+    beside: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    one_device: bool = False
+
+
+def jobs_of(run: Run, plan: Plan, pools: Mapping[str, SizedPool]) -> list[Job]:
+    """The jobs of the parts of a plan that are to be made, in order.
+
+    Args:
+      run: on the mesh of the devices.
+      plan: of the same config.
+      pools: for the "proxy" and the "target", as far as they are needed.
+
+    Raises:
+      InputError: a config.json that cannot be used, a batch that does not divide over the mesh, or a cadence
+        that does not fit the run.
+    """
+    found: list[Job] = []
+    if plan.has("proxy"):
+        found += _proxy(run, plan, pools["proxy"])
+    if plan.has("target"):
+        found += _targets(run, pools["target"])
+    if plan.has("evaluation"):
+        found += _evaluation(run, pools["target"])
+    return found
+
+
+def _proxy(run: Run, plan: Plan, pool: SizedPool) -> Iterator[Job]:
+    config, asked = run.config, run.config.trajectories
+    model, settings = trained_config(config, "proxy"), config.proxy.train
+    check_batch(run, "proxy")
+    subset = trainable(pool)
+    steps = num_steps(settings, len(subset))
+    by_training = asked.source == "train"
+    batches = make_batches(run, pool, subset, np.ones(len(subset), np.float32), model, settings, steps)
+    step = _training(run, "proxy", model, batches, steps, 1, keep_losses=by_training)
+    tracked = tracked_of(run, pool)
+    held = {"parameters": step.program.arguments(run.mesh)["parameters"]}
+    held["optimiser state"] = step.program.arguments(run.mesh)["optimiser state"]
+    state = {name: bytes_a_device(each) for name, each in held.items()}
+    columns = math.ceil(steps * settings.batch_size / len(subset)) if by_training else 0
+    if not by_training:
+        packing = Packing(pool, tracked.rows, run.mesh, **packing_options(config, model))
+        columns = len(planned_sweeps(run, steps))
+        pinned = {"pinned rows": float(packing.bytes_a_device)} if packing.pinned else {}
+        step = dataclasses.replace(step, beside=pinned)
+        yield step
+        yield _sweep(run, pool, model, packing, tracked, columns, state)
+    else:
+        yield step
+    users = [
+        name
+        for name in config.selection.runs
+        if "trajectories" in method_of(resolved_run(config, name)).needs
+    ]
+    yield _lloyd(len(tracked.rows), columns, config.clustering.num_clusters, columns + len(users), state)
+
+
+def _training(
+    run: Run,
+    what: str,
+    model: DecoderConfig,
+    batches: Batches,
+    steps: int,
+    times: int,
+    *,
+    keep_losses: bool = False,
+) -> Job:
+    settings = train_settings(run, run.config[what].train)
+    rows = jax.tree.map(described, batches.empty(batches.planned_shapes[-1]))
+    size, groups, mesh = batches.size(steps), row_groups(run.mesh), run.mesh.shape
+    mean = Size(*(round(n / steps) for n in dataclasses.astuple(size)))
+    # A pass backwards takes gradients for inputs and for weights.
+    again = settings.remat == "full"
+    passes = (2 if model.lora else 3) + again
+    return Job(
+        name=f"{what}: training step",
+        stage=what,
+        program=TrainStep(model, settings, steps, rows, keep_losses),
+        model=what,
+        runs=steps * times,
+        flops=training_flops(model, mean),
+        dtype=settings.dtype,
+        traffic=training_bytes(
+            model,
+            mean,
+            _width(settings.dtype),
+            groups=groups,
+            shards=mesh["fsdp"] * mesh["tensor"],
+            tensor=mesh["tensor"],
+            passes=passes,
+            times=rows.tokens.shape[0],
+        ),
+        executed=rows.tokens.size / max(1, mean.tokens - mean.spared) * (1 + again / 3),
+    )
+
+
+def _sweep(
+    run: Run,
+    pool: SizedPool,
+    model: DecoderConfig,
+    packing: Packing,
+    tracked: TrackedRows,
+    sweeps: int,
+    state: Mapping[str, float],
+) -> Job:
+    asked, skip = run.config.trajectories, len(packing.prefix)
+    sizes = [
+        part.row_length * part.shape.rows * len(part.layouts) * len(part.layouts[0].groups)
+        for part in packing.parts
+    ]
+    part = packing.parts[int(np.argmax(sizes))]
+    rows, slots = jax.tree.map(described, part.empty_block(skip))
+    # In blocks of the part that is compiled, by tokens.
+    blocks = len(part.layouts) * sum(sizes) / max(sizes)
+    size = size_of(pool, tracked.rows, skip)
+    tokens, groups = sum(sizes) * row_groups(run.mesh), row_groups(run.mesh)
+    microbatches = blocks * rows.tokens.shape[0]
+    width, tensor = _width(asked.dtype), run.mesh.shape["tensor"]
+    others = {"optimiser state": state["optimiser state"]}
+    if packing.pinned:
+        others["pinned rows of other lengths"] = float(max(0, packing.bytes_a_device - 12 * max(sizes)))
+    return Job(
+        name="proxy: sweep",
+        stage="proxy",
+        program=Sweep(model, asked.dtype, run.config.attention, len(tracked.rows), skip, rows, slots),
+        model="proxy",
+        runs=sweeps,
+        repeats=blocks,
+        flops=sweep_flops(run, pool, tracked, model),
+        dtype=asked.dtype,
+        traffic=forward_bytes(model, size, width, groups=groups, tensor=tensor, times=round(microbatches)),
+        executed=tokens / max(1, size.tokens - size.spared),
+        beside=others,
+    )
+
+
+def _lloyd(rows: int, columns: int, clusters: int, fits: int, state: Mapping[str, float]) -> Job:
+    held = 1 << max(2, (max(1, columns) - 1).bit_length())  # room for columns doubles from 4
+    padded = row_bucket(max(rows, clusters))
+    products = 4.0 * rows * clusters * columns * _LLOYD_ITERATIONS  # distances, and sums by a one-hot
+    return Job(
+        name="k-means",
+        stage="selection",
+        program=Lloyd(padded, held, clusters),
+        model="proxy",
+        runs=fits,
+        flops=products,
+        dtype="float32",
+        traffic=4.0 * rows * (held + 4) * _LLOYD_ITERATIONS,
+        executed=padded * held / max(1, rows * columns),
+        beside=state,
+        one_device=True,
+    )
+
+
+def _targets(run: Run, pool: SizedPool) -> Iterator[Job]:
+    model, train = trained_config(run.config, "target"), run.config.target.train
+    check_batch(run, "target")
+    usable = trainable(pool)
+    sizes: dict[int, int] = {}
+    for name in target_names(run.config):
+        rows = _subset_rows(run, name, pool, len(usable))
+        sizes[rows] = sizes.get(rows, 0) + 1
+    for rows, times in sizes.items():
+        # A random subset: which rows are chosen is not known yet.
+        subset = np.sort(np.random.default_rng(0).choice(usable, rows, replace=False))
+        steps = num_steps(train, len(usable) if run.config.target.match_by == "steps" else rows)
+        batches = make_batches(run, pool, subset, np.ones(rows, np.float32), model, train, steps)
+        job = _training(run, "target", model, batches, steps, times)
+        yield dataclasses.replace(job, name=f"{job.name}, {rows:,} rows")
+
+
+def _subset_rows(run: Run, name: str, pool: SizedPool, most: int) -> int:
+    entry = resolved_run(run.config, name)
+    if find_method(entry["method"]).takes_all:
+        return most
+    if entry["budget_tokens"]:
+        budget = Budget(entry["budget_tokens"], "tokens")
+        return min(
+            most,
+            round(entry["budget_tokens"] / float(np.mean(pool.lengths))),
+            budget.most(most, pool.lengths),
+        )
+    return Budget(entry["budget_fraction"] or entry["budget"]).most(most, None)
+
+
+def _evaluation(run: Run, pool: SizedPool) -> Iterator[Job]:
+    config = run.config.evaluation
+    tasks = evaluation.tasks_of(run)
+    problems = sum(len(evaluation.problems_of(run, task)) for task in tasks)
+    model = dataclasses.replace(trained_config(run.config, "target"), lora=None)
+    groups, tensor = row_groups(run.mesh), run.mesh.shape["tensor"]
+    per_group = math.ceil(min(config.batch_size, problems) / groups)
+    prompt = int(np.max(pool.prompt_lengths, initial=1))
+    slots = bucket(min(prompt + config.max_new_tokens, model.max_positions))
+    width, batch = _width(config.dtype), groups * per_group
+    mean = float(np.mean(pool.prompt_lengths)) + config.max_new_tokens / 2
+    size = Size(batch, batch, round(batch * mean))
+    whole = placed_params(model, run.mesh, DTYPES[config.dtype])
+    yield Job(
+        name="evaluation: decoding step",
+        stage="evaluation",
+        program=Decode(model, config.dtype, batch, slots, config.max_new_tokens),
+        model="target",
+        runs=math.ceil(problems * config.max_new_tokens / batch) * (1 + len(target_names(run.config))),
+        flops=forward_flops(model, size),
+        dtype=config.dtype,
+        traffic=decoding_bytes(model, width, rows=per_group, slots=slots, tensor=tensor),
+        beside={"parameters as they were loaded": bytes_a_device(whole)},
+    )
+
+
+def _width(dtype: str) -> int:
+    return jnp.dtype(DTYPES[dtype]).itemsize
+
+
+def largest(jobs: list[Job]) -> Job:
+    """The job that a mesh is chosen by: the training step, if there is one, that is most work."""
+    return max(jobs, key=lambda job: (isinstance(job.program, TrainStep), job.flops * job.runs))
