@@ -62,6 +62,9 @@ _PLAN_POOL = flags.DEFINE_string(
     "",
     "with --plan, the pool's size: ROWS, or where it is not at hand ROWS:TOKENS:RESPONSE_TOKENS (means of a row)",
 )
+_PROFILE = flags.DEFINE_string(
+    "profile", "", "steps of each training run to trace, such as 10-15; XProf opens <workdir>/.../profile"
+)
 
 
 def main(argv: list[str]) -> int:
@@ -80,6 +83,11 @@ def main(argv: list[str]) -> int:
     name = config.name or pathlib.Path(file).stem
     workdir = _WORKDIR.value or f"runs/{name}"
     logging.set_verbosity(logging.WARNING)
+    profile = None
+    if _PROFILE.value:
+        from s2l_jax.training.profiler import Steps
+
+        profile = Steps.parse(_PROFILE.value)
     if _DRY_RUN.value:
         from s2l_jax.pipeline.run import STAGES, plan_pipeline
 
@@ -103,7 +111,7 @@ def main(argv: list[str]) -> int:
         keep_freed_memory()
     from s2l_jax.pipeline.run import STAGES, run_pipeline
 
-    run_pipeline(config, workdir, stages=_STAGES.value or STAGES, name=name)
+    run_pipeline(config, workdir, stages=_STAGES.value or STAGES, name=name, profile=profile)
     compiling.report()
     return 0
 
@@ -127,7 +135,6 @@ def _plan(config: ConfigDict, workdir: str, file: str) -> int:
     found = forecast(config, topology, workdir=workdir, stages=stages, pool=pool, search=bool(words))
     print(harmless(in_words(found, config, file)))
     return 0 if found.fits else 1
-
 
 
 def _parse(argv: list[str]) -> list[str]:

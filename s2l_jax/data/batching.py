@@ -96,6 +96,10 @@ class Batches:
       pack: False gives each example a row of its own.
       name_examples: rows say which pool row each token is of, for dropout.
       share_prefix: leave out of the rows what all examples of the pool begin with; it goes beside them.
+
+    Attributes:
+      shapes: those that batches have, smallest first; `planned_shapes` are those of the steps looked at ahead.
+      mean_rows: rows of a microbatch and group, on average over these.
     """
 
     def __init__(
@@ -125,12 +129,11 @@ class Batches:
         self._pack, self._name_examples = pack, name_examples
         planned = range(min(num_steps, _PLANNED_STEPS))
         unplanned = num_steps > _PLANNED_STEPS
-        self.planned_shapes = choose_shapes(
-            [self._lay_out(self.indices(s)).shape for s in planned],
-            # A program takes as long to compile as some hundred steps of a small model take to run.
-            most=2 if unplanned else min(3, 1 + num_steps // 500),
-        )
+        needed = [self._lay_out(self.indices(s)).shape for s in planned]
+        # A program takes as long to compile as some hundred steps of a small model take to run.
+        self.planned_shapes = choose_shapes(needed, most=2 if unplanned else min(3, 1 + num_steps // 500))
         self.shapes = list(self.planned_shapes)
+        self.mean_rows = float(np.mean([self._shape_for(shape).rows for shape in needed] or [0]))
         if unplanned:
             per_bin = -(-batch_size // (microbatches * groups))
             # No batch outgrows one row an example; it is compiled only if ever met.
@@ -147,7 +150,7 @@ class Batches:
         indices = self.indices(step)
         pool_rows = self.subset[indices]
         layout = self._lay_out(indices)
-        shape = next(s for s in self.shapes if s.covers(layout.shape))
+        shape = self._shape_for(layout.shape)
         mine = [n for m in layout.groups for g in self._local for row in m[g] for n in row]
         ids = self.examples.read([int(pool_rows[n]) for n in mine])
         prompts = self.examples.prompt_lengths[pool_rows]
@@ -158,6 +161,9 @@ class Batches:
         rows = self._with_prefix(rows)
         slots = slot_indices(layout, shape.examples)
         return Batch(step, pool_rows, rows, self._size(pool_rows), slots)
+
+    def _shape_for(self, needed: Shape) -> Shape:
+        return next(s for s in self.shapes if s.covers(needed))
 
     def empty(self, shape: Shape) -> PackedRows:
         """What `read` gives for batches of one of `shapes`, of all row groups and without examples."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import jax
 
-from s2l_jax.console import mute
+from s2l_jax.console import Progress, mute
 from s2l_jax.forecast.collectives import Collective, collectives
 from s2l_jax.forecast.programs import Program
 from s2l_jax.forecast.topology import describe
@@ -48,14 +48,22 @@ def compile_all(
     # Targets on subsets of several sizes often have one program.
     keys = [pickle.dumps(each) for each in work]
     distinct = dict(zip(keys, work, strict=True))
+    progress = Progress(f"compiling for {topology}", len(distinct), "programs")
     workers = min(len(distinct), workers or len(os.sched_getaffinity(0)))
     if workers <= 1:
-        made = {key: compile_one(topology, *each) for key, each in distinct.items()}
+        made = {}
+        for key, each in distinct.items():
+            made[key] = compile_one(topology, *each)
+            progress.update(len(made))
+        progress.close()
         return [made[key] for key in keys]
     # Not forked: XLA's threads do not survive that.
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_quiet) as pool:
         waiting = {key: pool.submit(compile_one, topology, *each) for key, each in distinct.items()}
+        for done, _ in enumerate(concurrent.futures.as_completed(waiting.values()), start=1):
+            progress.update(done)
+        progress.close()
         return [waiting[key].result() for key in keys]
 
 

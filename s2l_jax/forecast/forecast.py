@@ -95,17 +95,11 @@ def forecast(
     plan = plan_pipeline(config, workdir, stages=stages)
     plan.check()
     config = plan.config
-    asked = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    asked = (-1, 1, 1) if search else (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     mesh = make_mesh(*asked, devices=described.devices)
     pools = _pools(config, plan, mesh, pool)
-    tried: list[Tried] = []
-    if search:
-        tried = _try_meshes(config, plan, pools, described, workers)
-        fitting = [each for each in tried if each.outcome is not None and each.outcome.fits]
-        order = sorted(fitting, key=lambda each: each.outcome.total if each.outcome else 0.0)
-        meshes = [make_mesh(*each.sizes, devices=described.devices) for each in order] or [mesh]
-    else:
-        meshes = [mesh]
+    tried = _try_meshes(config, plan, pools, described, workers) if search else []
+    meshes = [make_mesh(*sizes, devices=described.devices) for sizes in _cheapest(tried)] or [mesh]
     found: Forecast | None = None
     for mesh in meshes:
         jobs = jobs_of(Run(config, epath.Path(workdir), mesh), plan, pools)
@@ -158,6 +152,15 @@ def _try_meshes(
         mesh = make_mesh(*sizes, devices=topology.devices)
         tried.append(Tried(sizes, outcome(job, topology, mesh, compiled)))
     return tried + refused
+
+
+def _cheapest(tried: Sequence[Tried]) -> list[Sizes]:
+    """Meshes to plan all of the run with, in turn, until it fits; where none can, the one that lacks least."""
+    known = [(each.sizes, each.outcome) for each in tried if each.outcome is not None]
+    fitting = sorted((found.total, sizes) for sizes, found in known if found.fits)
+    return [sizes for _, sizes in fitting] or [
+        sizes for _, sizes in sorted((found.peak, sizes) for sizes, found in known)
+    ][:1]
 
 
 def _pools(config: ConfigDict, plan: Plan, mesh: Mesh, stated: Stated | None) -> dict[str, SizedPool]:

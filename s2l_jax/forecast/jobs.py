@@ -13,7 +13,16 @@ from s2l_jax.config import resolved_run
 from s2l_jax.config.runs import find_method, method_of
 from s2l_jax.data.batching import Batches, Size, size_of
 from s2l_jax.evaluation.generation.generate import bucket
-from s2l_jax.forecast.programs import Decode, Lloyd, Program, Sweep, TrainStep, bytes_a_device, described, placed_params
+from s2l_jax.forecast.programs import (
+    Decode,
+    Lloyd,
+    Program,
+    Sweep,
+    TrainStep,
+    bytes_a_device,
+    described,
+    placed_params,
+)
 from s2l_jax.forecast.stated_pool import SizedPool
 from s2l_jax.forecast.traffic import decoding_bytes, forward_bytes, training_bytes
 from s2l_jax.models.architecture import DecoderConfig
@@ -135,6 +144,7 @@ def _training(
     rows = jax.tree.map(described, batches.empty(batches.planned_shapes[-1]))
     size, groups, mesh = batches.size(steps), row_groups(run.mesh), run.mesh.shape
     mean = Size(*(round(n / steps) for n in dataclasses.astuple(size)))
+    tokens = rows.tokens.size * batches.mean_rows / rows.tokens.shape[2]
     # A pass backwards takes gradients for inputs and for weights.
     again = settings.remat == "full"
     passes = (2 if model.lora else 3) + again
@@ -156,7 +166,7 @@ def _training(
             passes=passes,
             times=rows.tokens.shape[0],
         ),
-        executed=rows.tokens.size / max(1, mean.tokens - mean.spared) * (1 + again / 3),
+        executed=tokens / max(1, mean.tokens - mean.spared) * (1 + again / 3),
     )
 
 

@@ -140,7 +140,7 @@ class Decode:
 
     def arguments(self, mesh: Mesh) -> dict[str, Any]:
         state = jax.eval_shape(functools.partial(self._programs(mesh).empty, self.batch, self.slots))
-        state = jax.tree.map(_described, state, state_shardings(mesh, self.config))
+        state = jax.tree.map(described, state, state_shardings(mesh, self.config))
         return {PARAMETERS: self._params(mesh), "cache": state}
 
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
@@ -161,7 +161,7 @@ class Decode:
         }
         nested = nest_params(shardings)
         nested["layers"] = dict.fromkeys(range(self.config.num_layers), nested["layers"])
-        return jax.tree.map(_described, shapes, nested)
+        return jax.tree.map(described, shapes, nested)
 
 
 def placed_params(config: DecoderConfig, mesh: Mesh, dtype: Any = jnp.float32) -> Any:

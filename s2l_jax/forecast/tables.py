@@ -7,11 +7,11 @@ from ml_collections import ConfigDict
 
 from s2l_jax.console import duration
 from s2l_jax.data.responses import num_loss_tokens
-from s2l_jax.forecast.advice import advice
 from s2l_jax.forecast.forecast import Forecast
 from s2l_jax.forecast.outcome import ATTAINED, Outcome
 from s2l_jax.forecast.programs import OPTIMISER, PARAMETERS
 from s2l_jax.parallel.mesh import AXES
+from s2l_jax.training.out_of_memory import advice
 
 _TEMPORARIES = "temporaries"
 
@@ -145,6 +145,9 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[n]) for row in (heads, *rows)) for n in range(len(heads))]
     lines = []
     for row in (heads, *rows):
-        cells = [cell.ljust(width) if n == 0 else cell.rjust(width) for n, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if n == 0 else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

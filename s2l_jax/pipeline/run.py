@@ -24,11 +24,17 @@ from s2l_jax.pipeline.plan import STAGES, Plan, make_plan
 from s2l_jax.pipeline.results import compared, described, gather_results, in_words, write_report_of
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, pool, proxy, selection, target
 from s2l_jax.pipeline.stages import trajectories as columns
+from s2l_jax.training.profiler import Steps
 from s2l_jax.training.run import Run, check_model
 
 
 def run_pipeline(
-    config: ConfigDict, workdir: epath.PathLike, *, stages: Sequence[str] = STAGES, name: str = ""
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    stages: Sequence[str] = STAGES,
+    name: str = "",
+    profile: Steps | None = None,
 ) -> dict[str, Any]:
     """Run the stages of an experiment, going on from what the workdir holds.
 
@@ -37,6 +43,7 @@ def run_pipeline(
       workdir: one experiment's folder; made if need be.
       stages: which to run, by name or an unambiguous beginning of it.
       name: of the config, for the report.
+      profile: steps of each training run to trace.
 
     Returns:
       The content of results.json.
@@ -55,17 +62,17 @@ def run_pipeline(
         # Again, as another run may just have left what it made.
         plan = plan_pipeline(config, plan.workdir, stages=stages)
         plan.check()
-        return _run(config, plan, name)
+        return _run(config, plan, name, profile)
 
 
-def _run(given: ConfigDict, plan: Plan, name: str) -> dict[str, Any]:
+def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dict[str, Any]:
     """The stages of a plan, in the workdir that this run has for itself; what results.json holds.
 
     `given` is the config as it was before its replicates and budgets were spelt out.
     """
     config = plan.config
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    run = Run(config, plan.workdir, mesh)
+    run = Run(config, plan.workdir, mesh, profile)
     device = jax.devices()[0]
     say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
     _check(run, plan)

@@ -22,19 +22,28 @@ from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.sharding import local_groups
+from s2l_jax.training.hooks import Hook
 from s2l_jax.training.loop import TrainSettings
 from s2l_jax.training.models import Model, content_of, open_model, open_tokenizer
 from s2l_jax.training.optimizer import OptimizerSettings
+from s2l_jax.training.profiler import Profiler, Steps
 
 
 class Run:
-    """One sitting of an experiment; each model and tokeniser is opened when it is first asked for."""
+    """One sitting of an experiment; each model and tokeniser is opened when it is first asked for.
 
-    def __init__(self, config: ConfigDict, workdir: epath.Path, mesh: Mesh):
-        self.config, self.workdir, self.mesh = config, workdir, mesh
+    `profile` names the steps of each training run that are traced.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: epath.Path, mesh: Mesh, profile: Steps | None = None):
+        self.config, self.workdir, self.mesh, self._profile = config, workdir, mesh, profile
         self._tokenizers: dict[str, Any] = {}
         self._models: dict[str, Model] = {}
         self._contents: dict[str, dict[str, str]] = {}
+
+    def profilers(self, folder: epath.Path) -> list[Hook]:
+        """The hook that traces a training run in `folder`, if that is asked for."""
+        return [] if self._profile is None else [Profiler(folder, self._profile)]
 
     def tokenizer(self, what: str) -> Any:
         """The tokeniser of the "proxy" or "target"."""

@@ -29,6 +29,7 @@ from s2l_jax.pipeline.stages.target import folder as target_folder
 from s2l_jax.records import Record, stored_digests, stored_results, way_out
 from s2l_jax.report.runs import UNTUNED
 from s2l_jax.training.export import load_export
+from s2l_jax.training.out_of_memory import explained
 from s2l_jax.training.run import Run
 
 
@@ -82,7 +83,8 @@ def evaluate_all(run: Run) -> None:
         if left := [task for task, each in zip(tasks, records, strict=True) if not each.done]:
             model, tokenizer = _model(run, name)
             for task in left:
-                _evaluate_one(run, name, task, record(task), model, tokenizer)
+                with explained(run.config, "evaluation"):
+                    _evaluate_one(run, name, task, record(task), model, tokenizer)
             del model
 
 

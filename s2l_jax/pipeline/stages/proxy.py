@@ -23,6 +23,7 @@ from s2l_jax.training.flops import training_flops
 from s2l_jax.training.hooks import Hook
 from s2l_jax.training.loop import train
 from s2l_jax.training.metrics import loss_curve
+from s2l_jax.training.out_of_memory import explained
 from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
 from s2l_jax.trajectories.cadence import Cadence, sweep_steps
 from s2l_jax.trajectories.settled import StopWhenSettled
@@ -77,16 +78,17 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
         hooks.append(sweeper_of(run, pool, tracked, model.config, writer, swept))
         if asked.stop_when_stable:
             hooks.append(StopWhenSettled(writer, asked.stop_when_stable, asked.stable_above))
-    result = train(
-        model.config,
-        model.initial_params,
-        batches,
-        train_settings(run, config.proxy.train),
-        run.mesh,
-        record.folder,
-        label=f"proxy, {model.num_parameters / 1e6:.3g}M parameters",
-        hooks=hooks,
-    )
+    with explained(config, "proxy"):
+        result = train(
+            model.config,
+            model.initial_params,
+            batches,
+            train_settings(run, config.proxy.train),
+            run.mesh,
+            record.folder,
+            label=f"proxy, {model.num_parameters / 1e6:.3g}M parameters",
+            hooks=[*run.profilers(record.folder), *hooks],
+        )
     done = len(result.losses)
     if done < steps:
         say(

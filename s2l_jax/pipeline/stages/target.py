@@ -22,6 +22,7 @@ from s2l_jax.training.export import export
 from s2l_jax.training.flops import training_flops
 from s2l_jax.training.loop import train
 from s2l_jax.training.metrics import loss_curve
+from s2l_jax.training.out_of_memory import explained
 from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
 
 
@@ -71,16 +72,18 @@ def _train_one(run: Run, name: str, pool: PreparedPool, is_read: bool) -> None:
     batches = make_batches(run, pool, subset, weights, model.trained_config, config.target.train, steps)
     num_changed = num_trained(model.trained_config)
     part = "" if model.lora is None else f" and {num_changed / 1e6:.3g}M in adapters"
-    result = train(
-        model.trained_config,
-        model.first_params,
-        batches,
-        train_settings(run, config.target.train),
-        run.mesh,
-        record.folder,
-        label=f"target on {name}, {model.num_parameters / 1e6:.3g}M parameters{part}",
-        frozen=model.frozen_params(DTYPES[config.target.train.dtype]),
-    )
+    with explained(config, "target"):
+        result = train(
+            model.trained_config,
+            model.first_params,
+            batches,
+            train_settings(run, config.target.train),
+            run.mesh,
+            record.folder,
+            label=f"target on {name}, {model.num_parameters / 1e6:.3g}M parameters{part}",
+            frozen=model.frozen_params(DTYPES[config.target.train.dtype]),
+            hooks=run.profilers(record.folder),
+        )
     exported = export(run, model, result.params, record.folder)
     processes.barrier(f"export {name}")
     size = batches.size(steps)

@@ -20,10 +20,11 @@ from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import shares_prefix
 from s2l_jax.models.hf import load_config
-from s2l_jax.models.parameters import model_params
+from s2l_jax.models.parameters import Params, model_params
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.records import Record, stored_digests, stored_results
 from s2l_jax.training.flops import forward_flops
+from s2l_jax.training.out_of_memory import explained
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories, files_of, load_trajectories
 from s2l_jax.trajectories.packed_dataset import PackedDataset, sweep_size
@@ -75,10 +76,16 @@ def sweeper_of(
 ) -> LossSweeper:
     """What sweeps the tracked rows, in training after each of `steps`."""
     config = run.config
-    dataset = PackedDataset(pool, tracked.rows, run.mesh, **packing_options(config, model))
+    with explained(config, "sweep"):
+        dataset = PackedDataset(pool, tracked.rows, run.mesh, **packing_options(config, model))
     dtype = DTYPES[config.trajectories.dtype]
     sweep = make_sweep(model, dataset, run.mesh, dtype=dtype, attention=config.attention)
-    return LossSweeper(sweep, tracked.rows, writer, steps)
+
+    def measured(params: Params) -> np.ndarray:
+        with explained(config, "sweep"):
+            return np.asarray(sweep(params))
+
+    return LossSweeper(measured, tracked.rows, writer, steps)
 
 
 def packing_options(config: ConfigDict, model: DecoderConfig) -> dict[str, Any]:
