@@ -13,8 +13,8 @@ Lists have commas between: --config.selection.exports=jsonl,parquet.
 parts the workdir has, which will be made and why, and which are there with other settings. --plan=TOPOLOGY
 makes nothing either: it says what the run will take on devices that need not be here (docs/scaling.md):
 
-    python launch.py --config=configs/math_phi2.py --plan=v5e:4x4        # 2xv5e:4x4, v5p:2x2x4, cpu:8, gpu:h100x8
-    python launch.py --config=configs/math_phi2.py --plan=v5e:4x4,mesh   # with the cheapest mesh that fits
+    python launch.py --config=configs/math_phi2.py --plan=v5e:4x4       # or 2xv5e:4x4, v5p:2x2x4, gpu:h100x8
+    python launch.py --config=configs/math_phi2.py --plan=v5e:4x4,mesh  # with the cheapest mesh that fits
 
 Several machines: start the same command on each (TPU slices, Slurm and Open MPI are recognised; otherwise
 set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). --distributed=off runs one process alone.
@@ -54,13 +54,13 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "show what is there, what will be
 _PLAN = flags.DEFINE_list(
     "plan",
     [],
-    "TOPOLOGY: memory, work and projected time of the run on it; status 1 where it does not fit. TOPOLOGY,mesh "
-    "chooses the mesh, too",
+    "TOPOLOGY: memory, work and projected time of the run on it; status 1 where it does not fit. "
+    "TOPOLOGY,mesh chooses the mesh, too",
 )
 _PLAN_POOL = flags.DEFINE_string(
     "plan_pool",
     "",
-    "with --plan, the pool's size: ROWS, or where it is not at hand ROWS:TOKENS:RESPONSE_TOKENS (means of a row)",
+    "with --plan, the pool's size: ROWS, or where it is not at hand ROWS:TOKENS:RESPONSE_TOKENS (means)",
 )
 _PROFILE = flags.DEFINE_string(
     "profile", "", "steps of each training run to trace, such as 10-15; XProf opens <workdir>/.../profile"

@@ -98,7 +98,8 @@ class Batches:
       share_prefix: leave out of the rows what all examples of the pool begin with; it goes beside them.
 
     Attributes:
-      shapes: those that batches have, smallest first; `planned_shapes` are those of the steps looked at ahead.
+      shapes: those that batches have, smallest first.
+      planned_shapes: those of the steps that were looked at ahead.
       mean_rows: rows of a microbatch and group, on average over these.
     """
 

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read off its text; loops are followed as often as they run."""
+"""What a compiled program sends between devices, read off its text; loops count as often as they run."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?[\w.-]+ = (.*)")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
-_KINDS = "all-gather|all-reduce|all-to-all|ragged-all-to-all|collective-permute|collective-broadcast|reduce-scatter"
+_KINDS = "(?:all-gather|all-reduce|reduce-scatter|(?:ragged-)?all-to-all|collective-(?:permute|broadcast))"
 _COLLECTIVE = re.compile(rf"(\(.*?\)|\S+) ({_KINDS})(-start)?\(")
 _CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")

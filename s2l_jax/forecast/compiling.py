@@ -1,4 +1,4 @@
-"""Programs compiled for devices that are not here: what they hold and what they send, in parallel processes."""
+"""Programs compiled for devices that are not here, in parallel processes: what they hold and send."""
 
 import concurrent.futures
 import dataclasses

@@ -155,7 +155,7 @@ def _try_meshes(
 
 
 def _cheapest(tried: Sequence[Tried]) -> list[Sizes]:
-    """Meshes to plan all of the run with, in turn, until it fits; where none can, the one that lacks least."""
+    """Meshes to plan the whole run with, in turn, until it fits; where none can, the one that lacks least."""
     known = [(each.sizes, each.outcome) for each in tried if each.outcome is not None]
     fitting = sorted((found.total, sizes) for sizes, found in known if found.fits)
     return [sizes for _, sizes in fitting] or [
@@ -168,9 +168,7 @@ def _pools(config: ConfigDict, plan: Plan, mesh: Mesh, stated: Stated | None) ->
     if stated is not None and stated.tokens:
         return dict.fromkeys(models, spread(stated, config.tokenize.max_length))
     if not config.pool.path:
-        raise InputError(
-            "pool.path is empty: state the pool's size, --plan_pool=ROWS:TOKENS:RESPONSE_TOKENS."
-        )
+        raise InputError("pool.path is empty: state its size, --plan_pool=ROWS:TOKENS:RESPONSE_TOKENS.")
     with tempfile.TemporaryDirectory() as folder:
         try:
             prepared = prepare_pool(Run(config, epath.Path(folder), mesh), models=tuple(models))

@@ -34,8 +34,9 @@ def _head(found: Forecast, name: str) -> str:
     for what, pool in found.pools.items():
         responses = num_loss_tokens(pool.lengths, pool.prompt_lengths)
         lines.append(
-            f"pool as the {what} sees it: {len(pool.lengths):,} rows of {np.mean(pool.lengths):.0f} tokens on "
-            f"average, {np.mean(responses):.0f} of them in responses, {len(pool.common_prefix)} that all begin with"
+            f"pool as the {what} sees it: {len(pool.lengths):,} rows of {np.mean(pool.lengths):.0f} tokens "
+            f"on average, {np.mean(responses):.0f} of them in responses; all begin with the same "
+            f"{len(pool.common_prefix)}"
         )
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """Devices by the name of their topology: `v5e:4x4`, two slices of them `2xv5e:4x4`, `cpu:8`, `gpu:h100x8`."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -16,8 +17,9 @@ _GPUS_A_MACHINE = 8
 _TPUS = [name for name in CHIPS if re.fullmatch(r"v\d\w", name) or name == "v4"]
 _GPUS = [name for name in CHIPS if name not in _TPUS]
 _KNOWN = (
-    "v5e:AxB and v6e:AxB (2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16), v4:AxBxC and v5p:AxBxC (2x2x1, 2x2x2, 2x2x4, 2x4x4, "
-    "4x4x4, ...), several slices as 2xv5e:4x4, cpu:N, and gpu:KINDxN with a KIND of " + ", ".join(_GPUS)
+    "v5e:AxB and v6e:AxB (2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16), v4:AxBxC and v5p:AxBxC (2x2x1, 2x2x2, "
+    "2x2x4, 2x4x4, 4x4x4, ...), several slices as 2xv5e:4x4, cpu:N, and gpu:KINDxN with a KIND of "
+    + ", ".join(_GPUS)
 )
 
 
@@ -75,16 +77,16 @@ def describe(name: str) -> Topology:
 
 
 def _cpus(count: int) -> list[jax.Device]:
-    try:
+    # Not where JAX has looked for its devices already, or where XLA_FLAGS says how many there are.
+    with contextlib.suppress(RuntimeError, ValueError):
         jax.config.update("jax_num_cpu_devices", count)
-    except (RuntimeError, ValueError):  # JAX has looked for its devices already, or XLA_FLAGS says how many
-        pass
-    if len(jax.devices("cpu")) < count:
+    devices = jax.devices("cpu")
+    if len(devices) < count:
         raise InputError(
-            f"--plan=cpu:{count}: this process has {len(jax.devices('cpu'))} host devices; unset XLA_FLAGS, or "
-            f"set XLA_FLAGS=--xla_force_host_platform_device_count={count}."
+            f"--plan=cpu:{count}: this process has {len(devices)} host devices; unset XLA_FLAGS, or set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={count}."
         )
-    return jax.devices("cpu")[:count]
+    return devices[:count]
 
 
 def _tpus(name: str, shape: str, slices: int) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""Bytes that a device moves to and from its memory, by count: weights, optimiser, products' inputs and outputs."""
+"""Bytes that a device moves to and from its memory, counted by what products and the optimiser must read."""
 
 import math
 

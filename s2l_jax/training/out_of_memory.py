@@ -67,8 +67,8 @@ def explained(config: ConfigDict, what: str) -> Iterator[None]:
         # What was there is known, and not what it was of: all changes that may help are named.
         changes = "; or ".join(advice(config, what, {"temporaries": 1.0, "parameters": 1.0}, 1.0))
         raise InputError(
-            f"{what}: a device has too little memory ({said}). Its largest arrays: {arrays}; what the program "
-            f"itself needed comes on top. Change: {changes}."
+            f"{what}: a device has too little memory ({said}). Its largest arrays: {arrays}; what the "
+            f"program itself needed comes on top. Change: {changes}."
         ) from error
 
 

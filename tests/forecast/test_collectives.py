@@ -1,5 +1,7 @@
 """What compiled programs send, read off their text."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -40,40 +42,8 @@ def test_what_is_gathered_is_as_large_as_the_whole():
     assert found.sent == 1024 * 7 / 8
 
 
-# As libtpu writes them: a loop without a stated length, one exchange in two fusions, a scatter named as one.
-TPU = """HloModule jit_step
-
-%part.1 (p.1: bf16[1,8]) -> bf16[4,8] {
-  ROOT %all-gather.1 = bf16[4,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.1), channel_id=90, replica_groups=mesh['a'=4,'b'=4] {'b'}, dimensions={0}
-}
-
-%part.2 (p.2: bf16[1,8]) -> bf16[4,8] {
-  ROOT %all-gather.2 = bf16[4,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%p.2), channel_id=90, replica_groups=mesh['a'=4,'b'=4] {'b'}, dimensions={0}
-}
-
-%all-reduce-scatter.3 (p.3: f32[16,8]) -> f32[4,8] {
-  %all-reduce.3 = f32[16,8]{1,0:T(8,128)} all-reduce(%p.3), channel_id=17, replica_groups={{0,4,8,12},{1,5,9,13}}, to_apply=%add
-  ROOT %slice.3 = f32[4,8]{1,0:T(8,128)} slice(%all-reduce.3)
-}
-
-%body (p.4: (s32[], bf16[1,8])) -> (s32[], bf16[1,8]) {
-  %start = bf16[4,8]{1,0} fusion(%x), kind=kCustom, calls=%part.1
-  %done = bf16[4,8]{1,0} fusion(%x), kind=kCustom, calls=%part.2
-}
-
-%condition (p.5: (s32[], bf16[1,8])) -> pred[] {
-  %constant.5 = s32[]{:T(128)} constant(24)
-  %counter = s32[]{:T(128)} get-tuple-element(%p.5), index=0
-  ROOT %lt = pred[]{:T(512)} compare(%counter, %constant.5), direction=LT
-}
-
-ENTRY %main (p.6: f32[16,8]) -> f32[4,8] {
-  %while.6 =   while(%tuple.6), condition=%condition, body=%body
-  %permute = (bf16[24,8]{1,0}, bf16[24,8]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%y), channel_id=1, source_target_pairs={{0,1},{1,2}}
-  %pair = (f32[8]{0}, f32[]{:T(128)}) all-reduce(%a, %b), channel_id=5, replica_groups=[4,4]<=[4,4]T(1,0), to_apply=%add
-  ROOT %fusion.6 = f32[4,8]{1,0} fusion(%p.6), kind=kCustom, calls=%all-reduce-scatter.3
-}
-"""
+# A loop without a stated length, one exchange in two fusions, and a scatter that is one by its name.
+TPU = (pathlib.Path(__file__).parent / "step_as_libtpu_writes_it.txt").read_text()
 
 
 def test_programs_as_libtpu_writes_them():

@@ -33,10 +33,10 @@ TINY = {
     "num_attention_heads": 4, "intermediate_size": 128, "rotary_pct": 0.25, "max_position_embeddings": 128,
     "use_parallel_residual": True,
 }  # fmt: skip
-LARGE = TINY | {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 16384, "vocab_size": 50304}
+LARGE = TINY | {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 16384}
 
-# Of TINY, counted by hand: embedding and head with 512 rows, four projections and the MLP of each layer; biases and
-# norms, which every device holds whole.
+# Of TINY, counted by hand: embedding and head with 512 rows, four projections and the MLP of each layer; and
+# biases and norms, which every device holds whole.
 MATRICES = 2 * 512 * 64 + 2 * (4 * 64 * 64 + 2 * 64 * 128)
 VECTORS = 2 * (4 * 64 + 128 + 64 + 4 * 64) + 2 * 64
 

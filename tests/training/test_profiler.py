@@ -14,7 +14,7 @@ def test_steps_are_parsed(text, steps):
 
 @pytest.mark.parametrize("text", ["", "10", "5-4", "0-3", "a-b"])
 def test_what_is_no_range_of_steps_is_refused(text):
-    with pytest.raises(InputError, match="--profile=.*such as 10-15"):
+    with pytest.raises(InputError, match=r"--profile=.*such as 10-15"):
         Steps.parse(text)
 
 
