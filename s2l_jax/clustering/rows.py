@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
 import jax
@@ -75,9 +75,9 @@ def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_leas
         spread = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
         device_points = jnp.asarray(array, jnp.float32)
         rows = Rows(device_points, _put(given, num_rows, spread), num_rows, _row_shards(sharding))
-    elif isinstance(array, np.ndarray) and (spread := _over_all_devices(num_rows)) is not None:
+    elif isinstance(array, np.ndarray) and (spread := spread_over(jax.devices(), num_rows)) is not None:
         shards = _row_shards(spread)
-        size = -(-bucket(max(num_rows, at_least)) // shards) * shards
+        size = padded_rows(max(num_rows, at_least), shards)
         rows = Rows(_put(array, size, spread), _put(given, size, spread), num_rows, shards)
     else:
         with np.errstate(over="ignore"):  # too large for float32: reported as infinite below
@@ -107,6 +107,11 @@ def bucket(num_rows: int) -> int:
         return max(256, 1 << (num_rows - 1).bit_length())
     step = 1 << ((num_rows - 1).bit_length() - 4)
     return -(-num_rows // step) * step
+
+
+def padded_rows(num_rows: int, shards: int) -> int:
+    """`bucket`, so that it divides over the shards."""
+    return -(-bucket(num_rows) // shards) * shards
 
 
 def default_chunk_rows(num_clusters: int) -> int:
@@ -180,9 +185,8 @@ def check_weights(weights: ArrayLike | None, num_rows: int) -> Float[np.ndarray,
     return given
 
 
-def _over_all_devices(num_rows: int) -> NamedSharding | None:
-    """Rows spread over the devices of all processes; None where there is one, or too few rows."""
-    devices = jax.devices()
+def spread_over(devices: Sequence[jax.Device], num_rows: int) -> NamedSharding | None:
+    """Rows of a host spread over devices; None where there is one, or too few rows."""
     if len(devices) == 1 or num_rows < _ROWS_A_DEVICE * len(devices):
         return None
     return NamedSharding(Mesh(np.array(devices), ("rows",)), PartitionSpec("rows"))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s2l_jax.clustering.rows import bucket as row_bucket
+from s2l_jax.clustering.rows import padded_rows, spread_over
 from s2l_jax.config import resolved_run
 from s2l_jax.config.runs import find_method, method_of
 from s2l_jax.data.batching import Batches, Size, size_of
@@ -127,7 +127,8 @@ def _proxy(run: Run, plan: Plan, pool: SizedPool) -> Iterator[Job]:
         for name in config.selection.runs
         if "trajectories" in method_of(resolved_run(config, name)).needs
     ]
-    yield _lloyd(len(tracked.rows), columns, config.clustering.num_clusters, columns + len(users), state)
+    sources = np.asarray(pool.source_codes)[tracked.rows]
+    yield _lloyd(run, sources, columns, columns + len(users), state)
 
 
 def _training(
@@ -210,22 +211,29 @@ def _sweep(
     )
 
 
-def _lloyd(rows: int, columns: int, clusters: int, fits: int, state: Mapping[str, float]) -> Job:
+def _lloyd(run: Run, sources: np.ndarray, columns: int, fits: int, state: Mapping[str, float]) -> Job:
+    """Fits of all rows, of each source on its own where the config says so; compiled for the largest."""
+    clusters, by_source = run.config.clustering.num_clusters, run.config.selection.stratify_by == "source"
+    total = len(sources)
+    rows = int(np.bincount(sources).max()) if by_source else total
     held = 1 << max(2, (max(1, columns) - 1).bit_length())  # room for columns doubles from 4
-    padded = row_bucket(max(rows, clusters))
-    products = 4.0 * rows * clusters * columns * _LLOYD_ITERATIONS  # distances, and sums by a one-hot
+    spread = spread_over(list(run.mesh.devices.flat), rows)
+    padded = padded_rows(max(rows, clusters), run.mesh.size if spread else 1)
+    # Distances, and sums by a one-hot.
+    products = 4.0 * total * clusters * columns * _LLOYD_ITERATIONS
     return Job(
         name="k-means",
         stage="selection",
-        program=Lloyd(padded, held, clusters),
+        program=Lloyd(rows, held, clusters),
         model="proxy",
         runs=fits,
+        repeats=total / rows,
         flops=products,
         dtype="float32",
-        traffic=4.0 * rows * (held + 4) * _LLOYD_ITERATIONS,
+        traffic=4.0 * total * (held + 4) * _LLOYD_ITERATIONS / (run.mesh.size if spread else 1),
         executed=padded * held / max(1, rows * columns),
         beside=state,
-        one_device=True,
+        one_device=spread is None,
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from s2l_jax.clustering.lloyd import lloyd
-from s2l_jax.clustering.rows import default_chunk_rows
+from s2l_jax.clustering.rows import default_chunk_rows, padded_rows, spread_over
 from s2l_jax.data.packing import PackedRows
 from s2l_jax.evaluation.generation.decoding import DecodingPrograms, state_shardings
 from s2l_jax.evaluation.generation.sampling import GREEDY
@@ -107,20 +107,30 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True)
 class Lloyd:
-    """The k-means of all columns (`clustering.lloyd`), which one device of each process runs."""
+    """The k-means of all columns of the rows of a source (`clustering.lloyd`)."""
 
     rows: int
     columns: int
     clusters: int
 
     def arguments(self, mesh: Mesh) -> dict[str, Any]:
-        return {"trajectories": _one((self.rows, self.columns), mesh), "weights": _one((self.rows,), mesh)}
+        spread = spread_over(list(mesh.devices.flat), self.rows)
+        size = padded_rows(max(self.rows, self.clusters), mesh.size if spread else 1)
+        points, weights = _one((size, self.columns), mesh), _one((size,), mesh)
+        if spread is not None:
+            points, weights = described(points, spread), described(weights, spread)
+        return {"trajectories": points, "weights": weights}
 
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
         found = self.arguments(mesh)
         start, offset = _one((1, self.clusters, self.columns), mesh), _one((self.columns,), mesh)
+        shards = mesh.size if spread_over(list(mesh.devices.flat), self.rows) else 1
+        if shards > 1:
+            start, offset = (described(each, replicated(mesh)) for each in (start, offset))
         chunk = default_chunk_rows(self.clusters)
-        return lloyd.lower(*found.values(), start, offset, self.clusters, 20, 0.0, chunk_rows=chunk)
+        return lloyd.lower(
+            *found.values(), start, offset, self.clusters, 20, 0.0, shards=shards, chunk_rows=chunk
+        )
 
 
 @dataclasses.dataclass(frozen=True)
