@@ -26,7 +26,7 @@ class Fitted(NamedTuple):
 
 def fit_rows(
     rows: Rows,
-    starts: Float[Array, "r k t"],
+    starts: Float[Array, "r k t"] | Float[np.ndarray, "r k t"],
     num_clusters: int,
     *,
     offset: Float[np.ndarray, " t"],

@@ -154,7 +154,7 @@ class KMeans:
 
     def _first_centroids(
         self, key: Array, sample: Float[Array, "m t"], weights: Float[Array, " m"], size: int
-    ) -> Float[Array, "r k t"]:
+    ) -> Float[Array, "r k t"] | Float[np.ndarray, "r k t"]:
         if isinstance(self.init, str):
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(1, self.restarts + 1))
             if self.init == "random":

@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 from collections.abc import Iterable, Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,7 @@ def prepare_rows(points: ArrayLike, weights: ArrayLike | None = None, *, at_leas
     num_rows = array.shape[0]
     given = check_weights(weights, num_rows)
     sharding = row_sharding(array)
+    spread: NamedSharding | None
     if sharding is not None:
         spread = NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
         device_points = jnp.asarray(array, jnp.float32)
@@ -195,7 +196,7 @@ def spread_over(devices: Sequence[jax.Device], num_rows: int) -> NamedSharding |
 def _put(array: np.ndarray, size: int, sharding: NamedSharding) -> Array:
     """The array in float32 with zeros after it, `size` rows in all; no process makes others' shards."""
 
-    def shard(index: tuple[slice, ...]) -> np.ndarray:
+    def shard(index: Any) -> np.ndarray:
         begin, end, _ = index[0].indices(size)
         part = np.zeros((end - begin, *array.shape[1:]), np.float32)
         own = array[begin:end]

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -81,10 +82,10 @@ def compile_one(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _refused(str(error))
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     temporaries = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes + max(0, kept)
-    sent = collectives(compiled.as_text(), mesh.size, unknown_trips)
+    sent = collectives(str(compiled.as_text()), mesh.size, unknown_trips)
     return Compiled(float(temporaries), tuple(sent))
 
 

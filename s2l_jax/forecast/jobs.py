@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +100,7 @@ def jobs_of(run: Run, plan: Plan, pools: Mapping[str, SizedPool]) -> list[Job]:
     return found
 
 
-def _proxy(run: Run, plan: Plan, pool: SizedPool) -> Iterator[Job]:
+def _proxy(run: Run, plan: Plan, pool: Any) -> Iterator[Job]:
     config, asked = run.config, run.config.trajectories
     model, settings = trained_config(config, "proxy"), config.proxy.train
     check_batch(run, "proxy")
@@ -173,7 +174,7 @@ def _training(
 
 def _sweep(
     run: Run,
-    pool: SizedPool,
+    pool: Any,
     model: DecoderConfig,
     packing: Packing,
     tracked: TrackedRows,
@@ -237,7 +238,7 @@ def _lloyd(run: Run, sources: np.ndarray, columns: int, fits: int, state: Mappin
     )
 
 
-def _targets(run: Run, pool: SizedPool) -> Iterator[Job]:
+def _targets(run: Run, pool: Any) -> Iterator[Job]:
     model, train = trained_config(run.config, "target"), run.config.target.train
     check_batch(run, "target")
     usable = trainable(pool)
@@ -254,7 +255,7 @@ def _targets(run: Run, pool: SizedPool) -> Iterator[Job]:
         yield dataclasses.replace(job, name=f"{job.name}, {rows:,} rows")
 
 
-def _subset_rows(run: Run, name: str, pool: SizedPool, most: int) -> int:
+def _subset_rows(run: Run, name: str, pool: Any, most: int) -> int:
     entry = resolved_run(run.config, name)
     if find_method(entry["method"]).takes_all:
         return most
@@ -268,7 +269,7 @@ def _subset_rows(run: Run, name: str, pool: SizedPool, most: int) -> int:
     return Budget(entry["budget_fraction"] or entry["budget"]).most(most, None)
 
 
-def _evaluation(run: Run, pool: SizedPool) -> Iterator[Job]:
+def _evaluation(run: Run, pool: Any) -> Iterator[Job]:
     config = run.config.evaluation
     tasks = evaluation.tasks_of(run)
     problems = sum(len(evaluation.problems_of(run, task)) for task in tasks)

@@ -69,7 +69,8 @@ class TrainStep:
             attention=self.settings.attention,
             keep_losses=self.keep_losses,
         )
-        return step.lower(state, found["rows"], found.get("frozen parameters"))
+        program: Any = step
+        return program.lower(state, found["rows"], found.get("frozen parameters"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Sweep:
         if self.prefix:
             prefix = jax.eval_shape(read, found[PARAMETERS], jax.ShapeDtypeStruct((self.prefix,), jnp.int32))
             prefix = jax.tree.map(lambda x: described(x, replicated(mesh)), prefix)
-        return sweep.lower(found[PARAMETERS], prefix, found["column"], found["rows"], found["slots"])
+        program: Any = sweep
+        return program.lower(found[PARAMETERS], prefix, found["column"], found["rows"], found["slots"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,10 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
-from jaxtyping import Int64, UInt64
+from jaxtyping import Array, Int64, UInt64
 from ml_collections import ConfigDict
 
 from s2l_jax import artifacts, integrity, records
@@ -81,9 +82,9 @@ def sweeper_of(
     dtype = DTYPES[config.trajectories.dtype]
     sweep = make_sweep(model, dataset, run.mesh, dtype=dtype, attention=config.attention)
 
-    def measured(params: Params) -> np.ndarray:
+    def measured(params: Params) -> Array:
         with explained(config, "sweep"):
-            return np.asarray(sweep(params))
+            return jax.block_until_ready(sweep(params))
 
     return LossSweeper(measured, tracked.rows, writer, steps)
 
