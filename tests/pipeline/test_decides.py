@@ -88,10 +88,10 @@ def test_another_run_is_made_and_all_else_stays(finished, make_config, run_again
     before = content(workdir)
     config = make_config()
     config.selection.runs["more"] = run(method="random", seeds=(3,), train_target=False)
-    assert "more" in again(config, workdir)["selections"]
+    assert "more-seed3" in again(config, workdir)["selections"]
     after = content(workdir)
     assert {file: after[file] for file in before} == before
-    assert {file.split("/")[1] for file in set(after) - set(before)} == {"more"}
+    assert {file.split("/")[1] for file in set(after) - set(before)} == {"more-seed3"}
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])

@@ -44,6 +44,10 @@ VALUES = {
     "pool.fields.messages": "talk",
     "pool.fields.source": "other",
     "pool.fields.id": "other",
+    "pool.fields.system": "other",
+    "pool.fields.history": "other",
+    "pool.fields.tools": "other",
+    "pool.fields.ignore": ("another",),
     "tokenize.prompt": "radiology",
     "mesh.data": 8,
     "mesh.fsdp": 2,
@@ -55,6 +59,7 @@ VALUES = {
     "trajectories.snapshots": "{}",
     "trajectories.steps": (1, 2),
     "trajectories.slice_ids": "{}/ids.npy",
+    "trajectories.slice_count": 40,
     "trajectories.stable_above": 0.5,
     "clustering.compare": (2,),
     "selection.path": "{}/other.npy",
@@ -75,6 +80,7 @@ VALUES = {
     "selection.budgets": ("7", "9"),
     "report.baseline": "random",
     "selection.runs.*.stratify_by": "none",
+    "selection.runs.*.drop_unlearnt": 0.2,
     "selection.runs.*.layer": 1,
 }
 # What must change with them, for a config that is valid.

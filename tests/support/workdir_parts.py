@@ -21,6 +21,7 @@ def check_parts(workdir):
     state = jax.device_put(TrainState(jnp.int32(3), {"a": jnp.arange(8.0)}, {"m": jnp.arange(4.0)}), sharding)
     with owning(workdir):
         with Checkpoints(workdir / "checkpoints", 2) as checkpoints:
+            checkpoints.losses = [2.0, 1.5, 1.0]
             checkpoints.save(3, state)
         with Checkpoints(workdir / "checkpoints", 2) as checkpoints:
             restored = checkpoints.restore(state)
