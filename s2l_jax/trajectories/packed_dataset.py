@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +40,19 @@ class Part:
 
 
 class Packing:
-    """How the examples of a `PackedDataset` are packed; its arguments are those of that."""
+    """How examples are packed into rows.
+
+    Rows are of few lengths (`row_lengths`), and an example is in the shortest that holds it or fills
+    a gap of a longer one: attention takes time by the square of a row.
+
+    Args:
+      examples: tokenised.
+      indices: which of them are packed; what is measured comes out in this order.
+      max_length: most tokens of an example.
+      batch_tokens: tokens that a device works on at a time; 0: as many as suit its kind.
+      pinned_bytes: device memory that rows may take; more of them are made in blocks.
+      share_prefix: leave out of the rows what all of them begin with; it is in `prefix` then.
+    """
 
     prefix: Int32[np.ndarray, "p"]  # before every example's own tokens, whose positions count them
     parts: list[Part]
@@ -98,55 +111,20 @@ class Packing:
         return Part(capacity, layouts, shape)
 
 
-class PackedDataset:
-    """Packed examples on the devices, in blocks that few compiled programs take.
+class PackedDataset(Packing):
+    """Packed examples on the devices, in blocks that few compiled programs take; arguments as of `Packing`.
 
     All of it is kept on the devices as long as it fits in `pinned_bytes` per device; a larger one is
     cut into blocks that are packed and sent, each while the one before it is worked on.
-
-    Rows are of few lengths (`row_lengths`), and an example is in the shortest that holds it or fills
-    a gap of a longer one: attention takes time by the square of a row.
-
-    Args:
-      examples: tokenised.
-      indices: which of them it holds; what is measured comes out in this order.
-      max_length: most tokens of an example.
-      batch_tokens: tokens that a device works on at a time; 0: as many as suit its kind.
-      pinned_bytes: device memory that it may keep.
-      share_prefix: leave out of the rows what all of them begin with; it is in `prefix` then.
-
     """
 
-    def __init__(
-        self,
-        examples: Examples,
-        indices: Int64[np.ndarray, "n"],
-        mesh: Mesh,
-        *,
-        max_length: int,
-        batch_tokens: int = 0,
-        pinned_bytes: int,
-        share_prefix: bool = True,
-    ):
+    def __init__(self, examples: Examples, indices: Int64[np.ndarray, "n"], mesh: Mesh, **options: Any):
+        super().__init__(examples, indices, mesh, **options)
         self._examples, self.indices, self._mesh = examples, indices, mesh
-        self._packing = Packing(
-            examples,
-            indices,
-            mesh,
-            max_length=max_length,
-            batch_tokens=batch_tokens,
-            pinned_bytes=pinned_bytes,
-            share_prefix=share_prefix,
-        )
-        self._pinned = jax.block_until_ready(list(self._built())) if self._packing.pinned else None
+        self._pinned = jax.block_until_ready(list(self._built())) if self.pinned else None
 
     def __len__(self) -> int:
         return len(self.indices)
-
-    @property
-    def prefix(self) -> Int32[np.ndarray, "p"]:
-        """What comes before every example's own tokens, whose positions count it."""
-        return self._packing.prefix
 
     def blocks(self) -> Iterator[Block]:
         """The packed rows, and the place in `indices` of each example slot (-1 for none)."""
@@ -163,7 +141,7 @@ class PackedDataset:
     def _built(self) -> Iterator[Block]:
         local, prompts = local_groups(self._mesh), self._examples.prompt_lengths
         weights, skip = np.ones(len(self.indices), np.float32), len(self.prefix)
-        for part in self._packing.parts:
+        for part in self.parts:
             for layout in part.layouts:
                 mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
                 tokens = self._examples.read([int(self.indices[n]) for n in mine])
