@@ -40,7 +40,7 @@ class Known:
 
     def check_sources(self, what: str) -> None:
         """Raise an InputError for sources that no budget can be shared over: too many, or of single rows."""
-        if self.sources is None:
+        if self.sources is None or self.count >= self.num_examples:  # nothing is shared: all are taken
             return
         names, sizes = np.unique(np.asarray(self.sources), return_counts=True)
         if len(names) > self.count:

@@ -101,7 +101,7 @@ def test_a_workdirs_own_pool_is_looked_at_too(tmp_path, trap):
     manifest["digests"] |= integrity.digests(tmp_path / "pool", manifest["digests"])  # as who made it can
     integrity.write_json(tmp_path / "pool" / "manifest.json", manifest)
     with pytest.raises(InputError, match=r"features.json names the class 'trap_module.Text'"):
-        PreparedPool(tmp_path / "pool")
+        PreparedPool(tmp_path / "pool").read([0])
 
 
 LEGACY = {"type": "evil.mod.Text", "content": {}}

@@ -46,8 +46,9 @@ class TestSources:
     def test_a_few_of_a_single_row(self):
         check("random", Known(400, 40, ["a"] * 200 + ["b"] * 199 + ["c"]), stratify_by="source")
 
-    def test_a_pool_of_one_row(self):
-        check("random", Known(1, 1, ["a"]), stratify_by="source")
+    @pytest.mark.parametrize("sources", [["a"], urls(30)])
+    def test_a_budget_of_all_rows(self, sources):
+        check("random", Known(len(sources), len(sources), sources), stratify_by="source")
 
     def test_a_library_call_is_warned(self, caplog):
         inputs = SelectionInputs(sources=urls(30))

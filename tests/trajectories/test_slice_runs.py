@@ -49,7 +49,7 @@ def sliced(config_of, tmp_path_factory):
     """A workdir of a slice, its results, and what the terminal showed."""
     workdir, said = tmp_path_factory.mktemp("sliced"), []
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("trajectories.slices", "trajectories.writer", "pipeline.stages.selection"):
+        for module in ("pipeline.known", "trajectories.writer", "pipeline.stages.selection"):
             patch.setattr(f"s2l_jax.{module}.say", said.append)
         results = run_pipeline(config_of(slice_count=SLICE), workdir)
     return workdir, results, said
