@@ -84,6 +84,7 @@ def test_what_is_no_difference_is_refused(bad):
         paired_difference(bad)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=8))
 def test_holm_corrects_as_the_definition_says(p_values):
     corrected, order = holm(p_values), np.argsort(p_values, kind="stable")

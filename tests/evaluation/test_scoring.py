@@ -486,6 +486,7 @@ def test_a_pipeline_run_on_made_up_files(long_context, folder, tmp_path):
     assert run_pipeline(config, tmp_path) == results
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation", "one_device")
 def test_a_pipeline_run_on_the_published_files(long_context, data_dir, tmp_path):
     results = run_pipeline(pipeline_config(long_context, data_dir / "eval", limit=4), tmp_path)
