@@ -5,9 +5,9 @@ import logging
 import re
 from typing import Any
 
-from s2l_jax.evaluation.grading.characters import plain
+from s2l_jax.evaluation.grading.characters import FUNCTIONS, plain
 
-_NAMES = "pi|sqrt|sin|cos|tan|log|ln|exp|infty"  # that plain text has without a backslash
+_NAMES = f"{FUNCTIONS}|infty"  # that plain text has without a backslash
 # Units in plain text; one letter, or two without meaning, is a name: 3ab is no number of ab.
 _UNITS = r"(?:cm|mm|km|kg|ft|lb|oz|ml|mph)(?![A-Za-z])"
 _UNIT_WORDS = rf"(?!(?:{_NAMES})\b)[A-Za-z]{{3,}}(?:\s+[A-Za-z]{{2,}})*"
@@ -33,6 +33,7 @@ _SUBSTITUTIONS = [
         (r"\*\*\s*(-?\w+)", r"^{\1}"),
         (r"\*", r" \\cdot "),
         (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"(?<![\\A-Za-z])log(?:_(\d+)|(2|10)(?=\())", r"\\log_{\1\2}"),
         (r"(?<![\\A-Za-z])(" + _NAMES + r")(?![A-Za-z])", r"\\\1"),
         (r"(?<![\w.])(\d+)\s+(\d+/\d+)(?![\d/])", r"(\1+\2)"),
         (r"(?<![\w.}])(\d+)\s*(\\[dt]?frac\{\d+\}\{\d+\}|\\[dt]?frac\s?\d\d)", r"(\1+\2)"),
