@@ -67,4 +67,6 @@ def _is_of_a_name(match: re.Match[str], letter: str, before: str) -> bool:
         return True
     if letter == "I" and text[end : end + 1] == ",":
         return True
-    return bool(_OF_A_NAME.search(before) and (_SURNAME.match(text, end) or not before.rstrip().endswith(".")))
+    return bool(
+        _OF_A_NAME.search(before) and (_SURNAME.match(text, end) or not before.rstrip().endswith("."))
+    )

@@ -34,6 +34,13 @@ EXPRESSIONS = [
     (r"\boxed{\binom{5}{2}}", "10", ["5", "2"]),
     (r"\boxed{\frac{\sqrt{16}}{2}}", "2", ["16", "4"]),
     (r"\boxed{\log_2 8}", "3", ["2", "8"]),
+    ("The answer is log_2(8).", "3", ["2", "8"]),
+    ("log_2(8)", "3", ["8"]),
+    (r"\log_2(8)", "3", ["8"]),
+    ("The answer is log_{2}(8).", "3", ["8"]),
+    ("The answer is log_10(1000).", "3", ["1000"]),
+    ("The answer is log2(8).", "3", ["8"]),
+    ("It is log_3 27", "3", ["27"]),
     (r"\boxed{|-5|}", "5", ["-5"]),
     (r"\boxed{\lfloor 3.7 \rfloor}", "3", ["3.7"]),
     ("The answer is 3 + 4.", "7", ["3", "4"]),
@@ -270,6 +277,9 @@ BOXES = [
     (r"\boxed{3½}", r"\frac{7}{2}", ["3"]),
     (r"\boxed{10k}", "10k", ["10000", "10"]),
     (r"\boxed{√16}", "4", ["16"]),
+    ("The answer is log_2(8).", "3", ["8"]),
+    (r"\boxed{log_10 1000}", "3", ["1000"]),
+    (r"\boxed{2 log_2(x)}", r"2\log_2 x", [r"2\log_3 x", r"\log_2 x"]),
 ]
 
 LETTERS = [
@@ -303,6 +313,22 @@ LETTERS = [
     ("C is the correct answer", "C", ["A"]),
     ("It's B (see Fig. 2).", "B", []),
     ("Both A and B are wrong. C.", "C", ["A", "B"]),
+    ("J. Smith said it is warm.", "", ["J"]),
+    ("J. D. Smith wrote that it is warm.", "", ["J", "D"]),
+    ("As J. Smith says, it is warm.", "", ["J"]),
+    ("According to J. Smith, it is warm.", "", ["J"]),
+    ("I choose B.\nJ. Smith said so.", "B", ["J"]),
+    ("B. Smith", "B", []),
+    ("A. Newton discovered it", "A", []),
+    ("Not A. Not B. D!", "D", ["A", "B"]),
+    ("Not A. Not B. D. It is warm", "D", ["A", "B"]),
+    ("It was J. D. Salinger. So B", "B", ["J", "D"]),
+    ("Ans: c", "C", []),
+    ("Ans. (c)", "C", []),
+    ("The answer is A and B.", "", ["A", "B"]),
+    ("A or B", "", ["A", "B"]),
+    ("Between A and B, I choose B.", "B", ["A"]),
+    ("It is B, and I am sure: B and I agree", "B", []),
 ]
 
 YES_AND_NO = [
@@ -341,6 +367,21 @@ YES_AND_NO = [
     ("Therefore, yes.", "yes", ["no"]),
     ("YES", "yes", ["no"]),
     ("Nothing is known.", "", ["yes", "no"]),
+    ("Yes and no.", "", ["yes", "no"]),
+    ("Yes and no, it depends.", "", ["yes", "no"]),
+    ("No, and yes.", "", ["yes", "no"]),
+    ("The answer is yes and no.", "", ["yes", "no"]),
+    ("It is neither true nor false.", "", ["yes", "no"]),
+    ("It is both true and false.", "", ["yes", "no"]),
+    ("Yes and no. So the answer is no.", "no", ["yes"]),
+    ("The answer is yes and no other number fits.", "yes", ["no"]),
+    ("Nope", "no", ["yes"]),
+    ("Nope, it is not.", "no", ["yes"]),
+    ("Yeah, it is.", "yes", ["no"]),
+    ("The answer is nope.", "no", ["yes"]),
+    ("Untrue.", "no", ["yes"]),
+    ("The claim is untrue.", "no", ["yes"]),
+    ("It is not untrue.", "yes", ["no"]),
 ]
 
 KINDS = {
