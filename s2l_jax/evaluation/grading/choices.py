@@ -26,7 +26,7 @@ _SURNAME = re.compile(r"\.?\s+[A-Z][a-z]")
 _INITIALS = re.compile(r"\.?(?:[^\S\n]+[A-Z]\.)*")
 _SAYS = re.compile(r"\.?\s+[A-Z][\w'’-]+\s+(?:said|says|told|asked|wrote|writes)\b")
 _SEVERAL = re.compile(  # "A and B" chooses none; the I of "A and I" is a pronoun
-    r"(?<![\w'’.])\(?[A-J]\)?\s*(?:\band\b|\bor\b|\bnor\b|[/&])\s*\(?[A-HJ]\b\)?(?!['’.]\w)"
+    r"(?<![\w'’.])\(?[A-J]\)?\s*(?:\band\b|\bor\b|\bnor\b|[/&])\s*\(?[A-HJ]\b\)?+(?!['’.]\w|\s+is\b)"
 )
 
 

@@ -327,6 +327,7 @@ LETTERS = [
     ("Ans. (c)", "C", []),
     ("The answer is A and B.", "", ["A", "B"]),
     ("A or B", "", ["A", "B"]),
+    ("The answer is (B) and (C) is wrong.", "B", ["C"]),
     ("Between A and B, I choose B.", "B", ["A"]),
     ("It is B, and I am sure: B and I agree", "B", []),
 ]
