@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,15 @@ CHAT = "chat"
 # to; an answer that brings thoughts of its own needs the template as it is.
 _THINKING: tuple[dict[str, Any], ...] = ({"enable_thinking": False}, {})
 _PROBE = "Zq7"  # an answer that no template spells
+_THOUGHTS = re.compile(r"(</?think>)")
+_STRUCTURE = (
+    "type",
+    "format",
+    "title",
+    "$ref",
+    "$schema",
+    "$id",
+)  # of a tool: templates spell these their way
 
 # What strftime_now gives: 26 July 2024, the date that Llama 3.1's template falls back to. With
 # today's date the same row would be other tokens tomorrow.
@@ -53,7 +63,7 @@ def render_chat(tokenizer: Any, row: PoolRow) -> tuple[str, str]:
             "choose another tokenize.prompt."
         )
     response = whole[len(prompt) :]
-    if _squeezed(row.output) not in _squeezed(response):
+    if any(part not in response for part in _parts(row.output)):
         raise InputError(
             f"{_at(row.place)}the chat template of the tokeniser {_name(tokenizer)} changes or drops part "
             f"of the response {row.output[:60]!r}. Correct the row or the template, or choose another "
@@ -101,13 +111,13 @@ def _check_all_said(tokenizer: Any, row: PoolRow, whole: str, options: dict[str,
     tokens = json.dumps(tokenizer.special_tokens_map, default=str)
     template = _template(tokenizer, tools=bool(row.tools))
     lost = set(_unsaid(template, tokens, roles, json.dumps(options)))
-    rest = _squeezed(whole)
-    texts = [_squeezed(message.content) for message in row.conversation]
+    rest = whole
+    numbered = [(part, n) for n, message in enumerate(row.conversation) for part in _parts(message.content)]
     # The longest first: some are part of others.
-    for number in sorted(range(len(texts)), key=lambda number: -len(texts[number])):
-        if texts[number] not in rest:
+    for part, number in sorted(numbered, key=lambda found: -len(found[0])):
+        if part not in rest:
             lost.add(number)
-        rest = rest.replace(texts[number], "\0", 1)
+        rest = rest.replace(part, "\0", 1)
     if lost:
         number = min(lost)
         message = row.conversation[number]
@@ -116,19 +126,35 @@ def _check_all_said(tokenizer: Any, row: PoolRow, whole: str, options: dict[str,
             f"text of message {number} (from 0), the {message.role}'s: {message.content[:60]!r}. Put it "
             "where the template prints it, correct the template, or choose another tokenize.prompt."
         )
-    if not row.tools:
-        return
-    names = [tool.get("function", tool) for tool in row.tools]
-    names = [entry.get("name") if isinstance(entry, dict) else None for entry in names]
+    if row.tools:
+        _check_tools_said(tokenizer, row, options)
+
+
+def _check_tools_said(tokenizer: Any, row: PoolRow, options: dict[str, Any]) -> None:
+    """Put other texts in the place of all that the tools say, and look for those in what is rendered."""
+    probes: dict[str, str] = {}
+    tools = [_probed(tool, "", probes) for tool in row.tools]
     messages = [message._asdict() for message in row.conversation]
-    if whole == _apply(tokenizer, messages, row.place, **options | {"tools": ()}) or any(
-        isinstance(name, str) and name not in whole for name in names
-    ):
+    text = _apply(tokenizer, messages, row.place, **options | {"tools": tools})
+    lost = [said for said, probe in probes.items() if probe not in text]
+    if lost:
         raise InputError(
-            f"{_at(row.place)}the chat template of the tokeniser {_name(tokenizer)} leaves out tools of the "
-            f"row ({', '.join(map(str, names))[:60]}). Use one that prints them, put them into the text of a "
-            'message, or set pool.fields.tools="" to leave them out.'
+            f"{_at(row.place)}the chat template of the tokeniser {_name(tokenizer)} leaves out part of the "
+            f"row's tools: {', '.join(repr(said[:30]) for said in lost[:3])}. Use one that prints them, put "
+            'them into the text of a message, or set pool.fields.tools="" to leave them out.'
         )
+
+
+def _probed(value: Any, key: str, probes: dict[str, str]) -> Any:
+    """A part of a tool's schema, found under `key`, with a probe for each text and name in it."""
+    if isinstance(value, dict):
+        names = {name: _probed(name, "", probes) if key == "properties" else name for name in value}
+        return {names[name]: _probed(part, name, probes) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_probed(part, key, probes) for part in value]
+    if isinstance(value, str) and value.strip() and key not in _STRUCTURE:
+        return probes.setdefault(value, f"Zq{len(probes)}x")
+    return value
 
 
 @functools.lru_cache(maxsize=4096)
@@ -199,8 +225,17 @@ def _dated(template: str) -> str:
     return f"{{% macro strftime_now(format) %}}{{{{ format{filters} }}}}{{% endmacro +%}}{template}"
 
 
-def _squeezed(text: str) -> str:
-    return "".join(text.split())
+def _parts(text: str) -> list[str]:
+    """What of a text a template may not change: all but white space at its ends and around thoughts.
+
+    Of an indented block the first line's indentation counts too: without it the others would be another code.
+    """
+    parts = []
+    for part in _THOUGHTS.split(text):
+        lines = [line for line in part.split("\n") if line.strip()]
+        is_block = len(lines) > 1 and all(line[0].isspace() for line in lines)
+        parts.append(part[part.index(lines[0]) :].rstrip() if is_block else part.strip())
+    return [part for part in parts if part]
 
 
 def _name(tokenizer: Any) -> str:

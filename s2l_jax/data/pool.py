@@ -44,6 +44,10 @@ class PoolRow:
         return self.messages or one_turn(self.instruction, self.input, self.output)
 
 
+def _accept(row: PoolRow) -> None:
+    """Find nothing bad in a row."""
+
+
 @dataclasses.dataclass(eq=False)
 class RowReader:
     """Iterates over the rows of a pool, reading as it goes; each iteration starts afresh.
@@ -62,6 +66,7 @@ class RowReader:
     fields: FieldMap
     skip: bool
     multi_turn: bool
+    check: Callable[[PoolRow], None] = _accept
     skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     num_skipped: int = 0
 
@@ -91,6 +96,7 @@ class RowReader:
         for raw in itertools.chain.from_iterable(source() for source in self.sources):
             try:
                 row = _parsed(raw, self.fields, self.multi_turn)
+                self.check(row[0])
             except BadRow as bad:
                 on_bad_row(raw.place, str(bad))
             else:
@@ -135,6 +141,7 @@ def read_rows(
     fields: FieldMap | None = None,
     on_bad_row: str = "error",
     multi_turn: bool = True,
+    check: Callable[[PoolRow], None] = _accept,
 ) -> RowReader:
     """Open a pool, to be read row by row; only the ids stay in memory.
 
@@ -154,6 +161,7 @@ def read_rows(
         Numbers become their JSON text.
       multi_turn: whether a row's messages may have several turns before the response, and tools; if
         not, such a row is bad. Only a chat template has room for them.
+      check: called with each row, still without its id; raises `pool_fields.BadRow` for one that is bad.
 
     Returns:
       A reader to iterate over. A row's id is the 8-byte BLAKE2b hash of its instruction, input,
@@ -172,7 +180,7 @@ def read_rows(
         if not getattr(fields, role):
             raise InputError(f"fields.{role} is empty; name the field that holds the {role}")
     sources = find_sources(path, format, split)
-    return RowReader(sources, path or format, limit, fields, on_bad_row == "skip", multi_turn)
+    return RowReader(sources, path or format, limit, fields, on_bad_row == "skip", multi_turn, check)
 
 
 def row_of(value: dict[str, Any], place: str, fields: FieldMap | None = None) -> PoolRow:

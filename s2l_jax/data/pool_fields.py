@@ -83,7 +83,7 @@ def check_unread(row: dict[str, Any], fields: FieldMap) -> None:
                 f'its "{name}" is false, which marks a bad answer: take the row away, or set '
                 f'fields.ignore="{name}" to learn it'
             )
-        if known_as in WEIGHTS and isinstance(value, bool | int | float) and not value:
+        if known_as in WEIGHTS and value in (*_NO, "0.0"):
             raise BadRow(
                 f'its "{name}" is {value}, so it is not to be learned: take the row away, or set '
                 f'fields.ignore="{name}" to learn it'
@@ -103,12 +103,16 @@ def check_unread(row: dict[str, Any], fields: FieldMap) -> None:
 
 
 def passed_over(row: dict[str, Any], fields: FieldMap) -> Iterator[str]:
-    """The row's fields with something to read that no role of the map has, or that its messages stand for."""
+    """The row's fields with something to read that no role of the map has, or that its messages stand for.
+
+    Of numbers a weight alone: all rows are learned alike.
+    """
     read = {value for value in vars(fields).values() if isinstance(value, str)}
     if fields.messages and row.get(fields.messages) is not None:
         read -= {fields.instruction, fields.input}
     for name, value in row.items():
-        if name not in read and name not in fields.ignore and value and isinstance(value, str | list | dict):
+        says = isinstance(value, str | list | dict) or (spelt(name) in WEIGHTS and value != 1)
+        if name not in read and name not in fields.ignore and value and says:
             yield name
 
 

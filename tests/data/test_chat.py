@@ -445,6 +445,38 @@ class TestStage:
             pool = prepare_pool(run, models=("proxy",))["proxy"]
             assert (len(pool), pool.manifest["num_skipped"]) == (1, 1)
 
+    def test_rows_that_either_template_loses_text_of_are_skipped_for_both(self, run, tmp_path):
+        """A row that is missing from one model's pool is missing from the other's."""
+        make_tokenizer(KINDS["gemma"]).save_pretrained(tmp_path / "target")  # it takes no system message
+        led = [{"role": "system", "content": "s"}, *self.TALK]
+        block = [self.TALK[0], {"role": "assistant", "content": "  a\n  b"}]  # both trim
+        kept = [self.TALK, [*self.TALK, *self.TALK]]
+        lines = [json.dumps({"messages": talk}) for talk in (kept[0], led, block, kept[1])]
+        (tmp_path / "pool.jsonl").write_text("\n".join(lines))
+        with pytest.raises(InputError, match=r"pool\.jsonl:3: .*changes or drops part of the response"):
+            prepare_pool(run, models=("proxy",))
+        run.config.pool.on_bad_row = "skip"
+        pools = prepare_pool(run, models=("proxy",)) | prepare_pool(run, models=("target",))
+        pools |= {"none": prepare_pool(run, models=())["rows"]}
+        for pool in pools.values():
+            assert [row["messages"] for row in pool.originals(range(len(pool)))] == kept
+            assert pool.manifest["num_skipped"] == 2
+            (_, system), (place, reason) = pool.manifest["skipped"]
+            assert "refuses the messages" in system
+            assert place.endswith("pool.jsonl:3")
+            assert reason.startswith("the chat template of the tokeniser")
+
+    def test_a_template_that_no_row_fits_is_refused_at_once(self, run, tmp_path):
+        run.config.pool.on_bad_row = "skip"
+        run.config.pool.path = str(tmp_path / "pool.jsonl")
+        bare = KINDS["llama3"].template.replace("{{ m.content | trim }}", "")
+        make_tokenizer(KINDS["llama3"], bare).save_pretrained(tmp_path / "target")
+        (tmp_path / "pool.jsonl").write_text("no JSON")  # is never read
+        with pytest.raises(
+            InputError, match=r"^the chat template of .*changes or drops part of the response"
+        ):
+            prepare_pool(run, models=("proxy",))
+
     def test_heldout_rows_follow_the_same_rule(self, run):
         from s2l_jax.pipeline.stages.evaluation import problems_of, tasks_of
 

@@ -108,6 +108,7 @@ BAD = [
     ({"audioUrls": ["a.wav"]}, r'has "audioUrls" beside its text'),
     ({"isDesirable": False}, r'its "isDesirable" is false'),
     ({"loss_weight": 0.0}, r'its "loss_weight" is 0.0, so it is not to be learned.* fields.ignore'),
+    ({"weight": "0"}, r'its "weight" is 0, so it is not to be learned.* fields.ignore'),
     ({"train": False}, r'its "train" is False, so it is not to be learned.* fields.ignore'),
     ({"context": "As was said."}, r'set fields.input="context" to read it, or fields.ignore="context"'),
     ({"history": "He said so."}, r'its "history" is not a list of pairs but str'),
@@ -149,6 +150,9 @@ def test_other_fields_are_told():
     assert list(passed_over(row, FieldMap(ignore=("url",)))) == ["persona", "meta"]
     assert list(passed_over(row, FieldMap(system="persona", ignore=("url", "meta")))) == []
     assert list(passed_over(TALK | {"instruction": "Translate."}, FieldMap())) == ["instruction"]
+    assert list(passed_over(TALK | {"weight": 0.5, "loss_weight": 1, "train": True}, FieldMap())) == [
+        "weight"
+    ]
 
 
 def test_a_mapped_field_may_have_any_name():
@@ -167,6 +171,7 @@ def weighed(**extra):
     [
         {"weight": 0},
         {"weight": 0.5},
+        {"weight": 2},
         {"loss_weight": 0.0},
         {"train": False},
         {"training": False},

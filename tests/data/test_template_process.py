@@ -71,6 +71,38 @@ def test_text_that_the_template_changes():
         render("chat", row_with(*thoughts), make_tokenizer(KINDS["thinking"]))
 
 
+CODE = "def f(x):\n    if x:\n        return 1\n"
+BLOCK = "    if x:\n        return 1\n    return 2"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.parametrize("change", ["replace('    ', ' ')", "replace('\n', ' ')", "replace('\n    ', '\n')"])
+def test_white_space_that_the_template_changes(place, change):
+    messages = list(LONG)
+    messages[place] = (messages[place][0], CODE)
+    row = row_with(*messages)
+    template = CHATML.replace("{{ m.content }}", "{{ m.content | CHANGE }}")
+    kept = make_tokenizer(KINDS["chatml"], template.replace("CHANGE", "trim"))
+    assert CODE.strip() in "".join(render("chat", row, kept))
+    with pytest.raises(InputError, match=r"^pool.jsonl:4: .*changes or (?:drops part|leaves out text)"):
+        render("chat", row, make_tokenizer(KINDS["chatml"], template.replace("CHANGE", change)))
+
+
+def test_an_indented_block_keeps_its_indentation():
+    """Trimmed, its first line would stand to the left of the others."""
+    row = row_with(("user", "q"), ("assistant", f"\n  \n{BLOCK}\n"))
+    assert render("chat", row, make_tokenizer(KINDS["chatml"]))[1].startswith(f"\n  \n{BLOCK}")
+    with pytest.raises(InputError, match=r"changes or drops part of the response"):
+        render("chat", row, make_tokenizer(KINDS["llama3"]))
+    line = row_with(("user", "  q"), ("assistant", " a\nb "))  # what is lost here says nothing
+    assert render("chat", line, make_tokenizer(KINDS["llama3"]))[1] == "a\nb<|eot_id|>"
+
+
+def test_thoughts_may_be_spaced_anew():
+    row = row_with(("user", "q"), ("assistant", f"<think>hm</think>{BLOCK}"))
+    assert f"hm\n</think>\n\n{BLOCK}" in render("chat", row, make_tokenizer(KINDS["thinking"]))[1]
+
+
 def test_moved_text_is_not_lost():
     """As Mistral's, which puts the system message before the last one of the user."""
     template = (
@@ -93,8 +125,48 @@ class TestTools:
 
     @pytest.mark.parametrize("template", [CHATML, "{% if tools %}You have tools.{% endif %}" + CHATML])
     def test_are_missed_in_one_that_does_not(self, template):
-        with pytest.raises(InputError, match=r"^pool.jsonl:4: .*leaves out tools of the row \(get_time\)"):
+        with pytest.raises(
+            InputError, match=r"^pool.jsonl:4: .*leaves out part of the row's tools: 'get_time'"
+        ):
             render("chat", self.ROW, make_tokenizer(KINDS["chatml"], template))
+
+    @pytest.mark.parametrize(
+        ("shown", "lost"),
+        [
+            ("{{ t.function.name }}", "'Tells the time', 'city', 'Where to'"),
+            ("{{ t.function.name }}: {{ t.function.description }}", "'city', 'Where to', 'Oslo'"),
+            ("{{ t.function.name }}{{ t.function.parameters.properties | list }}",
+             "'Tells the time', 'Where to', 'Oslo'"),
+        ],
+    )  # fmt: skip
+    def test_that_are_printed_in_part(self, shown, lost):
+        """Their names alone are not enough to call them; and the text may stand in a message."""
+        city = {"type": "string", "description": "Where to", "enum": ["Oslo"]}
+        parameters = {"type": "object", "properties": {"city": city}, "required": ["city"]}
+        described = {"name": "get_time", "description": "Tells the time", "parameters": parameters}
+        row = row_with(
+            ("user", "Where to? Oslo city. Tells the time."),
+            ("assistant", "a"),
+            tools=[{"type": "function", "function": described}],
+        )
+        whole = make_tokenizer(KINDS["chatml"], TOOLS + CHATML)
+        assert "Tells the time" in render("chat", row, whole)[0]
+        in_part = TOOLS.replace("{{ t | tojson }}", shown)
+        with pytest.raises(InputError, match=rf"leaves out part of the row's tools: {lost}"):
+            render("chat", row, make_tokenizer(KINDS["chatml"], in_part + CHATML))
+
+    def test_may_be_written_in_another_way(self):
+        """As signatures of functions, with types of their own; a line at a time."""
+        parameter = {"type": "string", "description": 'Where "to"\nor <from>'}
+        function = {"name": "f", "description": "D é", "parameters": {"properties": {"x": parameter}}}
+        template = (
+            "{% for t in tools %}def {{ t.name }}({% for name in t.parameters.properties %}{{ name }}: str"
+            "{% endfor %}) # {{ t.description }}\n{% for p in t.parameters.properties.values() %}"
+            "{{ p.description | replace('\n', '\n# ') }}{% endfor %}{% endfor %}"
+        )
+        row = row_with(("user", "q"), ("assistant", "a"), tools=[function])
+        prompt, _ = render("chat", row, make_tokenizer(KINDS["chatml"], template + CHATML))
+        assert prompt.startswith("def f(x: str) # D é")
 
     def test_are_for_the_template_that_the_tokeniser_has_for_them(self):
         tokenizer = make_tokenizer(KINDS["chatml"])

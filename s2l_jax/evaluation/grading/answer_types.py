@@ -6,15 +6,20 @@ from collections.abc import Callable
 
 from s2l_jax.errors import InputError, nearest
 from s2l_jax.evaluation.grading import comparison, extraction
+from s2l_jax.evaluation.grading.affirmation import MEANS
+from s2l_jax.evaluation.grading.characters import FUNCTIONS
 from s2l_jax.evaluation.grading.comparison import Comparison
-from s2l_jax.evaluation.grading.numbers import parse_number
-from s2l_jax.evaluation.grading.quantities import only_quantity
+from s2l_jax.evaluation.grading.numbers import is_code, parse_number
+from s2l_jax.evaluation.grading.quantities import EQUALS, only_quantity
+from s2l_jax.evaluation.grading.wording import plain_wording
 
 LONGEST = 20_000  # characters of a response or reference that are looked through, from the end
 
 _LETTER = re.compile(r"(?:\\(?:text|mbox|mathrm|textbf)\s*\{\s*)?\(?([A-J])\)?\}?")
 _LETTER_FIRST = re.compile(r"(?:\(([A-Ja-j])\)|([A-Ja-j])[).:])(?:\s.*)?|([a-j])", re.DOTALL)
-_YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+_COMMAND = re.compile(rf"\\[A-Za-z]+|(?<![A-Za-z])(?:{FUNCTIONS})(?![A-Za-z])")
+_NAMED = re.compile(r"\s*[A-Za-z]|.*\d(?:[A-Za-z]+|\s?–\s?)\d", re.DOTALL)  # page 12, COVID-19, 0x1F, 10–12
+_NO_VALUE = re.compile(r"[A-Za-z,<>≤≥]")
 _MOST_WORDS = 5  # of a unit behind a number; more are a sentence
 
 
@@ -84,25 +89,25 @@ def _lettered(expected: str) -> str | None:
 
 
 def _yes_or_no(expected: str) -> str | None:
-    return _YES_NO.get(expected.lower())
+    return MEANS.get(expected.lower())
 
 
 def _affirmed(expected: str) -> str | None:
     """What `Yes, it is` says too."""
-    word = re.match(r"(yes|no|true|false)\b(?=[,.;:!]|\s*$)", expected, re.IGNORECASE)
+    word = re.match(r"(\w+)(?=[,.;:!](?!\s*\d)|\s*$)", expected)
     return _yes_or_no(word[1]) if word else None
 
 
 def _quantity(expected: str) -> str | None:
-    """A number, an expression of them, or one with its unit; not what a sentence has."""
+    """A number, an expression of them, or one with its unit; not what a sentence, a date or a name has."""
     if parse_number(expected):
         return expected
-    words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+", " ", expected))
-    found = only_quantity(expected) if len(words) <= _MOST_WORDS else None
-    names = re.search(
-        r"[A-Za-z,]", re.sub(r"\\[A-Za-z]+|\b(?:sqrt|pi|log|ln|sin|cos|tan|exp)\b", "", found or "")
-    )
-    return found if found and (parse_number(found) or not names) else None
+    said = _COMMAND.sub(" ", EQUALS.split(plain_wording(expected))[-1])
+    if _NAMED.match(said) or len(re.findall(r"[A-Za-z]{2,}", said)) > _MOST_WORDS:
+        return None
+    found = only_quantity(expected) or ""
+    is_expression = not (_NO_VALUE.search(_COMMAND.sub("", found)) or is_code(found))
+    return found if found and (parse_number(found) or is_expression) else None
 
 
 _NUMBER = AnswerKind("number", _if(parse_number), extraction.number_answers, comparison.same_quantities)

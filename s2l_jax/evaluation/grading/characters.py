@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+FUNCTIONS = "sqrt|pi|log|ln|sin|cos|tan|exp"  # that plain text has without a backslash
+
 _FRACTIONS = "".join(chr(c) for c in range(0xBC, 0x218A) if "<fraction>" in unicodedata.decomposition(chr(c)))
 _ABOVE = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ"
 _BELOW = "₀₁₂₃₄₅₆₇₈₉"

@@ -2,7 +2,7 @@
 
 import re
 
-_FUNCTIONS = r"(?:sqrt|log|sin|cos|tan|exp)\b"
+from s2l_jax.evaluation.grading.characters import FUNCTIONS
 
 # A reason or a check comes behind one of these; "as a fraction" is none.
 _REASON = re.compile(
@@ -22,7 +22,7 @@ _CHECK = re.compile(
     re.IGNORECASE,
 )
 _ASIDE = re.compile(  # words or an equation in brackets
-    rf"(?<=[\w.%$}})!])\s+[(\[](?=[^()\[\]\n]{{0,300}}(?:(?<![\\A-Za-z])(?!{_FUNCTIONS})[A-Za-z]{{3,}}|=))"
+    rf"(?<=[\w.%$}})!])\s+[(\[](?=[^()\[\]\n]{{0,300}}(?:(?<![\\A-Za-z])(?!(?:{FUNCTIONS})(?:\b|_))[A-Za-z]{{3,}}|=))"
     r"[^()\[\]\n]{1,300}[)\]](?!\s*[-+*/^=])"
 )
 _BULLET = re.compile(

@@ -3,7 +3,8 @@
 import itertools
 import re
 
-from s2l_jax.evaluation.grading.numbers import Number, parse_number, same_number
+from s2l_jax.evaluation.grading.characters import FUNCTIONS
+from s2l_jax.evaluation.grading.numbers import Number, is_code, parse_number, same_number
 
 Comparison = tuple[bool, str]  # whether they are the same, and a few words why
 
@@ -16,7 +17,7 @@ _WORDS = re.compile(r"\\(?:text|mbox|mathrm|textbf|textrm)\s*\{([^{}]*)\}")
 _WORDY = re.compile(r"(?:[A-Za-z]{2,}|[aI])(?:[\s'.-]+[A-Za-z]+)*")
 # Units too short to be told from names beside an expression; after a number and a space they are units.
 _SHORT_UNIT = re.compile(r"(?<=\d)\s+(?:m|s|g|h|in|cm|mm|km|kg|ft|mi)(?:\s*\^\s*\{?\d\}?)?$")
-_FUNCTIONS = re.compile(r"sqrt|pi|sin|cos|tan|log|ln|exp|infty|inf|oo")
+_FUNCTIONS = re.compile(rf"{FUNCTIONS}|infty|inf|oo")
 _LEADING = re.compile(r"^(?:(?:it|he|she|they|is|was|in|on|at|the|a|an|month|day|of)\s+)+", re.IGNORECASE)
 
 
@@ -85,7 +86,7 @@ def same_math(answer: str, expected: str) -> Comparison | None:
     if numbers[0] is not None and numbers[1] is not None:
         reason = same_number(numbers[0], numbers[1])
         return bool(reason), reason or "different numbers"
-    if _is_words(expected) or _is_words(answer):
+    if is_code(expected) or _is_words(expected) or _is_words(answer):
         return same_words(answer, expected)
     if max(len(answer), len(expected)) > _LONGEST:
         return False, "too long to compare"

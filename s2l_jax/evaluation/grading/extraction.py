@@ -5,12 +5,14 @@ import re
 from s2l_jax.evaluation.grading import claims
 from s2l_jax.evaluation.grading.affirmation import first_affirmation, last_affirmation
 from s2l_jax.evaluation.grading.boxes import all_boxes, alternative_boxes, last_box
+from s2l_jax.evaluation.grading.characters import FUNCTIONS
 from s2l_jax.evaluation.grading.choices import first_letter, last_letter
 from s2l_jax.evaluation.grading.quantities import first_quantity, last_quantity, only_quantity
 
 _HASHES = "####"
 _PHRASE = re.compile(
-    r"\b(?:(?:answer|option|choice)\b[*_]*\s*(?:is|are|was|would\ be|:|=)|answer\b[*_]*\s*[-–—](?=\s))"
+    r"\b(?:(?:answer|option|choice|ans)\b[*_]*\s*(?:is|are|was|would\ be|:|=)"
+    r"|ans(?:wer\b[*_]*\s*[-–—](?=\s)|\.))"
     r"[*_]*[^\S\n]*:?",
     re.IGNORECASE,
 )
@@ -28,7 +30,7 @@ _WRAPPED = re.compile(
     re.DOTALL,
 )
 
-_WORD = r"(?!(?:sin|cos|tan|log|ln|exp|sqrt|pi)\b)[A-Za-z][a-z]+"
+_WORD = rf"(?!(?:{FUNCTIONS})(?:\b|_))[A-Za-z][a-z]+"
 _PROSE = re.compile(rf"(?:[A-Z]|{_WORD}),?\s+[A-Za-z]")  # a line that begins with two words
 _SAID = re.compile(r"=|\b(?:is|are|equals)\b")  # comes before what a line in prose says
 

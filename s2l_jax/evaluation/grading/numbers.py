@@ -46,6 +46,8 @@ NUMBER = re.compile(
     re.VERBOSE,
 )
 
+_CODE = re.compile(r"(?!\d+:\d+$)[-+]?(?:\(\d+\)\s?)?\d+(?:(?:[.:/-]|\s|\s?–\s?)\d+)+")  # but a ratio is none
+
 
 @dataclasses.dataclass(frozen=True)
 class Number:
@@ -67,6 +69,13 @@ def parse_number(text: str) -> Number | None:
     text = plain(text).strip()
     match = NUMBER.fullmatch(text) if len(text) <= 2 * _LONGEST else None
     return _read(match) if match else None
+
+
+def is_code(text: str) -> bool:
+    """Whether a text of digits is no number: a date, a range, a version, a telephone number, 1/0."""
+    text = plain(text).strip()
+    looks = _CODE.fullmatch(text) or NUMBER.fullmatch(text)
+    return looks is not None and parse_number(text) is None
 
 
 def same_number(answer: Number, expected: Number) -> str:

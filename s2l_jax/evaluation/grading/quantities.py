@@ -14,7 +14,7 @@ _PRODUCTS = re.compile(r"[a-c]{2,3}|[u-z]{2,3}|[p-r]{2,3}|mn|rs")  # of variable
 _LONGEST, _LONGEST_END = 1000, 4000  # characters of a stated answer, of the end of a worked one
 _MOST_IN_BRACKETS = 50  # tokens; more are no quantity, and would take quadratic time
 
-_EQUALS = re.compile(r"(?<![<>!=])=(?![=>])")
+EQUALS = re.compile(r"(?<![<>!=])=(?![=>])")
 _LISTED = re.compile(r",\s+|,(?!\d{3}(?!\d))|;|\\q?quad\b|\s(?:and|or)\s")
 
 
@@ -23,7 +23,7 @@ def first_quantity(text: str) -> str | None:
     text = claims.without_asides(claims.without_dashes(plain_wording(text[:_LONGEST])))
     for clause in re.split(r",\s|;|:\s|\n", text):
         for each in (claims.claimed(clause), clause):
-            for part in (_EQUALS.split(each)[-1], each):
+            for part in (EQUALS.split(each)[-1], each):
                 if (found := next(_quantities(part), None)) is not None:
                     return found
     return None
@@ -51,7 +51,7 @@ def only_quantity(formula: str) -> str | None:
     text = claims.without_asides(plain_wording(formula))
     if sum(bool(re.search(r"\d", part)) for part in _LISTED.split(text)) > 1:
         return text if parse_number(text) else formula
-    found = list(_quantities(_EQUALS.split(text)[-1], formula=True))
+    found = list(_quantities(EQUALS.split(text)[-1], formula=True))
     return found[0] if len(found) == 1 else (formula if found else None)
 
 
@@ -183,13 +183,7 @@ def _between(run: Sequence[Token], i: int) -> str:
     if i == 0:
         return ""
     token, before = run[i], run[i - 1]
-    of_logarithm = i > 1 and run[i - 2].text == "_"
-    if (
-        token.text == "("
-        and token.glued
-        and not of_logarithm
-        and (before.kind == "number" or before.text == ")")
-    ):
+    if token.text == "(" and token.glued and (before.kind == "number" or before.text == ")"):
         return r" \cdot "
     return "" if token.glued else " "
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from s2l_jax.evaluation.grading.characters import FUNCTIONS
 from s2l_jax.evaluation.grading.numbers import NUMBER
 
-_FUNCTIONS = "sqrt|pi|log|ln|sin|cos|tan|exp"  # without a backslash
 _SYMBOLS = (
     r"[dtc]?frac|[dt]?binom|sqrt|pi|log|ln|lg|sin|cos|tan|cot|sec|csc|arc(?:sin|cos|tan)|exp|infty|sum|prod"
     r"|int|overline|bar|max|min|gcd|lcm|lim|theta|alpha|beta|gamma|omega|lambda|mu|sigma"
@@ -23,7 +23,8 @@ _TOKEN = re.compile(  # a number is tried before these
     | (?P<close>[)\]}}]|\\\}}|\\r(?:floor|ceil)(?![A-Za-z]))
     | (?P<bar>\|)
     | (?P<postfix>!(?!=)|\\?%)
-    | (?P<symbol>\\(?:{_SYMBOLS})(?![A-Za-z])|(?<![A-Za-z])(?:{_FUNCTIONS})(?![A-Za-z])|[π√∞])
+    | (?P<symbol>(?:\\(?:{_SYMBOLS})|(?<![A-Za-z\\])(?:log(?:2|10)(?=\()|{FUNCTIONS}))(?![A-Za-z])
+        (?:_(?:\d+|[A-Za-z]|\{{[^{{}}]{{0,100}}\}}))?|[π√∞])                 # with its base: log_2
     | (?P<word>\\(?:text|mbox|mathrm|textbf|textrm|operatorname)\s*\{{[^{{}}]{{0,300}}\}}|\\[A-Za-z]+)
     | (?P<name>[A-Za-z][A-Za-z0-9]*)
     | (?P<other>.)

@@ -5,9 +5,9 @@ import logging
 import re
 from typing import Any
 
-from s2l_jax.evaluation.grading.characters import plain
+from s2l_jax.evaluation.grading.characters import FUNCTIONS, plain
 
-_NAMES = "pi|sqrt|sin|cos|tan|log|ln|exp|infty"  # that plain text has without a backslash
+_NAMES = f"{FUNCTIONS}|infty"  # that plain text has without a backslash
 # Units in plain text; one letter, or two without meaning, is a name: 3ab is no number of ab.
 _UNITS = r"(?:cm|mm|km|kg|ft|lb|oz|ml|mph)(?![A-Za-z])"
 _UNIT_WORDS = rf"(?!(?:{_NAMES})\b)[A-Za-z]{{3,}}(?:\s+[A-Za-z]{{2,}})*"
@@ -15,45 +15,29 @@ _UNIT_POWER = r"(?:\s*\^\s*\{?\d\}?)?\.?"
 _SUBSTITUTIONS = [
     (re.compile(pattern), by)
     for pattern, by in (
-        (r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])", ""),
+        (r"\\limits(?![A-Za-z])", ""),
         (r"(?<=\d)(?:,?\\[!,]|\{,\})(?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[!;:, ]|~", " "),
         (r"\\?%|\\\$|\^\s*\{?\\circ\}?|\\degree", ""),
-        (r"\\text\s*\{\s*(?:and|or)\s*\}|(?<=[\s\d}$])(?:and|or)(?=[\s\\$\d-])", " , "),
-        (r",(?:\s*,)+", ","),
+        (r",\s*(?:\\text\s*\{\s*)?(?:and|or)\b\s*\}?", ", "),
         (r"\\[dt]?frac\s*(\\[A-Za-z]+)\s*(\d)", r"\\frac{\1}{\2}"),
         (r"\\(?:text|mbox|textbf|mathrm|textrm|operatorname)\s*\{[^{}]*\}(?:\s*\^\s*(?:\{\d\}|\d))?\s*$", ""),
         (rf"(?<=[\d}}])(?:\s*{_UNITS}|\s+{_UNIT_WORDS}){_UNIT_POWER}\s*$", ""),
-        (r"^\s*[A-Za-z]\s*(?:\\in(?![a-z])|∈)", ""),
         (r"\\varnothing", r"\\emptyset"),
         (r"(?<![\\A-Za-z])oo(?![A-Za-z])", r"\\infty"),  # this and I are how SymPy prints them
         (r"\*\s*I(?![A-Za-z])", "i"),
-        (r"(?<![\\A-Za-z])I\s*\*", "i "),
         (r"\*\*\s*\(([^()]*)\)", r"^{\1}"),
         (r"\*\*\s*(-?\w+)", r"^{\1}"),
-        (r"\*", r" \\cdot "),
         (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"(?<![\\A-Za-z])log(?:_(\d+)|(2|10)(?=\())", r"\\log_{\1\2}"),
         (r"(?<![\\A-Za-z])(" + _NAMES + r")(?![A-Za-z])", r"\\\1"),
         (r"(?<![\w.])(\d+)\s+(\d+/\d+)(?![\d/])", r"(\1+\2)"),
-        (r"(?<![\w.}])(\d+)\s*(\\[dt]?frac\{\d+\}\{\d+\}|\\[dt]?frac\s?\d\d)", r"(\1+\2)"),
     )
 ]
 _BARE_SEPARATOR = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # of thousands, where no list or pair is meant
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar)\s*\{(\d+)\}")  # a decimal that never ends
 _BASE = re.compile(r"\d\s*_\s*\{?(\d+)\}?\s*$")  # of a number such as 2516_{7}
-_SYMBOLS = str.maketrans(
-    {
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "√": r"\sqrt ",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "∪": r"\cup ",
-        "−": "-",
-        "·": r"\cdot ",
-        "×": r"\times ",
-    }
-)
+_SYMBOLS = str.maketrans({"∞": r"\infty ", "·": r"\cdot ", "∈": r"\in "})
 
 
 def warm_up() -> None:

@@ -1,7 +1,8 @@
 """Stage `pool`: rows to tokens, once for each tokeniser that the run uses."""
 
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -10,10 +11,10 @@ from ml_collections import ConfigDict
 from s2l_jax.config import deciding
 from s2l_jax.console import Progress, say
 from s2l_jax.data.arrow_types import ArrowTypes
-from s2l_jax.data.chat import CHAT
+from s2l_jax.data.chat import CHAT, template_identity
 from s2l_jax.data.identity import data_identity
 from s2l_jax.data.pool import FieldMap, PoolRow, RowReader, read_rows
-from s2l_jax.data.pool_fields import passed_over
+from s2l_jax.data.pool_fields import BadRow, passed_over
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, prepare
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import end_tokens, tokenize_prompts
@@ -45,13 +46,15 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
     options = TokenizeSettings(**config.tokenize.to_dict())
     for name, tokenizer in tokenizers.items():
         _check_room(tokenizer, options, name)
+    skipping = _skipping_templates(run)
+    data = json.dumps([settings, sorted(skipping)], sort_keys=True)
     pools, prepared = {}, {}
     for name, tokenizer in (tokenizers or {"rows": None}).items():
-        mark = fingerprint(json.dumps(settings, sort_keys=True), tokenizer, options)
+        mark = fingerprint(data, tokenizer, options)
         if mark not in prepared:
             path = record.folder / mark
             if processes.is_writer() and not (path / "manifest.json").exists():
-                _prepare(run, path, tokenizer, options)
+                _prepare(run, path, tokenizer, options, list(skipping.values()))
             processes.barrier(f"pool {mark}")
             prepared[mark] = PreparedPool(path)
         pools[name] = prepared[mark]
@@ -61,6 +64,20 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
         sources = dict(zip(manifest["source_names"], manifest["source_counts"], strict=True))
         record.finish({name: manifest[name] for name in _COUNTS} | {"sources": sources})
     return pools
+
+
+def _skipping_templates(run: Run) -> dict[str, Any]:
+    """By their identity the tokenisers whose chat templates say which rows are skipped; else none.
+
+    Those of both models, whichever is asked for: a row that one cannot take is missing from both pools.
+    """
+    config = run.config
+    if config.tokenize.prompt != CHAT or config.pool.on_bad_row != "skip":
+        return {}
+    named = [name for name in ("proxy", "target") if config[name].tokenizer or config[name].checkpoint]
+    for name in named:
+        end_tokens(run.tokenizer(name), CHAT)  # raises for one that no row would fit
+    return {template_identity(run.tokenizer(name)): run.tokenizer(name) for name in named}
 
 
 def _check_room(tokenizer: Any, settings: TokenizeSettings, model: str) -> None:
@@ -75,8 +92,16 @@ def _check_room(tokenizer: Any, settings: TokenizeSettings, model: str) -> None:
         )
 
 
-def open_rows(config: ConfigDict) -> RowReader:
-    """The pool's rows as they are read from their source."""
+def _open_rows(config: ConfigDict, skipping: Sequence[Any]) -> RowReader:
+    """The pool's rows as they are read from their source; bad are also those that a template cannot take."""
+
+    def check(row: PoolRow) -> None:
+        for tokenizer in skipping:
+            try:
+                render(CHAT, dataclasses.replace(row, place=""), tokenizer)
+            except InputError as error:
+                raise BadRow(str(error)) from None
+
     return read_rows(
         config.pool.path,
         format=config.pool.format,
@@ -85,11 +110,14 @@ def open_rows(config: ConfigDict) -> RowReader:
         fields=FieldMap(**config.pool.fields.to_dict()),
         on_bad_row=config.pool.on_bad_row,
         multi_turn=config.tokenize.prompt == CHAT,
+        check=check,
     )
 
 
-def _prepare(run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings) -> None:
-    reader = open_rows(run.config)
+def _prepare(
+    run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings, skipping: Sequence[Any]
+) -> None:
+    reader = _open_rows(run.config, skipping)
     progress = Progress("tokenising the pool", run.config.pool.limit, "rows")
 
     types = ArrowTypes(ADDED)
