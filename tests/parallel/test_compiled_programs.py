@@ -5,9 +5,11 @@ import math
 import re
 
 import jax
+import numpy as np
 import pytest
 
-from s2l_jax.parallel.mesh import make_mesh
+from s2l_jax.forecast.programs import Sweep
+from s2l_jax.parallel.mesh import make_mesh, row_groups
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import abstract_state, make_train_step
 from tests.support.described_rows import CONFIG, EXAMPLES, LENGTH, ROWS, TOKENS, described_rows
@@ -82,6 +84,20 @@ def test_parameters_are_gathered_a_layer_at_a_time_and_logits_never():
     shares = {math.prod(shape) for shape in gathered if vocabulary // 2 in shape}
     assert shares == {CONFIG.hidden_size * vocabulary // 2}  # the head's weights
     assert not [shape for shape in gathered if vocabulary in shape]
+
+
+def test_a_sweep_gathers_neither_logits_nor_more_than_a_layer():
+    mesh = make_mesh(1, 4, 2)
+    slots = jax.ShapeDtypeStruct((1, row_groups(mesh), EXAMPLES), np.int32)
+    sweep = Sweep(CONFIG, "float32", "auto", 16, 0, described_rows(mesh), slots)
+    program = sweep.lower(mesh).compile().as_text()
+    shapes = [tuple(map(int, shape.split(","))) for shape in GATHERED.findall(program)]
+    assert CONFIG.hidden_size * CONFIG.intermediate_size // 2 in {math.prod(shape) for shape in shapes}
+    assert not [shape for shape in shapes if CONFIG.num_layers in shape]
+    # Of all groups' response tokens, by the vocabulary or a device's half of it.
+    logits = row_groups(mesh) * TOKENS * CONFIG.padded_vocab_size // 2
+    assert logits > CONFIG.hidden_size * CONFIG.padded_vocab_size // 2  # the head's weights
+    assert max(map(math.prod, shapes)) < logits
 
 
 def device_bytes(state):
