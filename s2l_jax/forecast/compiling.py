@@ -30,12 +30,12 @@ class Compiled:
 
     Attributes:
       temporaries: activations and whatever else it makes and lets go, and its code.
-      sent: what it sends, for each collective.
+      sent: what it sends, for each collective; None where its text cannot be had.
       available: what the compiler gives a program; 0 where it does not say.
     """
 
     temporaries: float
-    sent: tuple[Collective, ...] = ()
+    sent: tuple[Collective, ...] | None = None
     available: float = 0.0
 
 
@@ -96,8 +96,11 @@ def compile_one(
     memory: Any = compiled.memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     temporaries = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes + max(0, kept)
-    sent = collectives(str(compiled.as_text()), mesh.size, unknown_trips)
-    return Compiled(float(temporaries), tuple(sent))
+    try:
+        text = str(compiled.as_text())
+    except jax.errors.JaxRuntimeError:  # libtpu 0.0.52 writes programs for v5p that jaxlib 0.10.2 cannot read
+        return Compiled(float(temporaries))
+    return Compiled(float(temporaries), tuple(collectives(text, mesh.size, unknown_trips)))
 
 
 def _refused(said: str) -> Compiled:

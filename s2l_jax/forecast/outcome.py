@@ -41,6 +41,11 @@ class Outcome:
     waited: float
 
     @property
+    def is_counted(self) -> bool:
+        """Whether what is sent is counted, and not read off the compiled program."""
+        return self.compiled is None or self.compiled.sent is None
+
+    @property
     def peak(self) -> float:
         """Bytes that a device holds at once."""
         return sum(self.held.values())
@@ -66,7 +71,7 @@ class Outcome:
         return self._together(ATTAINED)
 
     def _together(self, shares: Mapping[str, float]) -> float:
-        beside = self.seconds | {"network": self.seconds["network"] - self.waited}
+        beside = {**self.seconds, "network": self.seconds["network"] - self.waited}
         longest = max(seconds / shares[kind] for kind, seconds in beside.items())
         return longest + self.waited / shares["network"]
 
@@ -101,7 +106,8 @@ def outcome(job: Job, topology: Topology, mesh: Mesh, compiled: Compiled | None)
         held["temporaries"] = compiled.temporaries
     slow = _FLOAT32[topology.platform] if job.dtype == "float32" else 1.0
     devices = 1 if job.one_device else mesh.size
-    exchanged = job.program.exchanges(mesh) if compiled is None else compiled.sent
+    read = None if compiled is None else compiled.sent
+    exchanged = job.program.exchanges(mesh) if read is None else read
     seconds = {
         "compute": job.flops * job.executed * slow / (devices * chip.flops),
         "memory": job.traffic / chip.bandwidth,

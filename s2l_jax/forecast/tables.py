@@ -120,9 +120,10 @@ def _end(found: Forecast, config: ConfigDict) -> str:
     shares = ", ".join(f"{share:.0%} of the {kind} rate" for kind, share in ATTAINED.items())
     lines = [f"Projected times count on {shares} of the data sheet; left out: {'; '.join(found.left_out)}."]
     if not all(each.compiled for each in found.outcomes):
+        lines.append("Not compiled for this topology: activations are not known.")
+    if counted := [each.job.name for each in found.outcomes if each.is_counted]:
         lines.append(
-            "Not compiled for this topology: activations are not known, and what is sent is counted by the "
-            "shardings."
+            f"Counted by the shardings, not read off a program: what is sent by {'; '.join(counted)}."
         )
     for each in found.outcomes:
         if not each.fits:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -157,6 +158,19 @@ def test_the_mesh_that_is_chosen_fits_and_is_the_cheapest_tried(config):
     times = {each.sizes: each.outcome.total for each in found.tried if each.outcome}
     assert set(times) == {(1, 1, 2), (1, 2, 1), (2, 1, 1)}
     assert found.mesh == min(times, key=times.get)
+
+
+def test_what_a_program_sends_is_counted_where_its_text_cannot_be_had(config, monkeypatch):
+    def unreadable(_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
+    job = jobs_on(config, make_mesh(1, 8, 1))["proxy: training step"]
+    made = compile_one("cpu:8", (1, 8, 1), job.program, 1)
+    assert made.temporaries > 0
+    found = outcome(job, describe("cpu:8"), make_mesh(1, 8, 1), made)
+    assert found.is_counted
+    assert found.sent["all-gather"][0] == 2  # forwards and backwards
 
 
 class TestSearch:
