@@ -92,6 +92,17 @@ def mute() -> None:
     _muted = True
 
 
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Within it, nothing is said."""
+    global _muted
+    before, _muted = _muted, True
+    try:
+        yield
+    finally:
+        _muted = before
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person would write them."""
     if seconds < 60:

@@ -130,7 +130,7 @@ class Batches:
         self._pack, self._name_examples = pack, name_examples
         planned = range(min(num_steps, _PLANNED_STEPS))
         unplanned = num_steps > _PLANNED_STEPS
-        needed = [self._lay_out(self.indices(s)).shape for s in planned]
+        needed = [self._lay_out(indices).shape for indices in self._indices_of(planned)]
         # A program takes as long to compile as some hundred steps of a small model take to run.
         self.planned_shapes = choose_shapes(needed, most=2 if unplanned else min(3, 1 + num_steps // 500))
         self.shapes = list(self.planned_shapes)
@@ -145,6 +145,13 @@ class Batches:
         start = step * self.batch_size
         positions = np.arange(start, start + self.batch_size)
         return visit_order(positions, len(self.subset), self.seed)
+
+    def _indices_of(self, steps: range) -> Iterator[Int64[np.ndarray, "b"]]:
+        """`indices` of consecutive steps, many at once: most of what one step's take is the call."""
+        for first in steps[::256]:
+            last = min(first + 256, steps.stop)
+            positions = np.arange(first * self.batch_size, last * self.batch_size)
+            yield from visit_order(positions, len(self.subset), self.seed).reshape(-1, self.batch_size)
 
     def read(self, step: int) -> Batch:
         """One step's batch; only this process's rows are read from disk."""

@@ -64,7 +64,7 @@ def collectives(program: str, num_devices: int, unknown_trips: float = 1) -> lis
         key = channel[1] if channel else f"line {number}"
         if key not in found or found[key].times < times:
             found[key] = Collective(kind, size, group, times)
-    return [each for each in found.values() if len(each.group) > 1 and each.size]
+    return [each for each in found.values() if len(set(each.group)) > 1 and each.size]
 
 
 def _computations(program: str) -> dict[str, list[str]]:
@@ -123,8 +123,9 @@ def _bytes(dtype: str, shape: str) -> float:
 
 def _group(line: str, num_devices: int) -> tuple[int, ...]:
     """The places of the devices of one group."""
-    if pairs := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", line):
-        return int(pairs[1]), int(pairs[2])
+    if pairs := re.search(r"source_target_pairs=\{(\{[\d,{}]+\})\}", line):
+        found = [tuple(map(int, pair)) for pair in re.findall(r"\{(\d+),(\d+)\}", pairs[1])]
+        return max(found, key=lambda pair: len(set(pair)))  # some devices may send to themselves
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return tuple(map(int, listed[1].split(",")))
     if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +12,11 @@ from ml_collections import ConfigDict
 
 from s2l_jax.config import resolved_run
 from s2l_jax.config.runs import method_of
+from s2l_jax.console import muted
 from s2l_jax.errors import InputError
-from s2l_jax.forecast.compiling import Compiled, compile_all
-from s2l_jax.forecast.jobs import Job, jobs_of, largest
+from s2l_jax.forecast.compiling import Compiled, Compiler
+from s2l_jax.forecast.jobs import Job, jobs_of, leading_job
+from s2l_jax.forecast.layouts import Layouts
 from s2l_jax.forecast.outcome import Outcome, outcome
 from s2l_jax.forecast.stated_pool import SizedPool, Stated, repeated, spread
 from s2l_jax.forecast.topology import Topology, describe
@@ -29,7 +32,7 @@ Sizes = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Tried:
-    """A mesh that was looked at: the largest job on it, or why there is none."""
+    """A mesh that was looked at: the leading job on it, and why that was not compiled or cannot be."""
 
     sizes: Sizes
     outcome: Outcome | None
@@ -98,16 +101,15 @@ def forecast(
     asked = (-1, 1, 1) if search else (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     mesh = make_mesh(*asked, devices=described.devices)
     pools = _pools(config, plan, mesh, pool)
-    tried = _try_meshes(config, plan, pools, described, workers) if search else []
+    layouts = Layouts()
+    compiler = Compiler(described.name, workers) if described.compiles else None
+    tried = _try_meshes(config, plan, pools, described, compiler, layouts) if search else []
     meshes = [make_mesh(*sizes, devices=described.devices) for sizes in _cheapest(tried)] or [mesh]
     found: Forecast | None = None
     for mesh in meshes:
-        jobs = jobs_of(Run(config, epath.Path(workdir), mesh), plan, pools)
-        if not jobs:
-            raise InputError("--plan: no model is left to be trained or evaluated in this workdir.")
+        jobs = jobs_of(Run(config, epath.Path(workdir), mesh), plan, pools, layouts)
         sizes = (mesh.shape["data"], mesh.shape["fsdp"], mesh.shape["tensor"])
-        made = _compile(described, [(sizes, job) for job in jobs], workers)
-        outcomes = [outcome(job, described, mesh, each) for job, each in zip(jobs, made, strict=True)]
+        outcomes = _outcomes(described, compiler, [(sizes, job) for job in jobs])
         found = Forecast(described, sizes, pools, outcomes, tried, _left_out(config, plan))
         if found.fits:
             break
@@ -115,22 +117,35 @@ def forecast(
     return found
 
 
-def _compile(
-    topology: Topology, work: Sequence[tuple[Sizes, Job]], workers: int
-) -> Sequence[Compiled | None]:
-    if not topology.compiles:
-        return [None] * len(work)
-    return compile_all(topology.name, [(sizes, job.program, job.trips) for sizes, job in work], workers)
+def _outcomes(
+    topology: Topology, compiler: Compiler | None, work: Sequence[tuple[Sizes, Job]]
+) -> list[Outcome]:
+    made: Sequence[Compiled | None] = [None] * len(work)
+    if compiler is not None:
+        made = compiler([(sizes, job.program, job.trips) for sizes, job in work])
+    meshes = [make_mesh(*sizes, devices=topology.devices) for sizes, _ in work]
+    return [
+        outcome(job, topology, mesh, each) for (_, job), mesh, each in zip(work, meshes, made, strict=True)
+    ]
 
 
 def _try_meshes(
-    config: ConfigDict, plan: Plan, pools: Mapping[str, SizedPool], topology: Topology, workers: int
+    config: ConfigDict,
+    plan: Plan,
+    pools: Mapping[str, SizedPool],
+    topology: Topology,
+    compiler: Compiler | None,
+    layouts: Layouts,
 ) -> list[Tried]:
-    """The largest job on every mesh that the models, batches and memory allow."""
+    """The leading job on every mesh that the models, batches and memory allow.
+
+    The likeliest are compiled first, and none whose arithmetic and memory traffic alone take longer than
+    another mesh does in all.
+    """
     heads = [trained_config(config, what).num_kv_heads for what in ("proxy", "target") if plan.has(what)]
     count = len(topology.devices)
-    refused: list[Tried] = []
-    work: list[tuple[Sizes, Job]] = []
+    tried: list[Tried] = []
+    waiting: list[tuple[Outcome, Sizes]] = []
     for data, fsdp in itertools.product(range(1, count + 1), repeat=2):
         tensor, rest = divmod(count, data * fsdp)
         if rest or any(each % tensor for each in heads):
@@ -138,20 +153,30 @@ def _try_meshes(
         sizes = data, fsdp, tensor
         mesh = make_mesh(*sizes, devices=topology.devices)
         try:
-            job = largest(jobs_of(Run(config, epath.Path(), mesh), plan, pools))
+            with muted():  # of the kernel that each would take
+                job = leading_job(Run(config, epath.Path(), mesh), plan, pools, layouts)
         except InputError as error:
-            refused.append(Tried(sizes, None, str(error)))
+            tried.append(Tried(sizes, None, str(error)))
             continue
         bare = outcome(job, topology, mesh, None)
         if bare.fits:
-            work.append((sizes, job))
+            waiting.append((bare, sizes))
         else:
-            refused.append(Tried(sizes, bare, "its state alone is too large"))
-    tried = []
-    for (sizes, job), compiled in zip(work, _compile(topology, work, workers), strict=True):
-        mesh = make_mesh(*sizes, devices=topology.devices)
-        tried.append(Tried(sizes, outcome(job, topology, mesh, compiled)))
-    return tried + refused
+            tried.append(Tried(sizes, bare, "its state alone is too large"))
+    waiting.sort(key=lambda each: each[0].total)
+    best = math.inf
+    while compiling := [each for each in waiting if each[0].least < best][
+        : compiler.workers if compiler else None
+    ]:
+        waiting = [each for each in waiting if each not in compiling]
+        for (_, sizes), found in zip(
+            compiling,
+            _outcomes(topology, compiler, [(sizes, bare.job) for bare, sizes in compiling]),
+            strict=True,
+        ):
+            tried.append(Tried(sizes, found))
+            best = min(best, found.total if found.fits else math.inf)
+    return tried + [Tried(sizes, bare, "not compiled: takes longer") for bare, sizes in waiting]
 
 
 def _cheapest(tried: Sequence[Tried]) -> list[Sizes]:

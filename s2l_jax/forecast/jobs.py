@@ -1,19 +1,21 @@
 """What a run has its devices do: each program, how often, and the work of it by count."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from s2l_jax.clustering.rows import padded_rows, spread_over
 from s2l_jax.config import resolved_run
 from s2l_jax.config.runs import find_method, method_of
-from s2l_jax.data.batching import Batches, Size, size_of
+from s2l_jax.data.batching import Size, size_of
+from s2l_jax.errors import InputError
 from s2l_jax.evaluation.generation.generate import bucket
+from s2l_jax.forecast.layouts import Layouts, Steps, laid_out
 from s2l_jax.forecast.programs import (
     Decode,
     Lloyd,
@@ -23,6 +25,7 @@ from s2l_jax.forecast.programs import (
     bytes_a_device,
     described,
     placed_params,
+    width_of,
 )
 from s2l_jax.forecast.stated_pool import SizedPool
 from s2l_jax.forecast.traffic import decoding_bytes, forward_bytes, training_bytes
@@ -36,7 +39,7 @@ from s2l_jax.pipeline.stages.trajectories import packing_options, sweep_flops, t
 from s2l_jax.selection.budget import Budget
 from s2l_jax.training.flops import forward_flops, training_flops
 from s2l_jax.training.models import trained_config
-from s2l_jax.training.run import Run, check_batch, make_batches, num_steps, train_settings, trainable
+from s2l_jax.training.run import Run, check_batch, num_steps, train_settings, trainable
 from s2l_jax.trajectories.packed_dataset import Packing
 from s2l_jax.trajectories.slices import TrackedRows
 
@@ -78,44 +81,65 @@ class Job:
     one_device: bool = False
 
 
-def jobs_of(run: Run, plan: Plan, pools: Mapping[str, SizedPool]) -> list[Job]:
+def jobs_of(
+    run: Run, plan: Plan, pools: Mapping[str, SizedPool], layouts: Layouts | None = None
+) -> list[Job]:
     """The jobs of the parts of a plan that are to be made, in order.
 
     Args:
       run: on the mesh of the devices.
       plan: of the same config.
       pools: for the "proxy" and the "target", as far as they are needed.
+      layouts: of the same config and pools on other meshes.
 
     Raises:
-      InputError: a config.json that cannot be used, a batch that does not divide over the mesh, or a cadence
-        that does not fit the run.
+      InputError: nothing is left to be made on devices, a config.json that cannot be used, a batch that does
+        not divide over the mesh, or a cadence that does not fit the run.
     """
+    layouts = layouts or Layouts()
     found: list[Job] = []
     if plan.has("proxy"):
-        found += _proxy(run, plan, pools["proxy"])
+        found += _proxy(run, pools["proxy"], layouts)
     if plan.has("target"):
-        found += _targets(run, pools["target"])
+        found += _targets(run, pools["target"], layouts)
     if plan.has("evaluation"):
         found += _evaluation(run, pools["target"])
+    if not found:
+        raise InputError("--plan: no model is left to be trained or evaluated in this workdir.")
     return found
 
 
-def _proxy(run: Run, plan: Plan, pool: Any) -> Iterator[Job]:
+def leading_job(run: Run, plan: Plan, pools: Mapping[str, SizedPool], layouts: Layouts) -> Job:
+    """The job that a mesh is chosen by: a training step of the target, or else of the proxy, or decoding.
+
+    Arguments and errors are those of `jobs_of`.
+    """
+    if plan.has("proxy"):
+        check_batch(run, "proxy")
+    if plan.has("target"):
+        return next(_targets(run, pools["target"], layouts, most_often=True))
+    return jobs_of(run, plan, pools, layouts)[0]
+
+
+def _proxy(run: Run, pool: Any, layouts: Layouts) -> Iterator[Job]:
     config, asked = run.config, run.config.trajectories
     model, settings = trained_config(config, "proxy"), config.proxy.train
     check_batch(run, "proxy")
     subset = trainable(pool)
     steps = num_steps(settings, len(subset))
     by_training = asked.source == "train"
-    batches = make_batches(run, pool, subset, np.ones(len(subset), np.float32), model, settings, steps)
-    step = _training(run, "proxy", model, batches, steps, 1, keep_losses=by_training)
+    laid = laid_out(run, "proxy", pool, subset, model, steps, layouts)
+    step = _training(run, "proxy", model, laid, steps, 1, keep_losses=by_training)
     tracked = tracked_of(run, pool)
     held = {"parameters": step.program.arguments(run.mesh)["parameters"]}
     held["optimiser state"] = step.program.arguments(run.mesh)["optimiser state"]
     state = {name: bytes_a_device(each) for name, each in held.items()}
     columns = math.ceil(steps * settings.batch_size / len(subset)) if by_training else 0
     if not by_training:
-        packing = Packing(pool, tracked.rows, run.mesh, **packing_options(config, model))
+        packing = layouts.once(
+            ("sweep", row_groups(run.mesh)),
+            lambda: Packing(pool, tracked.rows, run.mesh, **packing_options(config, model)),
+        )
         columns = len(planned_sweeps(run, steps))
         pinned = {"pinned rows": float(packing.bytes_a_device)} if packing.pinned else {}
         step = dataclasses.replace(step, beside=pinned)
@@ -136,17 +160,15 @@ def _training(
     run: Run,
     what: str,
     model: DecoderConfig,
-    batches: Batches,
+    laid: Steps,
     steps: int,
     times: int,
     *,
     keep_losses: bool = False,
 ) -> Job:
     settings = train_settings(run, run.config[what].train)
-    rows = jax.tree.map(described, batches.empty(batches.planned_shapes[-1]))
-    size, groups, mesh = batches.size(steps), row_groups(run.mesh), run.mesh.shape
-    mean = Size(*(round(n / steps) for n in dataclasses.astuple(size)))
-    tokens = rows.tokens.size * batches.mean_rows / rows.tokens.shape[2]
+    rows, mean, groups, mesh = laid.rows, laid.size, row_groups(run.mesh), run.mesh.shape
+    tokens = rows.tokens.size * laid.mean_rows / rows.tokens.shape[2]
     # A pass backwards takes gradients for inputs and for weights.
     again = settings.remat == "full"
     passes = (2 if model.lora else 3) + again
@@ -161,7 +183,7 @@ def _training(
         traffic=training_bytes(
             model,
             mean,
-            _width(settings.dtype),
+            width_of(settings.dtype),
             groups=groups,
             shards=mesh["fsdp"] * mesh["tensor"],
             tensor=mesh["tensor"],
@@ -193,7 +215,7 @@ def _sweep(
     size = size_of(pool, tracked.rows, skip)
     tokens, groups = sum(sizes) * row_groups(run.mesh), row_groups(run.mesh)
     microbatches = blocks * rows.tokens.shape[0]
-    width, tensor = _width(asked.dtype), run.mesh.shape["tensor"]
+    width, tensor = width_of(asked.dtype), run.mesh.shape["tensor"]
     others = {"optimiser state": state["optimiser state"]}
     if packing.pinned:
         others["pinned rows of other lengths"] = float(max(0, packing.bytes_a_device - 12 * max(sizes)))
@@ -238,20 +260,20 @@ def _lloyd(run: Run, sources: np.ndarray, columns: int, fits: int, state: Mappin
     )
 
 
-def _targets(run: Run, pool: Any) -> Iterator[Job]:
+def _targets(run: Run, pool: Any, layouts: Layouts, *, most_often: bool = False) -> Iterator[Job]:
+    """A job for each size of subset, or that of the one size trained most often."""
     model, train = trained_config(run.config, "target"), run.config.target.train
     check_batch(run, "target")
     usable = trainable(pool)
-    sizes: dict[int, int] = {}
-    for name in target_names(run.config):
-        rows = _subset_rows(run, name, pool, len(usable))
-        sizes[rows] = sizes.get(rows, 0) + 1
-    for rows, times in sizes.items():
+    sizes = collections.Counter(
+        _subset_rows(run, name, pool, len(usable)) for name in target_names(run.config)
+    )
+    for rows, times in sizes.most_common(1) if most_often else sizes.items():
         # A random subset: which rows are chosen is not known yet.
         subset = np.sort(np.random.default_rng(0).choice(usable, rows, replace=False))
         steps = num_steps(train, len(usable) if run.config.target.match_by == "steps" else rows)
-        batches = make_batches(run, pool, subset, np.ones(rows, np.float32), model, train, steps)
-        job = _training(run, "target", model, batches, steps, times)
+        laid = laid_out(run, "target", pool, subset, model, steps, layouts)
+        job = _training(run, "target", model, laid, steps, times)
         yield dataclasses.replace(job, name=f"{job.name}, {rows:,} rows")
 
 
@@ -278,7 +300,7 @@ def _evaluation(run: Run, pool: Any) -> Iterator[Job]:
     per_group = math.ceil(min(config.batch_size, problems) / groups)
     prompt = int(np.max(pool.prompt_lengths, initial=1))
     slots = bucket(min(prompt + config.max_new_tokens, model.max_positions))
-    width, batch = _width(config.dtype), groups * per_group
+    width, batch = width_of(config.dtype), groups * per_group
     mean = float(np.mean(pool.prompt_lengths)) + config.max_new_tokens / 2
     size = Size(batch, batch, round(batch * mean))
     whole = placed_params(model, run.mesh, DTYPES[config.dtype])
@@ -293,12 +315,3 @@ def _evaluation(run: Run, pool: Any) -> Iterator[Job]:
         traffic=decoding_bytes(model, width, rows=per_group, slots=slots, tensor=tensor),
         beside={"parameters as they were loaded": bytes_a_device(whole)},
     )
-
-
-def _width(dtype: str) -> int:
-    return jnp.dtype(DTYPES[dtype]).itemsize
-
-
-def largest(jobs: list[Job]) -> Job:
-    """The job that a mesh is chosen by: the training step, if there is one, that is most work."""
-    return max(jobs, key=lambda job: (isinstance(job.program, TrainStep), job.flops * job.runs))

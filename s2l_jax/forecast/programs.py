@@ -14,9 +14,12 @@ from s2l_jax.clustering.rows import default_chunk_rows, padded_rows, spread_over
 from s2l_jax.data.packing import PackedRows
 from s2l_jax.evaluation.generation.decoding import DecodingPrograms, state_shardings
 from s2l_jax.evaluation.generation.sampling import GREEDY
+from s2l_jax.forecast.collectives import Collective
+from s2l_jax.forecast.exchanges import of_gradients, of_passes
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.parameters import abstract_params, flatten_params, nest_params, unstacked
 from s2l_jax.models.weights import DTYPES
+from s2l_jax.parallel.mesh import row_groups
 from s2l_jax.parallel.placement import model_shardings
 from s2l_jax.parallel.sharding import replicated, row_sharding
 from s2l_jax.training.loop import TrainSettings
@@ -31,6 +34,9 @@ class Program(Protocol):
 
     def arguments(self, mesh: Mesh) -> dict[str, Any]:
         """What it takes, described, by what it is."""
+
+    def exchanges(self, mesh: Mesh) -> list[Collective]:
+        """What it sends by count, where it is not compiled."""
 
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
         """The program, ready to be compiled for the mesh's devices."""
@@ -54,6 +60,20 @@ class TrainStep:
             base = dataclasses.replace(self.config, lora=None)
             found["frozen parameters"] = placed_params(base, mesh, DTYPES[self.settings.dtype])
         return found
+
+    def exchanges(self, mesh: Mesh) -> list[Collective]:
+        width, times = width_of(self.settings.dtype), self.rows.tokens.shape[0]
+        again = self.settings.remat == "full"
+        found = of_passes(
+            self.config,
+            mesh,
+            width,
+            tokens=_tokens_of_group(self.rows),
+            gathers=2,
+            sums=2 + again,
+            times=times,
+        )
+        return found + of_gradients(self.config, mesh, width, times)
 
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
         state = abstract_state(self.config, self.settings.optimizer, self.num_steps, mesh)
@@ -96,6 +116,10 @@ class Sweep:
         column = jax.ShapeDtypeStruct((self.column,), jnp.float32, sharding=replicated(mesh))
         return {PARAMETERS: placed_params(self.config, mesh), "column": column, "rows": rows, "slots": slots}
 
+    def exchanges(self, mesh: Mesh) -> list[Collective]:
+        width, times = width_of(self.dtype), self.rows.tokens.shape[0]
+        return of_passes(self.config, mesh, width, tokens=_tokens_of_group(self.rows), times=times)
+
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
         found = self.arguments(mesh)
         sweep, read = sweep_programs(self.config, mesh, jnp.dtype(DTYPES[self.dtype]), self.attention)
@@ -122,6 +146,10 @@ class Lloyd:
         if spread is not None:
             points, weights = described(points, spread), described(weights, spread)
         return {"trajectories": points, "weights": weights}
+
+    def exchanges(self, mesh: Mesh) -> list[Collective]:
+        """None: sums of the clusters are small."""
+        return []
 
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
         found = self.arguments(mesh)
@@ -154,6 +182,10 @@ class Decode:
         state = jax.eval_shape(functools.partial(self._programs(mesh).empty, self.batch, self.slots))
         state = jax.tree.map(described, state, state_shardings(mesh, self.config))
         return {PARAMETERS: self._params(mesh), "cache": state}
+
+    def exchanges(self, mesh: Mesh) -> list[Collective]:
+        tokens = self.batch // row_groups(mesh)
+        return of_passes(self.config, mesh, width_of(self.dtype), tokens=tokens)
 
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
         found = self.arguments(mesh)
@@ -194,9 +226,18 @@ def bytes_a_device(described: Any) -> int:
     return total
 
 
+def width_of(dtype: str) -> int:
+    """Bytes of a number, of a name in `DTYPES`."""
+    return jnp.dtype(DTYPES[dtype]).itemsize
+
+
 def described(array: Any, sharding: Sharding | None = None) -> jax.ShapeDtypeStruct:
     """An array's shape and type, and where it lies."""
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+
+def _tokens_of_group(rows: PackedRows) -> int:
+    return rows.tokens.shape[2] * rows.tokens.shape[3]
 
 
 def _one(shape: tuple[int, ...], mesh: Mesh) -> jax.ShapeDtypeStruct:

@@ -35,8 +35,8 @@ def _head(found: Forecast, name: str) -> str:
         responses = num_loss_tokens(pool.lengths, pool.prompt_lengths)
         lines.append(
             f"pool as the {what} sees it: {len(pool.lengths):,} rows of {np.mean(pool.lengths):.0f} tokens "
-            f"on average, {np.mean(responses):.0f} of them in responses; all begin with the same "
-            f"{len(pool.common_prefix)}"
+            f"on average, {np.mean(responses):.0f} of them in responses"
+            + (f"; all begin with the same {len(shared)}" if len(shared := pool.common_prefix) else "")
         )
     return "\n".join(lines)
 
@@ -77,7 +77,7 @@ def _memory(found: Forecast) -> str:
 def _work(found: Forecast) -> str:
     rows = []
     for each in found.outcomes:
-        least = max(each.seconds.values())
+        least = each.at_least
         rows.append(
             [
                 each.job.name,
@@ -85,7 +85,7 @@ def _work(found: Forecast) -> str:
                 f"{each.job.flops / 1e12:,.3g}",
                 f"{each.job.executed:.2f}",
                 f"{each.job.traffic / 1e9:,.3g}",
-                f"{sum(sent for _, sent in each.sent.values()) / 1e9:,.3g}" if each.compiled else "?",
+                f"{sum(sent for _, sent in each.sent.values()) / 1e9:,.3g}",
                 each.bound,
                 duration(least) if least >= 1 else f"{1000 * least:.2f} ms",
                 duration(each.projected) if each.projected >= 1 else f"{1000 * each.projected:.2f} ms",
@@ -120,7 +120,11 @@ def _end(found: Forecast, config: ConfigDict) -> str:
     shares = ", ".join(f"{share:.0%} of the {kind} rate" for kind, share in ATTAINED.items())
     lines = [f"Projected times count on {shares} of the data sheet; left out: {'; '.join(found.left_out)}."]
     if not all(each.compiled for each in found.outcomes):
-        lines.append("Not compiled for this topology: activations and what is sent are not known.")
+        lines.append("Not compiled for this topology: activations are not known.")
+    if counted := [each.job.name for each in found.outcomes if each.is_counted]:
+        lines.append(
+            f"Counted by the shardings, not read off a program: what is sent by {'; '.join(counted)}."
+        )
     for each in found.outcomes:
         if not each.fits:
             changes = advice(config, _part(each), each.held, each.available)

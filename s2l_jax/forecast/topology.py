@@ -16,6 +16,7 @@ from s2l_jax.training.flops import peak_flops
 _GPUS_A_MACHINE = 8
 _TPUS = [name for name in CHIPS if re.fullmatch(r"v\d\w", name) or name == "v4"]
 _GPUS = [name for name in CHIPS if name not in _TPUS]
+_CAPABILITY = {"a100": "8.0", "l4": "8.9"}  # of the others 9.0
 _KNOWN = (
     "v5e:AxB and v6e:AxB (2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16), v4:AxBxC and v5p:AxBxC (2x2x1, 2x2x2, "
     "2x2x4, 2x4x4, 4x4x4, ...), several slices as 2xv5e:4x4, cpu:N, and gpu:KINDxN with a KIND of "
@@ -48,10 +49,10 @@ class _Gpu:
 
     id: int
     slice_index: int
+    compute_capability: str
     process_index: int = 0
     platform: str = "gpu"
     device_kind: str = ""
-    compute_capability: str = "9.0"
 
 
 def describe(name: str) -> Topology:
@@ -71,7 +72,8 @@ def describe(name: str) -> Topology:
         chip = Chip((), peak_flops() / len(devices), memory, unknown, unknown, unknown)
         return Topology(name, "cpu", chip, devices, compiles=True)
     elif (found := re.fullmatch(r"gpu:(\w+?)x(\d+)", name)) and found[1] in _GPUS and int(found[2]):
-        gpus = [_Gpu(n, n // _GPUS_A_MACHINE) for n in range(int(found[2]))]
+        capability = _CAPABILITY.get(found[1], "9.0")
+        gpus = [_Gpu(n, n // _GPUS_A_MACHINE, capability) for n in range(int(found[2]))]
         return Topology(name, "gpu", CHIPS[found[1]], gpus, compiles=False)
     raise InputError(f"--plan={name}: no such topology; there are {_KNOWN}.")
 
@@ -94,6 +96,7 @@ def _tpus(name: str, shape: str, slices: int) -> Sequence[Any]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")  # whatever it is: unset, libtpu complains
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
     try:
         import libtpu  # noqa: F401

@@ -59,3 +59,13 @@ def test_programs_as_libtpu_writes_them():
 def test_a_loop_of_unknown_length_runs_as_often_as_it_is_told():
     program = TPU.replace("direction=LT", "direction=NE")
     assert {each.times for each in collectives(program, 16, 7) if each.kind == "all-gather"} == {7}
+
+
+def test_devices_that_send_to_themselves_are_no_group():
+    line = (
+        "ENTRY %main () -> f32[4] {\n  %x = f32[4]{0} collective-permute(%y), source_target_pairs={PAIRS}\n}"
+    )
+    own = "{{0,0},{1,1}}"
+    assert collectives(line.replace("{PAIRS}", own), 4) == []
+    (found,) = collectives(line.replace("{PAIRS}", "{{0,0},{1,2},{2,1}}"), 4)
+    assert found.group == (1, 2)

@@ -1,11 +1,13 @@
 """What a run will take on devices that are not here, against numbers counted by hand."""
 
+import dataclasses
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -13,17 +15,20 @@ from etils import epath
 from s2l_jax.config import default, run
 from s2l_jax.data.datasets.synthetic_tokenizer import write_tokenizer
 from s2l_jax.errors import InputError
+from s2l_jax.forecast import compiling
 from s2l_jax.forecast.compiling import Compiled, compile_one
 from s2l_jax.forecast.forecast import forecast
 from s2l_jax.forecast.jobs import jobs_of
+from s2l_jax.forecast.layouts import Layouts, laid_out
 from s2l_jax.forecast.outcome import outcome
 from s2l_jax.forecast.stated_pool import SizedPool, Stated, repeated, spread
 from s2l_jax.forecast.tables import in_words
 from s2l_jax.forecast.topology import describe
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline.run import plan_pipeline
+from s2l_jax.training.models import trained_config
 from s2l_jax.training.out_of_memory import advice
-from s2l_jax.training.run import Run
+from s2l_jax.training.run import Run, make_batches
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -155,10 +160,101 @@ def test_the_mesh_that_is_chosen_fits_and_is_the_cheapest_tried(config):
     assert found.mesh == min(times, key=times.get)
 
 
+def test_what_a_program_sends_is_counted_where_its_text_cannot_be_had(config, monkeypatch):
+    def unreadable(_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
+    job = jobs_on(config, make_mesh(1, 8, 1))["proxy: training step"]
+    made = compile_one("cpu:8", (1, 8, 1), job.program, 1)
+    assert made.temporaries > 0
+    found = outcome(job, describe("cpu:8"), make_mesh(1, 8, 1), made)
+    assert found.is_counted
+    assert found.sent["all-gather"][0] == 2  # forwards and backwards
+
+
+class TestSearch:
+    @pytest.fixture
+    def compiled(self, monkeypatch):
+        """The sizes of meshes that programs were compiled for; what they exchange is nothing."""
+        sizes = []
+
+        def compile_one(topology, mesh, program, trips):
+            sizes.append(mesh)
+            return Compiled(0.0)
+
+        monkeypatch.setattr(compiling, "compile_one", compile_one)
+        return sizes
+
+    def test_a_mesh_that_cannot_win_is_not_compiled(self, config, compiled):
+        found = forecast(config, "cpu:8", pool=Stated(64, 20, 8), search=True, workers=1)
+        skipped = [each for each in found.tried if each.why.startswith("not compiled")]
+        assert skipped
+        assert not {each.sizes for each in skipped} & set(compiled)
+        chosen = next(each for each in found.tried if each.sizes == found.mesh)
+        assert all(each.outcome.least >= chosen.outcome.total for each in skipped)
+        assert "not compiled" in in_words(found, config, "a config")
+
+    def test_nothing_is_compiled_twice(self, config, compiled):
+        forecast(config, "cpu:2", pool=Stated(64, 20, 8), search=True, workers=1)
+        # Step and sweep of the proxy, k-means, and the target's step, which the search had compiled.
+        chosen = compiled[-1]
+        assert compiled.count(chosen) == 4
+
+    def test_sums_over_tensor_are_waited_for(self, config):
+        topology = describe("gpu:h100x8")
+        times = {}
+        for sizes in ((1, 8, 1), (1, 1, 8), (8, 1, 1)):
+            mesh = make_mesh(*sizes, devices=topology.devices)
+            config.mesh.data, config.mesh.fsdp, config.mesh.tensor = sizes
+            found = outcome(jobs_on(config, mesh)["proxy: training step"], topology, mesh, None)
+            assert found.seconds["network"] > 0
+            times[sizes] = found.waited
+        assert times[1, 8, 1] == times[8, 1, 1] == 0
+        assert times[1, 1, 8] > 0
+
+
+def test_layouts_are_shared_by_meshes_of_as_many_row_groups(config):
+    layouts = Layouts()
+    pool = spread(Stated(64, 20, 8), 96)
+    plan = plan_pipeline(config, "runs/none")
+
+    def jobs(known, *sizes):
+        run_on = Run(plan.config, epath.Path("runs/none"), make_mesh(*sizes))
+        return jobs_of(run_on, plan, {"proxy": pool, "target": pool}, known)
+
+    jobs(layouts, 2, 2, 2)
+    kept = dict(layouts._known)
+    for sizes in ((4, 1, 2), (1, 4, 2)):
+        assert jobs(layouts, *sizes) == jobs(None, *sizes)
+    assert layouts._known == kept
+    jobs(layouts, 8, 1, 1)
+    assert len(layouts._known) == 2 * len(kept)
+
+
+def test_a_mean_step_is_a_share_of_an_epoch(config):
+    pool, mesh = spread(Stated(64, 20, 8), 96), make_mesh(1, 8, 1)
+    on, train = Run(config, epath.Path("runs/none"), mesh), config.proxy.train
+    model = trained_config(config, "proxy")
+    laid = laid_out(on, "proxy", pool, np.arange(64), model, 16, Layouts())
+    batches = make_batches(on, pool, np.arange(64), np.ones(64, np.float32), model, train, 16)
+    exact = dataclasses.astuple(batches.size(16))
+    assert [16 * n for n in dataclasses.astuple(laid.size)] == pytest.approx(exact, abs=8)
+
+
+def test_a_gpu_gives_programs_the_share_that_jax_takes(config, monkeypatch):
+    topology = describe("gpu:h100x8")
+    mesh = make_mesh(1, 8, 1, devices=topology.devices)
+    job = jobs_on(config, mesh)["proxy: training step"]
+    assert outcome(job, topology, mesh, None).available == 0.75 * 80e9
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.9")
+    assert outcome(job, topology, mesh, None).available == 0.9 * 80e9
+
+
 def test_what_needs_more_than_a_device_has_does_not_fit(config):
     topology, mesh = describe("gpu:l4x8"), make_mesh(1, 8, 1, devices=describe("gpu:l4x8").devices)
     job = jobs_on(config, mesh)["target: training step, 16 rows"]
-    assert outcome(job, topology, mesh, Compiled(20e9)).fits
+    assert outcome(job, topology, mesh, Compiled(15e9)).fits
     large = outcome(job, topology, mesh, Compiled(30e9))
     assert not large.fits
     changes = advice(config, "target", large.held, large.available)

@@ -5,23 +5,17 @@ import math
 import re
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from s2l_jax.data.packing import PackedRows
-from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.forecast.programs import Sweep
 from s2l_jax.parallel.mesh import make_mesh, row_groups
-from s2l_jax.parallel.sharding import row_sharding
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import abstract_state, make_train_step
+from tests.support.described_rows import CONFIG, EXAMPLES, LENGTH, ROWS, TOKENS, described_rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-ROWS, LENGTH, TOKENS, EXAMPLES = 2, 48, 40, 4
-CONFIG = DecoderConfig(
-    family="llama", vocab_size=1024, hidden_size=64, intermediate_size=96, num_layers=3, num_heads=4,
-    num_kv_heads=2, head_dim=16, max_positions=LENGTH, rotary_dim=16,
-)  # fmt: skip
 COLLECTIVE = re.compile(
     r"= (\(.*?\)|\S+) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(-start)?\("
 )
@@ -32,13 +26,7 @@ GATHERED = re.compile(r"= \w+\[([\d,]+)\]\S* all-gather(?:-start)?\(")
 @functools.cache
 def compiled_step(data, fsdp, tensor):
     mesh = make_mesh(data, fsdp, tensor)
-
-    def held(*shape, dtype=jnp.int32):
-        return jax.ShapeDtypeStruct((1, row_groups(mesh), *shape), dtype, sharding=row_sharding(mesh, 1))
-
-    texts, flat = held(ROWS, LENGTH), held(TOKENS)
-    mask, weights = held(TOKENS, dtype=jnp.bool_), held(EXAMPLES, dtype=jnp.float32)
-    rows = PackedRows(texts, texts, texts, flat, flat, flat, mask, weights)
+    rows = described_rows(mesh)
     settings = OptimizerSettings()
     state = abstract_state(CONFIG, settings, 10, mesh)
     return make_train_step(CONFIG, settings, 10, mesh).lower(state, rows).compile()
@@ -96,6 +84,20 @@ def test_parameters_are_gathered_a_layer_at_a_time_and_logits_never():
     shares = {math.prod(shape) for shape in gathered if vocabulary // 2 in shape}
     assert shares == {CONFIG.hidden_size * vocabulary // 2}  # the head's weights
     assert not [shape for shape in gathered if vocabulary in shape]
+
+
+def test_a_sweep_gathers_neither_logits_nor_more_than_a_layer():
+    mesh = make_mesh(1, 4, 2)
+    slots = jax.ShapeDtypeStruct((1, row_groups(mesh), EXAMPLES), np.int32)
+    sweep = Sweep(CONFIG, "float32", "auto", 16, 0, described_rows(mesh), slots)
+    program = sweep.lower(mesh).compile().as_text()
+    shapes = [tuple(map(int, shape.split(","))) for shape in GATHERED.findall(program)]
+    assert CONFIG.hidden_size * CONFIG.intermediate_size // 2 in {math.prod(shape) for shape in shapes}
+    assert not [shape for shape in shapes if CONFIG.num_layers in shape]
+    # Of all groups' response tokens, by the vocabulary or a device's half of it.
+    logits = row_groups(mesh) * TOKENS * CONFIG.padded_vocab_size // 2
+    assert logits > CONFIG.hidden_size * CONFIG.padded_vocab_size // 2  # the head's weights
+    assert max(map(math.prod, shapes)) < logits
 
 
 def device_bytes(state):
