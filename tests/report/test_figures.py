@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from s2l_jax.errors import InputError
+from s2l_jax.report.findings import Findings
+from s2l_jax.report.purity import largest_shares
 from s2l_jax.report.runs import group_runs
-from s2l_jax.report.sections import sources
+from s2l_jax.report.sections import cost, sources
 from s2l_jax.report.sections.accuracy_by_source import source_scores
 from s2l_jax.report.sections.cluster_sizes import size_bars
 from s2l_jax.report.sections.learning_curves import thin_curve
@@ -151,3 +153,28 @@ def test_inputs_that_do_not_fit_together_are_refused():
         render(results, trajectories, labels[:-1])
     with pytest.raises(InputError, match="steps"):
         render(results, trajectories, labels, steps=(10, 20))
+
+
+# --- cost and topics
+
+
+def test_methods_by_loss_are_charged_the_proxy_and_its_sweeps():
+    found = Findings(make_results())
+    spent = {group.full_label: (total, choosing) for group, total, choosing, _ in cost.costs(found)}
+    assert spent["s2l · 100"] == pytest.approx((1.3e12, 3e11))
+    assert spent["random · 100"] == pytest.approx((1e12, 0))
+
+
+def test_shares_of_the_largest_source_fall_from_the_purest_cluster():
+    labels, sources_of = np.array([0, 0, 0, 0, 2, 2, -1]), np.array([0, 0, 0, 1, 1, 1, 0])
+    shares, overall = largest_shares(labels, sources_of, 2)
+    assert shares.tolist() == [1.0, 0.75]  # cluster 1 is empty
+    assert overall == pytest.approx(100 * 5 / 6)
+
+
+def test_clusterings_of_each_source_alone_have_no_figure_of_topics():
+    results = make_results()
+    trajectories, labels = make_trajectories(results)
+    assert 'id="topics"' in render(results, trajectories, labels)
+    own = np.arange(len(labels)) % 2  # the sources of these rows
+    assert 'id="topics"' not in render(results, trajectories, own)
