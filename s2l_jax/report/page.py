@@ -81,7 +81,8 @@ def write_figures(folder: epath.PathLike, sections: Sequence[Section]) -> None:
 
     from s2l_jax.report.style import ON_PAPER, theme
 
-    folder, written = epath.Path(folder), set()
+    folder = epath.Path(folder)
+    written: set[str] = set()
     for section in sections:
         for view, panels in section.views.items():
             for panel in panels:
@@ -118,7 +119,7 @@ def _vega() -> str:
     """Vega, Vega-Lite and vega-embed (BSD-3-Clause), which draw the figures."""
     import vl_convert
 
-    return vl_convert.javascript_bundle()
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub misses a default
 
 
 def _asset(name: str) -> str:

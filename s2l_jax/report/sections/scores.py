@@ -65,7 +65,13 @@ def _panel(
     own = alt.Color("color:N", scale=None)
     base = chart(means).encode(x=x, y=y, color=own, tooltip="about:N")
     mean = base.mark_bar() if scale > 1 else base.mark_tick(thickness=4, size=16)
-    point = {"filled": True, "fill": "white", "fillOpacity": 0.85, "stroke": "#444a55", "strokeWidth": 1.5}
+    point: dict[str, Any] = {
+        "filled": True,
+        "fill": "white",
+        "fillOpacity": 0.85,
+        "stroke": "#444a55",
+        "strokeWidth": 1.5,
+    }
     single = chart(seeds).mark_point(size=42, opacity=1, **point).encode(x=x, y=y, tooltip="about:N")
     layers = [mean, single]
     untuned = next((s for g in groups if g.method == UNTUNED and (s := g.statistic(value))), None)

@@ -162,7 +162,7 @@ def _inside(x: Sequence[int], rows: np.ndarray, mean: np.ndarray, color: str, lo
     middle = _curve(x, mean)
     for point, low, high in zip(middle, mean - spread, mean + spread, strict=True):
         point |= {"low": significant(float(low), 4), "high": significant(float(high), 4)}
-    look = {"color": color, "clip": True}
+    look: dict[str, Any] = {"color": color, "clip": True}
     dot, step = len(x) == 1, whole_numbers("proxy step")
     band = chart(middle).mark_area(opacity=0.2, **look)
     curves = chart(some).mark_line(opacity=0.4, strokeWidth=0.9, point=dot, **look)
