@@ -1,6 +1,7 @@
 from .clustering import KMeans
 from .parallel.placement import load_model
 from .pipeline import run_pipeline
+from .report.load import load_results
 from .selection import Selection, SelectionInputs, select
 from .selection.suspects import suspects
 from .trajectories.load import load_trajectories
@@ -12,6 +13,7 @@ __all__ = [
     "SelectionInputs",
     "example_losses",
     "load_model",
+    "load_results",
     "load_trajectories",
     "run_pipeline",
     "select",

@@ -370,6 +370,7 @@ SCHEMA: Group = Group(
             "run that all others are compared with; empty: the first of method random",
             decides=False,
         ),
+        texts=Field(True, "show texts of the pool's rows in the page; False for private data", decides=False),
     ),
 )
 

@@ -18,11 +18,15 @@ import s2l_jax
 from s2l_jax import artifacts
 from s2l_jax.config.replicates import subsets
 from s2l_jax.console import say
+from s2l_jax.data.pool import FieldMap, row_of
+from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.records import flattened, stored_results
 from s2l_jax.report.comparisons import Scores, compare, comparison_lines, row_scores
+from s2l_jax.report.findings import Findings
+from s2l_jax.report.rows import PoolRows, RowText
 from s2l_jax.report.runs import UNTUNED, RunResult, group_runs
 from s2l_jax.selection import Selection
 from s2l_jax.training.run import Run
@@ -117,6 +121,7 @@ def write_report_of(
     results: dict[str, Any],
     trajectories: Trajectories | None,
     rows: Int64[np.ndarray, "s"] | None,
+    pool: PreparedPool | None,
 ) -> None:
     """Write the page of a run's results, and show the table; arguments as of `gather_results`."""
     import rich.console
@@ -124,21 +129,55 @@ def write_report_of(
     from s2l_jax.report.page import write_report
     from s2l_jax.report.table import results_table
 
-    labels = {name: Selection.load(selection.folder(run, name)).labels for name in results["selections"]}
-    if rows is not None:
-        labels = {name: of_pool[rows] for name, of_pool in labels.items()}
-    page = run.workdir / "report" / "index.html"
-    write_report(
-        page,
-        results,
-        trajectories=None if trajectories is None else trajectories.losses,
-        steps=[] if trajectories is None else trajectories.steps.tolist(),
-        labels=labels,
-    )
+    write_report(run.workdir / "report", findings_of(run, results, trajectories, rows, pool))
     rich.console.Console().print(results_table(results))
     for line in comparison_lines(results):
         say(line)
-    say(f"report: {page}")
+    say(f"report: {run.workdir / 'report' / 'index.html'}")
+
+
+def findings_of(
+    run: Run,
+    results: dict[str, Any],
+    trajectories: Trajectories | None,
+    rows: Int64[np.ndarray, "s"] | None,
+    pool: PreparedPool | None,
+) -> Findings:
+    """What a report of the workdir is made of; arguments as of `write_report_of`."""
+    selections = {name: Selection.load(selection.folder(run, name)) for name in results["selections"]}
+    if not selections:
+        return Findings(results, *_columns(trajectories))
+    any_of = next(iter(selections.values()))
+    kept = slice(None) if rows is None else rows
+    taken = {name: np.zeros(len(each.labels), bool) for name, each in selections.items()}
+    for name, each in selections.items():
+        taken[name][each.indices] = True
+
+    def texts(indices: Sequence[int]) -> list[RowText]:
+        assert pool is not None
+        of_pool = indices if rows is None else rows[np.asarray(indices, np.int64)]
+        fields = FieldMap(**run.config.pool.fields.to_dict())
+        originals = zip(of_pool, pool.originals(of_pool), strict=True)
+        return [
+            RowText.of(row_of(original, f"row {place} of the pool", fields)) for place, original in originals
+        ]
+
+    return Findings(
+        results,
+        *_columns(trajectories),
+        labels={name: each.labels[kept] for name, each in selections.items()},
+        taken={name: each[kept] for name, each in taken.items()},
+        rows=PoolRows(
+            any_of.ids[kept],
+            None if any_of.sources is None else any_of.sources[kept],
+            None if any_of.num_tokens is None else any_of.num_tokens[kept],
+            texts if pool is not None and run.config.report.texts else None,
+        ),
+    )
+
+
+def _columns(trajectories: Trajectories | None) -> tuple[Any, list[int]]:
+    return (None, []) if trajectories is None else (trajectories.losses, trajectories.steps.tolist())
 
 
 def in_words(config: ConfigDict, workdir: epath.PathLike, stages: Sequence[str]) -> dict[str, str]:

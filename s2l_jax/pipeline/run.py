@@ -111,7 +111,7 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
         artifacts.write_json(run.workdir / "config.json", described(given, name))
         artifacts.write_json(run.workdir / "results.json", results)
     if "report" in plan.stages and processes.is_writer():
-        write_report_of(run, results, trajectories, rows)
+        write_report_of(run, results, trajectories, rows, pools.get("rows"))
     return results
 
 

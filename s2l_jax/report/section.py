@@ -1,37 +1,30 @@
 """A section of the report: figures and tables under a heading; each is entered by the file that makes it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from jaxtyping import Float, Int
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from s2l_jax.registry import Registry
-from s2l_jax.report.runs import RunGroup
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from s2l_jax.report.findings import Findings
 
 
 @dataclasses.dataclass(frozen=True)
-class Findings:
-    """What a report is made of; see `page.write_report`."""
+class Panel:
+    """A figure (an Altair chart) and its title; the panels of a view are side by side if they fit."""
 
-    results: Mapping[str, Any]
-    groups: Sequence[RunGroup]
-    trajectories: Float[np.ndarray, "n t"] | None
-    steps: Sequence[int]
-    labels: Mapping[str, Int[np.ndarray, "n"]]
+    title: str
+    chart: Any
 
-    def part(self, name: str) -> Mapping[str, Any]:
-        """A part of the results, empty where it is missing."""
-        return self.results.get(name) or {}
+    @functools.cached_property
+    def spec(self) -> dict[str, Any]:
+        """The figure as Vega-Lite; a test compares all with its schema, which takes a while."""
+        return self.chart.to_dict(validate=False)
 
 
 @dataclasses.dataclass
 class Section:
-    """One heading of the page: figures under switchable names and a table, or why it is left out.
+    """One heading of the page: figures in views with switchable names and a table, or why it is left out.
 
     A section with neither figures, rows nor a reason is not on the page at all.
     """
@@ -39,23 +32,32 @@ class Section:
     key: str
     title: str
     intro: str = ""
-    views: dict[str, "go.Figure"] = dataclasses.field(default_factory=dict)
+    views: dict[str, list[Panel]] = dataclasses.field(default_factory=dict)
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     scroll: bool = False
     missing: str = ""
+    template: str = ""  # of assets/, for a section that is more than figures and a table
+    content: dict[str, Any] = dataclasses.field(default_factory=dict)  # what its template shows
+    script: str = ""  # of assets/, which its template needs
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)  # JSON that the script reads
 
     @property
     def filled(self) -> bool:
         """Whether there is something to see."""
-        return bool(self.views or self.rows)
+        return bool(self.views or self.rows or self.template)
 
-    def show(self, drawing: "go.Figure | str", name: str = "") -> None:
-        """Add a figure, or remember why there is none."""
+    @property
+    def text_columns(self) -> set[int]:
+        """The columns that are read from the left: the first, and those with words."""
+        return {0} | {i for row in self.rows for i, cell in enumerate(row) if len(cell) > 24}
+
+    def show(self, drawing: Any, view: str = "", title: str = "") -> None:
+        """Add a figure to a view, or remember why there is none."""
         if isinstance(drawing, str):
             self.missing = drawing
         else:
-            self.views[name] = drawing
+            self.views.setdefault(view, []).append(Panel(title, drawing))
 
 
 Fill = Callable[[Section, Findings], None]

@@ -1,75 +1,115 @@
-"""One look for all figures: colours, axes that suit light and dark pages, and safe labels."""
+"""One look for all figures: colours, axes that suit light and dark pages, and how figures are built.
 
-import html
-from collections.abc import Sequence
+Figures are Vega-Lite specifications, made with Altair. The page draws them in the reader's browser, and
+`page.write_figures` as SVG files, from the same specification; the theme alone differs. Names of sources,
+runs and the like are values in them, never part of a field's name or of an expression.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
+import altair as alt
 
 from s2l_jax.report.runs import FULL, UNTUNED, RunGroup
 
+# After Okabe and Ito's palette, which colour-blind readers tell apart; moved to be seen on dark, too.
 COLORS = (
-    "#3f7fd0",
-    "#e0803a",
-    "#3f9f74",
-    "#c75060",
-    "#8d6cc4",
-    "#b58e2f",
-    "#3ba3b5",
-    "#d071a8",
-    "#7d9a3c",
-    "#a0705a",
+    "#2b7fc3",
+    "#e08e0b",
+    "#16a07c",
+    "#cf5f9e",
+    "#c8501e",
+    "#59aee0",
+    "#8a6fd1",
+    "#a08a17",
 )
 GREY = "#8a8f98"
+FAINT = "#8a8f988c"  # the same, see-through
 SOURCE_ROWS = 60  # sources that a heatmap shows
-LEGEND_WIDTH = 900  # pixels; what a page on a laptop leaves
-GRID = "rgba(128, 128, 128, 0.22)"
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-MARKERS = {"color": "rgba(255, 255, 255, 0.85)", "line": {"width": 1.6}, "size": 7}
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4])
+ROW = 26  # pixels of a named line
 
 # See-through on purpose: cells take on the page behind them and carry its text colour.
-SEQUENTIAL = [[0.0, "rgba(63, 127, 208, 0.04)"], [1.0, "rgba(63, 127, 208, 0.78)"]]
-DIVERGING = [
-    [0.0, "rgba(208, 104, 44, 1)"],
-    [0.5, "rgba(128, 128, 128, 0.08)"],
-    [1.0, "rgba(42, 98, 178, 1)"],
-]
+SEQUENTIAL = ("#2b7fc30a", "#2b7fc3c7")
+DIVERGING = ("#d0682c", "#80808014", "#2a62b2")
+
+# What text, secondary text and lines are coloured with: by the page's own style sheet, or on paper.
+ON_PAGE = {"text": "var(--text)", "quiet": "var(--quiet)", "line": "var(--grid)", "background": "transparent"}
+ON_PAPER = {"text": "#24272d", "quiet": "#5b616b", "line": "#dcdcd8", "background": "#ffffff"}
+# How wide a figure is before it is laid out, in an expression; a file has no container.
+_WIDTH = "(containerSize()[0] || 720)"
+_FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
 
-def new_figure(height: int, **layout: Any) -> go.Figure:
-    """An empty figure in the report's style, `height` pixels high and as wide as the page."""
-    return style(go.Figure(), height, **layout)
+def theme(colors: Mapping[str, str]) -> dict[str, Any]:
+    """The configuration that all figures are drawn with."""
+    text = {"labelColor": colors["text"], "titleColor": colors["quiet"]}
+    return {
+        "background": colors["background"],
+        "font": _FONT,
+        "view": {"stroke": None},
+        "text": {"color": colors["text"]},
+        "axis": {
+            **text,
+            "titleFontWeight": "normal",
+            "gridColor": colors["line"],
+            "domainColor": colors["line"],
+            "tickColor": colors["line"],
+            "labelFontSize": 11,
+            "titleFontSize": 12,
+            "labelOverlap": True,
+        },
+        "axisY": {"labelLimit": {"expr": f"{_WIDTH} < 520 ? 110 : 260"}},
+        "legend": {
+            **text,
+            "orient": "bottom",
+            "direction": "horizontal",
+            "title": None,
+            "labelFontSize": 12,
+            "labelLimit": 280,
+            "symbolStrokeWidth": 3,
+        },
+        "range": {"category": list(COLORS)},
+    }
 
 
-def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
-    """Put `figure` in the report's style; the page, which knows its theme, colours the text."""
-    axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
-    template = go.layout.Template(
-        layout={
-            "font": {"family": "system-ui, sans-serif", "size": 12},
-            "paper_bgcolor": "rgba(0, 0, 0, 0)",
-            "plot_bgcolor": "rgba(0, 0, 0, 0)",
-            "colorway": COLORS,
-            "hovermode": "closest",
-            "xaxis": axis,
-            "yaxis": axis,
-            "bargap": 0.28,
-            "margin": {"l": 60, "r": 16, "t": 30 if figure.layout.annotations else 10, "b": 50},
-            "legend": {"orientation": "h", "x": 0, "y": 0, "yanchor": "bottom", "yref": "container"},
-            "hoverlabel": {"align": "left", "namelength": -1},
-        }
-    )
-    figure.update_layout(template=template, height=height, **layout)
-    figure.update_annotations(font_size=13)
-    return figure
+def chart(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    """A chart of rows of data."""
+    return alt.Chart(alt.Data(values=list(rows)))
 
 
-def label(text: str, limit: int = 44) -> str:
-    """`text` cut to `limit` characters and escaped: Plotly reads HTML and "%{...}" in labels."""
-    text = " ".join(str(text).split())
-    if len(text) > limit:
-        text = text[: limit - 1] + "…"
-    return html.escape(text).replace("%{", "&#37;{")
+def sized(figure: Any, height: int) -> Any:
+    """`figure`, as wide as what it stands in and `height` pixels high."""
+    autosize = alt.AutoSizeParams(type="fit-x", contains="padding")
+    return figure.properties(width="container", height=height, autosize=autosize)
+
+
+def significant(value: float | None, digits: int = 5) -> float | None:
+    """A number short enough for the page; None, a gap, where it is missing or not finite."""
+    if value is None or value != value or value in (float("inf"), float("-inf")):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def names_axis(names: Sequence[str], field: str = "name") -> alt.Y:
+    """A vertical axis of names, the first on top; long ones are cut as they are drawn."""
+    axis = alt.Axis(domain=False, ticks=False, grid=False, labelPadding=6, labelOverlap=False)
+    return alt.Y(f"{field}:N", title=None, axis=axis, scale=alt.Scale(domain=list(names)))
+
+
+def series(names: Sequence[str], colors: Sequence[str], field: str = "name") -> alt.Color:
+    """Colours by name, with a legend under the figure that has as many columns as fit its width."""
+    room = 32 + 7 * min(40, max((len(name) for name in names), default=1))
+    columns = alt.ExprRef(f"max(1, floor(({_WIDTH} - 130) / {room}))")
+    legend = alt.Legend(columns=columns) if len(names) > 1 else None
+    scale = alt.Scale(domain=list(names), range=list(colors))
+    return alt.Color(f"{field}:N", scale=scale, legend=legend)
+
+
+def whole_numbers(title: str, field: str = "x", **scale: Any) -> alt.X:
+    """A horizontal axis of counts, such as steps."""
+    axis = alt.Axis(format=",.0f", tickCount=alt.ExprRef("ceil(width / 90)"), grid=False)
+    return alt.X(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(nice=False, **scale))
 
 
 def group_colors(groups: Sequence[RunGroup]) -> dict[str, str]:
@@ -85,46 +125,19 @@ def group_colors(groups: Sequence[RunGroup]) -> dict[str, str]:
     return {g.label: palette.get(g.label if by_label else g.method, GREY) for g in groups}
 
 
-def legend_below(figure: go.Figure) -> go.Figure:
-    """Make room under the axes for the legend, which has as many columns as its names allow."""
-    names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
-    if not names:
-        return figure
-    columns = max(1, LEGEND_WIDTH // (45 + 7 * max(len(html.unescape(name)) for name in names)))
-    room = 20 * -(-len(names) // columns)
-    below = figure.layout.template.layout.margin.b
-    return figure.update_layout(height=figure.layout.height + room, margin_b=below + room)
-
-
-def named_ticks(axis: str, names: Sequence[str], *, limit: int = 44) -> dict[str, Any]:
-    """Layout of a category axis at positions 0, 1, ...; cut names that look alike stay apart."""
-    ticks = {
-        "tickmode": "array",
-        "tickvals": list(range(len(names))),
-        "ticktext": [label(name, limit) for name in names],
-        "showgrid": False,
-        "ticks": "outside",
-        "ticklen": 6,
-        "tickcolor": "rgba(0, 0, 0, 0)",
-    }
-    ends = [-0.5, len(names) - 0.5]
-    return {axis: ticks | {"range": ends[::-1] if axis.startswith("yaxis") else ends}}  # first on top
-
-
-def heatmap(z: list, hover: list, rows: Sequence[str], columns: Sequence[str], unit: str) -> Any:
-    slanted = max(len(name) for name in columns) * len(columns) > 90
-    top = min(max(len(name) for name in columns), 30) * 5 + 20 if slanted else 30
-    figure = new_figure(top + 16 + 20 * len(rows), margin={"l": 60, "r": 16, "t": top, "b": 16})
-    figure.add_trace(
-        go.Heatmap(
-            z=z,
-            hovertext=hover,
-            hovertemplate="%{hovertext}<extra></extra>",
-            xgap=1,
-            ygap=1,
-            colorbar={"thickness": 10, "len": 220, "lenmode": "pixels", "y": 1, "yanchor": "top"},
-            name=unit,
-        )
+def heatmap(
+    cells: Sequence[Mapping[str, Any]], rows: Sequence[str], columns: Sequence[str], color: alt.Color
+) -> Any:
+    """Rows against columns; cells have `row`, `column`, `value`, `about` and, if it is written, `text`."""
+    upright = max(len(name) for name in columns) * len(columns) > 40
+    heading = {"labelAngle": -90, "labelAlign": "left"} if upright else {"labelAngle": 0}
+    axis = alt.Axis(orient="top", **heading, labelLimit=150, domain=False, ticks=False, labelOverlap=False)
+    base = chart(cells).encode(
+        x=alt.X("column:N", title=None, axis=axis, scale=alt.Scale(domain=list(columns), paddingInner=0.04)),
+        y=names_axis(rows, "row"),
+        tooltip="about:N",
     )
-    figure.update_layout(named_ticks("yaxis", rows) | named_ticks("xaxis", columns, limit=30))
-    return figure.update_xaxes(side="top", tickangle=-40 if slanted else 0)
+    size = alt.ExprRef(f"width / {len(columns)} < 30 ? 8 : 11")
+    text = base.mark_text(fontSize=size).encode(text="text:N")
+    layers = [base.mark_rect(cornerRadius=2).encode(color=color)]
+    return sized(alt.layer(*layers, *([text] if any(c.get("text") for c in cells) else [])), 21 * len(rows))

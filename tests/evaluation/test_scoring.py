@@ -24,6 +24,7 @@ from s2l_jax.models import hf
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.stages import evaluation
 from s2l_jax.pipeline.stages.evaluation import tasks_of
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.page import render_report
 from s2l_jax.report.sections.benchmarks import benchmark_table, part_table
 from s2l_jax.training.run import Run
@@ -283,7 +284,7 @@ def test_summaries_get_metrics_instead_of_verdicts(asked, tmp_path):
     assert header == ["model", "BLEU", "ROUGE-1", "ROUGE-2", "ROUGE-L"]
     assert cells[0] == "s2l"
     assert "–" in cells[1]
-    page = render_report({"evaluations": {"s2l": results}}, None, [], {})
+    page = render_report(Findings({"evaluations": {"s2l": results}}))
     assert "ROUGE-L" in page
     assert cells[4] in page
 

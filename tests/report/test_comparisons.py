@@ -127,9 +127,10 @@ def test_benchmarks_weigh_the_same_in_the_accuracy():
 
 
 def page_of(results):
+    from s2l_jax.report.findings import Findings
     from s2l_jax.report.page import render_report
 
-    return render_report(results, None, [], {})
+    return render_report(Findings(results))
 
 
 def test_the_page_shows_differences_and_budgets():

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 
 from s2l_jax.errors import InputError
+from s2l_jax.report.findings import Findings
+from s2l_jax.report.purity import largest_shares
 from s2l_jax.report.runs import group_runs
-from s2l_jax.report.sections import sources
+from s2l_jax.report.sections import cost, sources
 from s2l_jax.report.sections.accuracy_by_source import source_scores
 from s2l_jax.report.sections.cluster_sizes import size_bars
 from s2l_jax.report.sections.learning_curves import thin_curve
 from s2l_jax.report.sections.timing import time_bars
-from s2l_jax.report.sections.trajectories import sample_trajectories, trajectory_figure
-from tests.support.results import (
-    make_results,
-    make_trajectories,
-    render,
-)
+from s2l_jax.report.sections.trajectories import sample_trajectories, trajectory_panels
+from tests.support.results import drawn, make_results, make_trajectories, render
 
 
 def test_accuracy_by_source_averages_seeds():
@@ -28,9 +26,9 @@ def test_accuracy_by_source_averages_seeds():
     groups = group_runs(results)
     figure = source_scores(results, groups)
     assert not isinstance(figure, str)
-    column = [group.full_label for group in groups].index("s2l · 100")
-    cells = [line[column] for line in figure.data[0].z]
-    assert cells == pytest.approx([50, 50, 40, 50])
+    cells = {cell["row"]: cell["value"] for cell in drawn(figure) if cell["column"] == "s2l · 100"}
+    assert list(cells.values()) == pytest.approx([50, 50, 40, 50])
+    assert cells["group/source 2"] == pytest.approx(40)
 
 
 def test_source_shares_add_up_and_ratios_compare_with_the_pool():
@@ -38,23 +36,25 @@ def test_source_shares_add_up_and_ratios_compare_with_the_pool():
     groups = group_runs(results)
     shares = sources.source_shares(results, groups)
     assert not isinstance(shares, str)
-    totals = np.sum([bar.x for bar in shares.data], axis=0)
-    assert totals == pytest.approx(np.full(5, 100.0))  # pool, full, s2l and two of random
+    bars = drawn(shares)
+    lines = {bar["name"] for bar in bars}
+    assert len(lines) == 5  # pool, full, s2l and two of random
+    for line in lines:
+        assert sum(bar["x"] for bar in bars if bar["name"] == line) == pytest.approx(100, abs=0.01)
     ratios = sources.source_ratios(results, groups)
     assert not isinstance(ratios, str)
     pool = results["pool"]["sources"]
-    assert ratios.data[0].z[2][0] == pytest.approx(
-        math.log2((1 / 3) / (pool["group/source 2"] / sum(pool.values())))
-    )
+    third = next(cell["value"] for cell in drawn(ratios) if cell["row"] == "group/source 2")
+    expected = math.log2((1 / 3) / (pool["group/source 2"] / sum(pool.values())))
+    assert third == pytest.approx(expected, rel=1e-3)
 
 
 def test_cluster_sizes_are_sorted_with_their_picks():
     selection = {"cluster_sizes": [5, 50, 20], "picked_per_cluster": [5, 8, 7]}
-    figure = size_bars(selection)
-    assert not isinstance(figure, str)
-    assert list(figure.data[0].y) == [50, 20, 5]
-    assert list(figure.data[1].y) == [8, 7, 5]
-    assert list(figure.data[0].customdata) == [1, 2, 0]
+    bars = drawn(size_bars(selection))
+    assert [bar["y"] for bar in bars if bar["name"] == "in the pool"] == [50, 20, 5]
+    assert [bar["y"] for bar in bars if bar["name"] == "picked"] == [8, 7, 5]
+    assert [bar["about"].split(":")[0] for bar in bars[:3]] == ["cluster 1", "cluster 2", "cluster 0"]
 
 
 def test_time_bars_charge_the_proxy_where_it_was_used():
@@ -62,10 +62,14 @@ def test_time_bars_charge_the_proxy_where_it_was_used():
     groups = [g for g in group_runs(results) if g.budget == 100]
     figure = time_bars(results, groups)
     assert not isinstance(figure, str)
-    bars = {bar.name: list(bar.x) for bar in figure.data}
-    assert bars["proxy"] == [20.0, None]
-    assert bars["trajectory sweeps"] == [5.0, None]
-    assert bars["target"] == [31.0, 30.5]
+    bars = {(bar["part"], bar["name"]): bar["x"] for bar in drawn(figure)}
+    assert bars == {
+        ("proxy", "s2l · 100"): 20.0,
+        ("trajectory sweeps", "s2l · 100"): 5.0,
+        ("selection", "s2l · 100"): 1.0,
+        ("target", "s2l · 100"): 31.0,
+        ("target", "random · 100"): 30.5,
+    }
 
 
 @hypothesis.given(st.integers(1, 200), st.integers(1, 50))
@@ -122,22 +126,24 @@ def test_explained_variance_tells_good_clusters_from_random_ones():
     assert good[1] == pytest.approx(3 / 399)
 
 
-def test_trajectory_figure_shows_six_clusters_beside_all_means():
+def test_some_clusters_are_shown_beside_the_means_of_all():
     results = make_results()
     rows, labels = make_trajectories(results, num_clusters=9)
-    figure = trajectory_figure(sample_trajectories(rows, labels), [10, 20, 30, 40])
-    assert not isinstance(figure, str)
-    assert len(figure.data) == 9 + 6 * 3  # means; then a band, curves and a mean per cluster
-    curves = figure.data[10]
-    assert np.isnan(curves.y).sum() == 20  # twenty sampled examples, with a gap after each
+    (title, means), *inside = trajectory_panels(sample_trajectories(rows, labels), [10, 20, 30, 40])
+    assert title == "cluster means"
+    assert {point["cluster"] for point in drawn(means)} == set(range(9))
+    assert len(inside) == 5
+    for _, figure in inside:
+        curves = {point["row"] for point in drawn(figure) if "row" in point}
+        assert len(curves) == 20  # sampled examples
 
 
 def test_one_cluster_and_one_checkpoint_can_be_drawn():
     sample = sample_trajectories(np.ones((3, 1)), np.zeros(3, dtype=int))
-    assert not isinstance(trajectory_figure(sample, [5]), str)
+    assert len(trajectory_panels(sample, [5])) == 2
     assert sample.explained() is None
     nothing = sample_trajectories(np.zeros((3, 1)), np.zeros(3, dtype=int))
-    assert isinstance(trajectory_figure(nothing, [5]), str)
+    assert trajectory_panels(nothing, [5]) == []
 
 
 def test_inputs_that_do_not_fit_together_are_refused():
@@ -147,3 +153,28 @@ def test_inputs_that_do_not_fit_together_are_refused():
         render(results, trajectories, labels[:-1])
     with pytest.raises(InputError, match="steps"):
         render(results, trajectories, labels, steps=(10, 20))
+
+
+# --- cost and topics
+
+
+def test_methods_by_loss_are_charged_the_proxy_and_its_sweeps():
+    found = Findings(make_results())
+    spent = {group.full_label: (total, choosing) for group, total, choosing, _ in cost.costs(found)}
+    assert spent["s2l · 100"] == pytest.approx((1.3e12, 3e11))
+    assert spent["random · 100"] == pytest.approx((1e12, 0))
+
+
+def test_shares_of_the_largest_source_fall_from_the_purest_cluster():
+    labels, sources_of = np.array([0, 0, 0, 0, 2, 2, -1]), np.array([0, 0, 0, 1, 1, 1, 0])
+    shares, overall = largest_shares(labels, sources_of, 2)
+    assert shares.tolist() == [1.0, 0.75]  # cluster 1 is empty
+    assert overall == pytest.approx(100 * 5 / 6)
+
+
+def test_clusterings_of_each_source_alone_have_no_figure_of_topics():
+    results = make_results()
+    trajectories, labels = make_trajectories(results)
+    assert 'id="topics"' in render(results, trajectories, labels)
+    own = np.arange(len(labels)) % 2  # the sources of these rows
+    assert 'id="topics"' not in render(results, trajectories, own)

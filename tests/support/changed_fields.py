@@ -180,9 +180,9 @@ def get(config, name):
 
 def content(workdir):
     """Every file and when it was written, but for those that each sitting writes."""
-    own = ("config.json", "results.json", "report/index.html")
+    own = ("config.json", "results.json", "report/")
     stamps = {str(f.relative_to(workdir)): f.stat().st_mtime_ns for f in workdir.rglob("*") if f.is_file()}
-    return {name: stamp for name, stamp in stamps.items() if name not in own}
+    return {name: stamp for name, stamp in stamps.items() if not name.startswith(own)}
 
 
 def is_active(name, config):

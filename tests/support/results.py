@@ -5,7 +5,9 @@ import math
 import numpy as np
 
 from s2l_jax.report.comparisons import compare
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.page import render_report
+from s2l_jax.report.rows import PoolRows, RowText
 from s2l_jax.report.runs import group_runs
 
 
@@ -28,7 +30,8 @@ def make_results(num_sources=4, num_clusters=5, steps=(10, 20, 30, 40)):
             "num_tokens": 51_000,
             "sources": sources,
         },
-        "proxy": {"steps": 40, "parameters": 120_000, "final_loss": 0.6, "curve": curve},
+        "proxy": {"steps": 40, "parameters": 120_000, "final_loss": 0.6, "curve": curve}
+        | {"training_flops": 2e11, "sweep_flops": 1e11},
         "trajectories": {
             "steps": list(steps),
             "num_examples": num_examples,
@@ -65,6 +68,7 @@ def make_results(num_sources=4, num_clusters=5, steps=(10, 20, 30, 40)):
             "epochs": 2.0,
             "examples_seen": 640,
             "tokens_seen": 30_000,
+            "training_flops": 1e12,
             "final_loss": 0.5,
             "parameters": 900_000,
             "curve": curve,
@@ -96,6 +100,34 @@ def make_trajectories(results, num_clusters=5, num_steps=4):
     return rows.astype(np.float32), labels
 
 
-def render(results, trajectories=None, labels=None, steps=(10, 20, 30, 40)):
-    named = {} if labels is None else {"s2l-100-0": labels}
-    return render_report(results, trajectories, list(steps), named)
+def make_rows(num_examples, text="text"):
+    """Rows of two sources whose texts are made of `text`."""
+    return PoolRows(
+        ids=np.arange(num_examples, dtype=np.uint64) * 7919,
+        sources=np.array([f"group/source {i % 2}" for i in range(num_examples)]),
+        tokens=np.full(num_examples, 12),
+        texts=lambda indices: [RowText(f"{text} asked {i}", f"{text} answered {i}") for i in indices],
+    )
+
+
+def make_findings(results, trajectories=None, labels=None, steps=(10, 20, 30, 40), text="text"):
+    """Findings of which s2l-100-0 clustered the rows, every fifth of which it took."""
+    if labels is None:
+        return Findings(results, trajectories, steps)
+    taken = {"s2l-100-0": np.arange(len(labels)) % 5 == 0, "random-50": np.arange(len(labels)) % 9 == 0}
+    named = {"s2l-100-0": labels, "random-50": np.zeros(len(labels), int)}
+    return Findings(results, trajectories, steps, named, taken, make_rows(len(labels), text))
+
+
+def render(results, *arguments, **options):
+    return render_report(make_findings(results, *arguments, **options))
+
+
+def drawn(figure):
+    """All rows of data of a figure."""
+    if isinstance(figure, dict):
+        rows = [row for row in figure.get("values", ()) if isinstance(row, dict)]  # a legend has values, too
+        return [*rows, *(row for key, part in figure.items() if key != "values" for row in drawn(part))]
+    if isinstance(figure, list):
+        return [row for part in figure for row in drawn(part)]
+    return drawn(figure.to_dict()) if hasattr(figure, "to_dict") else []

@@ -4,25 +4,28 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
+import altair as alt
 
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import RunGroup, Statistic, finite_number
-from s2l_jax.report.section import Findings, Section, report_section
-from s2l_jax.report.style import SEQUENTIAL, SOURCE_ROWS, heatmap, label
+from s2l_jax.report.section import Section, report_section
+from s2l_jax.report.style import SEQUENTIAL, SOURCE_ROWS, heatmap, significant
 
 
 @report_section("Accuracy by source", place=50)
 def accuracy_by_source(section: Section, found: Findings) -> None:
     """Sources against groups of runs."""
-    section.intro = "Mean over seeds; the largest sources of the pool on top. Hover for range and counts."
+    section.intro = (
+        "Mean over seeds; the largest sources of the pool on top. Point at a cell for range and counts."
+    )
     section.show(source_scores(found.results, found.groups))
 
 
-def source_scores(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.Figure | str:
+def source_scores(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Any:
     """Accuracy per source (rows, largest in the pool first) and group (columns), mean over seeds.
 
     Falls back to held-out loss when no answers were graded. Sources beyond `SOURCE_ROWS` are
-    pooled in one row, weighted by their number of evaluation examples.
+    pooled in one row, weighted by their number of evaluation examples. A text: why there is nothing.
     """
     columns = [g for g in groups if any(run.evaluation.get("sources") for run in g.runs)]
     if not columns:
@@ -40,29 +43,28 @@ def source_scores(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.
         rows = [*rows[: SOURCE_ROWS - 1], ordered[SOURCE_ROWS - 1 :]]
         names = [*ordered[: SOURCE_ROWS - 1], f"other ({len(rows[-1])} sources)"]
 
-    scale, unit = 100.0, "accuracy %"
-    cells = [[_mean_score(group, row, counts, "accuracy") for group in columns] for row in rows]
-    if not any(cell for line in cells for cell in line):
-        scale, unit = 1.0, "loss"
-        cells = [[_mean_score(group, row, counts, "heldout_loss") for group in columns] for row in rows]
-    z = [[cell.mean * scale if cell else None for cell in line] for line in cells]
-    hover = [
-        [
-            f"{label(name, 80)}<br>{label(group.full_label, 80)}<br>"
-            f"{_describe(cell, scale)} · {sum(counts[s] for s in row):,} examples"
-            for group, cell in zip(columns, line, strict=True)
-        ]
-        for name, row, line in zip(names, rows, cells, strict=True)
+    metric, scale, form = "accuracy", 100.0, ".0f"
+    scores = [[_mean_score(group, row, counts, metric) for group in columns] for row in rows]
+    if not any(score for line in scores for score in line):
+        metric, scale, form = "heldout_loss", 1.0, ".2f"
+        scores = [[_mean_score(group, row, counts, metric) for group in columns] for row in rows]
+    cells = [
+        {
+            "row": name,
+            "column": group.full_label,
+            "value": significant(score.mean * scale) if score else None,
+            "text": format(score.mean * scale, form) if score else "",
+            "about": f"{name}\n{group.full_label}\n{_describe(score, scale)} · "
+            f"{sum(counts[s] for s in row):,} examples",
+        }
+        for name, row, line in zip(names, rows, scores, strict=True)
+        for group, score in zip(columns, line, strict=True)
     ]
-    figure = heatmap(z, hover, names, [g.full_label for g in columns], unit)
-    figure.update_traces(colorscale=SEQUENTIAL, zmin=0)
-    if scale > 1:
-        figure.update_traces(zmax=100)
-    if len(columns) <= 24:
-        form = ".0f" if scale > 1 else ".2f"
-        text = [["" if v is None else format(v, form) for v in line] for line in z]
-        figure.update_traces(text=text, texttemplate="%{text}")
-    return figure
+    domain = [0, 100] if scale > 1 else [0, max((c["value"] or 0 for c in cells), default=1) or 1]
+    colors = alt.Scale(domain=domain, range=list(SEQUENTIAL))
+    return heatmap(
+        cells, names, [g.full_label for g in columns], alt.Color("value:Q", scale=colors, legend=None)
+    )
 
 
 def _mean_score(

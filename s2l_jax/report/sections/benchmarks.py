@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import finite_number
-from s2l_jax.report.section import Findings, Section, report_section
+from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.table import NOT_MEASURED
 
 _AVERAGES = (("in_domain", "in-domain mean"), ("out_of_domain", "out-of-domain mean"))

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+import altair as alt
 
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import finite_number
-from s2l_jax.report.section import Findings, Section, report_section
-from s2l_jax.report.style import COLORS, style
+from s2l_jax.report.section import Section, report_section
+from s2l_jax.report.style import COLORS, chart, significant, sized, whole_numbers
 
 _STABLE = 0.95
 
@@ -29,16 +28,16 @@ def stability(section: Section, found: Findings) -> None:
     columns = [int(refresh["columns"]) for refresh in refreshes]
     known = all(0 < column <= len(steps) for column in columns)
     x = [int(steps[column - 1]) for column in columns] if known else columns
-    titles = {"adjusted_rand": "adjusted Rand index with the refresh before", "inertia": "inertia"}
-    values = {
-        title: np.array([finite_number(refresh.get(key)) for refresh in refreshes], dtype=np.float64)
-        for key, title in titles.items()
-    }
-    figure = _panels(x, values, "at", 0.08)
-    figure.update_xaxes(title_text="proxy step of the checkpoint" if known else "checkpoints")
-    figure.update_yaxes(range=[-0.02, 1.05], row=1, col=1)
-    figure.update_yaxes(rangemode="tozero", row=1, col=2)
-    section.show(style(figure, 300))
+    title = "proxy step of the checkpoint" if known else "checkpoints"
+    for place, (key, name, scale) in enumerate(_REFRESHED):
+        values = [finite_number(refresh.get(key)) for refresh in refreshes]
+        section.show(_line(x, values, whole_numbers(title), scale, place), title=name)
+
+
+_REFRESHED = (
+    ("adjusted_rand", "adjusted Rand index with the refresh before", alt.Scale(domain=[0, 1])),
+    ("inertia", "inertia", alt.Scale(zero=True)),
+)
 
 
 def _settled(refreshes: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> str:
@@ -65,19 +64,15 @@ def cluster_counts(section: Section, found: Findings) -> None:
         "are separated, stability how alike labels from other first centroids are (adjusted Rand index)."
     )
     x = [fit["num_clusters"] for fit in compared]
-    measures = ("inertia", "silhouette", "stability")
-    panels = {name: [finite_number(fit.get(name)) for fit in compared] for name in measures}
-    figure = _panels(x, panels, "with K =", 0.07)
-    figure.update_xaxes(title_text="clusters", type="log", tickvals=x, ticktext=[f"{k:,}" for k in x])
-    figure.update_yaxes(rangemode="tozero", row=1, col=1)
-    section.show(style(figure, 280))
+    axis = alt.Axis(values=x, format=",.0f", labelOverlap=True)
+    horizontal = alt.X("x:Q", title="clusters", axis=axis, scale=alt.Scale(type="log", nice=False))
+    for place, name in enumerate(("inertia", "silhouette", "stability")):
+        values = [finite_number(fit.get(name)) for fit in compared]
+        section.show(_line(x, values, horizontal, alt.Scale(zero=name == "inertia"), place), title=name)
 
 
-def _panels(x: Sequence[float], panels: Mapping[str, Any], at: str, spacing: float) -> go.Figure:
-    """Lines side by side against the same `x`, by title; `at` says on hovering where a point is."""
-    figure = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=spacing)
-    for column, (title, y) in enumerate(panels.items(), start=1):
-        trace = go.Scatter(x=x, y=y, mode="lines+markers", line_color=COLORS[column - 1], showlegend=False)
-        trace.hovertemplate = f"%{{y:.4g}} {at} %{{x:,}}<extra>{title}</extra>"
-        figure.add_trace(trace, row=1, col=column)
-    return figure
+def _line(x: Sequence[float], y: Sequence[float | None], axis: alt.X, scale: alt.Scale, place: int) -> Any:
+    rows = [{"x": a, "y": significant(b)} for a, b in zip(x, y, strict=True)]
+    tips = [alt.Tooltip("x:Q", title="at", format=",.0f"), alt.Tooltip("y:Q", title="value", format=".4~g")]
+    line = chart(rows).mark_line(color=COLORS[place], point={"color": COLORS[place], "size": 40})
+    return sized(line.encode(x=axis, y=alt.Y("y:Q", title=None, scale=scale), tooltip=tips), 200)

@@ -3,12 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
+import altair as alt
 
 from s2l_jax.report.comparisons import MEASURES, Measure
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import FULL, UNTUNED, RunGroup, Statistic
-from s2l_jax.report.section import Findings, Section, report_section
-from s2l_jax.report.style import COLORS, GREY, group_colors, label, legend_below, named_ticks, new_figure
+from s2l_jax.report.section import Section, report_section
+from s2l_jax.report.style import (
+    COLORS,
+    GREY,
+    ROW,
+    chart,
+    group_colors,
+    names_axis,
+    series,
+    significant,
+    sized,
+)
 from s2l_jax.report.table import NOT_MEASURED
 
 
@@ -44,31 +55,23 @@ def _cells(entry: Mapping[str, Any], measure: Measure) -> list[str]:
     ]
 
 
-def _figure(compared: Sequence[Mapping[str, Any]], measure: Measure) -> go.Figure:
+def _figure(compared: Sequence[Mapping[str, Any]], measure: Measure) -> Any:
     names = [f"{e['label']} · {e['budget']:,}" if e["budget"] else e["label"] for e in compared]
-    means = [measure.scale * e["difference"]["mean"] for e in compared]
-    ends = [[measure.scale * end for end in e["difference"]["interval"]] for e in compared]
-    figure = new_figure(90 + 27 * len(compared))
-    figure.add_trace(
-        go.Scatter(
-            x=means,
-            y=list(range(len(compared))),
-            error_x={
-                "array": [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
-                "arrayminus": [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
-                "thickness": 2,
-                "width": 5,
-            },
-            mode="markers",
-            marker={"size": 10, "color": COLORS[0]},
-            text=[label(e["in_words"], 120) for e in compared],
-            hovertemplate="%{text}<extra></extra>",
-            showlegend=False,
-        )
-    )
-    figure.add_vline(0, line={"dash": "dot", "color": GREY})
-    figure.update_xaxes(title_text=f"difference of the {_TITLES[measure.name]}{measure.unit and ' (points)'}")
-    return figure.update_layout(named_ticks("yaxis", names))
+    rows = [
+        {"name": name, "about": f"{name}: {e['in_words']}"}
+        | dict(zip(("x", "low", "high"), _scaled(e["difference"], measure.scale), strict=True))
+        for name, e in zip(names, compared, strict=True)
+    ]
+    title = f"difference of the {_TITLES[measure.name]}{measure.unit and ' (points)'}"
+    base = chart(rows).encode(y=names_axis(names), tooltip="about:N")
+    ends = base.mark_rule(color=COLORS[0], strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    means = base.mark_circle(color=COLORS[0], size=90, opacity=1).encode(x=alt.X("x:Q", title=title))
+    none = chart([{"x": 0}]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(x="x:Q")
+    return sized(alt.layer(none, ends, means), ROW * len(names))
+
+
+def _scaled(difference: Mapping[str, Any], scale: float) -> list[float | None]:
+    return [significant(scale * number) for number in (difference["mean"], *difference["interval"])]
 
 
 @report_section("Accuracy against budget", place=14)
@@ -84,26 +87,29 @@ def budgets(section: Section, found: Findings) -> None:
     full = next((accuracy.mean for group, accuracy in accuracies if group.method == FULL), None)
     scale = 100.0 if not full else 100.0 / full
     section.intro = "Points are means over seeds; strokes reach from the lowest to the highest."
-    figure, colors = new_figure(360), group_colors(found.groups)
-    for name, line in lines.items():
-        line.sort(key=lambda each: each[0].budget or 0)
-        means = [scale * accuracy.mean for _, accuracy in line]
-        figure.add_trace(
-            go.Scatter(
-                x=[group.budget for group, _ in line],
-                y=means,
-                error_y={
-                    "array": [scale * a.high - mean for mean, (_, a) in zip(means, line, strict=True)],
-                    "arrayminus": [mean - scale * a.low for mean, (_, a) in zip(means, line, strict=True)],
-                    "thickness": 1.5,
-                },
-                name=label(name),
-                mode="lines+markers",
-                line={"color": colors[line[0][0].label]},
-            )
-        )
+    colors = group_colors(found.groups)
+    rows = [
+        {
+            "name": name,
+            "x": group.budget,
+            "y": significant(scale * accuracy.mean),
+            "low": significant(scale * accuracy.low),
+            "high": significant(scale * accuracy.high),
+            "about": f"{group.full_label}: {scale * accuracy.mean:.1f} %",
+        }
+        for name, line in lines.items()
+        for group, accuracy in sorted(line, key=lambda each: each[0].budget or 0)
+    ]
+    unit = "accuracy (% of full data's)" if full else "accuracy (%)"
+    own = [colors[line[0][0].label] for line in lines.values()]
+    axis = alt.Axis(format="~s", grid=False)
+    base = chart(rows).encode(
+        x=alt.X("x:Q", title="budget (examples)", axis=axis, scale=alt.Scale(type="log", nice=False)),
+        color=series(list(lines), own),
+        tooltip="about:N",
+    )
+    y = alt.Y("y:Q", title=unit, scale=alt.Scale(zero=False))
+    layers = [base.mark_line(point={"size": 50}).encode(y=y), base.mark_rule().encode(y="low:Q", y2="high:Q")]
     if full:
-        figure.add_hline(100.0, line={"dash": "dot", "color": GREY})
-    figure.update_xaxes(title_text="budget (examples)", type="log")
-    figure.update_yaxes(title_text="accuracy (% of full data's)" if full else "accuracy (%)")
-    section.show(legend_below(figure))
+        layers.append(chart([{"y": 100}]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(y="y:Q"))
+    section.show(sized(alt.layer(*layers), 300))

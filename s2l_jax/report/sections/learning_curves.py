@@ -3,14 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import altair as alt
 import numpy as np
-import plotly.graph_objects as go
 from jaxtyping import Float
-from plotly.subplots import make_subplots
 
-from s2l_jax.report.runs import FULL, finite_number
-from s2l_jax.report.section import Findings, Section, report_section
-from s2l_jax.report.style import COLORS, DASHES, GREY, group_colors, label, legend_below, style
+from s2l_jax.report.findings import Findings
+from s2l_jax.report.runs import FULL, RunGroup, RunResult, finite_number
+from s2l_jax.report.section import Section, report_section
+from s2l_jax.report.style import (
+    COLORS,
+    DASHES,
+    GREY,
+    chart,
+    group_colors,
+    series,
+    significant,
+    sized,
+    whole_numbers,
+)
 
 CURVE_POINTS = 150
 FEW_RUNS = 9  # more curves than these are smoothed further, or they hide each other
@@ -19,62 +29,68 @@ CROWDED_POINTS = 40
 
 @report_section("Learning curves", place=60)
 def learning_curves(section: Section, found: Findings) -> None:
-    """Training loss against the optimiser step: the proxy on the left, all targets on the right."""
+    """Training loss against the optimiser step: of the proxy, and of all targets."""
     section.intro = (
         "Training loss; long curves are averaged over equal runs of steps. Grey ticks mark the "
-        "proxy's checkpoints. Click a name to hide its curves."
+        "proxy's checkpoints. Click a name to see its curves alone."
     )
     proxy, steps = found.part("proxy").get("curve") or {}, found.steps
     trained = [(group, run) for group in found.groups for run in group.runs]
     runs = [(g, run) for g, run in trained if (run.target.get("curve") or {}).get("step")]
-    titles = [t for t, there in (("proxy", proxy.get("step")), ("targets", runs)) if there]
-    if not titles:
+    if not proxy.get("step") and not runs:
         section.missing = "no model was trained"
         return
-    figure = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.07)
-    if "proxy" in titles:
-        x, y = thin_curve(proxy)
-        hover = "step %{x:,}: %{y:.4f}<extra>proxy</extra>"
-        line = go.Scatter(x=x, y=y, line={"color": COLORS[0], "width": 1.8}, hovertemplate=hover)
-        figure.add_trace(line.update(showlegend=False), row=1, col=1)
-        if 0 < len(steps) <= 60:
-            ticks = {"symbol": "line-ns-open", "size": 9, "color": GREY}
-            figure.add_trace(
-                go.Scatter(
-                    x=list(steps),
-                    y=[float(np.nanmin(y)) if np.isfinite(y).any() else 0.0] * len(steps),
-                    mode="markers",
-                    marker=ticks,
-                    hovertemplate="checkpoint at step %{x:,}<extra></extra>",
-                    showlegend=False,
-                ),
-                row=1,
-                col=1,
-            )
-    colors = group_colors(found.groups)
+    if proxy.get("step"):
+        section.show(_proxy_curve(proxy, steps), title="proxy")
+    if runs:
+        section.show(_target_curves(found, runs), title="targets")
+
+
+def _proxy_curve(curve: Mapping[str, Sequence[Any]], steps: Sequence[int]) -> Any:
+    x, y = thin_curve(curve)
+    rows = [_point("proxy", a, b) for a, b in zip(x, y, strict=True)]
+    line = chart(rows).mark_line(color=COLORS[0]).encode(x=_STEP, y=_LOSS, tooltip="about:N")
+    if not 0 < len(steps) <= 60:
+        return sized(line, 270)
+    ticks = [{"x": step, "about": f"checkpoint at step {step:,}"} for step in steps]
+    marks = chart(ticks).mark_tick(color=GREY, orient="vertical", size=8, thickness=2)
+    marks = marks.encode(x=_STEP, y=alt.value(alt.ExprRef("height - 4")), tooltip="about:N")
+    return sized(alt.layer(line, marks), 270)
+
+
+def _target_curves(found: Findings, runs: Sequence[tuple[RunGroup, RunResult]]) -> Any:
+    colors, rows = group_colors(found.groups), []
     budgets = sorted({g.budget or 0 for g, _ in runs if g.method != FULL})
-    drawn = set()
     for group, run in runs:
         x, y = thin_curve(run.target["curve"], CURVE_POINTS if len(runs) <= FEW_RUNS else CROWDED_POINTS)
         rank = 0 if group.method == FULL else budgets.index(group.budget or 0)
-        dash = DASHES[rank % len(DASHES)]
-        figure.add_trace(
-            go.Scatter(
-                x=x,
-                y=y,
-                name=label(group.full_label),
-                legendgroup=group.full_label,
-                showlegend=group.full_label not in drawn,
-                line={"color": colors[group.label], "width": 1.4, "dash": dash},
-                hovertemplate=f"step %{{x:,}}: %{{y:.4f}}<extra>{label(run.name)}</extra>",
-            ),
-            row=1,
-            col=len(titles),
+        own = {"name": group.full_label, "run": run.name, "dash": rank % len(DASHES)}
+        rows += [_point(run.name, a, b) | own for a, b in zip(x, y, strict=True)]
+    shown = {group.full_label: colors[group.label] for group, _ in runs}
+    picked = alt.selection_point(fields=["name"], bind="legend", name="named")
+    dash = alt.Scale(domain=list(range(len(DASHES))), range=[list(each) for each in DASHES])
+    figure = (
+        chart(rows)
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            x=_STEP,
+            y=_LOSS,
+            detail="run:N",
+            color=series(list(shown), list(shown.values())),
+            strokeDash=alt.StrokeDash("dash:N", scale=dash, legend=None),
+            opacity=alt.condition(picked, alt.value(1), alt.value(0.06)),
+            tooltip="about:N",
         )
-        drawn.add(group.full_label)
-    figure.update_xaxes(title_text="optimiser step", rangemode="tozero")
-    figure.update_yaxes(title_text="training loss", col=1)
-    section.show(legend_below(style(figure, 360)))
+    )
+    return sized(figure.add_params(picked), 270)
+
+
+_STEP = whole_numbers("optimiser step", domainMin=0)
+_LOSS = alt.Y("y:Q", title="training loss", scale=alt.Scale(zero=False))
+
+
+def _point(name: str, step: float, loss: float) -> dict[str, Any]:
+    return {"x": significant(step), "y": significant(loss), "about": f"{name}, step {step:,.0f}: {loss:.4f}"}
 
 
 def thin_curve(

@@ -1,11 +1,14 @@
 """Accuracy and held-out loss of every group of runs."""
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from s2l_jax.report.runs import UNTUNED
-from s2l_jax.report.section import Findings, Section, report_section
-from s2l_jax.report.style import GREY, MARKERS, group_colors, label, named_ticks, style
+import altair as alt
+
+from s2l_jax.report.findings import Findings
+from s2l_jax.report.runs import UNTUNED, RunGroup, RunResult
+from s2l_jax.report.section import Section, report_section
+from s2l_jax.report.style import GREY, ROW, chart, group_colors, names_axis, significant, sized
 
 
 @report_section("Accuracy and held-out loss", place=40)
@@ -26,45 +29,53 @@ def scores(section: Section, found: Findings) -> None:
         section.missing = "no target was evaluated"
         return
     rows = [g for g in found.groups if any(g.statistic(value) for _, value, _ in panels)]
-    colors = group_colors(found.groups)
-    figure = make_subplots(1, len(panels), shared_yaxes=True, horizontal_spacing=0.04)
-    for column, (title, value, scale) in enumerate(panels, start=1):
-        means = [s.mean * scale if (s := g.statistic(value)) else None for g in rows]
-        place = {"row": 1, "col": column}
-        shared = {"y": list(range(len(rows))), "x": means, "showlegend": False}
-        shared["hovertemplate"] = "%{x:.4g}<extra>%{text}</extra>"
-        shared["text"] = [label(f"{g.full_label}, mean", 90) for g in rows]
-        fill = [colors[g.label] for g in rows]
-        if column == 1 and "accuracy" in title:
-            bars = go.Bar(orientation="h", marker_color=fill, textposition="none", **shared)
-            figure.add_trace(bars, **place)
-        else:
-            marks = {"color": fill, "symbol": "line-ns", "size": 15}
-            marks["line"] = {"width": 4, "color": fill}
-            figure.add_trace(go.Scatter(mode="markers", marker=marks, **shared), **place)
-        points = [
-            (position, number * scale, run)
-            for position, group in enumerate(rows)
-            if len(group.runs) > 1
-            for run in group.runs
-            if (number := value(run)) is not None
-        ]
-        figure.add_trace(
-            go.Scatter(
-                x=[number for _, number, _ in points],
-                y=[position for position, _, _ in points],
-                text=[label(f"{run.name}, seed {run.selection.get('seed')}") for *_, run in points],
-                hovertemplate="%{x:.4g}<extra>%{text}</extra>",
-                mode="markers",
-                marker={**MARKERS, "line": {"width": 1.6, "color": "#444a55"}},
-                showlegend=False,
-            ),
-            **place,
-        )
-        figure.update_xaxes(title_text=title, **place)
-        untuned = next((g.statistic(value) for g in rows if g.method == UNTUNED), None)
-        if untuned:
-            figure.add_vline(untuned.mean * scale, line={"dash": "dot", "color": GREY}, **place)
-    for axis in ("yaxis", "yaxis2")[: len(panels)]:
-        figure.update_layout(named_ticks(axis, [g.full_label for g in rows]))
-    section.show(style(figure, 90 + 27 * len(rows)))
+    for title, value, scale in panels:
+        section.show(_panel(rows, group_colors(found.groups), value, scale), title=title)
+
+
+def _panel(
+    groups: Sequence[RunGroup],
+    colors: dict[str, str],
+    value: Callable[[RunResult], float | None],
+    scale: float,
+) -> Any:
+    """A line for each group: its mean, and its seeds where there are several."""
+    means = [
+        {
+            "name": group.full_label,
+            "x": significant(found.mean * scale),
+            "color": colors[group.label],
+            "about": f"{group.full_label}, mean: {found.mean * scale:.4g}",
+        }
+        for group in groups
+        if (found := group.statistic(value))
+    ]
+    seeds = [
+        {
+            "name": group.full_label,
+            "x": significant(number * scale),
+            "about": f"{run.name}, seed {run.selection.get('seed')}: {number * scale:.4g}",
+        }
+        for group in groups
+        if len(group.runs) > 1
+        for run in group.runs
+        if (number := value(run)) is not None
+    ]
+    y, x = names_axis([group.full_label for group in groups]), alt.X("x:Q", title=None)
+    own = alt.Color("color:N", scale=None)
+    base = chart(means).encode(x=x, y=y, color=own, tooltip="about:N")
+    mean = base.mark_bar() if scale > 1 else base.mark_tick(thickness=4, size=16)
+    point: dict[str, Any] = {
+        "filled": True,
+        "fill": "white",
+        "fillOpacity": 0.85,
+        "stroke": "#444a55",
+        "strokeWidth": 1.5,
+    }
+    single = chart(seeds).mark_point(size=42, opacity=1, **point).encode(x=x, y=y, tooltip="about:N")
+    layers = [mean, single]
+    untuned = next((s for g in groups if g.method == UNTUNED and (s := g.statistic(value))), None)
+    if untuned:
+        line = chart([{"x": significant(untuned.mean * scale)}])
+        layers.append(line.mark_rule(color=GREY, strokeDash=[3, 3]).encode(x=x))
+    return sized(alt.layer(*layers), ROW * len(groups))

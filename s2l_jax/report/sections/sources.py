@@ -4,23 +4,26 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
+import altair as alt
 
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import FULL, RunGroup
-from s2l_jax.report.section import Findings, Section, report_section
+from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.style import (
     COLORS,
     DIVERGING,
     GREY,
+    ROW,
     SOURCE_ROWS,
+    chart,
     heatmap,
-    label,
-    legend_below,
-    named_ticks,
-    new_figure,
+    names_axis,
+    series,
+    significant,
+    sized,
 )
 
-SOURCE_BARS = 10
+SOURCE_BARS = len(COLORS)
 MAX_LOG_RATIO = 3.0
 
 
@@ -37,7 +40,7 @@ def sources(section: Section, found: Findings) -> None:
         section.show(ratios, "against the pool")
 
 
-def source_shares(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.Figure | str:
+def source_shares(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Any:
     """Stacked shares of the largest sources, in the pool and in each subset (mean over seeds)."""
     pool = (results.get("pool") or {}).get("sources") or {}
     subsets = subset_shares(groups)
@@ -50,16 +53,37 @@ def source_shares(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.
     }
     ordered = sorted(weight, key=lambda source: (-weight[source], source))
     top, rest = ordered[:SOURCE_BARS], ordered[SOURCE_BARS:]
-    figure = new_figure(90 + 27 * len(lines), barmode="stack", legend_traceorder="normal")
-    for source, color in zip(top, COLORS, strict=False):
-        figure.add_trace(_share_bar(lines, label(source), color, [source]))
+    parts = {source: [source] for source in top}
     if rest:
-        figure.add_trace(_share_bar(lines, f"other ({len(rest)} sources)", GREY, rest))
-    figure.update_layout(named_ticks("yaxis", [name for name, _ in lines]))
-    return legend_below(figure.update_xaxes(title_text="% of examples", range=[0, 100]))
+        parts[f"other ({len(rest)} sources)"] = rest
+    rows = [
+        {
+            "name": name,
+            "source": part,
+            "order": order,
+            "x": significant(100 * math.fsum(shares.get(source, 0.0) for source in inside)),
+        }
+        for name, shares in lines
+        for order, (part, inside) in enumerate(parts.items())
+    ]
+    for row in rows:
+        row["about"] = f"{row['name']}\n{row['source']}: {row['x']:.1f} %"
+    names = list(dict.fromkeys(name for name, _ in lines))
+    figure = (
+        chart(rows)
+        .mark_bar()
+        .encode(
+            x=alt.X("x:Q", title="% of examples", scale=alt.Scale(domain=[0, 100], nice=False)),
+            y=names_axis(names),
+            color=series(list(parts), [*COLORS[: len(top)], *([GREY] if rest else [])], "source"),
+            order="order:Q",
+            tooltip="about:N",
+        )
+    )
+    return sized(figure, ROW * len(names))
 
 
-def source_ratios(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.Figure | str:
+def source_ratios(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Any:
     """How many times more often a source is in a subset than in the pool, for every source."""
     pool = (results.get("pool") or {}).get("sources") or {}
     subsets = [(name, shares) for name, shares in subset_shares(groups) if name != FULL]
@@ -67,22 +91,25 @@ def source_ratios(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.
         return "shares of both the pool and a subset are needed"
     base = _shares(pool)
     ordered = sorted(pool, key=lambda source: (-pool[source], source))[:SOURCE_ROWS]
-    z, hover = [], []
-    for source in ordered:
-        z.append([_log_ratio(shares.get(source, 0.0), base[source]) for _, shares in subsets])
-        hover.append(
-            [
-                f"{label(source, 80)}<br>{label(name, 80)}<br>"
-                f"{100 * shares.get(source, 0.0):.2f} % of the subset, "
-                f"{100 * base[source]:.2f} % of the pool"
-                for name, shares in subsets
-            ]
-        )
-    figure = heatmap(z, hover, ordered, [name for name, _ in subsets], "share")
-    ticks = [-3, -2, -1, 0, 1, 2, 3]
-    bar = {"tickvals": ticks, "ticktext": ["≤ ⅛×", "¼×", "½×", "1×", "2×", "4×", "≥ 8×"]}
-    figure.update_traces(colorscale=DIVERGING, zmin=-MAX_LOG_RATIO, zmax=MAX_LOG_RATIO)
-    return figure.update_traces(colorbar=bar)
+    cells = [
+        {
+            "row": source,
+            "column": name,
+            "value": significant(_log_ratio(shares.get(source, 0.0), base[source])),
+            "about": f"{source}\n{name}\n{100 * shares.get(source, 0.0):.2f} % of the subset, "
+            f"{100 * base[source]:.2f} % of the pool",
+        }
+        for source in ordered
+        for name, shares in subsets
+    ]
+    scale = alt.Scale(domain=[-MAX_LOG_RATIO, 0, MAX_LOG_RATIO], range=list(DIVERGING))
+    words = "datum.value < 0 ? '1/' + pow(2, -datum.value) + ' ×' : pow(2, datum.value) + ' ×'"
+    legend = alt.Legend(
+        labelExpr=words, values=[-3, -2, -1, 0, 1, 2, 3], gradientLength=alt.ExprRef("min(width, 380)")
+    )
+    return heatmap(
+        cells, ordered, [name for name, _ in subsets], alt.Color("value:Q", scale=scale, legend=legend)
+    )
 
 
 def subset_shares(groups: Sequence[RunGroup]) -> list[tuple[str, dict[str, float]]]:
@@ -100,17 +127,6 @@ def subset_shares(groups: Sequence[RunGroup]) -> list[tuple[str, dict[str, float
 def _shares(counts: Mapping[str, int]) -> dict[str, float]:
     total = sum(counts.values())
     return {source: count / total for source, count in counts.items()} if total else {}
-
-
-def _share_bar(lines: list, name: str, color: str, sources: list[str]) -> Any:
-    return go.Bar(
-        x=[100 * math.fsum(shares.get(source, 0.0) for source in sources) for _, shares in lines],
-        y=list(range(len(lines))),
-        orientation="h",
-        name=name,
-        marker={"color": color, "line": {"width": 0}},
-        hovertemplate=f"{name}: %{{x:.1f}} %<extra></extra>",
-    )
 
 
 def _log_ratio(share: float, base: float) -> float | None:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import finite_number
-from s2l_jax.report.section import Findings, Section, report_section
+from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.table import COLUMNS, NOT_MEASURED, table_rows
 
 _RUN_COLUMNS = (  # title; part of the results and field; how it is written

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
+import altair as alt
 
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import RunGroup, charged_stages, finite_number
-from s2l_jax.report.section import Findings, Section, report_section
-from s2l_jax.report.style import COLORS, legend_below, named_ticks, new_figure
+from s2l_jax.report.section import Section, report_section
+from s2l_jax.report.style import COLORS, ROW, chart, names_axis, series, significant, sized
 from s2l_jax.report.table import format_seconds
 
 
@@ -28,15 +29,15 @@ def timing(section: Section, found: Findings) -> None:
     section.show(time_bars(found.results, found.groups))
 
 
-def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.Figure | str:
+def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Any:
     """Seconds behind each group's result: proxy and sweeps (where used), selection, target."""
     timing = results.get("timing") or {}
     rows = [g for g in groups if any(r.selection or r.target for r in g.runs)]
     parts: list[tuple[str, str, list[float | None]]] = []
     for name, key, color in (
         ("proxy", "proxy", COLORS[0]),
-        ("trajectory sweeps", "trajectories", COLORS[6]),
-        ("selection", "selection/{}", COLORS[4]),
+        ("trajectory sweeps", "trajectories", COLORS[5]),
+        ("selection", "selection/{}", COLORS[6]),
         ("target", "target/{}", COLORS[1]),
     ):
         seconds = [_mean_time(timing, key, group) for group in rows]
@@ -44,22 +45,31 @@ def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.Figu
             parts.append((name, color, seconds))
     if not parts:
         return "no times were measured"
-    figure = new_figure(90 + 27 * len(rows), barmode="stack", legend_traceorder="normal")
-    for name, color, seconds in parts:
-        text = [f"{name}: {format_seconds(s)}" if s is not None else "" for s in seconds]
-        figure.add_trace(
-            go.Bar(
-                x=seconds,
-                y=list(range(len(rows))),
-                orientation="h",
-                name=name,
-                marker_color=color,
-                hovertext=text,
-                hovertemplate="%{hovertext}<extra></extra>",
-            )
+    names = [group.full_label for group in rows]
+    bars = [
+        {
+            "name": group,
+            "part": part,
+            "order": order,
+            "x": significant(value),
+            "about": f"{group}\n{part}: {format_seconds(value)}",
+        }
+        for order, (part, _, seconds) in enumerate(parts)
+        for group, value in zip(names, seconds, strict=True)
+        if value is not None
+    ]
+    figure = (
+        chart(bars)
+        .mark_bar()
+        .encode(
+            x=alt.X("x:Q", title="seconds"),
+            y=names_axis(names),
+            color=series([part for part, *_ in parts], [color for _, color, _ in parts], "part"),
+            order="order:Q",
+            tooltip="about:N",
         )
-    figure.update_layout(named_ticks("yaxis", [g.full_label for g in rows]))
-    return legend_below(figure.update_xaxes(title_text="seconds"))
+    )
+    return sized(figure, ROW * len(names))
 
 
 def _mean_time(timing: Mapping[str, Any], key: str, group: RunGroup) -> float | None:

@@ -2,18 +2,18 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
+import altair as alt
 import numpy as np
-import plotly.graph_objects as go
 from jaxtyping import Float, Int
-from plotly.subplots import make_subplots
 
-from s2l_jax.errors import InputError
-from s2l_jax.report.section import Findings, Section, report_section
-from s2l_jax.report.style import COLORS, label, style
+from s2l_jax.report.findings import Findings
+from s2l_jax.report.section import Section, report_section
+from s2l_jax.report.style import COLORS, FAINT, chart, significant, sized, whole_numbers
 
 SAMPLED_ROWS = 20_000
-SHOWN_CLUSTERS = 6
+SHOWN_CLUSTERS = 5
 MEAN_CURVES = 60
 CURVES_PER_CLUSTER = 20
 MAX_COLUMNS = 120
@@ -25,15 +25,14 @@ def trajectories(section: Section, found: Findings) -> None:
     if found.trajectories is None or not found.trajectories.shape[1]:
         section.missing = "no trajectories were recorded"
         return
-    selections = found.part("selections")
-    clustered = [name for name in found.labels if selections.get(name, {}).get("cluster_sizes")]
+    clustered = found.clustered
     if not clustered:
         section.missing = "no selection clustered the trajectories"
         return
     name = clustered[0]
     sample = sample_trajectories(found.trajectories, found.labels[name])
     section.intro = (
-        f"Clusters of {name}. Left, the mean loss of clusters over the proxy's training. Right, "
+        f"Clusters of {name}. First the mean loss of clusters over the proxy's training; then "
         "some of them from the inside, from the one whose loss fell most to the one whose loss "
         "fell least: sampled examples, the mean and one standard deviation; the cluster's size is "
         f"in brackets. Drawn from {len(sample.rows):,} of {sample.num_examples:,} examples."
@@ -43,7 +42,11 @@ def trajectories(section: Section, found: Findings) -> None:
             f" The clusters account for {100 * explained[0]:.1f} % of the variance of these "
             f"trajectories; as many random groups would for {100 * explained[1]:.2g} %."
         )
-    section.show(trajectory_figure(sample, found.steps))
+    panels = trajectory_panels(sample, found.steps)
+    if not panels:
+        section.missing = "no example has a trajectory"
+    for title, figure in panels:
+        section.show(figure, title=title)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +89,6 @@ def sample_trajectories(
 ) -> TrajectorySample:
     """Draw at most `limit` rows; trajectories may be memory-mapped and are never held as a whole."""
     num_examples = trajectories.shape[0]
-    if len(labels) != num_examples:
-        raise InputError(
-            f"{len(labels)} cluster labels for {num_examples} trajectories: pass the labels of the "
-            "selection that was made from these trajectories"
-        )
     chosen = np.arange(num_examples)
     if num_examples > limit:
         rng = np.random.default_rng(seed)
@@ -101,87 +99,80 @@ def sample_trajectories(
     return TrajectorySample(rows[keep], own[keep], np.bincount(labels[labels >= 0]), num_examples)
 
 
-def trajectory_figure(sample: TrajectorySample, steps: Sequence[int]) -> go.Figure | str:
-    """Left: the mean trajectory of many clusters. Right: six of them from the inside.
+def trajectory_panels(sample: TrajectorySample, steps: Sequence[int]) -> list[tuple[str, Any]]:
+    """First the mean trajectory of many clusters, then some clusters from the inside, each with a title.
 
-    The six are spread over how far their loss fell; each shows sampled examples, the cluster mean
-    and one standard deviation around it, on the same axes.
+    These are spread over how far their loss fell; each shows sampled examples, the cluster mean and one
+    standard deviation around it, on the same axes. Nothing where no example has a trajectory.
     """
-    if sample.rows.shape[1] != len(steps):
-        raise InputError(
-            f"{len(steps)} steps for trajectories of {sample.rows.shape[1]} columns: pass one step per column"
-        )
     if not sample.rows.size:
-        return "no example has a trajectory"
+        return []
     columns = np.unique(np.linspace(0, len(steps) - 1, MAX_COLUMNS).astype(int))
-    x = np.asarray(steps)[columns]
+    x = [int(steps[column]) for column in columns]
     means, counts = sample.means()
     means = means[:, columns]
-    inside = _spread_clusters(means, counts)
-    mode = "lines+markers" if len(columns) == 1 else "lines"
-
-    titles = ["cluster means", *(f"cluster {k} ({sample.sizes[k]:,})" for k in inside)]
-    figure = make_subplots(
-        2,
-        4,
-        specs=[[{"rowspan": 2}, {}, {}, {}], [None, {}, {}, {}]],
-        column_widths=[0.37, 0.21, 0.21, 0.21],
-        horizontal_spacing=0.03,
-        vertical_spacing=0.14,
-        subplot_titles=titles,
-        shared_xaxes=True,
-    )
-    colors = dict(zip(inside, COLORS, strict=False))
-    largest = [k for k in np.argsort(-sample.sizes, kind="stable") if counts[k]]
+    inside = dict(zip(_spread_clusters(means, counts), COLORS, strict=False))
+    largest = [int(k) for k in np.argsort(-sample.sizes, kind="stable") if counts[k]]
     ranks = np.unique(np.linspace(0, len(largest) - 1, MEAN_CURVES).astype(int))
     shown = [largest[rank] for rank in ranks]
-    for k in [k for k in shown if k not in colors] + inside:
-        own = colors.get(k)
-        line = {"color": own or "rgba(138, 143, 152, 0.5)", "width": 2.6 if own else 1}
-        hover = f"step %{{x:,}}: %{{y:.3f}}<extra>cluster {k} · {sample.sizes[k]:,} examples</extra>"
-        mean = go.Scatter(x=x, y=means[k], mode=mode, line=line, hovertemplate=hover)
-        figure.add_trace(mean, row=1, col=1)
-    for position, k in enumerate(inside):
-        rows = sample.rows[sample.labels == k][:, columns]
-        place = {"row": 1 + position // 3, "col": 2 + position % 3}
-        for trace in _inside(x, rows, means[k], colors[k], mode, k):
-            figure.add_trace(trace, **place)
     # All means are seen, and all but the most extreme examples.
     top = 1.05 * float(max(np.quantile(sample.rows[:, columns], 0.995), np.nanmax(means[shown])))
-    figure.update_yaxes(range=[min(0.0, float(sample.rows.min())), top])
-    for axis in ("yaxis3", "yaxis4", "yaxis6", "yaxis7"):
-        figure.update_layout({axis: {"showticklabels": False}})
-    figure.update_yaxes(title_text="loss (nats per token)", row=1, col=1)
-    figure.update_xaxes(title_text="proxy step", row=1, col=1)
-    figure.update_traces(showlegend=False)
-    return style(figure, 470)
+    loss = alt.Y("y:Q", title="loss (nats per token)", scale=_loss_scale(sample, top))
+    looks = {k: (FAINT, 1.0) for k in shown if k not in inside} | {k: (c, 2.6) for k, c in inside.items()}
+    panels = [("cluster means", _mean_curves(x, means, sample.sizes, looks, loss))]
+    for k, color in inside.items():
+        rows = sample.rows[sample.labels == k][:, columns]
+        figure = _inside(x, rows, means[k], color, loss)
+        panels.append((f"cluster {k} ({sample.sizes[k]:,} examples)", figure))
+    return panels
 
 
-def _inside(x, rows, mean, color, mode, cluster) -> list:
+def _loss_scale(sample: TrajectorySample, top: float) -> alt.Scale:
+    return alt.Scale(domain=[min(0.0, float(sample.rows.min())), top], nice=False)
+
+
+def _curve(x: Sequence[int], y: np.ndarray, **own: Any) -> list[dict[str, Any]]:
+    return [{"x": a, "y": significant(float(b), 4), **own} for a, b in zip(x, y, strict=True)]
+
+
+def _mean_curves(
+    x: Sequence[int], means: np.ndarray, sizes: np.ndarray, looks: dict[int, tuple[str, float]], loss: alt.Y
+) -> Any:
+    """The mean of each cluster that `looks` has, in its colour and width."""
+    rows = []
+    for k, (color, width) in looks.items():
+        about = f"cluster {k}, {sizes[k]:,} examples"
+        rows += _curve(x, means[k], cluster=k, color=color, width=width, about=about)
+    lines = chart(rows).mark_line(point=len(x) == 1, clip=True)
+    encoded = lines.encode(
+        x=whole_numbers("proxy step"),
+        y=loss,
+        detail="cluster:N",
+        color=alt.Color("color:N", scale=None),
+        strokeWidth=alt.StrokeWidth("width:Q", scale=None),
+        tooltip="about:N",
+    )
+    return sized(encoded, 230)
+
+
+def _inside(x: Sequence[int], rows: np.ndarray, mean: np.ndarray, color: str, loss: alt.Y) -> Any:
     """Sampled curves, a band of one standard deviation, and the mean of one cluster."""
-    some = rows[:CURVES_PER_CLUSTER]
-    gap = np.full((len(some), 1), np.nan)
+    some = [point for k, row in enumerate(rows[:CURVES_PER_CLUSTER]) for point in _curve(x, row, row=k)]
     spread = rows.std(axis=0)
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    curves = go.Scatter(
-        x=np.tile(np.append(x.astype(np.float64), np.nan), len(some)),
-        y=np.concatenate([some, gap], axis=1).astype(np.float32).ravel(),
-        mode=mode,
-        line={"color": f"rgba({red}, {green}, {blue}, 0.38)", "width": 0.9},
-        hoverinfo="skip",
-    )
-    band = go.Scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([mean + spread, (mean - spread)[::-1]]),
-        fill="toself",
-        fillcolor=f"rgba({red}, {green}, {blue}, 0.2)",
-        line={"width": 0},
-        mode="lines",
-        hoverinfo="skip",
-    )
-    hover = f"step %{{x:,}}: %{{y:.3f}}<extra>mean of cluster {label(str(cluster))}</extra>"
-    line = {"color": color, "width": 2.6}
-    return [band, curves, go.Scatter(x=x, y=mean, mode=mode, line=line, hovertemplate=hover)]
+    middle = _curve(x, mean)
+    for point, low, high in zip(middle, mean - spread, mean + spread, strict=True):
+        point |= {"low": significant(float(low), 4), "high": significant(float(high), 4)}
+    look: dict[str, Any] = {"color": color, "clip": True}
+    dot, step = len(x) == 1, whole_numbers("proxy step")
+    band = chart(middle).mark_area(opacity=0.2, **look)
+    curves = chart(some).mark_line(opacity=0.4, strokeWidth=0.9, point=dot, **look)
+    line = chart(middle).mark_line(strokeWidth=2.6, point=dot, **look)
+    layers = [
+        band.encode(x=step, y=alt.Y("low:Q", title=None), y2="high:Q"),
+        curves.encode(x=step, y=loss, detail="row:N"),
+        line.encode(x=step, y=loss),
+    ]
+    return sized(alt.layer(*layers), 230)
 
 
 def _spread_clusters(means: Float[np.ndarray, "k t"], counts: Int[np.ndarray, "k"]) -> list[int]:

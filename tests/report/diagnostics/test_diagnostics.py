@@ -1,0 +1,206 @@
+"""Diagnostics: what is planted is caught, a sound run is left in peace."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from s2l_jax.report.diagnostic import FAULT, diagnose
+from s2l_jax.report.diagnostics.rows import repeated, unlearnt
+from s2l_jax.report.findings import Findings
+from s2l_jax.report.rows import PoolRows, RowText
+from s2l_jax.report.sections.diagnostics import rows_of
+
+KINDS = 4  # of rows in each source, learnt at rates of their own
+
+
+def sound(seed=0, num_rows=600, columns=10):
+    """Two sources, whose kinds of rows are learnt sooner or later; each is a cluster."""
+    rng = np.random.default_rng(seed)
+    source = (np.arange(num_rows) % 3 == 0).astype(int)
+    kind = rng.integers(0, KINDS, num_rows)
+    rate = 0.25 * (kind + 1)
+    start = np.where(source == 0, 2.0, 3.0) * rng.gamma(400, 1 / 400, num_rows)
+    losses = start[:, None] * np.exp(-rate[:, None] * np.arange(columns))
+    losses += 0.1 + rng.gamma(50, 0.0004, losses.shape)
+    labels = source * KINDS + kind
+    taken = rng.random(num_rows) < 0.3
+    sizes, picked = np.bincount(labels), np.bincount(labels[taken])
+    selection = {
+        "method": "s2l",
+        "budget": int(taken.sum()),
+        "size": int(taken.sum()),
+        "seed": 0,
+        "options": {},
+    }
+    selection |= {"cluster_sizes": sizes.tolist(), "picked_per_cluster": picked.tolist()}
+    names = np.where(source == 0, "large", "small")
+    results = {
+        "pool": {
+            "num_examples": num_rows,
+            "num_cut": 0,
+            "num_without_loss": 0,
+            "sources": {name: int((names == name).sum()) for name in ("large", "small")},
+        },
+        "trajectories": {"refreshes": [{"columns": n, "adjusted_rand": 0.97} for n in (9, 10)]},
+        "selections": {"s2l": selection},
+        "targets": {"s2l": {"epochs": 3.0, "final_loss": 0.5}},
+        "evaluations": {"s2l": {"overall": {"heldout_loss": 0.7}}},
+    }
+    rows = PoolRows(
+        ids=np.arange(num_rows, dtype=np.uint64),
+        sources=names,
+        tokens=rng.integers(20, 60, num_rows),
+        texts=lambda indices: [RowText(f"asked {i}", f"answered {i}") for i in indices],
+    )
+    steps = list(range(10, 10 * columns + 1, 10))
+    return Findings(results, losses.astype(np.float32), steps, {"s2l": labels}, {"s2l": taken}, rows)
+
+
+def titles(found):
+    return [verdict.title for verdict in diagnose(found)[0]]
+
+
+def changed(found, losses):
+    return dataclasses.replace(found, trajectories=losses.astype(np.float32))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_said_of_a_sound_run(seed):
+    verdicts, measured = diagnose(sound(seed))
+    assert verdicts == []
+    assert len(measured) > 10
+
+
+def test_mislabelled_rows_are_found_and_listed_with_their_texts():
+    found = sound()
+    wrong = np.random.default_rng(1).choice(600, 20, replace=False)
+    losses = found.trajectories.copy()
+    losses[wrong] = 2.5
+    found = changed(found, losses)
+    rows = unlearnt(found.measured_losses, found.source_codes)
+    assert set(rows) == set(wrong)
+    (verdict,) = diagnose(found)[0]
+    assert "mislabelled" in verdict.title
+    assert "20 of 600 rows" in verdict.words
+    listed = rows_of(found, verdict)
+    assert len(listed) == 12
+    assert listed[0][1:] == (f"asked {rows[0]}", f"answered {rows[0]}")
+
+
+def test_rows_that_are_there_twice_are_found():
+    found = sound()
+    losses, tokens = found.trajectories.copy(), found.rows.tokens.copy()
+    losses[500:520], tokens[500:520] = losses[:20] + 1e-6, tokens[:20]
+    assert set(repeated(losses.astype(np.float64), tokens)) >= set(range(500, 519))
+    found = dataclasses.replace(changed(found, losses), rows=dataclasses.replace(found.rows, tokens=tokens))
+    assert titles(found) == ["Rows are there several times"]
+
+
+def test_an_untrained_proxy_is_found():
+    found = sound()
+    flat = np.repeat(found.trajectories[:, :1], 10, axis=1)
+    verdicts = diagnose(changed(found, flat + np.random.default_rng(0).normal(0, 1e-4, flat.shape)))[0]
+    assert verdicts[0].grade == FAULT
+    assert verdicts[0].title == "The proxy did not learn"
+
+
+def test_trajectories_that_are_all_alike_are_found():
+    found = sound()
+    alike = np.tile(found.trajectories[:1], (600, 1))
+    noise = np.random.default_rng(0).normal(0, 1e-3, alike.shape)
+    assert "All trajectories are alike" in titles(changed(found, alike + noise))
+
+
+def test_losses_that_follow_lengths_are_found():
+    found = sound()
+    tokens = np.round(100 * found.trajectories.mean(axis=1)).astype(int)
+    assert "Losses mostly follow the length of rows" in titles(
+        dataclasses.replace(found, rows=dataclasses.replace(found.rows, tokens=tokens))
+    )
+
+
+def test_rows_that_are_learnt_too_soon_are_found():
+    found = sound()
+    losses = found.trajectories.copy()
+    losses[:400] *= 0.01
+    assert "Most rows were learnt before the first checkpoint" in titles(changed(found, losses))
+
+
+def test_far_too_many_clusters_are_found():
+    found = sound()
+    labels = np.arange(600) // 2
+    selection = found.results["selections"]["s2l"] | {
+        "cluster_sizes": np.bincount(labels).tolist(),
+        "picked_per_cluster": np.bincount(labels[found.taken["s2l"]], minlength=300).tolist(),
+    }
+    many = dataclasses.replace(
+        found, results=found.results | {"selections": {"s2l": selection}}, labels={"s2l": labels}
+    )
+    assert titles(many)[0] == "There are far too many clusters"
+
+
+def test_a_budget_that_does_not_reach_all_clusters_is_found():
+    found = sound()
+    taken = found.taken["s2l"] & (found.labels["s2l"] > 1)
+    picked = {"picked_per_cluster": np.bincount(found.labels["s2l"][taken]).tolist()}
+    few = found.results | {"selections": {"s2l": found.results["selections"]["s2l"] | picked}}
+    few = dataclasses.replace(found, results=few, taken={"s2l": taken})
+    assert titles(few) == ["The budget does not reach all clusters"]
+
+
+def test_clusters_by_chance_are_found():
+    found = sound()
+    by_chance = np.random.default_rng(2).integers(0, 8, 600)
+    assert "Clusters are hardly separated" in titles(dataclasses.replace(found, labels={"s2l": by_chance}))
+
+
+def test_clusters_that_depend_on_the_seed_are_found():
+    found = sound()
+    again = found.results["selections"]["s2l"] | {"seed": 1}
+    by_chance = np.random.default_rng(2).integers(0, 8, 600)
+    twice = dataclasses.replace(
+        found,
+        results=found.results | {"selections": {"s2l": found.results["selections"]["s2l"], "again": again}},
+        labels=dict(found.labels) | {"again": by_chance},
+    )
+    assert titles(twice) == ["Clusters depend on the seed"]
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "title"),
+    [
+        ("trajectories", {"refreshes": [{"adjusted_rand": 0.5}] * 2}, "The trajectory was not long enough"),
+        (
+            "pool",
+            {"num_examples": 600, "sources": {"large": 400, "small": 199, "alone": 1}},
+            "Some sources have at most 2 rows",
+        ),
+        (
+            "pool",
+            {"num_examples": 600, "sources": {f"row {i}": 1 for i in range(600)}},
+            "There are about as many sources as rows",
+        ),
+        ("pool", {"num_examples": 600, "num_cut": 90}, "Many rows are cut off"),
+        ("targets", {"s2l": {"epochs": 60.0, "final_loss": 0.01}}, "The target of s2l"),
+    ],
+)
+def test_what_the_results_say_is_judged(part, value, title):
+    found = sound()
+    (said,) = titles(dataclasses.replace(found, results=found.results | {part: value}))
+    assert said.startswith(title)  # the label of a group has its budget
+
+
+def test_a_subset_of_long_rows_is_found():
+    found = sound()
+    taken = found.taken["s2l"]
+    tokens = np.where(taken, 90, 30)
+    assert titles(dataclasses.replace(found, rows=dataclasses.replace(found.rows, tokens=tokens))) == [
+        "The rows of s2l are longer than the pool's"
+    ]
+
+
+def test_a_run_of_which_little_is_known_is_judged_by_that():
+    assert diagnose(Findings({}))[0] == []
+    found = sound()
+    assert diagnose(dataclasses.replace(found, rows=None, trajectories=None, labels={}, taken={}))[0] == []
