@@ -99,6 +99,12 @@ SCHEMA: Group = Group(
     ),
     proxy=model(
         "The proxy",
+        per_seed=Field(
+            False,
+            "each replicate (seeds) has a proxy, trajectories and features of its own seed, in "
+            "seed_N/ of the workdir; False: all share those of `seed`",
+            decides=False,
+        ),
         save_params=Field(
             False, "keep the proxy's parameters at each sweep, 4 bytes each, to sweep again without training"
         ),

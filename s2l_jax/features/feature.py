@@ -11,6 +11,7 @@ from etils import epath
 from jaxtyping import Int64
 from ml_collections import ConfigDict
 
+from s2l_jax.config.replicates import of_seed
 from s2l_jax.features.arrays import ArrayOf
 from s2l_jax.registry import Registry
 
@@ -79,6 +80,10 @@ class Feature:
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
         """The settings of the config that decide the arrays (`config.deciding`)."""
         return {}
+
+    def goes_by_seed(self, config: ConfigDict, seed: int, options: dict[str, Any]) -> bool:
+        """Whether the arrays are others with another `seed` of the config."""
+        return self.settings(of_seed(config, seed), options) != self.settings(config, options)
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """What else decides them: the content of what they are made from."""

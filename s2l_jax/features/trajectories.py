@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from s2l_jax.features.arrays import numbers
 from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
@@ -14,6 +15,9 @@ class TrajectoryFeature(Feature):
     arrays: ClassVar = {"trajectories": numbers("n t")}
     source = "run the trajectories stage, or pass the losses as an [N, T] array"
     needs_pool = False
+
+    def goes_by_seed(self, config: ConfigDict, seed: int, options: dict[str, Any]) -> bool:
+        return True
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         return {} if context.trajectories is None else {"trajectories.sha256": context.trajectories.digest}

@@ -108,7 +108,8 @@ def _proxy(run: Run, plan: Plan, pool: Any) -> Iterator[Job]:
     steps = num_steps(settings, len(subset))
     by_training = asked.source == "train"
     batches = make_batches(run, pool, subset, np.ones(len(subset), np.float32), model, settings, steps)
-    step = _training(run, "proxy", model, batches, steps, 1, keep_losses=by_training)
+    seeds = len(plan.input_seeds)
+    step = _training(run, "proxy", model, batches, steps, seeds, keep_losses=by_training)
     tracked = tracked_of(run, pool)
     held = {"parameters": step.program.arguments(run.mesh)["parameters"]}
     held["optimiser state"] = step.program.arguments(run.mesh)["optimiser state"]
@@ -120,7 +121,7 @@ def _proxy(run: Run, plan: Plan, pool: Any) -> Iterator[Job]:
         pinned = {"pinned rows": float(packing.bytes_a_device)} if packing.pinned else {}
         step = dataclasses.replace(step, beside=pinned)
         yield step
-        yield _sweep(run, pool, model, packing, tracked, columns, state)
+        yield _sweep(run, pool, model, packing, tracked, columns * seeds, state)
     else:
         yield step
     users = [
@@ -129,7 +130,7 @@ def _proxy(run: Run, plan: Plan, pool: Any) -> Iterator[Job]:
         if "trajectories" in method_of(resolved_run(config, name)).needs
     ]
     sources = np.asarray(pool.source_codes)[tracked.rows]
-    yield _lloyd(run, sources, columns, columns + len(users), state)
+    yield _lloyd(run, sources, columns, columns * seeds + len(users), state)
 
 
 def _training(

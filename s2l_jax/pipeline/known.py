@@ -23,16 +23,18 @@ def check_known(run: Run, plan: Plan, pools: dict[str, PreparedPool]) -> None:
     for model in ("proxy", "target"):
         if plan.has(model) and model in pools:
             _check_batch(config[model].train.batch_size, len(trainable(pools[model])), model)
-    num_columns, rows = None, None
+    num_columns, rows = None, {}
     if "proxy" in pools and (plan.has("proxy") or config.trajectories.snapshots):
-        tracked = columns.tracked_of(run, pools["proxy"])
-        if tracked.settings:
-            rows = tracked.rows
-            say(f"tracking a slice of {len(rows)} of {len(pools['proxy'])} pool rows")
+        for seed in plan.input_seeds:
+            tracked = columns.tracked_of(run.inputs_of(seed), pools["proxy"])
+            if tracked.settings:
+                rows[seed] = tracked.rows
+        if rows:
+            say(f"tracking a slice of {len(tracked.rows)} of {len(pools['proxy'])} pool rows")
         _check_cluster_counts(run, len(tracked.rows))
         num_columns = _num_columns(run, pools["proxy"])
     if "selection" in plan.stages and pools:
-        selection.check_known(selection.context_of(run, pools, None, rows), num_columns)
+        selection.check_known(run, selection.contexts_of(run, pools, {}, rows), num_columns)
         problem = pools["rows"].manifest["not_in_parquet"]
         if config.selection.runs and problem and set(config.selection.exports) & set(IN_PARQUET):
             raise not_in_parquet(problem)

@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 
 from s2l_jax.config import resolved_run
 from s2l_jax.config.fingerprint import Settings, deciding, deciding_run
-from s2l_jax.config.replicates import of_seed
+from s2l_jax.config.replicates import inputs_folder, of_inputs, of_seed
 from s2l_jax.config.runs import find_method, method_of
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.eval_task import find_tasks
+from s2l_jax.features.replicates import part_of, seed_of, settings_of
 from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.records import conflicts, other_settings, stored_results
 from s2l_jax.report.runs import UNTUNED
@@ -59,6 +60,11 @@ class Plan:
     def leaves(self, stage: str) -> bool:
         """Whether a stage has parts and was not asked for: they are used as they are."""
         return stage not in self.stages and any(part.stage == stage for part in self.parts)
+
+    @property
+    def input_seeds(self) -> tuple[int, ...]:
+        """The seeds whose trajectories there are or will be, the config's own first if it is one."""
+        return tuple(trajectory_users(self.config)) or (self.config.seed,)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -143,13 +149,28 @@ def target_names(config: ConfigDict) -> list[str]:
     return [name for name, entry in config.selection.runs.items() if entry.train_target]
 
 
+def trajectory_users(config: ConfigDict) -> dict[int, list[str]]:
+    """The selections that need trajectories by the seed whose they need, the config's own seed first.
+
+    Without selections, later ones may need those of the config's.
+    """
+    users: dict[int, list[str]] = {}
+    for name in config.selection.runs:
+        entry = resolved_run(config, name)
+        if feature := method_of(entry).features.get("trajectories"):
+            users.setdefault(seed_of(feature, config, entry), []).append(name)
+    if not config.selection.runs or (users and config.clustering.compare):
+        users.setdefault(config.seed, [])
+    return dict(sorted(users.items(), key=lambda item: item[0] != config.seed))
+
+
 def _parts(config: ConfigDict) -> Iterator[Part]:
-    runs = config.selection.runs
     if config.pool.path:
         yield _part(config, "pool", "pool", f"rows of {config.pool.path} as tokens")
-    users = [name for name in runs if "trajectories" in method_of(resolved_run(config, name)).needs]
-    if users or not runs:
-        yield _trajectories(config, _named(users) or "later selections")
+    for seed, users in trajectory_users(config).items():
+        made = _trajectories(of_inputs(config, seed), _named(users) or "later selections")
+        folder = inputs_folder(config, seed)
+        yield dataclasses.replace(made, name=f"{folder}/{made.name}") if folder else made
     for count in config.clustering.compare:
         yield _part(config, f"cluster_counts/{count}", "selection", f"clustering.compare has {count}")
     yield from _selections(config)
@@ -174,9 +195,9 @@ def _selections(config: ConfigDict) -> Iterator[Part]:
         entry = resolved_run(config, name)
         settings = deciding_run(config, name)
         for feature in method_of(entry).features.values():
-            own = feature.settings(config, entry)
-            settings |= own
-            if part := feature.part(config, entry):
+            settings |= settings_of(feature, config, entry)
+            if part := part_of(feature, config, entry):
+                own = feature.settings(of_inputs(config, seed_of(feature, config, entry)), entry)
                 shared.setdefault(part, (own, []))[1].append(name)
         selections.append(Part(f"selection/{name}", "selection", _subset(entry), settings))
     for part, (settings, names) in shared.items():

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import s2l_jax
 from s2l_jax import artifacts
-from s2l_jax.config.replicates import subsets
+from s2l_jax.config.replicates import inputs_folder, subsets
 from s2l_jax.console import say
 from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection
@@ -32,11 +32,15 @@ _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain"
 
 
 def gather_results(
-    run: Run, trajectories: Trajectories | None, rows: Int64[np.ndarray, "s"] | None, name: str
+    run: Run,
+    trajectories: Mapping[int, Trajectories | None],
+    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
+    name: str,
 ) -> dict[str, Any]:
     """Every number of the workdir's finished parts; wall times are under `timing`.
 
-    `rows` are the pool rows that the trajectories are of (None: all), and `name` is the config's.
+    `trajectories`, and the pool rows that they are of (None: all), are by the seed of their proxy: the first
+    is in the results as "proxy" and "trajectories", others under "replicates". `name` is the config's.
     """
     timing: dict[str, float] = {}
     results: dict[str, Any] = {"config_name": name, "seed": run.config.seed}
@@ -51,18 +55,28 @@ def gather_results(
     def take_all(part: str) -> dict[str, Any]:
         return {n: found for n in _names_in(run, part) if (found := take(f"{part}/{n}")) is not None}
 
-    for part in ("pool", "proxy"):
-        if (found := take(part)) is not None:
-            results[part] = found
-    if trajectories is not None:
-        results["trajectories"] = {
-            "steps": trajectories.steps.tolist(),
-            "num_examples": len(trajectories.losses),
-            **({} if rows is None else {"slice_of": results["pool"]["num_examples"]}),
-            **columns.described(run),
-            "refreshes": results.get("proxy", {}).pop("refreshes", []),
-            **(take(columns.SWEPT) or {}),
-        }
+    def take_inputs(seed: int) -> dict[str, Any]:
+        inputs, losses, folder = run.inputs_of(seed), trajectories[seed], inputs_folder(run.config, seed)
+        proxy = take(f"{folder}/proxy" if folder else "proxy")
+        found = {} if proxy is None else {"proxy": proxy}
+        if losses is not None:
+            found["trajectories"] = {
+                "steps": losses.steps.tolist(),
+                "num_examples": len(losses.losses),
+                **({"seed": seed} if run.config.proxy.per_seed else {}),
+                **({} if rows[seed] is None else {"slice_of": results["pool"]["num_examples"]}),
+                **columns.described(inputs),
+                "refreshes": (proxy or {}).pop("refreshes", []),
+                **(take(columns.SWEPT) or {}),
+            }
+        return found
+
+    if (pool := take("pool")) is not None:
+        results["pool"] = pool
+    shown, *others = trajectories
+    results |= take_inputs(shown)
+    if others:
+        results["replicates"] = {str(seed): take_inputs(seed) for seed in others}
     if compared := take_all(cluster_counts.FOLDER):
         results["cluster_counts"] = sorted(compared.values(), key=lambda found: found["num_clusters"])
     results["selections"], results["targets"] = take_all("selection"), take_all("target")
@@ -115,24 +129,33 @@ def _names_in(run: Run, part: str) -> list[str]:
 def write_report_of(
     run: Run,
     results: dict[str, Any],
-    trajectories: Trajectories | None,
-    rows: Int64[np.ndarray, "s"] | None,
+    trajectories: Mapping[int, Trajectories | None],
+    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
 ) -> None:
-    """Write the page of a run's results, and show the table; arguments as of `gather_results`."""
+    """Write the page of a run's results, and show the table; arguments as of `gather_results`.
+
+    Where replicates have trajectories of their own, the page shows those of the first.
+    """
     import rich.console
 
     from s2l_jax.report.page import write_report
     from s2l_jax.report.table import results_table
 
-    labels = {name: Selection.load(selection.folder(run, name)).labels for name in results["selections"]}
-    if rows is not None:
-        labels = {name: of_pool[rows] for name, of_pool in labels.items()}
+    shown = next(iter(trajectories))
+    losses, tracked, folder = trajectories[shown], rows[shown], inputs_folder(run.config, shown)
+    labels = {
+        name: Selection.load(selection.folder(run, name)).labels
+        for name, chosen in results["selections"].items()
+        if chosen.get("inputs", "") == folder
+    }
+    if tracked is not None:
+        labels = {name: of_pool[tracked] for name, of_pool in labels.items()}
     page = run.workdir / "report" / "index.html"
     write_report(
         page,
         results,
-        trajectories=None if trajectories is None else trajectories.losses,
-        steps=[] if trajectories is None else trajectories.steps.tolist(),
+        trajectories=None if losses is None else losses.losses,
+        steps=[] if losses is None else losses.steps.tolist(),
         labels=labels,
     )
     rich.console.Console().print(results_table(results))

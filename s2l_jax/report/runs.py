@@ -97,7 +97,8 @@ def charged_stages(method: str, selection: Mapping[str, Any]) -> tuple[str, ...]
     known = _known(method)
     by_losses = known and "trajectories" in known.needs
     filtered = (selection.get("options") or {}).get("drop_unlearnt")
-    return ("proxy", "trajectories") if by_losses or filtered else ()
+    folder = f"{selection['inputs']}/" if "inputs" in selection else ""
+    return (f"{folder}proxy", f"{folder}trajectories") if by_losses or filtered else ()
 
 
 def _known(method: str) -> Method | None:
@@ -111,8 +112,8 @@ def _known(method: str) -> Method | None:
 def selection_seconds(results: Mapping[str, Any], name: str, method: str) -> float | None:
     """Wall time of choosing a subset: the proxy and its sweeps where used, and the choice itself.
 
-    None when no part of it was measured. The proxy is shared by the selections of a workdir, and
-    each that used it is charged all of it, as it would have to pay for it alone.
+    None when no part of it was measured. The proxy is shared by the selections of a workdir (or of a seed,
+    with `proxy.per_seed`), and each that used it is charged all of it, as it would have to pay for it alone.
     """
     timing = results.get("timing", {})
     selection = results.get("selections", {}).get(name, {})

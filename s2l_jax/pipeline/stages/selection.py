@@ -1,6 +1,7 @@
 """Stage `selection`: one subset for every entry of `selection.runs`."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,16 @@ from ml_collections import ConfigDict
 
 from s2l_jax import records
 from s2l_jax.config import deciding_run, resolved_run
+from s2l_jax.config.replicates import inputs_folder
 from s2l_jax.config.runs import method_of
 from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
-from s2l_jax.features.feature import SelectionContext
+from s2l_jax.features.feature import FEATURES, SelectionContext
+from s2l_jax.features.replicates import part_of, seed_of, settings_of
 from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.parallel import processes
-from s2l_jax.pipeline.stages.trajectories import tracked_rows
 from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import Method, Selection, SelectionInputs, select
 from s2l_jax.selection.budget import Budget
@@ -28,71 +30,77 @@ from s2l_jax.selection.selector import select_from_slice
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
 
+Contexts = Mapping[int, SelectionContext]  # by the seed whose trajectories and features they have
 
-def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
+
+def select_all(run: Run, contexts: Contexts) -> None:
     """Make every subset that is not there yet.
-
-    `pools` has the pool as each model tokenises it, and under "rows" as any does; it is empty without one.
 
     Raises:
       InputError: nothing to select from, an input of a method that is missing, or a workdir that has
         another subset under a run's name.
     """
-    runs = run.config.selection.runs
-    if runs and not pools and trajectories is None:
+    runs, known = run.config.selection.runs, contexts.values()
+    there = [each.trajectories for each in known if each.trajectories is not None]
+    if runs and not there and all(each.pool is None for each in known):
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
-    rows = tracked_rows(trajectories, np.asarray(pools["rows"].ids) if pools else None)
-    context = context_of(run, pools, trajectories, rows)
-    check_known(context, None if trajectories is None else trajectories.losses.shape[1])
-    _make_parts(context)
+    check_known(run, contexts, min((each.losses.shape[1] for each in there), default=None))
+    _make_parts(run, contexts)
     for name in sorted(runs, key=lambda name: bool(runs[name].prefix_of)):  # after what they are prefixes of
-        _select_one(context, name)
+        _select_one(run, contexts, name)
 
 
-def check_content(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
+def check_content(run: Run, contexts: Contexts) -> None:
     """Raise an InputError if a subset was made from other trajectories, queries or lists than there are now.
 
     What goes by tokens is compared by the settings that they follow from (`pipeline.plan`).
     """
-    rows = tracked_rows(trajectories, np.asarray(pools["rows"].ids) if pools else None)
-    context = context_of(run, pools, trajectories, rows)
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
         content: dict[str, Any] = {}
         for feature in method.features.values():
             if not feature.models(run.config):
-                content |= feature.content(context, entry)
+                content |= feature.content(contexts[seed_of(feature, run.config, entry)], entry)
         records.check_content(folder(run, name), f"selection/{name}", content)
 
 
-def context_of(
+def contexts_of(
     run: Run,
     pools: dict[str, PreparedPool],
-    trajectories: Trajectories | None,
-    rows: Int64[np.ndarray, "s"] | None,
-) -> SelectionContext:
-    """What the run's selections are from; `rows` of the pool are those that trajectories are of."""
+    trajectories: Mapping[int, Trajectories | None],
+    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
+) -> Contexts:
+    """What the run's selections are from.
+
+    Args:
+      run: in whose workdir.
+      pools: the pool as each model tokenises it, and under "rows" as any does; empty without one.
+      trajectories: by the seed of their proxy (see `Plan.input_seeds`), where there are some.
+      rows: by the same, the pool rows that they are of; None for all.
+    """
     runs = run.config.selection.runs
     counting = counting_models(run.config) if any(_counts_tokens(run, name) for name in runs) else ()
     pool = next((pools[model] for model in (*counting, "rows") if model in pools), None)
-    return SelectionContext(run, pool, trajectories, rows, pools)
+    seeds = [resolved_run(run.config, name)["seed"] for name in runs]
+    seeds = [run.config.seed, *(seed for seed in seeds if inputs_folder(run.config, seed))]
+    return {
+        seed: SelectionContext(run.inputs_of(seed), pool, trajectories.get(seed), rows.get(seed), pools)
+        for seed in seeds
+    }
 
 
-def check_known(context: SelectionContext, num_columns: int | None) -> None:
+def check_known(run: Run, contexts: Contexts, num_columns: int | None) -> None:
     """Raise an InputError for what methods say they cannot work with, of the selections that are to be made.
 
     `num_columns` is that of the trajectories, where known.
     """
-    run = context.run
-    missing = [name for name in run.config.selection.runs if stored_results(folder(run, name)) is None]
-    if not missing:
-        return
-    pool = _inputs(context)
-    for name in missing:
+    for name in run.config.selection.runs:
         entry, method = _run(run, name)
-        if entry["prefix_of"]:
+        if entry["prefix_of"] or stored_results(folder(run, name)) is not None:
             continue
         by_losses = "trajectories" in method.needs
+        context = _losses_of(contexts, run.config, entry)
+        pool = _inputs(context)
         inputs = pool.rows(context.rows) if by_losses and context.rows is not None else pool
         size = inputs.num_examples
         count = size if method.takes_all else Budget(*_budget(entry).values()).most(size, inputs.num_tokens)
@@ -136,23 +144,29 @@ def _counts_tokens(run: Run, name: str) -> bool:
     return bool(entry["budget_tokens"]) or "response_tokens" in method.needs
 
 
-def _make_parts(context: SelectionContext) -> None:
+def _losses_of(contexts: Contexts, config: ConfigDict, entry: dict[str, Any]) -> SelectionContext:
+    """The context with the trajectories of a run."""
+    return contexts[seed_of(FEATURES.find("trajectories"), config, entry)]
+
+
+def _make_parts(run: Run, contexts: Contexts) -> None:
     """Make now what several runs may share, so that its time is its own and not the first one's."""
-    run = context.run
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
         if stored_results(folder(run, name)) is None:
             for feature in method.features.values():
-                if feature.part(run.config, entry):
-                    feature.make(context, entry, folder(run, name))
+                if part_of(feature, run.config, entry):
+                    feature.make(contexts[seed_of(feature, run.config, entry)], entry, folder(run, name))
 
 
-def _select_one(context: SelectionContext, name: str) -> None:
-    run, pool = context.run, context.pool
+def _select_one(run: Run, contexts: Contexts, name: str) -> None:
     entry, method = _run(run, name)
+    context = _losses_of(contexts, run.config, entry)
+    pool = context.pool
     made_from: dict[str, Any] = {}
     for feature in method.features.values():
-        made_from |= feature.settings(run.config, entry) | feature.content(context, entry)
+        made_from |= settings_of(feature, run.config, entry)
+        made_from |= feature.content(contexts[seed_of(feature, run.config, entry)], entry)
     if pool is not None:
         made_from["pool.ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
         if entry["budget_tokens"]:
@@ -164,7 +178,7 @@ def _select_one(context: SelectionContext, name: str) -> None:
     if entry["prefix_of"]:
         selection = Selection.load(folder(run, entry["prefix_of"])).first(**_budget(entry))
     else:
-        selection = run_method(context, entry, record.folder)
+        selection = _run_method(run.config, contexts, entry, record.folder)
     if processes.is_writer():
         losses = context.trajectories
         if losses is not None and run.config.selection.table_losses:
@@ -173,7 +187,8 @@ def _select_one(context: SelectionContext, name: str) -> None:
             selection.save(record.folder)
         _export(run, record.folder, selection, pool)
     sizes, candidates, size = selection.cluster_sizes, selection.num_candidates, len(selection.labels)
-    parts = (feature.part(run.config, entry) for feature in method.features.values())
+    parts = (part_of(feature, run.config, entry) for feature in method.features.values())
+    inputs = inputs_folder(run.config, entry["seed"])
     record.finish(
         {
             "method": selection.method,
@@ -190,21 +205,25 @@ def _select_one(context: SelectionContext, name: str) -> None:
             "indices_sha256": hashlib.sha256(selection.indices.tobytes()).hexdigest(),
             # The parts of the workdir, other than the proxy and its sweeps, that the subset was made with.
             **({"used": used} if (used := [part for part in parts if part]) else {}),
+            # Where in the workdir the proxy and its sweeps are, for a replicate with its own.
+            **({"inputs": inputs} if inputs and "trajectories" in method.needs else {}),
             **({} if candidates == size else {"slice": {"size": candidates, "pool": size}}),
         }
     )
     say(f"selection {name}: {_described(selection)}")
 
 
-def run_method(context: SelectionContext, entry: dict[str, Any], place: epath.Path) -> Selection:
+def _run_method(
+    config: ConfigDict, contexts: Contexts, entry: dict[str, Any], place: epath.Path
+) -> Selection:
     """The subset of one entry of `selection.runs` (`resolved_run`) by its method, whose folder is `place`."""
-    method = method_of(entry)
+    method, context = method_of(entry), _losses_of(contexts, config, entry)
     given = ("method", "seed", "drop_unlearnt", *method.own_options)
     arguments = {name: entry[name] for name in given} | _budget(entry)
     pool = _inputs(context)
     arrays: dict[str, Any] = {}
     for feature in method.features.values():
-        arrays |= feature.make(context, entry, place)
+        arrays |= feature.make(contexts[seed_of(feature, config, entry)], entry, place)
     if context.pool is not None and context.rows is not None and "trajectories" in method.needs:
         losses = {"trajectories": arrays.pop("trajectories")}
         inputs = pool.replace(**arrays).rows(context.rows).replace(**losses)

@@ -33,10 +33,13 @@ def learning_curves(section: Section, found: Findings) -> None:
         return
     figure = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.07)
     if "proxy" in titles:
-        x, y = thin_curve(proxy)
-        hover = "step %{x:,}: %{y:.4f}<extra>proxy</extra>"
-        line = go.Scatter(x=x, y=y, line={"color": COLORS[0], "width": 1.8}, hovertemplate=hover)
-        figure.add_trace(line.update(showlegend=False), row=1, col=1)
+        own = {f"proxy of seed {s}": each.get("proxy") for s, each in found.part("replicates").items()}
+        for name, curve in {**{n: each["curve"] for n, each in own.items() if each}, "proxy": proxy}.items():
+            x, y = thin_curve(curve)
+            width = 1.8 if name == "proxy" else 0.9
+            hover = f"step %{{x:,}}: %{{y:.4f}}<extra>{name}</extra>"
+            line = go.Scatter(x=x, y=y, line={"color": COLORS[0], "width": width}, hovertemplate=hover)
+            figure.add_trace(line.update(showlegend=False), row=1, col=1)
         if 0 < len(steps) <= 60:
             ticks = {"symbol": "line-ns-open", "size": 9, "color": GREY}
             figure.add_trace(

@@ -1,11 +1,12 @@
 """Where the wall time went."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
-from s2l_jax.report.runs import RunGroup, charged_stages, finite_number
+from s2l_jax.report.runs import RunGroup, Statistic, charged_stages, finite_number
 from s2l_jax.report.section import Findings, Section, report_section
 from s2l_jax.report.style import COLORS, legend_below, named_ticks, new_figure
 from s2l_jax.report.table import format_seconds
@@ -21,7 +22,7 @@ def timing(section: Section, found: Findings) -> None:
     sums: dict[str, list[float]] = {}
     for key, value in found.part("timing").items():
         if (seconds := finite_number(value)) is not None:
-            stage, _, name = key.partition("/")
+            stage, _, name = re.sub(r"^seed_\d+/", "", key).partition("/")
             sums.setdefault(f"{stage} runs" if name else stage, []).append(seconds)
     section.header = ("stage", "number", "total time")
     section.rows = [(stage, str(len(parts)), format_seconds(sum(parts))) for stage, parts in sums.items()]
@@ -64,7 +65,8 @@ def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.Figu
 
 def _mean_time(timing: Mapping[str, Any], key: str, group: RunGroup) -> float | None:
     if key in ("proxy", "trajectories"):
-        uses = any(key in charged_stages(group.method, r.selection) for r in group.runs if r.selection)
-        return finite_number(timing.get(key)) if uses else None
+        charged = [charged_stages(group.method, run.selection) for run in group.runs if run.selection]
+        found = Statistic.of(timing.get(part) for parts in charged for part in parts if part.endswith(key))
+        return found.mean if found else None
     found = group.statistic(lambda run: timing.get(key.format(run.name)))
     return found.mean if found else None
