@@ -108,7 +108,8 @@ def find_method(name: str) -> "Method":
 
 def method_of(entry: dict[str, Any]) -> "Method":
     """The method of a run (`resolved_run`), with what the run makes it need."""
-    return find_method(entry["method"]).after_filter(entry["drop_unlearnt"])
+    found = find_method(entry["method"]).by_features(entry.get("features", ""))
+    return found.after_filter(entry["drop_unlearnt"])
 
 
 def run_fields() -> dict[str, Field]:

@@ -248,7 +248,11 @@ SCHEMA: Group = Group(
         query_limit=natural(0, "rows read of selection.queries; 0: all", unit="rows"),
         states=Group(
             "Selection: hidden states, for methods that go by them",
-            model=choice("target", ("target", "proxy"), "model whose hidden states methods go by, untuned"),
+            model=choice(
+                "target",
+                ("target", "proxy"),
+                "model whose hidden states methods go by; with which weights, `checkpoint` of a run says",
+            ),
             dtype=choice("float32", DTYPES, "type of matrix products for hidden states"),
             batch_tokens=positive(
                 16384, "tokens a device makes states of at a time", unit="tokens", decides=False

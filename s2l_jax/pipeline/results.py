@@ -19,6 +19,7 @@ from s2l_jax import artifacts
 from s2l_jax.config.replicates import inputs_folder, subsets
 from s2l_jax.console import say
 from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions
+from s2l_jax.pipeline.plan import PROXY_PARTS
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.records import flattened, stored_results
@@ -86,7 +87,8 @@ def gather_results(
             results["evaluations"][model], seconds = gathered
             timing |= {f"evaluation/{model}/{benchmark}": s for benchmark, s in seconds.items()}
     # What methods were given, each part charged to the selections that used it.
-    inputs = {part for chosen in results["selections"].values() for part in chosen.get("used", ())}
+    used = {part for chosen in results["selections"].values() for part in chosen.get("used", ())}
+    inputs = {part for part in used if part.rpartition("/")[2] not in PROXY_PARTS}
     if found_inputs := {part: found for part in sorted(inputs) if (found := take(part)) is not None}:
         results["selection_inputs"] = found_inputs
     results["timing"] = timing
@@ -146,7 +148,7 @@ def write_report_of(
     labels = {
         name: Selection.load(selection.folder(run, name)).labels
         for name, chosen in results["selections"].items()
-        if chosen.get("inputs", "") == folder
+        if inputs_folder(run.config, chosen["seed"]) == folder
     }
     if tracked is not None:
         labels = {name: of_pool[tracked] for name, of_pool in labels.items()}

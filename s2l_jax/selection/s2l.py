@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
@@ -30,16 +30,30 @@ _LEAST_LOSS = 1e-6  # nats; an example without a loss has 0, which has no logari
 
 
 def _check(
-    known: Known, *, num_clusters: int, stratify_by: str, every: int, num_checkpoints: int, **others: Any
+    known: Known,
+    *,
+    num_clusters: int,
+    stratify_by: str,
+    features: str,
+    every: int,
+    num_checkpoints: int,
+    log_losses: bool,
+    **others: Any,
 ) -> None:
     known.check_num_clusters(num_clusters, "s2l")
-    if known.num_columns is not None:
-        _check_thinning(known.num_columns, every, num_checkpoints)
+    if features == "hidden_states":
+        of_losses = {"every": every != 1, "num_checkpoints": num_checkpoints, "log_losses": log_losses}
+        if asked := [name for name, is_set in of_losses.items() if is_set]:
+            raise InputError(f"s2l: {asked[0]} is of losses, and features='hidden_states' has none")
+    elif known.num_columns is not None:
+        kept = _check_thinning(known.num_columns, every, num_checkpoints)
+        if features == "loss_falls":
+            _check_falls(kept)
     if stratify_by == "source":
         known.check_sources("s2l")
 
 
-@method("s2l", needs=["trajectories"], check=_check)
+@method("s2l", needs=["trajectories"], needs_for={"hidden_states": ["hidden_states"]}, check=_check)
 def s2l(
     inputs: SelectionInputs,
     count: int,
@@ -48,6 +62,7 @@ def s2l(
     num_clusters: Annotated[int, Ge(1), Inherits("clustering.num_clusters")] = 100,
     stratify_by: Annotated[StratifyBy, Inherits("selection.stratify_by")] = "source",
     min_cluster_size: Annotated[int, Ge(0), Inherits("selection.min_cluster_size")] = 2,
+    features: Literal["trajectories", "hidden_states", "loss_falls"] = "trajectories",
     every: Annotated[int, Ge(1)] = 1,
     num_checkpoints: Annotated[int, Ge(0)] = 0,
     distance: Annotated[str, OneOf(DISTANCES)] = "euclidean",
@@ -65,6 +80,8 @@ def s2l(
         all, are one cluster each. Without sources the pool is one source. "none" is the paper's
         text: one clustering of all trajectories, Algorithm 1.
       min_cluster_size: with stratify_by="source", clusters of at most this size are left until last.
+      features: what is clustered: loss "trajectories" (the paper); "hidden_states" (its comparison in figure
+        6); or "loss_falls", how much the loss fell from each checkpoint to the next, whatever its level.
       every: use every so-many-th column, as if checkpoints were this many times as far apart.
       num_checkpoints: use the first so many columns, as if training had ended there; 0: all. `every`
         thins them.
@@ -76,13 +93,12 @@ def s2l(
         (`Selection.first`) are balanced within them. A token budget, which comes to fewer examples
         than there might be, always does.
     """
-    trajectories = thinned(inputs.trajectories, every, num_checkpoints)
-    if log_losses or standardise:
-        trajectories = _scaled(trajectories, log_losses, standardise)
+    others = {"every": every, "num_checkpoints": num_checkpoints, "log_losses": log_losses}
+    points = _points(inputs, features, standardise=standardise, **others)
     priority = priorities(inputs.ids, seed)
     if stratify_by == "none":
         labels, centroids = _cluster(
-            trajectories, "the pool", num_clusters=num_clusters, seed=seed, distance=distance
+            points, "the pool", num_clusters=num_clusters, seed=seed, distance=distance
         )
         order = balanced_order(labels, priority)
         return Ranking(
@@ -93,12 +109,12 @@ def s2l(
             reasons=("its cluster's share",),
         )
     if inputs.sources is None:
-        names, codes, numbers = None, np.zeros(len(trajectories), np.int64), np.zeros(1, np.int64)
+        names, codes, numbers = None, np.zeros(len(points), np.int64), np.zeros(1, np.int64)
     else:
         names, codes = np.unique(inputs.sources, return_inverse=True)
         numbers = drawn_numbers(names, seed)
     return _by_source(
-        trajectories,
+        points,
         names,
         codes,
         numbers,
@@ -108,6 +124,27 @@ def s2l(
         min_cluster_size=min_cluster_size,
         cluster=functools.partial(_cluster, num_clusters=num_clusters, seed=seed, distance=distance),
     )
+
+
+def _points(
+    inputs: SelectionInputs,
+    features: str,
+    *,
+    every: int,
+    num_checkpoints: int,
+    log_losses: bool,
+    standardise: bool,
+) -> Float[np.ndarray, "n d"]:
+    """What is clustered, a row for each example."""
+    if features == "hidden_states":
+        return _scaled(inputs.hidden_states, False, True) if standardise else inputs.hidden_states
+    losses = thinned(inputs.trajectories, every, num_checkpoints)
+    if features == "loss_falls":
+        _check_falls(losses.shape[1])
+        losses = _scaled(losses, True, False) if log_losses else losses
+        falls = losses[:, :-1] - losses[:, 1:]
+        return _scaled(falls, False, True) if standardise else falls
+    return _scaled(losses, log_losses, standardise) if log_losses or standardise else losses
 
 
 def thinned(
@@ -122,7 +159,8 @@ def thinned(
     return trajectories[:, : num_checkpoints or None][:, every - 1 :: every]
 
 
-def _check_thinning(columns: int, every: int, num_checkpoints: int) -> None:
+def _check_thinning(columns: int, every: int, num_checkpoints: int) -> int:
+    """How many columns are left."""
     if num_checkpoints > columns:
         raise InputError(
             f"s2l: num_checkpoints={num_checkpoints}, but trajectories have {columns} columns; use at most "
@@ -133,6 +171,12 @@ def _check_thinning(columns: int, every: int, num_checkpoints: int) -> None:
         raise InputError(
             f"s2l: every={every} leaves none of the {kept} trajectory columns; use at most {kept}"
         )
+    return kept // every
+
+
+def _check_falls(columns: int) -> None:
+    if columns < 2:
+        raise InputError("s2l: features='loss_falls' needs two checkpoints, and there is one")
 
 
 def _scaled(

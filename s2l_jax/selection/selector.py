@@ -62,7 +62,9 @@ def select(
     asked = Budget(budget, unit)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
         raise InputError(f"seed must be a whole number, got {seed!r}")
-    chosen = METHODS.find(method).after_filter(drop_unlearnt)
+    found = METHODS.find(method)
+    features = options.get("features", found.options.get("features", ""))
+    chosen = found.by_features(features).after_filter(drop_unlearnt)
     if not isinstance(inputs, SelectionInputs):
         inputs = SelectionInputs(trajectories=inputs)
     given = {"sources": sources, "hidden_states": hidden_states}
@@ -81,9 +83,8 @@ def select(
     if unit == "tokens" and "cluster_small_sources" in settings:
         settings["cluster_small_sources"] = True  # which sources are taken whole is known only at the end
     count = size if chosen.takes_all else asked.most(size, inputs.num_tokens)
-    columns = None if inputs.trajectories is None else inputs.trajectories.shape[1]
     try:
-        chosen.check(Known(size, count, inputs.sources, columns), **settings)
+        chosen.check(Known(size, count, inputs.sources, inputs.steps), **settings)
     except InputError as error:  # what a run of the pipeline refuses; what cannot be done, the method refuses
         _log.warning("%s", error)
     ranking = chosen(inputs, count, int(seed), **settings)

@@ -9,7 +9,7 @@ from s2l_jax.config.schema import walk
 from s2l_jax.features.feature import FEATURES
 
 FIELDS = dict(walk())
-FEATURE_OPTIONS = {"pooling": "mean", "layer": -1, "rounds": 1}
+FEATURE_OPTIONS = {"pooling": "mean", "layer": -1, "checkpoint": "untuned", "rounds": 1}
 ALL_PARTS = (*PARTS, *FEATURES)
 
 
@@ -137,7 +137,8 @@ def test_of_a_run_the_options_of_its_method_decide_and_no_other(method):
     config = default()
     config.selection.runs.a = run(method=method)
     found = deciding_run(config, "a", {"pool.ids_sha256": "1f"})
-    own = {"seed", *COMMON, *options(find_method(method))} - {"seeds", "train_target"}
+    looked_at = options(find_method(method).by_features("trajectories"))
+    own = {"seed", *COMMON, *looked_at} - {"seeds", "train_target"}
     assert set(found) == {f"selection.runs.a.{name}" for name in own} | {"pool.ids_sha256"}
 
 

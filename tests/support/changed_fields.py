@@ -82,6 +82,7 @@ VALUES = {
     "selection.runs.*.stratify_by": "none",
     "selection.runs.*.drop_unlearnt": 0.2,
     "selection.runs.*.layer": 1,
+    "selection.runs.*.checkpoint": "first",
 }
 # What must change with them, for a config that is valid.
 TOGETHER = {
@@ -107,7 +108,9 @@ def whose(option):
     if option == "prefix_of":
         return "small"
     having = [
-        name for name, entry in RUNS.items() if option in options(find_method(entry.get("method", name)))
+        name
+        for name, entry in RUNS.items()
+        if option in options(find_method(entry.get("method", name)).by_features("trajectories"))
     ]
     return having[0] if having else "s2l"
 

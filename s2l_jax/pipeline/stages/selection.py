@@ -1,7 +1,7 @@
 """Stage `selection`: one subset for every entry of `selection.runs`."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from s2l_jax.features.feature import FEATURES, SelectionContext
 from s2l_jax.features.replicates import part_of, seed_of, settings_of
 from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.parallel import processes
+from s2l_jax.pipeline.plan import proxy_part, proxy_seed
 from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import Method, Selection, SelectionInputs, select
 from s2l_jax.selection.budget import Budget
@@ -44,7 +45,7 @@ def select_all(run: Run, contexts: Contexts) -> None:
     there = [each.trajectories for each in known if each.trajectories is not None]
     if runs and not there and all(each.pool is None for each in known):
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
-    check_known(run, contexts, min((each.losses.shape[1] for each in there), default=None))
+    check_known(run, contexts)
     _make_parts(run, contexts)
     for name in sorted(runs, key=lambda name: bool(runs[name].prefix_of)):  # after what they are prefixes of
         _select_one(run, contexts, name)
@@ -89,10 +90,10 @@ def contexts_of(
     }
 
 
-def check_known(run: Run, contexts: Contexts, num_columns: int | None) -> None:
+def check_known(run: Run, contexts: Contexts, planned: Sequence[int] | None = None) -> None:
     """Raise an InputError for what methods say they cannot work with, of the selections that are to be made.
 
-    `num_columns` is that of the trajectories, where known.
+    `planned` are the steps that trajectories will be of, of contexts that have none yet, where known.
     """
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
@@ -104,17 +105,19 @@ def check_known(run: Run, contexts: Contexts, num_columns: int | None) -> None:
         inputs = pool.rows(context.rows) if by_losses and context.rows is not None else pool
         size = inputs.num_examples
         count = size if method.takes_all else Budget(*_budget(entry).values()).most(size, inputs.num_tokens)
-        known = Known(size, count, inputs.sources, num_columns if by_losses else None)
+        steps = planned if context.trajectories is None else context.trajectories.steps.tolist()
+        known = Known(size, count, inputs.sources, steps)
         try:
             method.check(known, **{option: entry[option] for option in method.own_options})
+            for feature in method.features.values():
+                feature.check_steps(steps, entry)
         except InputError as error:
             raise InputError(f"selection.runs.{name}: {error}") from None
 
 
 def needs_trajectories(config: ConfigDict) -> bool:
-    """Whether a method of the config goes by trajectories."""
-    entries = [resolved_run(config, name) for name in config.selection.runs]
-    return any("trajectories" in method_of(entry).needs for entry in entries)
+    """Whether a method of the config goes by trajectories, or else by the proxy."""
+    return any(proxy_seed(config, resolved_run(config, name)) is not None for name in config.selection.runs)
 
 
 def check_methods(run: Run) -> None:
@@ -187,8 +190,9 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
             selection.save(record.folder)
         _export(run, record.folder, selection, pool)
     sizes, candidates, size = selection.cluster_sizes, selection.num_candidates, len(selection.labels)
-    parts = (part_of(feature, run.config, entry) for feature in method.features.values())
-    inputs = inputs_folder(run.config, entry["seed"])
+    seed = proxy_seed(run.config, entry)
+    proxy = proxy_part(run.config, seed) if seed is not None and not run.config.trajectories.path else ""
+    parts = [proxy, *(part_of(feature, run.config, entry) for feature in method.features.values())]
     record.finish(
         {
             "method": selection.method,
@@ -203,10 +207,8 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
             "picked_per_cluster": selection.picked_per_cluster,
             "sources": {name: picked for name, (_, picked) in selection.source_counts.items()},
             "indices_sha256": hashlib.sha256(selection.indices.tobytes()).hexdigest(),
-            # The parts of the workdir, other than the proxy and its sweeps, that the subset was made with.
+            # The parts of the workdir that the subset was made with, whose cost it is charged.
             **({"used": used} if (used := [part for part in parts if part]) else {}),
-            # Where in the workdir the proxy and its sweeps are, for a replicate with its own.
-            **({"inputs": inputs} if inputs and "trajectories" in method.needs else {}),
             **({} if candidates == size else {"slice": {"size": candidates, "pool": size}}),
         }
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from s2l_jax.report.runs import RunGroup, Statistic, charged_stages, finite_number
+from s2l_jax.report.runs import RunGroup, Statistic, finite_number
 from s2l_jax.report.section import Findings, Section, report_section
 from s2l_jax.report.style import COLORS, legend_below, named_ticks, new_figure
 from s2l_jax.report.table import format_seconds
@@ -65,8 +65,8 @@ def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> go.Figu
 
 def _mean_time(timing: Mapping[str, Any], key: str, group: RunGroup) -> float | None:
     if key in ("proxy", "trajectories"):
-        charged = [charged_stages(group.method, run.selection) for run in group.runs if run.selection]
-        found = Statistic.of(timing.get(part) for parts in charged for part in parts if part.endswith(key))
+        used = [part for run in group.runs for part in run.selection.get("used", ())]
+        found = Statistic.of(timing.get(part) for part in used if part.rpartition("/")[2] == key)
         return found.mean if found else None
     found = group.statistic(lambda run: timing.get(key.format(run.name)))
     return found.mean if found else None
