@@ -189,6 +189,12 @@ SCHEMA: Group = Group(
     clustering=Group(
         "Clusters of trajectories",
         num_clusters=positive(100, "number of clusters K; of each source under stratify_by='source'"),
+        init=choice("k-means++", ("k-means++", "random"), "first centroids: k-means++, or rows at random"),
+        restarts=positive(1, "first centroids that are tried; the clustering of least inertia is kept"),
+        max_iterations=positive(20, "most iterations of k-means; 20 as in the official code"),
+        tolerance=natural(
+            0.0, "k-means stops once its centroids move less, relative to the variance of what is clustered"
+        ),
         compare=Field(
             (),
             "numbers of clusters to compare in the report, such as 25,50,100",

@@ -40,8 +40,6 @@ from s2l_jax.training.run import Run, check_batch, make_batches, num_steps, trai
 from s2l_jax.trajectories.packed_dataset import Packing
 from s2l_jax.trajectories.slices import TrackedRows
 
-_LLOYD_ITERATIONS = 21  # at most, the last assignment included
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -221,8 +219,9 @@ def _lloyd(run: Run, sources: np.ndarray, columns: int, fits: int, state: Mappin
     held = 1 << max(2, (max(1, columns) - 1).bit_length())  # room for columns doubles from 4
     spread = spread_over(list(run.mesh.devices.flat), rows)
     padded = padded_rows(max(rows, clusters), run.mesh.size if spread else 1)
-    # Distances, and sums by a one-hot.
-    products = 4.0 * total * clusters * columns * _LLOYD_ITERATIONS
+    # At most, the last assignment included; distances, and sums by a one-hot.
+    iterations = run.config.clustering.restarts * (run.config.clustering.max_iterations + 1)
+    products = 4.0 * total * clusters * columns * iterations
     return Job(
         name="k-means",
         stage="selection",
@@ -232,7 +231,7 @@ def _lloyd(run: Run, sources: np.ndarray, columns: int, fits: int, state: Mappin
         repeats=total / rows,
         flops=products,
         dtype="float32",
-        traffic=4.0 * total * (held + 4) * _LLOYD_ITERATIONS / (run.mesh.size if spread else 1),
+        traffic=4.0 * total * (held + 4) * iterations / (run.mesh.size if spread else 1),
         executed=padded * held / max(1, rows * columns),
         beside=state,
         one_device=spread is None,

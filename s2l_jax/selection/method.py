@@ -57,20 +57,21 @@ class Method:
         needs = self.needs_for.get(features, self.needs)
         return dataclasses.replace(self, needs=needs, needs_for={}) if self.needs_for else self
 
-    def after_filter(self, drop_unlearnt: float) -> "Method":
-        """The same where a share of the rows is left out by their losses: it then needs trajectories.
+    def after_filter(self, drop_unlearnt: float, drop_rising: bool) -> "Method":
+        """The same where rows are left out by their losses: it then needs trajectories.
 
         Raises:
           InputError: no such share, or the method needs what is of all rows together.
         """
         if not 0 <= drop_unlearnt < 1:
             raise InputError(f"drop_unlearnt={drop_unlearnt!r} must be at least 0 and below 1")
-        if not drop_unlearnt:
+        if not (drop_unlearnt or drop_rising):
             return self
         if whole := [name for name, feature in self.features.items() if not feature.splits]:
+            asked = f"drop_unlearnt={drop_unlearnt}" if drop_unlearnt else "drop_rising=True"
             raise InputError(
-                f"drop_unlearnt={drop_unlearnt}: method {self.name!r} needs {', '.join(whole)}, of all rows "
-                "together, and cannot leave rows out"
+                f"{asked}: method {self.name!r} needs {', '.join(whole)}, of all rows together, and "
+                "cannot leave rows out"
             )
         return dataclasses.replace(self, needs=self.needs | {"trajectories"})
 

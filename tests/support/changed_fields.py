@@ -83,6 +83,9 @@ VALUES = {
     "selection.runs.*.drop_unlearnt": 0.2,
     "selection.runs.*.layer": 1,
     "selection.runs.*.checkpoint": "first",
+    "selection.runs.*.init": "random",
+    "selection.runs.*.restarts": 3,
+    "selection.runs.*.tolerance": 0.1,
 }
 # What must change with them, for a config that is valid.
 TOGETHER = {
@@ -100,6 +103,7 @@ NAMED = {
     "selection.stratify_by": ".stratify_by: ",
     "selection.min_cluster_size": ".min_cluster_size: ",
     "selection.drop_unlearnt": ".drop_unlearnt: ",
+    **{f"clustering.{name}": f".{name}: " for name in ("init", "restarts", "max_iterations", "tolerance")},
 }
 
 

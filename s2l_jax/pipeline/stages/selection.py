@@ -28,6 +28,7 @@ from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.export import FILES, missing_exports, write_exports
 from s2l_jax.selection.known import Known
 from s2l_jax.selection.selector import select_from_slice
+from s2l_jax.selection.suspects import num_unlearnt
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
 
@@ -108,11 +109,24 @@ def check_known(run: Run, contexts: Contexts, planned: Sequence[int] | None = No
         steps = planned if context.trajectories is None else context.trajectories.steps.tolist()
         known = Known(size, count, inputs.sources, steps)
         try:
+            _check_left(entry, method, known)
             method.check(known, **{option: entry[option] for option in method.own_options})
             for feature in method.features.values():
                 feature.check_steps(steps, entry)
         except InputError as error:
             raise InputError(f"selection.runs.{name}: {error}") from None
+
+
+def _check_left(entry: dict[str, Any], method: Method, known: Known) -> None:
+    """Raise an InputError for a filter that is known to leave fewer rows than the budget."""
+    share, size = entry["drop_unlearnt"], known.num_examples
+    left = size - num_unlearnt(known.sources, size, share)
+    within = bool(entry["budget_fraction"]) or entry["budget"] <= size  # above it: all that there are
+    if left < known.count and within and not method.takes_all and not entry["budget_tokens"]:
+        raise InputError(
+            f"drop_unlearnt={share} leaves {left} of {size} examples, fewer than the budget of {known.count}"
+            ": lower one of them"
+        )
 
 
 def needs_trajectories(config: ConfigDict) -> bool:
@@ -220,7 +234,7 @@ def _run_method(
 ) -> Selection:
     """The subset of one entry of `selection.runs` (`resolved_run`) by its method, whose folder is `place`."""
     method, context = method_of(entry), _losses_of(contexts, config, entry)
-    given = ("method", "seed", "drop_unlearnt", *method.own_options)
+    given = ("method", "seed", "drop_unlearnt", "drop_rising", *method.own_options)
     arguments = {name: entry[name] for name in given} | _budget(entry)
     pool = _inputs(context)
     arrays: dict[str, Any] = {}
