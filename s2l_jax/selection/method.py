@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from s2l_jax.config.fields import when
+from s2l_jax.config.fields import When, when
 from s2l_jax.config.options import Option, options_of
 from s2l_jax.errors import InputError
 from s2l_jax.features.feature import FEATURES, Feature
@@ -86,6 +86,7 @@ class Method:
 
         Those that it needs for some values of its option `features` alone have that as a condition.
         """
+        found: dict[str, tuple[tuple[When, ...], Option]]
         found = {name: ((), option) for name, option in _options_of(self.needs).items()}
         for features, needs in self.needs_for.items():
             condition = (when("features", features),)
