@@ -64,7 +64,7 @@ def gather_results(
             found["trajectories"] = {
                 "steps": losses.steps.tolist(),
                 "num_examples": len(losses.losses),
-                **({"seed": seed} if run.config.proxy.per_seed else {}),
+                **({"seed": seed} if [*trajectories] != [run.config.seed] else {}),
                 **({} if rows[seed] is None else {"slice_of": results["pool"]["num_examples"]}),
                 **columns.described(inputs),
                 "refreshes": (proxy or {}).pop("refreshes", []),
