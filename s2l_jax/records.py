@@ -14,6 +14,7 @@ from s2l_jax.parallel import processes
 
 _FILE = "stage.json"
 _DIGESTS = "digests"
+_NAMED = ("selection", "target", "evaluation")  # parts that are called as a run is
 
 
 class Record:
@@ -149,7 +150,7 @@ def check_content(
 
 def other_settings(folder: epath.Path, what: str, differences: Sequence[str]) -> str:
     """What is said of a part that was made with other settings."""
-    named = "another name, " if "/" in what else ""
+    named = "another name, " if what.partition("/")[0] in _NAMED else ""
     shown = "\n".join(f"  {line}" for line in differences)
     return (
         f"{folder} was made with other settings:\n{shown}\nWhat is in a workdir keeps its meaning. Use "

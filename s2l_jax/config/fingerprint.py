@@ -53,14 +53,15 @@ def deciding(
 def deciding_run(config: ConfigDict, name: str, beyond: Mapping[str, Any] | None = None) -> Settings:
     """The settings that decide the subset of an entry of selection.runs.
 
-    They are its method, seed, budget and the options that its method has, with what they inherit; and
+    They are its method, seed, budget and the options that its method looks at, with what they inherit; and
     `beyond`, settings of what its method goes by.
     """
     schema = run_schema(config.selection.runs[name].method)
+    entry = resolved_run(config, name)
     settings = {
         f"selection.runs.{name}.{field}": value
-        for field, value in resolved_run(config, name).items()
-        if field == "seed" or schema[field].decides
+        for field, value in entry.items()
+        if field == "seed" or (schema[field].decides and schema[field].is_active(entry))
     }
     return settings | dict(beyond or {})
 

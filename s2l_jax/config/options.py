@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import annotated_types
 import numpy as np
 
-from s2l_jax.config.fields import KINDS, Field
+from s2l_jax.config.fields import KINDS, Field, When
 from s2l_jax.errors import InputError
 
 _TYPES: dict[type, Any] = {bool: bool | np.bool_, int: numbers.Integral, float: numbers.Real, str: str}
@@ -50,6 +50,7 @@ class Option:
     choices: tuple[str, ...] = ()
     bounds: tuple[annotated_types.BaseMetadata, ...] = ()
     inherits: str = ""  # the field of the config that a run takes it from
+    when: tuple[When, ...] = ()  # conditions on other options without which it is not looked at
 
     def check(self, value: Any, whose: str) -> None:
         """Raise an InputError that begins with `whose` for a value of another kind, or out of bounds."""
@@ -84,7 +85,7 @@ class Option:
     def field(self) -> Field:
         """The option as a field of a selection run."""
         if not self.inherits:
-            return Field(self.default, self.doc, self.allows, self.allowed, self.choices)
+            return Field(self.default, self.doc, self.allows, self.allowed, self.choices, when=self.when)
         unset = self.unset
         return Field(
             unset,
@@ -92,6 +93,7 @@ class Option:
             lambda value: value == unset or self.allows(value),
             f"{self.allowed}, or {unset}",
             (unset, *self.choices) if self.choices else (),
+            when=self.when,
         )
 
 

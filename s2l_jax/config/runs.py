@@ -34,6 +34,9 @@ COMMON: dict[str, Field] = {
         lambda v: v == -1 or 0 <= v < 1,
         "at least 0 and below 1, or -1",
     ),
+    "drop_rising": Field(
+        False, "leave out beforehand the rows whose loss does not fall from the first checkpoint to the last"
+    ),
     "seeds": seeds("seeds of this run's replicates, such as 0,1,2; empty: seeds", decides=False, adds=True),
     "train_target": Field(True, "train and evaluate a target on this subset", decides=False, adds=True),
 }
@@ -108,7 +111,8 @@ def find_method(name: str) -> "Method":
 
 def method_of(entry: dict[str, Any]) -> "Method":
     """The method of a run (`resolved_run`), with what the run makes it need."""
-    return find_method(entry["method"]).after_filter(entry["drop_unlearnt"])
+    found = find_method(entry["method"]).by_features(entry.get("features", ""))
+    return found.after_filter(entry["drop_unlearnt"], entry["drop_rising"])
 
 
 def run_fields() -> dict[str, Field]:

@@ -99,6 +99,12 @@ SCHEMA: Group = Group(
     ),
     proxy=model(
         "The proxy",
+        per_seed=Field(
+            False,
+            "each replicate (seeds) has a proxy, trajectories and features of its own seed, in "
+            "seed_N/ of the workdir; False: all share those of `seed`",
+            decides=False,
+        ),
         save_params=Field(
             False, "keep the proxy's parameters at each sweep, 4 bytes each, to sweep again without training"
         ),
@@ -183,6 +189,12 @@ SCHEMA: Group = Group(
     clustering=Group(
         "Clusters of trajectories",
         num_clusters=positive(100, "number of clusters K; of each source under stratify_by='source'"),
+        init=choice("k-means++", ("k-means++", "random"), "first centroids: k-means++, or rows at random"),
+        restarts=positive(1, "first centroids that are tried; the clustering of least inertia is kept"),
+        max_iterations=positive(20, "most iterations of k-means; 20 as in the official code"),
+        tolerance=natural(
+            0.0, "k-means stops once its centroids move less, relative to the variance of what is clustered"
+        ),
         compare=Field(
             (),
             "numbers of clusters to compare in the report, such as 25,50,100",
@@ -242,7 +254,11 @@ SCHEMA: Group = Group(
         query_limit=natural(0, "rows read of selection.queries; 0: all", unit="rows"),
         states=Group(
             "Selection: hidden states, for methods that go by them",
-            model=choice("target", ("target", "proxy"), "model whose hidden states methods go by, untuned"),
+            model=choice(
+                "target",
+                ("target", "proxy"),
+                "model whose hidden states methods go by; with which weights, `checkpoint` of a run says",
+            ),
             dtype=choice("float32", DTYPES, "type of matrix products for hidden states"),
             batch_tokens=positive(
                 16384, "tokens a device makes states of at a time", unit="tokens", decides=False

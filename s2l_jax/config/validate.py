@@ -126,6 +126,11 @@ def _check_trajectories(asked: dict[str, Any], proxy: dict[str, Any]) -> None:
     slices = [f"trajectories.{name}={asked[name]!r}" for name in whole if asked[name] != whole[name]]
     if len(slices) > 1:
         raise InputError(f"{' and '.join(slices)}: these are ways to ask for one slice; set one of them.")
+    if proxy["per_seed"] and (made := next((n for n in ("path", "snapshots") if asked[n]), "")):
+        raise InputError(
+            f"proxy.per_seed=True trains a proxy for each seed, and trajectories.{made}={asked[made]!r} is "
+            "of one proxy: leave one of the two out."
+        )
     if asked["path"] and asked["snapshots"]:
         raise InputError("trajectories.path and trajectories.snapshots: set the one to start from.")
     if slices and asked["path"]:

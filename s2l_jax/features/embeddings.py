@@ -17,6 +17,7 @@ from s2l_jax.features.arrays import function
 from s2l_jax.features.compute.state_settings import StateSettings
 from s2l_jax.features.feature import FEATURES, SelectionContext
 from s2l_jax.features.hidden_states import HiddenStates, model_states
+from s2l_jax.features.tuned_weights import UNTUNED
 
 if TYPE_CHECKING:
     from s2l_jax.data.prepared import PreparedPool
@@ -39,6 +40,11 @@ class Embeddings(HiddenStates):
             raise InputError(
                 f"selection.runs.{name}.rounds={_rounds(options)}: it is the target that is trained between "
                 "rounds; set selection.states.model='target'."
+            )
+        if _rounds(options) > 1 and options["checkpoint"] != UNTUNED:
+            raise InputError(
+                f"selection.runs.{name}.checkpoint={options['checkpoint']!r}: with rounds={_rounds(options)} "
+                "each trains a fresh target; leave one of the two out."
             )
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:

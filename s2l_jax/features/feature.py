@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from etils import epath
 from jaxtyping import Int64
 from ml_collections import ConfigDict
 
+from s2l_jax.config.replicates import of_seed
 from s2l_jax.features.arrays import ArrayOf
 from s2l_jax.registry import Registry
 
@@ -76,9 +77,20 @@ class Feature:
     def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
         """Find now what `make` would lack for the selection run `name`; an InputError says it."""
 
+    def check_steps(self, steps: Sequence[int] | None, options: dict[str, Any]) -> None:
+        """Find an option that does not fit the steps at which the proxy is swept, where these are known."""
+
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
         """The settings of the config that decide the arrays (`config.deciding`)."""
         return {}
+
+    def goes_by_seed(self, config: ConfigDict, seed: int, options: dict[str, Any]) -> bool:
+        """Whether the arrays are others with another `seed` of the config."""
+        return self.settings(of_seed(config, seed), options) != self.settings(config, options)
+
+    def by_proxy(self, config: ConfigDict, options: dict[str, Any]) -> bool:
+        """Whether the arrays come from the proxy's training."""
+        return False
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         """What else decides them: the content of what they are made from."""

@@ -81,6 +81,7 @@ class QueryGradients(QueryFeature):
         "checkpoint_weights": numbers("c"),
     }
     source = "set selection.queries, or pass SelectionInputs(query_gradients=...), [Q, C, P]"
+    of_pool = "gradients"
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         return super().content(context, options) | context.run.model_content("target")

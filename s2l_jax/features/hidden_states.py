@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,21 +12,24 @@ from etils import epath
 from jaxtyping import Float32
 from ml_collections import ConfigDict
 
-from s2l_jax.config.fingerprint import deciding, untrained
+from s2l_jax.config.fingerprint import deciding
+from s2l_jax.features import tuned_weights
 from s2l_jax.features.arrays import numbers
 from s2l_jax.features.compute.state_settings import StateSettings
 from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
 from s2l_jax.features.queries import QueryFeature, query_rows, tokenized_queries
+from s2l_jax.trajectories.cadence import is_checkpoint
 
 if TYPE_CHECKING:
     from s2l_jax.data.batching import Examples
     from s2l_jax.data.prepared import PreparedPool
     from s2l_jax.models.architecture import DecoderConfig
+    from s2l_jax.models.parameters import Params
     from s2l_jax.training.run import Run
 
 
 class HiddenStates(Feature):
-    """A vector for each row of the pool, by the untuned model that `selection.states.model` names."""
+    """A vector for each row of the pool, by the model that `selection.states.model` names."""
 
     arrays: ClassVar = {"hidden_states": numbers("n d")}
     source = "run the selection stage with a pool and a model, or pass hidden_states, [N, D]"
@@ -36,21 +40,30 @@ class HiddenStates(Feature):
 
     def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
         StateSettings.of(options).check(run.model(run.config.selection.states.model).config)
+        tuned_weights.check(run, options["checkpoint"], f"selection.runs.{name}")
+
+    def check_steps(self, steps: Sequence[int] | None, options: dict[str, Any]) -> None:
+        tuned_weights.check_steps(options["checkpoint"], steps)
 
     def settings(self, config: ConfigDict, options: dict[str, Any]) -> dict[str, Any]:
         own = dataclasses.asdict(StateSettings.of(options))
-        model = config.selection.states.model
-        seed = ("seed",) if config[model].init == "random" else ()
-        reads = ("selection.states", *untrained(model), *seed)
-        return deciding(config, reads, {f"hidden_states.{name}": own[name] for name in own})
+        settings = deciding(
+            config, ("selection.states",), {f"hidden_states.{name}": own[name] for name in own}
+        )
+        return settings | tuned_weights.settings_of(config, options["checkpoint"])
+
+    def by_proxy(self, config: ConfigDict, options: dict[str, Any]) -> bool:
+        return is_checkpoint(options["checkpoint"])
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        return {"pool.fingerprint": _pool(context).fingerprint} | _model_content(context.run)
+        weights = tuned_weights.content_of(context.run, options["checkpoint"])
+        return {"pool.fingerprint": _pool(context).fingerprint} | weights
 
     def part(self, config: ConfigDict, options: dict[str, Any]) -> str:
-        """Such as hidden_states/target-mean or .../target-weighted-layer3."""
+        """Such as hidden_states/target-mean, .../target-weighted-layer3 or .../proxy-mean-step500."""
         layer = "" if options["layer"] == -1 else f"-layer{options['layer']}"
-        return f"hidden_states/{config.selection.states.model}-{options['pooling']}{layer}"
+        weights = tuned_weights.label_of(options["checkpoint"])
+        return f"hidden_states/{config.selection.states.model}-{options['pooling']}{layer}{weights}"
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         from s2l_jax.data.batching import size_of
@@ -59,13 +72,14 @@ class HiddenStates(Feature):
 
         run, pool = context.run, _pool(context)
         part, settings = self.part(run.config, options), self.settings(run.config, options)
-        array = ChunkedArray(run, part, "states.npy", pool, settings | _model_content(run))
+        weights = tuned_weights.content_of(run, options["checkpoint"])
+        array = ChunkedArray(run, part, "states.npy", pool, settings | weights)
         if not array.done:
             model = run.model(run.config.selection.states.model)
             which = StateSettings.of(options)
             flops = forward_flops(model.config, size_of(pool, np.arange(len(pool))))
             array.make(
-                model_states(run, model.config, model.initial_params, pool, which, skip=array.has),
+                model_states(run, model.config, _weights(run, which), pool, which, skip=array.has),
                 {"examples": len(pool), "flops": flops},
                 fix="use selection.states.dtype=float32",
             )
@@ -78,9 +92,11 @@ class QueryStates(QueryFeature):
     arrays: ClassVar = {"query_states": numbers("q d")}
     source = "set selection.queries, or pass SelectionInputs(query_states=...), [Q, D]"
     options = StateSettings
+    of_pool = "hidden_states"
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        return super().content(context, options) | _model_content(context.run)
+        weights = tuned_weights.content_of(context.run, options["checkpoint"])
+        return super().content(context, options) | weights
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         run, settings = context.run, StateSettings.of(options)
@@ -88,7 +104,7 @@ class QueryStates(QueryFeature):
         def states() -> Float32[np.ndarray, "q d"]:
             model = run.model(run.config.selection.states.model)
             examples = tokenized_queries(run, model, query_rows(run))
-            chunks = model_states(run, model.config, model.initial_params, examples, settings)
+            chunks = model_states(run, model.config, _weights(run, settings), examples, settings)
             return np.concatenate([chunk for _, chunk in chunks])
 
         return {"query_states": context.cached(f"query states {settings}", states)}
@@ -117,8 +133,8 @@ def model_states(
     )
 
 
-def _model_content(run: Run) -> dict[str, Any]:
-    return run.model_content(run.config.selection.states.model)
+def _weights(run: Run, settings: StateSettings) -> Callable[[Any], Params]:
+    return functools.partial(tuned_weights.load, run, settings.checkpoint)
 
 
 def _pool(context: SelectionContext) -> PreparedPool:

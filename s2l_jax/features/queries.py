@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ml_collections import ConfigDict
 
@@ -12,7 +12,7 @@ from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
-from s2l_jax.features.feature import Feature, SelectionContext
+from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
 
 if TYPE_CHECKING:
     from s2l_jax.training.models import Model
@@ -37,7 +37,19 @@ def query_rows(run: Run) -> list[PoolRow]:
 
 
 class QueryFeature(Feature):
-    """A feature of the rows of `selection.queries`; how they are worked on is as for the pool's."""
+    """A feature of the rows of `selection.queries`; how they are worked on is as for the pool's.
+
+    Attributes:
+      of_pool: the same feature of the pool's rows.
+    """
+
+    of_pool: ClassVar[str]
+
+    def goes_by_seed(self, config: ConfigDict, seed: int, options: dict[str, Any]) -> bool:
+        return FEATURES.find(self.of_pool).goes_by_seed(config, seed, options)
+
+    def by_proxy(self, config: ConfigDict, options: dict[str, Any]) -> bool:
+        return FEATURES.find(self.of_pool).by_proxy(config, options)
 
     def check(self, run: Run, name: str, options: dict[str, Any]) -> None:
         query_rows(run)

@@ -43,8 +43,6 @@ from s2l_jax.training.run import Run, check_batch, num_steps, train_settings, tr
 from s2l_jax.trajectories.packed_dataset import Packing
 from s2l_jax.trajectories.slices import TrackedRows
 
-_LLOYD_ITERATIONS = 21  # at most, the last assignment included
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -99,7 +97,7 @@ def jobs_of(
     layouts = layouts or Layouts()
     found: list[Job] = []
     if plan.has("proxy"):
-        found += _proxy(run, pools["proxy"], layouts)
+        found += _proxy(run, plan, pools["proxy"], layouts)
     if plan.has("target"):
         found += _targets(run, pools["target"], layouts)
     if plan.has("evaluation"):
@@ -121,15 +119,15 @@ def leading_job(run: Run, plan: Plan, pools: Mapping[str, SizedPool], layouts: L
     return jobs_of(run, plan, pools, layouts)[0]
 
 
-def _proxy(run: Run, pool: Any, layouts: Layouts) -> Iterator[Job]:
+def _proxy(run: Run, plan: Plan, pool: Any, layouts: Layouts) -> Iterator[Job]:
     config, asked = run.config, run.config.trajectories
     model, settings = trained_config(config, "proxy"), config.proxy.train
     check_batch(run, "proxy")
     subset = trainable(pool)
     steps = num_steps(settings, len(subset))
     by_training = asked.source == "train"
-    laid = laid_out(run, "proxy", pool, subset, model, steps, layouts)
-    step = _training(run, "proxy", model, laid, steps, 1, keep_losses=by_training)
+    laid, seeds = laid_out(run, "proxy", pool, subset, model, steps, layouts), len(plan.input_seeds)
+    step = _training(run, "proxy", model, laid, steps, seeds, keep_losses=by_training)
     tracked = tracked_of(run, pool)
     held = {"parameters": step.program.arguments(run.mesh)["parameters"]}
     held["optimiser state"] = step.program.arguments(run.mesh)["optimiser state"]
@@ -144,7 +142,7 @@ def _proxy(run: Run, pool: Any, layouts: Layouts) -> Iterator[Job]:
         pinned = {"pinned rows": float(packing.bytes_a_device)} if packing.pinned else {}
         step = dataclasses.replace(step, beside=pinned)
         yield step
-        yield _sweep(run, pool, model, packing, tracked, columns, state)
+        yield _sweep(run, pool, model, packing, tracked, columns * seeds, state)
     else:
         yield step
     users = [
@@ -153,7 +151,7 @@ def _proxy(run: Run, pool: Any, layouts: Layouts) -> Iterator[Job]:
         if "trajectories" in method_of(resolved_run(config, name)).needs
     ]
     sources = np.asarray(pool.source_codes)[tracked.rows]
-    yield _lloyd(run, sources, columns, columns + len(users), state)
+    yield _lloyd(run, sources, columns, columns * seeds + len(users), state)
 
 
 def _training(
@@ -242,8 +240,9 @@ def _lloyd(run: Run, sources: np.ndarray, columns: int, fits: int, state: Mappin
     held = 1 << max(2, (max(1, columns) - 1).bit_length())  # room for columns doubles from 4
     spread = spread_over(list(run.mesh.devices.flat), rows)
     padded = padded_rows(max(rows, clusters), run.mesh.size if spread else 1)
-    # Distances, and sums by a one-hot.
-    products = 4.0 * total * clusters * columns * _LLOYD_ITERATIONS
+    # At most, the last assignment included; distances, and sums by a one-hot.
+    iterations = run.config.clustering.restarts * (run.config.clustering.max_iterations + 1)
+    products = 4.0 * total * clusters * columns * iterations
     return Job(
         name="k-means",
         stage="selection",
@@ -253,7 +252,7 @@ def _lloyd(run: Run, sources: np.ndarray, columns: int, fits: int, state: Mappin
         repeats=total / rows,
         flops=products,
         dtype="float32",
-        traffic=4.0 * total * (held + 4) * _LLOYD_ITERATIONS / (run.mesh.size if spread else 1),
+        traffic=4.0 * total * (held + 4) * iterations / (run.mesh.size if spread else 1),
         executed=padded * held / max(1, rows * columns),
         beside=state,
         one_device=spread is None,

@@ -9,7 +9,7 @@ from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.pipeline.stages.cluster_counts import too_many_clusters
 from s2l_jax.selection.export import IN_PARQUET, not_in_parquet
 from s2l_jax.training.run import Run, num_steps, trainable
-from s2l_jax.trajectories.training_losses import check_epochs
+from s2l_jax.trajectories.training_losses import check_epochs, epoch_ends
 
 
 def check_known(run: Run, plan: Plan, pools: dict[str, PreparedPool]) -> None:
@@ -23,16 +23,18 @@ def check_known(run: Run, plan: Plan, pools: dict[str, PreparedPool]) -> None:
     for model in ("proxy", "target"):
         if plan.has(model) and model in pools:
             _check_batch(config[model].train.batch_size, len(trainable(pools[model])), model)
-    num_columns, rows = None, None
+    steps, rows = None, {}
     if "proxy" in pools and (plan.has("proxy") or config.trajectories.snapshots):
-        tracked = columns.tracked_of(run, pools["proxy"])
-        if tracked.settings:
-            rows = tracked.rows
-            say(f"tracking a slice of {len(rows)} of {len(pools['proxy'])} pool rows")
+        for seed in plan.input_seeds:
+            tracked = columns.tracked_of(run.inputs_of(seed), pools["proxy"])
+            if tracked.settings:
+                rows[seed] = tracked.rows
+        if rows:
+            say(f"tracking a slice of {len(tracked.rows)} of {len(pools['proxy'])} pool rows")
         _check_cluster_counts(run, len(tracked.rows))
-        num_columns = _num_columns(run, pools["proxy"])
+        steps = _steps(run, pools["proxy"])
     if "selection" in plan.stages and pools:
-        selection.check_known(selection.context_of(run, pools, None, rows), num_columns)
+        selection.check_known(run, selection.contexts_of(run, pools, {}, rows), steps)
         problem = pools["rows"].manifest["not_in_parquet"]
         if config.selection.runs and problem and set(config.selection.exports) & set(IN_PARQUET):
             raise not_in_parquet(problem)
@@ -52,13 +54,13 @@ def _check_cluster_counts(run: Run, size: int) -> None:
     cluster_counts.check_counts(run, size)
 
 
-def _num_columns(run: Run, pool: PreparedPool) -> int:
-    """How many columns the trajectories will have, at most: clusters that settle may end the run before."""
+def _steps(run: Run, pool: PreparedPool) -> list[int]:
+    """The steps of the trajectories' columns; clusters that settle may end the run before the last."""
     if run.config.trajectories.snapshots:
-        return len(columns.wanted_snapshots(run))
+        return list(columns.wanted_snapshots(run))
     train, size = run.config.proxy.train, len(trainable(pool))
     steps = num_steps(train, size)
     if run.config.trajectories.source == "train":
         check_epochs(train.batch_size, steps, size)
-        return train.batch_size * steps // size
-    return len(proxy.planned_sweeps(run, steps))
+        return epoch_ends(train.batch_size, steps, size)
+    return proxy.planned_sweeps(run, steps)

@@ -9,15 +9,17 @@ from ml_collections import ConfigDict
 
 from s2l_jax.config import resolved_run
 from s2l_jax.config.fingerprint import Settings, deciding, deciding_run
-from s2l_jax.config.replicates import of_seed
+from s2l_jax.config.replicates import inputs_folder, of_inputs, of_seed
 from s2l_jax.config.runs import find_method, method_of
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.eval_task import find_tasks
+from s2l_jax.features.replicates import part_of, seed_of, settings_of
 from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.records import conflicts, other_settings, stored_results
 from s2l_jax.report.runs import UNTUNED
 
 STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "report")
+PROXY_PARTS = ("proxy", "trajectories")  # that trajectories are made in, by training or sweeps
 THERE, GOES_ON, MADE, REFUSED, NOT_ASKED = "there", "goes on", "will be made", "refused", "not asked for"
 
 
@@ -59,6 +61,11 @@ class Plan:
     def leaves(self, stage: str) -> bool:
         """Whether a stage has parts and was not asked for: they are used as they are."""
         return stage not in self.stages and any(part.stage == stage for part in self.parts)
+
+    @property
+    def input_seeds(self) -> tuple[int, ...]:
+        """The seeds whose trajectories there are or will be, the config's own first if it is one."""
+        return tuple(proxy_users(self.config)) or (self.config.seed,)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -143,13 +150,33 @@ def target_names(config: ConfigDict) -> list[str]:
     return [name for name, entry in config.selection.runs.items() if entry.train_target]
 
 
+def proxy_users(config: ConfigDict) -> dict[int, list[str]]:
+    """The selections that go by the proxy's training, by the seed of the proxy, the config's own first.
+
+    Without selections, later ones may go by that of the config's.
+    """
+    users: dict[int, list[str]] = {}
+    for name in config.selection.runs:
+        if (seed := proxy_seed(config, resolved_run(config, name))) is not None:
+            users.setdefault(seed, []).append(name)
+    if not config.selection.runs or (users and config.clustering.compare):
+        users.setdefault(config.seed, [])
+    return dict(sorted(users.items(), key=lambda item: item[0] != config.seed))
+
+
+def proxy_seed(config: ConfigDict, entry: dict[str, Any]) -> int | None:
+    """The seed of the proxy that a selection run goes by, in losses or features; None for none."""
+    for feature in method_of(entry).features.values():
+        if feature.by_proxy(config, entry):
+            return seed_of(feature, config, entry)
+    return None
+
+
 def _parts(config: ConfigDict) -> Iterator[Part]:
-    runs = config.selection.runs
     if config.pool.path:
         yield _part(config, "pool", "pool", f"rows of {config.pool.path} as tokens")
-    users = [name for name in runs if "trajectories" in method_of(resolved_run(config, name)).needs]
-    if users or not runs:
-        yield _trajectories(config, _named(users) or "later selections")
+    for seed, users in proxy_users(config).items():
+        yield _trajectories(config, seed, _named(users) or "later selections")
     for count in config.clustering.compare:
         yield _part(config, f"cluster_counts/{count}", "selection", f"clustering.compare has {count}")
     yield from _selections(config)
@@ -174,9 +201,9 @@ def _selections(config: ConfigDict) -> Iterator[Part]:
         entry = resolved_run(config, name)
         settings = deciding_run(config, name)
         for feature in method_of(entry).features.values():
-            own = feature.settings(config, entry)
-            settings |= own
-            if part := feature.part(config, entry):
+            settings |= settings_of(feature, config, entry)
+            if part := part_of(feature, config, entry):
+                own = feature.settings(of_inputs(config, seed_of(feature, config, entry)), entry)
                 shared.setdefault(part, (own, []))[1].append(name)
         selections.append(Part(f"selection/{name}", "selection", _subset(entry), settings))
     for part, (settings, names) in shared.items():
@@ -184,13 +211,22 @@ def _selections(config: ConfigDict) -> Iterator[Part]:
     yield from selections
 
 
-def _trajectories(config: ConfigDict, users: str) -> Part:
-    asked = config.trajectories
+def proxy_part(config: ConfigDict, seed: int) -> str:
+    """The part that trajectories of a seed are made in, or what is kept of those imported."""
+    if config.trajectories.path:
+        return "imported"
+    folder = inputs_folder(config, seed)
+    return "trajectories" if config.trajectories.snapshots else f"{folder}/proxy" if folder else "proxy"
+
+
+def _trajectories(config: ConfigDict, seed: int, users: str) -> Part:
+    asked, name = config.trajectories, proxy_part(config, seed)
     if asked.path:
-        return _part(config, "imported", "trajectories", f"losses in {asked.path}, for {users}")
+        return _part(config, name, "trajectories", f"losses in {asked.path}, for {users}")
     if asked.snapshots:
-        return _part(config, "trajectories", "trajectories", f"sweeps of {asked.snapshots}, for {users}")
-    return _part(config, "proxy", "proxy", f"trajectories for {users}")
+        return _part(config, name, "trajectories", f"sweeps of {asked.snapshots}, for {users}")
+    made = _part(of_inputs(config, seed), "proxy", "proxy", f"trajectories for {users}")
+    return dataclasses.replace(made, name=name)
 
 
 def _part(config: ConfigDict, name: str, stage: str, why: str) -> Part:

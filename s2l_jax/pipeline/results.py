@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from ml_collections import ConfigDict
 
 import s2l_jax
 from s2l_jax import artifacts
-from s2l_jax.config.replicates import subsets
+from s2l_jax.config.replicates import inputs_folder, subsets
 from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap, row_of
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions
+from s2l_jax.pipeline.plan import PROXY_PARTS
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.records import flattened, stored_results
@@ -36,11 +37,15 @@ _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain"
 
 
 def gather_results(
-    run: Run, trajectories: Trajectories | None, rows: Int64[np.ndarray, "s"] | None, name: str
+    run: Run,
+    trajectories: Mapping[int, Trajectories | None],
+    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
+    name: str,
 ) -> dict[str, Any]:
     """Every number of the workdir's finished parts; wall times are under `timing`.
 
-    `rows` are the pool rows that the trajectories are of (None: all), and `name` is the config's.
+    `trajectories`, and the pool rows that they are of (None: all), are by the seed of their proxy: the first
+    is in the results as "proxy" and "trajectories", others under "replicates". `name` is the config's.
     """
     timing: dict[str, float] = {}
     results: dict[str, Any] = {"config_name": name, "seed": run.config.seed}
@@ -55,18 +60,28 @@ def gather_results(
     def take_all(part: str) -> dict[str, Any]:
         return {n: found for n in _names_in(run, part) if (found := take(f"{part}/{n}")) is not None}
 
-    for part in ("pool", "proxy"):
-        if (found := take(part)) is not None:
-            results[part] = found
-    if trajectories is not None:
-        results["trajectories"] = {
-            "steps": trajectories.steps.tolist(),
-            "num_examples": len(trajectories.losses),
-            **({} if rows is None else {"slice_of": results["pool"]["num_examples"]}),
-            **columns.described(run),
-            "refreshes": results.get("proxy", {}).pop("refreshes", []),
-            **(take(columns.SWEPT) or {}),
-        }
+    def take_inputs(seed: int) -> dict[str, Any]:
+        inputs, losses, folder = run.inputs_of(seed), trajectories[seed], inputs_folder(run.config, seed)
+        proxy = take(f"{folder}/proxy" if folder else "proxy")
+        found = {} if proxy is None else {"proxy": proxy}
+        if losses is not None:
+            found["trajectories"] = {
+                "steps": losses.steps.tolist(),
+                "num_examples": len(losses.losses),
+                **({"seed": seed} if [*trajectories] != [run.config.seed] else {}),
+                **({} if rows[seed] is None else {"slice_of": results["pool"]["num_examples"]}),
+                **columns.described(inputs),
+                "refreshes": (proxy or {}).pop("refreshes", []),
+                **(take(columns.SWEPT) or {}),
+            }
+        return found
+
+    if (pool := take("pool")) is not None:
+        results["pool"] = pool
+    shown, *others = trajectories
+    results |= take_inputs(shown)
+    if others:
+        results["replicates"] = {str(seed): take_inputs(seed) for seed in others}
     if compared := take_all(cluster_counts.FOLDER):
         results["cluster_counts"] = sorted(compared.values(), key=lambda found: found["num_clusters"])
     results["selections"], results["targets"] = take_all("selection"), take_all("target")
@@ -76,7 +91,8 @@ def gather_results(
             results["evaluations"][model], seconds = gathered
             timing |= {f"evaluation/{model}/{benchmark}": s for benchmark, s in seconds.items()}
     # What methods were given, each part charged to the selections that used it.
-    inputs = {part for chosen in results["selections"].values() for part in chosen.get("used", ())}
+    used = {part for chosen in results["selections"].values() for part in chosen.get("used", ())}
+    inputs = {part for part in used if part.rpartition("/")[2] not in PROXY_PARTS}
     if found_inputs := {part: found for part in sorted(inputs) if (found := take(part)) is not None}:
         results["selection_inputs"] = found_inputs
     results["timing"] = timing
@@ -119,11 +135,14 @@ def _names_in(run: Run, part: str) -> list[str]:
 def write_report_of(
     run: Run,
     results: dict[str, Any],
-    trajectories: Trajectories | None,
-    rows: Int64[np.ndarray, "s"] | None,
+    trajectories: Mapping[int, Trajectories | None],
+    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
     pool: PreparedPool | None,
 ) -> None:
-    """Write the page of a run's results, and show the table; arguments as of `gather_results`."""
+    """Write the page of a run's results, and show the table; arguments as of `gather_results`.
+
+    Where replicates have trajectories of their own, the page shows those of the first.
+    """
     import rich.console
 
     from s2l_jax.report.page import write_report
@@ -139,23 +158,29 @@ def write_report_of(
 def findings_of(
     run: Run,
     results: dict[str, Any],
-    trajectories: Trajectories | None,
-    rows: Int64[np.ndarray, "s"] | None,
+    trajectories: Mapping[int, Trajectories | None],
+    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
     pool: PreparedPool | None,
 ) -> Findings:
     """What a report of the workdir is made of; arguments as of `write_report_of`."""
-    selections = {name: Selection.load(selection.folder(run, name)) for name in results["selections"]}
+    shown = next(iter(trajectories))
+    losses, tracked, folder = trajectories[shown], rows[shown], inputs_folder(run.config, shown)
+    selections = {
+        name: Selection.load(selection.folder(run, name))
+        for name, chosen in results["selections"].items()
+        if inputs_folder(run.config, chosen["seed"]) == folder
+    }
     if not selections:
-        return Findings(results, *_columns(trajectories))
+        return Findings(results, *_columns(losses))
     any_of = next(iter(selections.values()))
-    kept = slice(None) if rows is None else rows
+    kept = slice(None) if tracked is None else tracked
     taken = {name: np.zeros(len(each.labels), bool) for name, each in selections.items()}
     for name, each in selections.items():
         taken[name][each.indices] = True
 
     def texts(indices: Sequence[int]) -> list[RowText]:
         assert pool is not None
-        of_pool = indices if rows is None else rows[np.asarray(indices, np.int64)]
+        of_pool = indices if tracked is None else tracked[np.asarray(indices, np.int64)]
         fields = FieldMap(**run.config.pool.fields.to_dict())
         originals = zip(of_pool, pool.originals(of_pool), strict=True)
         return [
@@ -164,7 +189,7 @@ def findings_of(
 
     return Findings(
         results,
-        *_columns(trajectories),
+        *_columns(losses),
         labels={name: each.labels[kept] for name, each in selections.items()},
         taken={name: each[kept] for name, each in taken.items()},
         rows=PoolRows(

@@ -80,22 +80,25 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
     check_known(run, plan, pools)
     if processes.is_writer() and not (run.workdir / "config.json").exists():
         artifacts.write_json(run.workdir / "config.json", described(given, name))
-    if plan.has("proxy"):
-        proxy.train_proxy(run, _pool_of(pools, "proxy"))
-    elif plan.leaves("proxy"):
-        proxy.check_content(run, _pool_of(pools, "rows"))
+    for seed in plan.input_seeds:
+        if plan.has("proxy"):
+            proxy.train_proxy(run.inputs_of(seed), _pool_of(pools, "proxy"))
+        elif plan.leaves("proxy"):
+            proxy.check_content(run.inputs_of(seed), _pool_of(pools, "rows"))
     if config.trajectories.snapshots:
         if plan.has("trajectories"):
             columns.sweep_snapshots(run, _pool_of(pools, "proxy"))
         else:
             columns.check_content(run, _pool_of(pools, "rows"))
     ids = np.asarray(pools["rows"].ids) if pools else None
-    trajectories = columns.collect_trajectories(run, ids)
+    trajectories = {seed: columns.collect_trajectories(run.inputs_of(seed), ids) for seed in plan.input_seeds}
+    rows = {seed: columns.tracked_rows(found, ids) for seed, found in trajectories.items()}
+    contexts = selection.contexts_of(run, pools, trajectories, rows)
     if "selection" in plan.stages:
-        cluster_counts.compare_all(run, trajectories)
-        selection.select_all(run, pools, trajectories)
+        cluster_counts.compare_all(run, trajectories.get(config.seed))
+        selection.select_all(run, contexts)
     else:
-        selection.check_content(run, pools, trajectories)
+        selection.check_content(run, contexts)
     if plan.has("target"):
         waiting = evaluation.waiting(run) if "evaluation" in plan.stages else ()
         target.train_targets(run, _pool_of(pools, "target"), waiting)
@@ -103,7 +106,6 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
         evaluation.evaluate_all(run)
     else:
         evaluation.check_content(run)
-    rows = columns.tracked_rows(trajectories, ids)
     results = gather_results(run, trajectories, rows, name)
     results |= compared(run, results, given)
     if processes.is_writer():

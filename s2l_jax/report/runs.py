@@ -92,14 +92,6 @@ def finite_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def charged_stages(method: str, selection: Mapping[str, Any]) -> tuple[str, ...]:
-    """The stages before the choice itself without which a selection has nothing to choose by."""
-    known = _known(method)
-    by_losses = known and "trajectories" in known.needs
-    filtered = (selection.get("options") or {}).get("drop_unlearnt")
-    return ("proxy", "trajectories") if by_losses or filtered else ()
-
-
 def _known(method: str) -> Method | None:
     """The method of that name; None for one that this machine does not have."""
     try:
@@ -108,15 +100,15 @@ def _known(method: str) -> Method | None:
         return None
 
 
-def selection_seconds(results: Mapping[str, Any], name: str, method: str) -> float | None:
-    """Wall time of choosing a subset: the proxy and its sweeps where used, and the choice itself.
+def selection_seconds(results: Mapping[str, Any], name: str) -> float | None:
+    """Wall time of choosing a subset: the proxy, its sweeps and features where used, and the choice itself.
 
-    None when no part of it was measured. The proxy is shared by the selections of a workdir, and
-    each that used it is charged all of it, as it would have to pay for it alone.
+    None when no part of it was measured. The proxy is shared by the selections of a workdir (or of a seed,
+    with `proxy.per_seed`), and each that used it is charged all of it, as it would have to pay for it alone.
     """
     timing = results.get("timing", {})
     selection = results.get("selections", {}).get(name, {})
-    parts = [*charged_stages(method, selection), *selection.get("used", ()), f"selection/{name}"]
+    parts = [*selection.get("used", ()), f"selection/{name}"]
     seconds = [s for part in parts if (s := finite_number(timing.get(part))) is not None]
     return math.fsum(seconds) if seconds else None
 
@@ -144,7 +136,7 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
 def _run(results: Mapping[str, Any], name: str) -> RunResult:
     selection, target, evaluation = ((results.get(part) or {}).get(name, {}) for part in _PARTS)
     method = selection.get("method", name)
-    seconds = selection_seconds(results, name, method) if selection else None
+    seconds = selection_seconds(results, name) if selection else None
     trained = finite_number(results.get("timing", {}).get(f"target/{name}"))
     return RunResult(name, method, selection, target, evaluation, seconds, trained)
 

@@ -24,8 +24,8 @@ class SelectionInputs:
         sources: the name or number of each example's data source [N].
         num_tokens: length of each example, prompt and response [N].
         trajectories: losses at the checkpoints, in training order [N, T]; and every other array that a
-          feature has (`FEATURES[name].arrays`): response_tokens [N], hidden_states [N, D], query_states
-          [Q, D], gradients [N, C, P], query_gradients [Q, C, P], ...
+          feature has (`FEATURES[name].arrays`): trajectory_steps [T], response_tokens [N], hidden_states
+          [N, D], query_states [Q, D], gradients [N, C, P], query_gradients [Q, C, P], ...
 
     Raises:
       InputError: an array that no feature has.
@@ -48,6 +48,14 @@ class SelectionInputs:
         if name.startswith("_") or name not in self._kinds:
             raise AttributeError(f"SelectionInputs has no {name!r}")
         return self._arrays.get(name)
+
+    @property
+    def steps(self) -> list[int] | None:
+        """Those of the columns of trajectories, 1 to T where they are not told; None without trajectories."""
+        if self.trajectories is None:
+            return None
+        told = self.trajectory_steps
+        return list(range(1, self.trajectories.shape[1] + 1)) if told is None else np.asarray(told).tolist()
 
     def replace(self, **arrays: Any) -> SelectionInputs:
         """The same with some arrays given, or given anew."""

@@ -22,13 +22,18 @@ class Known:
       num_examples: N.
       count: how many the budget comes to at most.
       sources: of each example; None where not known.
-      num_columns: T, of the trajectories; None where that is not known yet, or there are none.
+      steps: of the trajectories' columns; None where they are not known yet, or there are none.
     """
 
     num_examples: int
     count: int
     sources: Sequence[str] | Int[np.ndarray, " n"] | None = None
-    num_columns: int | None = None
+    steps: Sequence[int] | None = None
+
+    @property
+    def num_columns(self) -> int | None:
+        """T, of the trajectories, where known."""
+        return None if self.steps is None else len(self.steps)
 
     def check_num_clusters(self, num_clusters: int, what: str) -> None:
         """Raise an InputError for more clusters than rows; `what` asks for them."""

@@ -47,7 +47,11 @@ def by_score(score: Float[np.ndarray, " n"], priority: UInt64[np.ndarray, " n"])
     return np.lexsort((priority, -np.asarray(score)))
 
 
-def round_robin(groups: Int[np.ndarray, " n"], key: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+def round_robin(
+    groups: Int[np.ndarray, " n"],
+    key: Int[np.ndarray, " n"],
+    weights: Float[np.ndarray, " g"] | None = None,
+) -> Int64[np.ndarray, " n"]:
     """All rows, the groups taking turns, so that for every B the first B are what `balanced.shares` gives.
 
     With one more example of budget exactly one group of Algorithm 1 gets one more: in each round the
@@ -57,10 +61,15 @@ def round_robin(groups: Int[np.ndarray, " n"], key: Int[np.ndarray, " n"]) -> In
     Args:
       groups: of each row, numbered from 0.
       key: within a group the smallest comes first (equal ones by row).
+      weights: of the groups; one of twice the weight has twice as many turns: of all rows so far a group
+        that is not used up has the part that Sainte-Lague's method gives it. None: all alike.
     """
     sizes = np.bincount(groups)
     place = ranks(np.argsort(sizes, kind="stable")[::-1], len(sizes))
-    return np.lexsort((place[groups], _turns(groups, key)))
+    turns = _turns(groups, key)
+    if weights is not None:
+        turns = (turns + 0.5) / np.maximum(weights, np.finfo(np.float64).tiny)[groups]
+    return np.lexsort((place[groups], turns))
 
 
 def ranks(order: Int[np.ndarray, " m"], size: int) -> Int64[np.ndarray, " n"]:

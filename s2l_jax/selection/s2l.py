@@ -1,15 +1,16 @@
 """SmallToLarge: balanced sampling from clusters of loss trajectories."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
 from jaxtyping import Float, Int, Int64, UInt64
 
-from s2l_jax.clustering.distances import DISTANCES
+from s2l_jax.clustering.distances import DISTANCES, rescaled
 from s2l_jax.config.options import Inherits, OneOf
 from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
@@ -17,29 +18,43 @@ from s2l_jax.selection.balanced import (
     balanced_order,
     balanced_order_of_source,
     order_by_source,
+    share_weights,
     shares,
 )
 from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.known import Known, drawn_numbers
 from s2l_jax.selection.method import StratifyBy, method
-from s2l_jax.selection.ranking import Ranking
+from s2l_jax.selection.points import check_points, points_of
+from s2l_jax.selection.ranking import Ranking, ranks
 
 _log = logging.getLogger(__name__)
 
-_LEAST_LOSS = 1e-6  # nats; an example without a loss has 0, which has no logarithm
-
 
 def _check(
-    known: Known, *, num_clusters: int, stratify_by: str, every: int, num_checkpoints: int, **others: Any
+    known: Known,
+    *,
+    num_clusters: int,
+    stratify_by: str,
+    features: str,
+    every: int,
+    num_checkpoints: int,
+    log_losses: bool,
+    pick: str,
+    source_shares: str,
+    **others: Any,
 ) -> None:
     known.check_num_clusters(num_clusters, "s2l")
-    if known.num_columns is not None:
-        _check_thinning(known.num_columns, every, num_checkpoints)
+    check_points(known, features, every=every, num_checkpoints=num_checkpoints, log_losses=log_losses)
+    if features == "hidden_states" and (pick == "stable" or source_shares == "difficulty"):
+        raise InputError(
+            "s2l: pick='stable' and source_shares='difficulty' go by losses, and features='hidden_states' "
+            "has none"
+        )
     if stratify_by == "source":
         known.check_sources("s2l")
 
 
-@method("s2l", needs=["trajectories"], check=_check)
+@method("s2l", needs=["trajectories"], needs_for={"hidden_states": ["hidden_states"]}, check=_check)
 def s2l(
     inputs: SelectionInputs,
     count: int,
@@ -48,12 +63,20 @@ def s2l(
     num_clusters: Annotated[int, Ge(1), Inherits("clustering.num_clusters")] = 100,
     stratify_by: Annotated[StratifyBy, Inherits("selection.stratify_by")] = "source",
     min_cluster_size: Annotated[int, Ge(0), Inherits("selection.min_cluster_size")] = 2,
+    features: Literal["trajectories", "hidden_states", "loss_falls"] = "trajectories",
     every: Annotated[int, Ge(1)] = 1,
     num_checkpoints: Annotated[int, Ge(0)] = 0,
     distance: Annotated[str, OneOf(DISTANCES)] = "euclidean",
     log_losses: bool = False,
     standardise: bool = False,
     cluster_small_sources: bool = False,
+    cluster_shares: Literal["balanced", "proportional", "square_root"] = "balanced",
+    source_shares: Literal["balanced", "proportional", "square_root", "difficulty"] = "balanced",
+    pick: Literal["random", "nearest", "stable"] = "random",
+    init: Annotated[Literal["k-means++", "random"], Inherits("clustering.init")] = "k-means++",
+    restarts: Annotated[int, Ge(1), Inherits("clustering.restarts")] = 1,
+    max_iterations: Annotated[int, Ge(1), Inherits("clustering.max_iterations")] = 20,
+    tolerance: Annotated[float, Ge(0.0), Inherits("clustering.tolerance")] = 0.0,
 ) -> Ranking:
     """SmallToLarge (arXiv 2403.07384): balanced sampling from clusters of loss trajectories.
 
@@ -65,6 +88,8 @@ def s2l(
         all, are one cluster each. Without sources the pool is one source. "none" is the paper's
         text: one clustering of all trajectories, Algorithm 1.
       min_cluster_size: with stratify_by="source", clusters of at most this size are left until last.
+      features: what is clustered: loss "trajectories" (the paper); "hidden_states" (its comparison in figure
+        6); or "loss_falls", how much the loss fell from each checkpoint to the next, whatever its level.
       every: use every so-many-th column, as if checkpoints were this many times as far apart.
       num_checkpoints: use the first so many columns, as if training had ended there; 0: all. `every`
         thins them.
@@ -75,96 +100,137 @@ def s2l(
       cluster_small_sources: cluster sources that are taken whole too, so that smaller subsets of this one
         (`Selection.first`) are balanced within them. A token budget, which comes to fewer examples
         than there might be, always does.
+      cluster_shares: how clusters share the budget: "balanced" evenly (Algorithm 1), "proportional" to
+        their sizes, or in between by the "square_root" of them.
+      source_shares: how sources share it before, with stratify_by="source": as clusters may, or by
+        "difficulty", their mean loss at the last checkpoint.
+      pick: which rows of a cluster: at "random" (the paper), those "nearest" to its centroid, or those whose
+        loss moves least from checkpoint to checkpoint ("stable").
+      init: first centroids of k-means, "k-means++" or "random" rows.
+      restarts: how many first centroids are tried; the clustering of least inertia is kept.
+      max_iterations: most iterations of k-means; 20 as in the official code.
+      tolerance: k-means stops once centroids move less, relative to the points' variance; see
+        `clustering.KMeans`.
     """
-    trajectories = thinned(inputs.trajectories, every, num_checkpoints)
-    if log_losses or standardise:
-        trajectories = _scaled(trajectories, log_losses, standardise)
-    priority = priorities(inputs.ids, seed)
+    points = points_of(
+        inputs,
+        features,
+        every=every,
+        num_checkpoints=num_checkpoints,
+        log_losses=log_losses,
+        standardise=standardise,
+    )
+    rule = _Rule(
+        priorities(inputs.ids, seed),
+        inputs.trajectories,
+        distance,
+        pick,
+        cluster_shares,
+        min_cluster_size,
+        functools.partial(
+            _cluster,
+            num_clusters=num_clusters,
+            distance=distance,
+            init=init,
+            restarts=restarts,
+            max_iter=max_iterations,
+            tol=tolerance,
+            seed=seed,
+        ),
+    )
     if stratify_by == "none":
-        labels, centroids = _cluster(
-            trajectories, "the pool", num_clusters=num_clusters, seed=seed, distance=distance
-        )
-        order = balanced_order(labels, priority)
+        labels, centroids = rule.cluster(points, "the pool")
+        key = rule.key(points, labels, centroids, np.arange(len(points)))
         return Ranking(
-            order,
+            balanced_order(labels, key, cluster_shares),
             labels=labels,
             centroids=centroids,
             stands_for_cluster=True,
-            reasons=("its cluster's share",),
+            reasons=(f"its cluster's share{_FIRST[pick]}",),
         )
     if inputs.sources is None:
-        names, codes, numbers = None, np.zeros(len(trajectories), np.int64), np.zeros(1, np.int64)
+        names, codes, numbers = None, np.zeros(len(points), np.int64), np.zeros(1, np.int64)
     else:
         names, codes = np.unique(inputs.sources, return_inverse=True)
         numbers = drawn_numbers(names, seed)
-    return _by_source(
-        trajectories,
-        names,
-        codes,
-        numbers,
-        count,
-        priority,
-        cluster_small_sources=cluster_small_sources,
-        min_cluster_size=min_cluster_size,
-        cluster=functools.partial(_cluster, num_clusters=num_clusters, seed=seed, distance=distance),
-    )
+    weights = _source_weights(source_shares, codes, inputs.trajectories)
+    return _by_source(points, names, codes, numbers, weights, count, rule, cluster_small_sources)
 
 
-def thinned(
-    trajectories: Float[np.ndarray, "n t"], every: int, num_checkpoints: int
-) -> Float[np.ndarray, "n s"]:
-    """Every so-many-th of the first columns (0: of all), as a view.
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """How a set of rows is clustered and drawn from; for the fields see `s2l`."""
 
-    Raises:
-      InputError: more columns than there are, or none left.
-    """
-    _check_thinning(trajectories.shape[1], every, num_checkpoints)
-    return trajectories[:, : num_checkpoints or None][:, every - 1 :: every]
+    priority: UInt64[np.ndarray, " n"]
+    losses: Float[np.ndarray, "n t"] | None
+    distance: str
+    pick: str
+    cluster_shares: str
+    min_cluster_size: int
+    cluster: Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]]
+
+    def key(
+        self,
+        points: Float[np.ndarray, "m d"],
+        labels: Int[np.ndarray, " m"],
+        centroids: Float[np.ndarray, "k d"],
+        rows: Int64[np.ndarray, " m"],
+    ) -> Int[np.ndarray, " m"]:
+        """By what rows of a cluster are taken, the smallest first; `rows` are their numbers in the pool."""
+        priority = self.priority[rows]
+        if self.pick == "random":
+            return priority
+        if self.pick == "nearest":
+            far = _distances(rescaled(points, self.distance), labels, centroids)
+        else:
+            if self.losses is None or self.losses.shape[1] < 2:
+                raise InputError("s2l: pick='stable' needs losses at two checkpoints or more")
+            far = np.abs(np.diff(self.losses[rows].astype(np.float64), axis=1)).mean(1)
+        return ranks(np.lexsort((priority, far)), len(far))
 
 
-def _check_thinning(columns: int, every: int, num_checkpoints: int) -> None:
-    if num_checkpoints > columns:
-        raise InputError(
-            f"s2l: num_checkpoints={num_checkpoints}, but trajectories have {columns} columns; use at most "
-            f"{columns}"
-        )
-    kept = num_checkpoints or columns
-    if every > kept:
-        raise InputError(
-            f"s2l: every={every} leaves none of the {kept} trajectory columns; use at most {kept}"
-        )
+_FIRST = {"random": "", "nearest": ", nearest to its centroid first", "stable": ", most stable loss first"}
+_ROWS_AT_ONCE = 65_536
 
 
-def _scaled(
-    trajectories: Float[np.ndarray, "n t"], log_losses: bool, standardise: bool
-) -> Float[np.ndarray, "n t"]:
-    scaled = np.empty(trajectories.shape, np.float32)
-    for column in range(trajectories.shape[1]):
-        values = trajectories[:, column].astype(np.float32)
-        if log_losses:
-            values = np.log(np.maximum(values, np.float32(_LEAST_LOSS)))
-        if standardise:
-            spread = values.std(dtype=np.float64)
-            values = (values - values.mean(dtype=np.float64)) / (spread if spread > 0 else 1.0)
-        scaled[:, column] = values
-    return scaled
+def _distances(
+    points: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"], centroids: Float[np.ndarray, "k d"]
+) -> Float[np.ndarray, " m"]:
+    """Squared, of each row from the centroid of its cluster."""
+    far = np.empty(len(points))
+    for start in range(0, len(points), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        far[some] = np.square(points[some].astype(np.float64) - centroids[labels[some]]).sum(1)
+    return far
+
+
+def _source_weights(
+    source_shares: str, codes: Int[np.ndarray, " n"], losses: Float[np.ndarray, "n t"] | None
+) -> Float[np.ndarray, " s"] | None:
+    """How large a share each source gets, relative to others; None for shares alike."""
+    sizes = np.bincount(codes)
+    if source_shares == "balanced":
+        return None
+    if source_shares != "difficulty":
+        return share_weights(sizes, source_shares)
+    if losses is None:
+        raise InputError("s2l: source_shares='difficulty' needs losses")
+    return np.bincount(codes, weights=losses[:, -1]) / sizes
 
 
 def _by_source(
-    trajectories: Float[np.ndarray, "n t"],
+    points: Float[np.ndarray, "n d"],
     names: np.ndarray | None,
     codes: Int[np.ndarray, " n"],
     numbers: Int64[np.ndarray, " s"],
+    weights: Float[np.ndarray, " s"] | None,
     count: int,
-    priority: UInt64[np.ndarray, " n"],
-    *,
+    rule: _Rule,
     cluster_small_sources: bool,
-    min_cluster_size: int,
-    cluster: Callable[[np.ndarray, str], tuple[np.ndarray, np.ndarray]],
 ) -> Ranking:
     """The official code's rule; clusters are numbered source by source, in order of name.
 
-    Sources of one size share the budget in the order of their `numbers`.
+    Sources of one size share the budget in the order of their `numbers`; `weights` are those of their shares.
     """
     labels, reason_of = np.zeros(len(codes), np.int32), np.zeros(len(codes), np.int8)
     centroids: list[np.ndarray] = []
@@ -172,45 +238,47 @@ def _by_source(
     orders: list[Int64[np.ndarray, "_"]] = []
     sizes = np.bincount(codes)
     rows_of = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
-    for code, share in enumerate(shares(np.bincount(numbers[codes]), count)[numbers]):
+    by_number = None if weights is None else weights[np.argsort(numbers)]
+    for code, share in enumerate(shares(np.bincount(numbers[codes]), count, by_number)[numbers]):
         rows = rows_of[code]
-        own = trajectories[rows]
+        own = points[rows]
         name = "" if names is None else str(names[code])
         if share and (share < len(rows) or cluster_small_sources):
-            within, means = cluster(own, f"source {name!r}" if name else "the pool")
-            order = balanced_order_of_source(within, priority[rows], min_cluster_size=min_cluster_size)
-            reason_of[rows] = np.where(np.bincount(within)[within] > min_cluster_size, 0, 3)
+            within, means = rule.cluster(own, f"source {name!r}" if name else "the pool")
+            key, least = rule.key(own, within, means, rows), rule.min_cluster_size
+            order = balanced_order_of_source(within, key, rule.cluster_shares, min_cluster_size=least)
+            reason_of[rows] = np.where(np.bincount(within)[within] > least, 0, 3)
         else:
             within = np.zeros(len(rows), np.int32)
             means = own.mean(0, dtype=np.float64, keepdims=True).astype(np.float32)
-            order = np.argsort(priority[rows], kind="stable")
+            order = np.argsort(rule.priority[rows], kind="stable")
             reason_of[rows] = 1 if share else 2
         orders.append(rows[order])
         labels[rows] = within + len(cluster_sources)
         centroids.append(means)
         cluster_sources += [name] * len(means)
     return Ranking(
-        order_by_source(numbers[codes], orders),
+        order_by_source(numbers[codes], orders, by_number),
         labels=labels,
         centroids=np.concatenate(centroids),
         cluster_sources=cluster_sources if names is not None else None,
         stands_for_cluster=True,
         reasons=(
-            "its cluster's share",
+            f"its cluster's share{_FIRST[rule.pick]}",
             "its source is taken whole",
             "its source gets nothing of this budget",
-            f"clusters of at most {min_cluster_size} rows come last",
+            f"clusters of at most {rule.min_cluster_size} rows come last",
         ),
         reason_of=reason_of,
     )
 
 
 def _cluster(
-    trajectories: Float[np.ndarray, "n t"], where: str, *, num_clusters: int, seed: int, distance: str
+    points: Float[np.ndarray, "n d"], where: str, *, num_clusters: int, distance: str, **options: Any
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "k t"]]:
-    from s2l_jax.clustering import KMeans, count_distinct, fit_sharing_programs, rescaled
+    from s2l_jax.clustering import KMeans, count_distinct, fit_sharing_programs
 
-    distinct = count_distinct(rescaled(trajectories, distance), at_least=num_clusters)
+    distinct = count_distinct(rescaled(points, distance), at_least=num_clusters)
     if distinct < num_clusters:
         _log.info(
             "%s has %d distinct trajectories: %d clusters instead of %d",
@@ -220,6 +288,6 @@ def _cluster(
             num_clusters,
         )
     # Sources of fewer clusters share the compiled program of those with all.
-    kmeans = KMeans(distinct, distance=distance, seed=seed)
-    fit_sharing_programs(kmeans, trajectories, num_clusters)
+    kmeans = KMeans(distinct, distance=distance, **options)
+    fit_sharing_programs(kmeans, points, num_clusters)
     return kmeans.labels_, kmeans.cluster_centers_

@@ -16,7 +16,7 @@ from s2l_jax.selection.known import Known
 from s2l_jax.selection.method import METHODS, Method
 from s2l_jax.selection.ranking import ranks
 from s2l_jax.selection.result import Selection, cluster_weights
-from s2l_jax.selection.suspects import LEFT_OUT, least_learnt, suspects
+from s2l_jax.selection.suspects import RISING, UNLEARNT, least_learnt, rising, suspects
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ def select(
     seed: int = 0,
     hidden_states: Float[np.ndarray, "n d"] | None = None,
     drop_unlearnt: float = 0.0,
+    drop_rising: bool = False,
     **options: Any,
 ) -> Selection:
     """Choose a subset of N examples.
@@ -51,6 +52,8 @@ def select(
       hidden_states: the same as the field of `SelectionInputs`.
       drop_unlearnt: the share of each source's examples that are left out beforehand: those that `suspects`
         finds most probably mislabelled, by their trajectories. 0: none.
+      drop_rising: whether the examples whose loss does not fall from the first checkpoint to the last are
+        left out beforehand.
       **options: of the method, `METHODS[method].options` has their defaults; see the method.
 
     Raises:
@@ -62,7 +65,9 @@ def select(
     asked = Budget(budget, unit)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
         raise InputError(f"seed must be a whole number, got {seed!r}")
-    chosen = METHODS.find(method).after_filter(drop_unlearnt)
+    found = METHODS.find(method)
+    features = options.get("features", found.options.get("features", ""))
+    chosen = found.by_features(features).after_filter(drop_unlearnt, drop_rising)
     if not isinstance(inputs, SelectionInputs):
         inputs = SelectionInputs(trajectories=inputs)
     given = {"sources": sources, "hidden_states": hidden_states}
@@ -72,18 +77,17 @@ def select(
             raise InputError(f"method {method!r} needs {name}, which is missing: {feature.source}")
     inputs = inputs.checked()
     size = inputs.num_examples
-    if drop_unlearnt:
+    if drop_unlearnt or drop_rising:
         common = {"method": method, "num_clusters": num_clusters, "seed": seed, **options}
-        return _select_learnt(inputs, drop_unlearnt, asked, unit, common)
+        return _select_learnt(inputs, drop_unlearnt, drop_rising, asked, unit, common)
     if unit == "examples" and budget > size and not chosen.takes_all:
         _log.warning("budget %d is above the %d examples there are: all are taken", budget, size)
     settings = _settings(chosen, num_clusters, options)
     if unit == "tokens" and "cluster_small_sources" in settings:
         settings["cluster_small_sources"] = True  # which sources are taken whole is known only at the end
     count = size if chosen.takes_all else asked.most(size, inputs.num_tokens)
-    columns = None if inputs.trajectories is None else inputs.trajectories.shape[1]
     try:
-        chosen.check(Known(size, count, inputs.sources, columns), **settings)
+        chosen.check(Known(size, count, inputs.sources, inputs.steps), **settings)
     except InputError as error:  # what a run of the pipeline refuses; what cannot be done, the method refuses
         _log.warning("%s", error)
     ranking = chosen(inputs, count, int(seed), **settings)
@@ -151,36 +155,48 @@ def select_from_slice(
 
 
 def _select_learnt(
-    inputs: SelectionInputs, share: float, asked: Budget, unit: str, arguments: dict[str, Any]
+    inputs: SelectionInputs,
+    share: float,
+    drop_rising: bool,
+    asked: Budget,
+    unit: str,
+    arguments: dict[str, Any],
 ) -> Selection:
-    """A selection from the rows that are not among a share of each source that is learnt least."""
-    scores = suspects(inputs.trajectories, inputs.sources)
-    left_out = least_learnt(scores, inputs.sources, inputs.ids, share)
-    rows, size = np.flatnonzero(~left_out), inputs.num_examples
+    """A selection without the share of each source that is learnt least, and rows whose loss rises."""
+    losses, size = inputs.trajectories, inputs.num_examples
+    scores = suspects(losses, inputs.sources)
+    unlearnt = least_learnt(scores, inputs.sources, inputs.ids, share)
+    rises = rising(losses) & ~unlearnt if drop_rising else np.zeros(size, bool)
+    left_out = unlearnt | rises
+    rows = np.flatnonzero(~left_out)
+    filters = ({"drop_unlearnt": share} if share else {}) | ({"drop_rising": True} if drop_rising else {})
+    if not len(rows):
+        raise InputError(f"{_said(filters)} leaves none of {size} examples")
     takes_all = METHODS.find(arguments["method"]).takes_all
     # A fraction is one of all examples, so that runs with and without the filter take as many.
     budget = max(1, asked.most(size, inputs.num_tokens)) if asked.is_fraction else asked.amount
     if unit == "examples" and not takes_all and len(rows) < budget <= size:
         raise InputError(
-            f"drop_unlearnt={share} leaves {len(rows)} of {size} examples, fewer than the budget of "
-            f"{budget}: lower one of them"
+            f"{_said(filters)} leaves {len(rows)} of {size} examples, fewer than the budget of {budget}: "
+            "lower one of them"
         )
     chosen = _of_pool(select(inputs.rows(rows), budget, unit=unit, **arguments), inputs, rows)
     reason_of = np.zeros(size, np.int64) if chosen.reason_of is None else chosen.reason_of.astype(np.int64)
-    reason_of[left_out] = len(chosen.reasons)
+    reason_of[unlearnt], reason_of[rises] = len(chosen.reasons), len(chosen.reasons) + 1
     found = np.full(size, np.nan, np.float32) if chosen.scores is None else chosen.scores
     return dataclasses.replace(
         chosen,
-        options=chosen.options | {"drop_unlearnt": share},
+        options=chosen.options | filters,
         budget=float(asked.amount) if asked.is_fraction else chosen.budget,
-        reasons=(
-            *chosen.reasons,
-            LEFT_OUT,
-        ),
+        reasons=(*chosen.reasons, UNLEARNT, RISING),
         reason_of=reason_of,
         scores=np.where(left_out, scores, found),
         notes=chosen.notes | {"num_left_out": int(left_out.sum())},
     )
+
+
+def _said(filters: dict[str, Any]) -> str:
+    return " and ".join(f"{name}={value}" for name, value in filters.items())
 
 
 def _of_pool(chosen: Selection, pool: SelectionInputs, rows: Int64[np.ndarray, "s"]) -> Selection:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, UInt64
+from jaxtyping import Bool, Float, Float32, Int, Int64, UInt64
 
 from s2l_jax.errors import InputError
 from s2l_jax.selection.ranking import by_score, ranks, ranks_within
 
-LEFT_OUT = "no candidate, as its late losses are among the highest of its source"  # a reason
+UNLEARNT = "no candidate, as its late losses are among the highest of its source"  # reasons
+RISING = "no candidate, as its loss does not fall from the first checkpoint to the last"
+LEFT_OUT = (UNLEARNT, RISING)
 
 _TO_DEVIATION = 1.4826  # the median absolute deviation of a normal distribution, as a standard deviation
 _FEWEST = 10  # rows of a source that are compared among themselves
@@ -61,9 +63,30 @@ def least_learnt(
     """Which examples are the share of their source with the highest scores (rounded down; ties by id)."""
     size = len(scores)
     groups = np.zeros(size, np.int64) if sources is None else np.unique(sources, return_inverse=True)[1]
-    counts = np.floor(share * np.bincount(groups)).astype(np.int64)
+    counts = _counts(groups, share)
     rank = ranks_within(groups, ranks(by_score(scores, ids), size))
     return rank < counts[groups]
+
+
+def num_unlearnt(sources: Sequence[str] | Int[np.ndarray, " n"] | None, size: int, share: float) -> int:
+    """How many of so many examples `least_learnt` marks."""
+    groups = np.zeros(size, np.int64) if sources is None else np.unique(sources, return_inverse=True)[1]
+    return int(_counts(groups, share).sum())
+
+
+def _counts(groups: Int[np.ndarray, " n"], share: float) -> Int64[np.ndarray, " g"]:
+    return np.floor(share * np.bincount(groups)).astype(np.int64)
+
+
+def rising(losses: Float[np.ndarray, "n t"]) -> Bool[np.ndarray, " n"]:
+    """Which examples' loss does not fall from the first checkpoint to the last.
+
+    Raises:
+      InputError: there is one checkpoint.
+    """
+    if losses.shape[1] < 2:
+        raise InputError("drop_rising: needs losses at two checkpoints or more, and there is one")
+    return ~(losses[:, -1] < losses[:, 0])
 
 
 def _deviations(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -61,14 +61,14 @@ def write_table(
     words = [f"{taken}{reason}" for taken in ("left: ", "taken: ") for reason in reasons]
     words = [*(word.removesuffix(": ") for word in words), _NOT_IN_SLICE]
 
-    left_out = reasons.index(LEFT_OUT) if LEFT_OUT in reasons else -1
+    left_out = [code for code, reason in enumerate(reasons) if reason in LEFT_OUT]
 
     def block(part: slice) -> Any:
         made = {"row": pa.array(np.arange(part.start, part.stop))}
         made |= {name: _array(name, columns.get(name), part) for name in _KINDS}
         given = columns["reason"]
         codes = np.zeros(part.stop - part.start, np.int64) if given is None else given[part]
-        not_in_slice = (columns["cluster"][part] < 0) & (codes != left_out)
+        not_in_slice = (columns["cluster"][part] < 0) & ~np.isin(codes, left_out)
         codes = codes + len(reasons) * columns["selected"][part]
         codes = np.where(not_in_slice, len(words) - 1, codes).astype(np.int8)
         made["reason"] = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words))

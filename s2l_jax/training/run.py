@@ -10,7 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from s2l_jax.config.replicates import of_seed
+from s2l_jax.config.replicates import inputs_folder, of_seed
 from s2l_jax.data.batching import Batches
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.data.responses import num_loss_tokens
@@ -63,6 +63,15 @@ class Run:
             return self
         other = copy.copy(self)
         other.config = of_seed(self.config, seed)
+        return other
+
+    def inputs_of(self, seed: int) -> "Run":
+        """The run that makes what a replicate is selected by: in its own folder with `proxy.per_seed`."""
+        folder = inputs_folder(self.config, seed)
+        if not folder:
+            return self
+        other = self.of_seed(seed)
+        other.workdir = self.workdir / folder
         return other
 
     def model_content(self, what: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """When the proxy's losses are swept: the finished training steps, from the cadence that was asked for."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from s2l_jax.errors import InputError
 
@@ -28,6 +29,27 @@ def sweep_steps(cadence: Cadence, num_steps: int) -> list[int]:
     """
     steps = _SPREAD[cadence.cadence](cadence, num_steps)
     return sorted({0, *steps} if cadence.step_zero else {*steps})
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a text can name a checkpoint of a run: "first", "last", or a step."""
+    return name in ("first", "last") or name.isdecimal()
+
+
+def find_checkpoint(name: str, steps: Sequence[int]) -> int:
+    """The place of a checkpoint among the steps at which losses were measured.
+
+    Raises:
+      InputError: it is neither "first", "last" nor one of the steps.
+    """
+    if name == "first":
+        return 0
+    if name == "last":
+        return len(steps) - 1
+    if name.isdecimal() and int(name) in steps:
+        return list(steps).index(int(name))
+    known = ", ".join(map(str, steps)) if len(steps) <= 12 else f"{steps[0]}, {steps[1]} ... {steps[-1]}"
+    raise InputError(f"checkpoint={name!r}: no such checkpoint; use first, last or a step of {known}")
 
 
 def _every(cadence: Cadence, num_steps: int) -> list[int]:

@@ -1,5 +1,7 @@
 """Free trajectories: the loss each example had when training visited it, a column for each epoch."""
 
+import math
+
 import numpy as np
 from etils import epath
 from jaxtyping import Float32, Int64
@@ -26,6 +28,12 @@ def check_epochs(batch_size: int, num_steps: int, num_examples: int) -> None:
             "trajectories.source='train' has a column for each whole epoch, but the proxy's run sees "
             f"{batch_size * num_steps} of {num_examples} examples. Train it longer, or use source='sweep'."
         )
+
+
+def epoch_ends(batch_size: int, num_steps: int, num_examples: int) -> list[int]:
+    """The steps that end an epoch, with each of which a column is whole."""
+    epochs = batch_size * num_steps // num_examples
+    return [math.ceil(epoch * num_examples / batch_size) for epoch in range(1, epochs + 1)]
 
 
 class TrainingLossRecorder(Hook):

@@ -350,7 +350,7 @@ class TestRuns:
         config.seed = 7
         config.selection.budget = 123
         config.selection.stratify_by = "none"
-        config.clustering.num_clusters = 9
+        config.clustering.update(num_clusters=9, init="random", restarts=2)
         config.selection.runs.a = run()
         config.selection.min_cluster_size = 4
         config.selection.drop_unlearnt = 0.1
@@ -362,6 +362,10 @@ class TestRuns:
             "stratify_by": "none",
             "min_cluster_size": 4,
             "drop_unlearnt": 0.1,
+            "init": "random",
+            "restarts": 2,
+            "max_iterations": 20,
+            "tolerance": 0.0,
         }
         config.selection.runs.full = run(method="full")
         assert resolved_run(config, "full")["drop_unlearnt"] == 0
@@ -380,6 +384,10 @@ class TestRuns:
             "stratify_by": "source",
             "min_cluster_size": 0,
             "drop_unlearnt": 0.2,
+            "init": "random",
+            "restarts": 4,
+            "max_iterations": 5,
+            "tolerance": 0.5,
             "train_target": False,
         }
         config.selection.runs.a = run(**fields)

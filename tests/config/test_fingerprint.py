@@ -7,10 +7,15 @@ from s2l_jax.config.fingerprint import PARTS
 from s2l_jax.config.runs import COMMON, find_method, options
 from s2l_jax.config.schema import walk
 from s2l_jax.features.feature import FEATURES
+from s2l_jax.selection import METHODS
 
 FIELDS = dict(walk())
-FEATURE_OPTIONS = {"pooling": "mean", "layer": -1, "rounds": 1}
+FEATURE_OPTIONS = {"pooling": "mean", "layer": -1, "checkpoint": "untuned", "rounds": 1}
 ALL_PARTS = (*PARTS, *FEATURES)
+
+
+# The fields that a run takes an option from, where it does not say otherwise.
+INHERITED = {option.inherits for method in METHODS.values() for option in method.own_options.values()}
 
 
 def settings_of(config, part):
@@ -70,7 +75,7 @@ def test_a_field_that_decides_is_in_the_fingerprint_of_each_part_that_reads_it(n
         changed = {key for key in before.keys() & after.keys() if before[key] != after[key]}
         assert changed == ({name} if part in reading else set())
     told = field.decides and not field.by_content
-    of_runs = name.startswith("selection.") and name.count(".") == 1
+    of_runs = name in INHERITED or (name.startswith("selection.") and name.count(".") == 1)
     assert bool(reading) <= told
     assert reading or not told or of_runs
 
@@ -137,7 +142,8 @@ def test_of_a_run_the_options_of_its_method_decide_and_no_other(method):
     config = default()
     config.selection.runs.a = run(method=method)
     found = deciding_run(config, "a", {"pool.ids_sha256": "1f"})
-    own = {"seed", *COMMON, *options(find_method(method))} - {"seeds", "train_target"}
+    looked_at = options(find_method(method).by_features("trajectories"))
+    own = {"seed", *COMMON, *looked_at} - {"seeds", "train_target"}
     assert set(found) == {f"selection.runs.a.{name}" for name in own} | {"pool.ids_sha256"}
 
 

@@ -43,6 +43,11 @@ def config(tiny_checkpoint, tmp_path):
         ({"proxy.train.steps": 0, "proxy.train.epochs": 0.2}, r"longer than the proxy's run of 1 steps"),
         ({"pool.fields.source": "url"}, r"selection.runs.s2l: s2l: stratify_by='source' .* there are 40"),
         ({"runs": {"num_checkpoints": 4}}, r"selection.runs.s2l: .*trajectories have 3 columns"),
+        ({"runs": {"drop_unlearnt": 0.8}}, r"selection.runs.s2l: drop_unlearnt=0.8 leaves 8 of 40 examples"),
+        (
+            {"runs": {"method": "least_confidence", "checkpoint": "4"}},
+            r"selection.runs.s2l: .*step of 3, 6, 9",
+        ),
         ({"runs": {"every": 4}}, r"selection.runs.s2l: .*every=4 leaves none of the 3"),
         ({"runs": {"num_clusters": 41}}, r"selection.runs.s2l: .*num_clusters=41 is above the 40 rows"),
         (

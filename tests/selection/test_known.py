@@ -101,5 +101,5 @@ def test_more_clusters_than_rows(name):
 )
 def test_columns_that_there_are_not(options, reason):
     with pytest.raises(InputError, match=reason):
-        check("s2l", Known(300, 9, num_columns=4), **options)
+        check("s2l", Known(300, 9, steps=(1, 2, 3, 4)), **options)
     check("s2l", Known(300, 9), **options)  # while their number is not known

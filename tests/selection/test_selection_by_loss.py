@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2l_jax.errors import InputError
 from s2l_jax.selection import SelectionInputs, priorities, select
 
 
@@ -170,3 +171,20 @@ def test_ties_go_by_priority_and_so_by_seed(method):
         assert chosen == set(
             (by_priority[15:25] if method == "middle_perplexity" else by_priority[:10]).tolist()
         )
+
+
+@pytest.mark.parametrize(("checkpoint", "column"), [("first", 0), ("last", 3), ("200", 1)])
+def test_a_checkpoint_is_chosen_by_place_or_step(checkpoint, column):
+    losses = np.random.default_rng(0).gamma(2, 1, (60, 4)).astype(np.float32)
+    known = SelectionInputs(trajectories=losses, trajectory_steps=[100, 200, 300, 400])
+    chosen = select(known, 10, method="least_confidence", checkpoint=checkpoint)
+    assert set(chosen.indices) == set(np.argsort(-losses[:, column])[:10])
+    chosen = select(known, 10, method="middle_perplexity", checkpoint=checkpoint)
+    assert set(chosen.indices) == set(np.argsort(losses[:, column])[25:35])
+
+
+@pytest.mark.parametrize("checkpoint", ["5", "250", "middle", "-1"])
+def test_a_checkpoint_that_there_is_not(checkpoint):
+    losses = np.ones((20, 4), np.float32)
+    with pytest.raises(InputError, match=f"'{checkpoint}': no such checkpoint; use .* step of 1, 2, 3, 4"):
+        select(losses, 10, method="least_confidence", checkpoint=checkpoint)

@@ -94,7 +94,8 @@ def test_records_hold_the_options_of_the_method_and_no_other(done):
         name: json.loads((workdir / "selection" / name / "stage.json").read_text())["settings"]
         for name in ("s2l", "scaled", "random")
     }
-    common = {"method", "budget", "budget_fraction", "budget_tokens", "prefix_of", "seed", "drop_unlearnt"}
+    common = {"method", "budget", "budget_fraction", "budget_tokens", "prefix_of", "seed"}
+    common |= {"drop_unlearnt", "drop_rising"}
     for name in stored:
         own = common | set(METHODS["random" if name == "random" else "s2l"].options)
         made_from = {"pool.ids_sha256"} | ({"trajectories.sha256"} if name != "random" else set())

@@ -82,6 +82,10 @@ VALUES = {
     "selection.runs.*.stratify_by": "none",
     "selection.runs.*.drop_unlearnt": 0.2,
     "selection.runs.*.layer": 1,
+    "selection.runs.*.checkpoint": "first",
+    "selection.runs.*.init": "random",
+    "selection.runs.*.restarts": 3,
+    "selection.runs.*.tolerance": 0.1,
 }
 # What must change with them, for a config that is valid.
 TOGETHER = {
@@ -99,6 +103,7 @@ NAMED = {
     "selection.stratify_by": ".stratify_by: ",
     "selection.min_cluster_size": ".min_cluster_size: ",
     "selection.drop_unlearnt": ".drop_unlearnt: ",
+    **{f"clustering.{name}": f".{name}: " for name in ("init", "restarts", "max_iterations", "tolerance")},
 }
 
 
@@ -107,7 +112,9 @@ def whose(option):
     if option == "prefix_of":
         return "small"
     having = [
-        name for name, entry in RUNS.items() if option in options(find_method(entry.get("method", name)))
+        name
+        for name, entry in RUNS.items()
+        if option in options(find_method(entry.get("method", name)).by_features("trajectories"))
     ]
     return having[0] if having else "s2l"
 

@@ -61,6 +61,7 @@ def make_results(num_sources=4, num_clusters=5, steps=(10, 20, 30, 40)):
             sizes = [num_examples // num_clusters] * num_clusters
             picked = [budget // num_clusters] * num_clusters
             extra = {"cluster_sizes": sizes, "picked_per_cluster": picked}
+            extra["used"] = ["proxy", "trajectories"]
             results["selections"][name] |= {"num_clusters": num_clusters, **extra}
             results["timing"][f"selection/{name}"] = 1.0
         results["targets"][name] = {

@@ -23,14 +23,18 @@ class StateSettings:
         "last" of them, or "weighted", the mean with weights that grow with the position (RDS+; Muennighoff,
         arXiv 2202.08904).
       layer: layers after which hidden states are taken, followed by the model's final norm; -1: all.
+      checkpoint: whose weights: "untuned"; with selection.states.model="proxy" those of its training at the
+        "first" or "last" sweep or at a step, kept by proxy.save_params; or a folder with tuned weights of the
+        model, in Hugging Face layout.
     """
 
     pooling: Literal["mean", "last", "weighted"] = "mean"
     layer: Annotated[int, Ge(-1)] = -1
+    checkpoint: str = "untuned"
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> StateSettings:
-        return cls(options["pooling"], options["layer"])
+        return cls(options["pooling"], options["layer"], options["checkpoint"])
 
     def check(self, config: DecoderConfig) -> None:
         """Check that a model has them.

@@ -1,6 +1,7 @@
 """Stage `selection`: one subset for every entry of `selection.runs`."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,103 +11,127 @@ from ml_collections import ConfigDict
 
 from s2l_jax import records
 from s2l_jax.config import deciding_run, resolved_run
+from s2l_jax.config.replicates import inputs_folder
 from s2l_jax.config.runs import method_of
 from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
-from s2l_jax.features.feature import SelectionContext
+from s2l_jax.features.feature import FEATURES, SelectionContext
+from s2l_jax.features.replicates import part_of, seed_of, settings_of
 from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.parallel import processes
-from s2l_jax.pipeline.stages.trajectories import tracked_rows
+from s2l_jax.pipeline.plan import proxy_part, proxy_seed
 from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import Method, Selection, SelectionInputs, select
 from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.export import FILES, missing_exports, write_exports
 from s2l_jax.selection.known import Known
 from s2l_jax.selection.selector import select_from_slice
+from s2l_jax.selection.suspects import num_unlearnt
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
 
+Contexts = Mapping[int, SelectionContext]  # by the seed whose trajectories and features they have
 
-def select_all(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
+
+def select_all(run: Run, contexts: Contexts) -> None:
     """Make every subset that is not there yet.
-
-    `pools` has the pool as each model tokenises it, and under "rows" as any does; it is empty without one.
 
     Raises:
       InputError: nothing to select from, an input of a method that is missing, or a workdir that has
         another subset under a run's name.
     """
-    runs = run.config.selection.runs
-    if runs and not pools and trajectories is None:
+    runs, known = run.config.selection.runs, contexts.values()
+    there = [each.trajectories for each in known if each.trajectories is not None]
+    if runs and not there and all(each.pool is None for each in known):
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
-    rows = tracked_rows(trajectories, np.asarray(pools["rows"].ids) if pools else None)
-    context = context_of(run, pools, trajectories, rows)
-    check_known(context, None if trajectories is None else trajectories.losses.shape[1])
-    _make_parts(context)
+    check_known(run, contexts)
+    _make_parts(run, contexts)
     for name in sorted(runs, key=lambda name: bool(runs[name].prefix_of)):  # after what they are prefixes of
-        _select_one(context, name)
+        _select_one(run, contexts, name)
 
 
-def check_content(run: Run, pools: dict[str, PreparedPool], trajectories: Trajectories | None) -> None:
+def check_content(run: Run, contexts: Contexts) -> None:
     """Raise an InputError if a subset was made from other trajectories, queries or lists than there are now.
 
     What goes by tokens is compared by the settings that they follow from (`pipeline.plan`).
     """
-    rows = tracked_rows(trajectories, np.asarray(pools["rows"].ids) if pools else None)
-    context = context_of(run, pools, trajectories, rows)
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
         content: dict[str, Any] = {}
         for feature in method.features.values():
             if not feature.models(run.config):
-                content |= feature.content(context, entry)
+                content |= feature.content(contexts[seed_of(feature, run.config, entry)], entry)
         records.check_content(folder(run, name), f"selection/{name}", content)
 
 
-def context_of(
+def contexts_of(
     run: Run,
     pools: dict[str, PreparedPool],
-    trajectories: Trajectories | None,
-    rows: Int64[np.ndarray, "s"] | None,
-) -> SelectionContext:
-    """What the run's selections are from; `rows` of the pool are those that trajectories are of."""
+    trajectories: Mapping[int, Trajectories | None],
+    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
+) -> Contexts:
+    """What the run's selections are from.
+
+    Args:
+      run: in whose workdir.
+      pools: the pool as each model tokenises it, and under "rows" as any does; empty without one.
+      trajectories: by the seed of their proxy (see `Plan.input_seeds`), where there are some.
+      rows: by the same, the pool rows that they are of; None for all.
+    """
     runs = run.config.selection.runs
     counting = counting_models(run.config) if any(_counts_tokens(run, name) for name in runs) else ()
     pool = next((pools[model] for model in (*counting, "rows") if model in pools), None)
-    return SelectionContext(run, pool, trajectories, rows, pools)
+    seeds = [resolved_run(run.config, name)["seed"] for name in runs]
+    seeds = [run.config.seed, *(seed for seed in seeds if inputs_folder(run.config, seed))]
+    return {
+        seed: SelectionContext(run.inputs_of(seed), pool, trajectories.get(seed), rows.get(seed), pools)
+        for seed in seeds
+    }
 
 
-def check_known(context: SelectionContext, num_columns: int | None) -> None:
+def check_known(run: Run, contexts: Contexts, planned: Sequence[int] | None = None) -> None:
     """Raise an InputError for what methods say they cannot work with, of the selections that are to be made.
 
-    `num_columns` is that of the trajectories, where known.
+    `planned` are the steps that trajectories will be of, of contexts that have none yet, where known.
     """
-    run = context.run
-    missing = [name for name in run.config.selection.runs if stored_results(folder(run, name)) is None]
-    if not missing:
-        return
-    pool = _inputs(context)
-    for name in missing:
+    for name in run.config.selection.runs:
         entry, method = _run(run, name)
-        if entry["prefix_of"]:
+        if entry["prefix_of"] or stored_results(folder(run, name)) is not None:
             continue
         by_losses = "trajectories" in method.needs
+        context = _losses_of(contexts, run.config, entry)
+        pool = _inputs(context)
         inputs = pool.rows(context.rows) if by_losses and context.rows is not None else pool
         size = inputs.num_examples
         count = size if method.takes_all else Budget(*_budget(entry).values()).most(size, inputs.num_tokens)
-        known = Known(size, count, inputs.sources, num_columns if by_losses else None)
+        steps = planned if context.trajectories is None else context.trajectories.steps.tolist()
+        known = Known(size, count, inputs.sources, steps)
         try:
+            _check_left(entry, method, known)
             method.check(known, **{option: entry[option] for option in method.own_options})
+            for feature in method.features.values():
+                feature.check_steps(steps, entry)
         except InputError as error:
             raise InputError(f"selection.runs.{name}: {error}") from None
 
 
+def _check_left(entry: dict[str, Any], method: Method, known: Known) -> None:
+    """Raise an InputError for a filter that is known to leave fewer rows than the budget."""
+    share, size = entry["drop_unlearnt"], known.num_examples
+    left = size - num_unlearnt(known.sources, size, share)
+    within = bool(entry["budget_fraction"]) or entry["budget"] <= size  # above it: all that there are
+    if left < known.count and within and not method.takes_all and not entry["budget_tokens"]:
+        raise InputError(
+            f"drop_unlearnt={share} leaves {left} of {size} examples, fewer than the budget of {known.count}"
+            ": lower one of them"
+        )
+
+
 def needs_trajectories(config: ConfigDict) -> bool:
-    """Whether a method of the config goes by trajectories."""
-    entries = [resolved_run(config, name) for name in config.selection.runs]
-    return any("trajectories" in method_of(entry).needs for entry in entries)
+    """Whether a method of the config goes by trajectories, or else by the proxy."""
+    return any(proxy_seed(config, resolved_run(config, name)) is not None for name in config.selection.runs)
 
 
 def check_methods(run: Run) -> None:
@@ -136,23 +161,29 @@ def _counts_tokens(run: Run, name: str) -> bool:
     return bool(entry["budget_tokens"]) or "response_tokens" in method.needs
 
 
-def _make_parts(context: SelectionContext) -> None:
+def _losses_of(contexts: Contexts, config: ConfigDict, entry: dict[str, Any]) -> SelectionContext:
+    """The context with the trajectories of a run."""
+    return contexts[seed_of(FEATURES.find("trajectories"), config, entry)]
+
+
+def _make_parts(run: Run, contexts: Contexts) -> None:
     """Make now what several runs may share, so that its time is its own and not the first one's."""
-    run = context.run
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
         if stored_results(folder(run, name)) is None:
             for feature in method.features.values():
-                if feature.part(run.config, entry):
-                    feature.make(context, entry, folder(run, name))
+                if part_of(feature, run.config, entry):
+                    feature.make(contexts[seed_of(feature, run.config, entry)], entry, folder(run, name))
 
 
-def _select_one(context: SelectionContext, name: str) -> None:
-    run, pool = context.run, context.pool
+def _select_one(run: Run, contexts: Contexts, name: str) -> None:
     entry, method = _run(run, name)
+    context = _losses_of(contexts, run.config, entry)
+    pool = context.pool
     made_from: dict[str, Any] = {}
     for feature in method.features.values():
-        made_from |= feature.settings(run.config, entry) | feature.content(context, entry)
+        made_from |= settings_of(feature, run.config, entry)
+        made_from |= feature.content(contexts[seed_of(feature, run.config, entry)], entry)
     if pool is not None:
         made_from["pool.ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
         if entry["budget_tokens"]:
@@ -164,7 +195,7 @@ def _select_one(context: SelectionContext, name: str) -> None:
     if entry["prefix_of"]:
         selection = Selection.load(folder(run, entry["prefix_of"])).first(**_budget(entry))
     else:
-        selection = run_method(context, entry, record.folder)
+        selection = _run_method(run.config, contexts, entry, record.folder)
     if processes.is_writer():
         losses = context.trajectories
         if losses is not None and run.config.selection.table_losses:
@@ -173,7 +204,9 @@ def _select_one(context: SelectionContext, name: str) -> None:
             selection.save(record.folder)
         _export(run, record.folder, selection, pool)
     sizes, candidates, size = selection.cluster_sizes, selection.num_candidates, len(selection.labels)
-    parts = (feature.part(run.config, entry) for feature in method.features.values())
+    seed = proxy_seed(run.config, entry)
+    proxy = proxy_part(run.config, seed) if seed is not None and not run.config.trajectories.path else ""
+    parts = [proxy, *(part_of(feature, run.config, entry) for feature in method.features.values())]
     record.finish(
         {
             "method": selection.method,
@@ -188,7 +221,7 @@ def _select_one(context: SelectionContext, name: str) -> None:
             "picked_per_cluster": selection.picked_per_cluster,
             "sources": {name: picked for name, (_, picked) in selection.source_counts.items()},
             "indices_sha256": hashlib.sha256(selection.indices.tobytes()).hexdigest(),
-            # The parts of the workdir, other than the proxy and its sweeps, that the subset was made with.
+            # The parts of the workdir that the subset was made with, whose cost it is charged.
             **({"used": used} if (used := [part for part in parts if part]) else {}),
             **({} if candidates == size else {"slice": {"size": candidates, "pool": size}}),
         }
@@ -196,15 +229,17 @@ def _select_one(context: SelectionContext, name: str) -> None:
     say(f"selection {name}: {_described(selection)}")
 
 
-def run_method(context: SelectionContext, entry: dict[str, Any], place: epath.Path) -> Selection:
+def _run_method(
+    config: ConfigDict, contexts: Contexts, entry: dict[str, Any], place: epath.Path
+) -> Selection:
     """The subset of one entry of `selection.runs` (`resolved_run`) by its method, whose folder is `place`."""
-    method = method_of(entry)
-    given = ("method", "seed", "drop_unlearnt", *method.own_options)
+    method, context = method_of(entry), _losses_of(contexts, config, entry)
+    given = ("method", "seed", "drop_unlearnt", "drop_rising", *method.own_options)
     arguments = {name: entry[name] for name in given} | _budget(entry)
     pool = _inputs(context)
     arrays: dict[str, Any] = {}
     for feature in method.features.values():
-        arrays |= feature.make(context, entry, place)
+        arrays |= feature.make(contexts[seed_of(feature, config, entry)], entry, place)
     if context.pool is not None and context.rows is not None and "trajectories" in method.needs:
         losses = {"trajectories": arrays.pop("trajectories")}
         inputs = pool.replace(**arrays).rows(context.rows).replace(**losses)

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from s2l_jax.report.findings import Findings
-from s2l_jax.report.runs import RunGroup, charged_stages, finite_number
+from s2l_jax.report.runs import RunGroup, RunResult, finite_number
 from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.style import chart, group_colors, series, significant, sized
 
@@ -43,17 +43,18 @@ def costs(found: Findings) -> Iterator[tuple[RunGroup, float, float, float]]:
 
 
 def selecting_flops(found: Findings, group: RunGroup) -> float:
-    """Operations of the proxy and its sweeps, where the method of a group goes by them."""
-    if not any(charged_stages(group.method, run.selection) for run in group.runs):
-        return 0.0
-    spent = (
-        finite_number(found.part(part).get(field))
-        for part, field in (
-            ("proxy", "training_flops"),
-            ("proxy", "sweep_flops"),
-            ("trajectories", "sweep_flops"),
-        )
-    )
+    """Operations of the proxies and sweeps that a group was made with, mean over seeds."""
+    spent = group.statistic(lambda run: _selecting_flops(found, run))
+    return spent.mean if spent else 0.0
+
+
+def _selecting_flops(found: Findings, run: RunResult) -> float:
+    spent = []
+    for part in run.selection.get("used", ()):
+        folder, _, name = part.rpartition("/")
+        inputs = found.part("replicates").get(folder.removeprefix("seed_"), {}) if folder else found.results
+        made = inputs.get(name) or {}
+        spent += [finite_number(made.get(field)) for field in ("training_flops", "sweep_flops")]
     return math.fsum(number for number in spent if number is not None)
 
 

@@ -41,15 +41,19 @@ def learning_curves(section: Section, found: Findings) -> None:
         section.missing = "no model was trained"
         return
     if proxy.get("step"):
-        section.show(_proxy_curve(proxy, steps), title="proxy")
+        own = {f"proxy of seed {s}": each.get("proxy") for s, each in found.part("replicates").items()}
+        curves = {"proxy": proxy} | {name: each["curve"] for name, each in own.items() if each}
+        section.show(_proxy_curves(curves, steps), title="proxy")
     if runs:
         section.show(_target_curves(found, runs), title="targets")
 
 
-def _proxy_curve(curve: Mapping[str, Sequence[Any]], steps: Sequence[int]) -> Any:
-    x, y = thin_curve(curve)
-    rows = [_point("proxy", a, b) for a, b in zip(x, y, strict=True)]
-    line = chart(rows).mark_line(color=COLORS[0]).encode(x=_STEP, y=_LOSS, tooltip="about:N")
+def _proxy_curves(curves: Mapping[str, Mapping[str, Sequence[Any]]], steps: Sequence[int]) -> Any:
+    rows = []
+    for name, curve in curves.items():
+        rows += [_point(name, a, b) | {"run": name} for a, b in zip(*thin_curve(curve), strict=True)]
+    line = chart(rows).mark_line(color=COLORS[0], strokeWidth=1.5)
+    line = line.encode(x=_STEP, y=_LOSS, detail="run:N", tooltip="about:N")
     if not 0 < len(steps) <= 60:
         return sized(line, 270)
     ticks = [{"x": step, "about": f"checkpoint at step {step:,}"} for step in steps]

@@ -1,12 +1,13 @@
 """Where the wall time went."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
 from s2l_jax.report.findings import Findings
-from s2l_jax.report.runs import RunGroup, charged_stages, finite_number
+from s2l_jax.report.runs import RunGroup, Statistic, finite_number
 from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.style import COLORS, ROW, chart, names_axis, series, significant, sized
 from s2l_jax.report.table import format_seconds
@@ -22,7 +23,7 @@ def timing(section: Section, found: Findings) -> None:
     sums: dict[str, list[float]] = {}
     for key, value in found.part("timing").items():
         if (seconds := finite_number(value)) is not None:
-            stage, _, name = key.partition("/")
+            stage, _, name = re.sub(r"^seed_\d+/", "", key).partition("/")
             sums.setdefault(f"{stage} runs" if name else stage, []).append(seconds)
     section.header = ("stage", "number", "total time")
     section.rows = [(stage, str(len(parts)), format_seconds(sum(parts))) for stage, parts in sums.items()]
@@ -74,7 +75,8 @@ def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Any:
 
 def _mean_time(timing: Mapping[str, Any], key: str, group: RunGroup) -> float | None:
     if key in ("proxy", "trajectories"):
-        uses = any(key in charged_stages(group.method, r.selection) for r in group.runs if r.selection)
-        return finite_number(timing.get(key)) if uses else None
+        used = [part for run in group.runs for part in run.selection.get("used", ())]
+        found = Statistic.of(timing.get(part) for part in used if part.rpartition("/")[2] == key)
+        return found.mean if found else None
     found = group.statistic(lambda run: timing.get(key.format(run.name)))
     return found.mean if found else None

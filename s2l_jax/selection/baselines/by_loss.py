@@ -9,31 +9,45 @@ from jaxtyping import Float, Int
 from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
 from s2l_jax.selection.inputs import SelectionInputs
+from s2l_jax.selection.known import Known
 from s2l_jax.selection.method import method
 from s2l_jax.selection.ranking import Ranking, by_score, ranks, round_robin
+from s2l_jax.trajectories.cadence import find_checkpoint
 
 
-@method("least_confidence", needs=["trajectories"])
-def least_confidence(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
+def _check(known: Known, *, checkpoint: str) -> None:
+    if known.steps is not None:
+        find_checkpoint(checkpoint, known.steps)
+
+
+@method("least_confidence", needs=["trajectories"], check=_check)
+def least_confidence(inputs: SelectionInputs, count: int, seed: int, *, checkpoint: str = "last") -> Ranking:
     """The examples that the trained model is least sure of: the highest loss at the last checkpoint.
 
     Least confidence sampling (Bhatt et al., arXiv 2401.06692; a baseline of arXiv 2403.07384, section
-    5): the mean log-probability of the response's tokens stands for the confidence.
+    5, which has it at an early and at the last checkpoint): the mean log-probability of the response's
+    tokens stands for the confidence.
+
+    Options:
+      checkpoint: whose losses: "first", "last", or a step that was swept after.
     """
-    return _highest(inputs, seed, _losses(inputs)[:, -1], "loss at the last checkpoint, highest first")
+    return _highest(inputs, seed, _at(inputs, checkpoint), f"loss at the {_named(checkpoint)}, highest first")
 
 
-@method("middle_perplexity", needs=["trajectories"])
-def middle_perplexity(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
+@method("middle_perplexity", needs=["trajectories"], check=_check)
+def middle_perplexity(inputs: SelectionInputs, count: int, seed: int, *, checkpoint: str = "last") -> Ranking:
     """The middle of the pool by perplexity: nearest to the median rank at the last checkpoint.
 
     Marion et al. (arXiv 2309.04564) keep the middle of the perplexity distribution; a baseline of
     arXiv 2403.07384, section 5. Perplexity is exp(loss), so ranks of losses are ranks of perplexities.
     The score is minus the distance of the row's rank, from 0, to (N - 1) / 2.
+
+    Options:
+      checkpoint: whose losses: "first", "last", or a step that was swept after.
     """
-    last = _losses(inputs)[:, -1]
-    rank = ranks(np.lexsort((priorities(inputs.ids, seed), last)), len(last))
-    distance = np.abs(rank - (len(last) - 1) / 2)
+    losses = _at(inputs, checkpoint)
+    rank = ranks(np.lexsort((priorities(inputs.ids, seed), losses)), len(losses))
+    distance = np.abs(rank - (len(losses) - 1) / 2)
     return _highest(inputs, seed, -distance, "rank of its perplexity, the middle first")
 
 
@@ -164,6 +178,14 @@ def _losses(inputs: SelectionInputs, *, least: int = 1) -> Float[np.ndarray, "n 
             f"{inputs.trajectories.shape[1]}: measure at more checkpoints"
         )
     return inputs.trajectories
+
+
+def _at(inputs: SelectionInputs, checkpoint: str) -> Float[np.ndarray, " n"]:
+    return _losses(inputs)[:, find_checkpoint(checkpoint, inputs.steps or [])]
+
+
+def _named(checkpoint: str) -> str:
+    return f"checkpoint of step {checkpoint}" if checkpoint.isdecimal() else f"{checkpoint} checkpoint"
 
 
 def _highest(inputs: SelectionInputs, seed: int, score: Float[np.ndarray, " n"], reason: str) -> Ranking:
