@@ -118,6 +118,14 @@ SCHEMA: Group = Group(
             "proxy/snapshots of another workdir, to sweep again with other rows or dtype; no training",
             by_content=True,
         ),
+        checkpoints=Field(
+            (),
+            "checkpoints trained elsewhere, to sweep without training: out/checkpoint-* of the Hugging Face "
+            "Trainer, folders, or owner/name@revision",
+            all,
+            "folders, globs or hub ids, none of them empty",
+            by_content=True,
+        ),
         cadence=choice(
             "every",
             ("every", "even", "log", "list"),

@@ -3,8 +3,8 @@
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
-from s2l_jax.pipeline.plan import Plan
-from s2l_jax.pipeline.stages import cluster_counts, proxy, selection
+from s2l_jax.pipeline.plan import Plan, sweeps_saved
+from s2l_jax.pipeline.stages import cluster_counts, proxy, saved_parameters, selection
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.pipeline.stages.cluster_counts import too_many_clusters
 from s2l_jax.selection.export import IN_PARQUET, not_in_parquet
@@ -24,7 +24,7 @@ def check_known(run: Run, plan: Plan, pools: dict[str, PreparedPool]) -> None:
         if plan.has(model) and model in pools:
             _check_batch(config[model].train.batch_size, len(trainable(pools[model])), model)
     num_columns, rows = None, None
-    if "proxy" in pools and (plan.has("proxy") or config.trajectories.snapshots):
+    if "proxy" in pools and (plan.has("proxy") or sweeps_saved(config)):
         tracked = columns.tracked_of(run, pools["proxy"])
         if tracked.settings:
             rows = tracked.rows
@@ -54,8 +54,8 @@ def _check_cluster_counts(run: Run, size: int) -> None:
 
 def _num_columns(run: Run, pool: PreparedPool) -> int:
     """How many columns the trajectories will have, at most: clusters that settle may end the run before."""
-    if run.config.trajectories.snapshots:
-        return len(columns.wanted_snapshots(run))
+    if sweeps_saved(run.config):
+        return saved_parameters.num_saved(run)
     train, size = run.config.proxy.train, len(trainable(pool))
     steps = num_steps(train, size)
     if run.config.trajectories.source == "train":

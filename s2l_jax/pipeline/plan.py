@@ -14,8 +14,10 @@ from s2l_jax.config.runs import find_method, method_of
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.eval_task import find_tasks
 from s2l_jax.features.response_tokens import counting_models
+from s2l_jax.models.checkpoint_series import find_checkpoints
 from s2l_jax.records import conflicts, other_settings, stored_results
 from s2l_jax.report.runs import UNTUNED
+from s2l_jax.training.models import tokenizer_place
 
 STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "report")
 THERE, GOES_ON, MADE, REFUSED, NOT_ASKED = "there", "goes on", "will be made", "refused", "not asked for"
@@ -64,9 +66,9 @@ class Plan:
     def models(self) -> tuple[str, ...]:
         """The models ("proxy", "target") whose tokenisers the stages need."""
         models = [model for model in ("proxy", "target") if self.has(model)]
-        if self.has("trajectories") and self.config.trajectories.snapshots:
+        if self.has("trajectories") and sweeps_saved(self.config):
             models.append("proxy")
-        if not models and self.config.proxy.checkpoint and not self.config.trajectories.path:
+        if not models and not self.config.trajectories.path and tokenizer_place(self.config, "proxy"):
             models.append("proxy")
         for name in self.config.selection.runs if "selection" in self.stages else ():
             entry = resolved_run(self.config, name)
@@ -138,6 +140,11 @@ def find_stages(names: Sequence[str]) -> list[str]:
     return [stage for stage in STAGES if stage in found]
 
 
+def sweeps_saved(config: ConfigDict) -> bool:
+    """Whether losses are measured on parameters that were saved before: no proxy is trained."""
+    return bool(config.trajectories.snapshots or config.trajectories.checkpoints)
+
+
 def target_names(config: ConfigDict) -> list[str]:
     """The selections that a target is trained on."""
     return [name for name, entry in config.selection.runs.items() if entry.train_target]
@@ -190,6 +197,14 @@ def _trajectories(config: ConfigDict, users: str) -> Part:
         return _part(config, "imported", "trajectories", f"losses in {asked.path}, for {users}")
     if asked.snapshots:
         return _part(config, "trajectories", "trajectories", f"sweeps of {asked.snapshots}, for {users}")
+    if asked.checkpoints:
+        steps = list(find_checkpoints(asked.checkpoints))
+        if asked.cadence == "list":
+            steps = [step for step in steps if step in asked.steps or (step == 0 and asked.step_zero)]
+        why = (
+            f"sweeps of {', '.join(asked.checkpoints)} at steps {_named(list(map(str, steps)))}, for {users}"
+        )
+        return _part(config, "trajectories", "trajectories", why)
     return _part(config, "proxy", "proxy", f"trajectories for {users}")
 
 
