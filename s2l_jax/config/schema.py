@@ -21,7 +21,7 @@ from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
 
-EXPORTS = ("jsonl", "parquet", "messages", "datasets")
+EXPORTS = ("jsonl", "parquet", "messages", "datasets", "official")
 METRICS = ("accuracy", "bleu", "rouge", "bertscore")
 
 _SWEEPS = when("source", "sweep")

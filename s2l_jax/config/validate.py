@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from s2l_jax.config.fields import Field, Group, unknown
 from s2l_jax.config.runs import BUDGETS, COMMON, UNTUNED, options, run_schema
 from s2l_jax.config.schema import SCHEMA
+from s2l_jax.data.chat import CHAT
 from s2l_jax.errors import InputError, nearest
 
 _MADE_BEFORE = ("path", "snapshots", "checkpoints")  # what trajectories start from instead of training
@@ -40,6 +41,11 @@ def validate(config: ConfigDict) -> None:
         _check_model(values[model], model)
     _check_trajectories(values["trajectories"], values["proxy"])
     _check_evaluation(values["evaluation"])
+    if "official" in values["selection"]["exports"] and values["tokenize"]["prompt"] == CHAT:
+        raise InputError(
+            "selection.exports has 'official', whose rows are an instruction and a response, and "
+            f"tokenize.prompt={CHAT!r} is for conversations: leave one of the two out."
+        )
     _check_budget(values["selection"], "selection.", BUDGETS[1:])
     for name in runs:
         _check_budget(runs[name], f"selection.runs.{name}.", BUDGETS)
