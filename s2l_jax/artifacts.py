@@ -22,6 +22,7 @@ from s2l_jax.errors import InputError
 
 _PART = 2**24  # bytes copied at a time
 _REMOTE = ("gs://", "s3://")
+_WILDCARD = re.compile(r"[*?\[]")
 for _protocol in ("gs", "s3"):
     # Other processes write too, and so does tensorstore: what a folder held before may be out of date.
     fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
@@ -196,19 +197,32 @@ def _remote_files(folder: epath.Path) -> list[tuple[epath.Path, tuple[int, int]]
     return sorted(files)
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path has wildcards."""
+    return _WILDCARD.search(path) is not None
+
+
 def matching_files(pattern: str) -> list[epath.Path]:
     """The files that a glob pattern stands for, sorted; `**` for local paths only.
 
     Raises:
       InputError: `**` in a path on an object store.
     """
+    return [path for path in _matching(pattern) if is_remote(pattern) or not path.is_dir()]
+
+
+def matching_folders(pattern: str) -> list[epath.Path]:
+    """The folders that a glob pattern stands for; as `matching_files`."""
+    return [path for path in _matching(pattern) if path.is_dir()]
+
+
+def _matching(pattern: str) -> list[epath.Path]:
     if not is_remote(pattern):
-        names = sorted(glob.glob(pattern, recursive=True))
-        return [epath.Path(name) for name in names if not os.path.isdir(name)]
+        return [epath.Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
     if "**" in pattern:
         raise InputError(f"{pattern}: `**` works for local files only; write one `*` for each level.")
     parts = epath.Path(pattern).parts
-    first = next((i for i, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts))
+    first = next((i for i, part in enumerate(parts) if is_pattern(part)), len(parts))
     if first == len(parts):
         return []
     return sorted(epath.Path(*parts[:first]).glob("/".join(parts[first:])))

@@ -23,7 +23,10 @@ def projections(default: tuple[str, ...], doc: str, **more: Any) -> Field:
 def model(doc: str, **more: Any) -> Group:
     return Group(
         doc,
-        checkpoint=Field("", "directory of the model in Hugging Face layout, or a hub id"),
+        checkpoint=Field(
+            "",
+            "directory of the model in Hugging Face layout, or a hub id, such as OWNER/NAME@REVISION",
+        ),
         init=choice("pretrained", ("pretrained", "random"), "start from the model's weights, or at random"),
         model_config=Field("", "config.json of the model; empty: the one in its `checkpoint`"),
         tokenizer=Field("", "directory of the tokeniser; empty: that of the model's `checkpoint`"),

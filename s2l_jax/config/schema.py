@@ -21,7 +21,7 @@ from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
 
-EXPORTS = ("jsonl", "parquet", "messages", "datasets")
+EXPORTS = ("jsonl", "parquet", "messages", "datasets", "official")
 METRICS = ("accuracy", "bleu", "rouge", "bertscore")
 
 _SWEEPS = when("source", "sweep")
@@ -122,6 +122,14 @@ SCHEMA: Group = Group(
         snapshots=Field(
             "",
             "proxy/snapshots of another workdir, to sweep again with other rows or dtype; no training",
+            by_content=True,
+        ),
+        checkpoints=Field(
+            (),
+            "checkpoints trained elsewhere, to sweep without training: out/checkpoint-* of the Hugging Face "
+            "Trainer, folders, or owner/name@revision",
+            all,
+            "folders, globs or hub ids, none of them empty",
             by_content=True,
         ),
         cadence=choice(

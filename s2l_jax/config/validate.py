@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 from s2l_jax.config.fields import Field, Group, unknown
 from s2l_jax.config.runs import BUDGETS, COMMON, UNTUNED, options, run_schema
 from s2l_jax.config.schema import SCHEMA
+from s2l_jax.data.chat import CHAT
 from s2l_jax.errors import InputError, nearest
 
+_MADE_BEFORE = ("path", "snapshots", "checkpoints")  # what trajectories start from instead of training
 _NAME_CHARACTERS = {*string.ascii_letters, *string.digits, *"_-+"}
 
 
@@ -39,6 +41,11 @@ def validate(config: ConfigDict) -> None:
         _check_model(values[model], model)
     _check_trajectories(values["trajectories"], values["proxy"])
     _check_evaluation(values["evaluation"])
+    if "official" in values["selection"]["exports"] and values["tokenize"]["prompt"] == CHAT:
+        raise InputError(
+            "selection.exports has 'official', whose rows are an instruction and a response, and "
+            f"tokenize.prompt={CHAT!r} is for conversations: leave one of the two out."
+        )
     _check_budget(values["selection"], "selection.", BUDGETS[1:])
     for name in runs:
         _check_budget(runs[name], f"selection.runs.{name}.", BUDGETS)
@@ -116,7 +123,7 @@ def _check_trajectories(asked: dict[str, Any], proxy: dict[str, Any]) -> None:
             f"trajectories.steps={asked['steps']!r} and trajectories.cadence={cadence!r}: steps are "
             "listed with cadence='list', and only with it."
         )
-    steps, sweeps = proxy["train"]["steps"], not (asked["path"] or asked["snapshots"] or by_training)
+    steps, sweeps = proxy["train"]["steps"], not (any(asked[name] for name in _MADE_BEFORE) or by_training)
     if sweeps and cadence == "every" and 0 < steps < every:
         raise InputError(
             f"trajectories.every={every} is longer than the proxy's run of {steps} steps: no "
@@ -126,18 +133,19 @@ def _check_trajectories(asked: dict[str, Any], proxy: dict[str, Any]) -> None:
     slices = [f"trajectories.{name}={asked[name]!r}" for name in whole if asked[name] != whole[name]]
     if len(slices) > 1:
         raise InputError(f"{' and '.join(slices)}: these are ways to ask for one slice; set one of them.")
-    if proxy["per_seed"] and (made := next((n for n in ("path", "snapshots") if asked[n]), "")):
+    if proxy["per_seed"] and (made := next((n for n in _MADE_BEFORE if asked[n]), "")):
         raise InputError(
             f"proxy.per_seed=True trains a proxy for each seed, and trajectories.{made}={asked[made]!r} is "
             "of one proxy: leave one of the two out."
         )
-    if asked["path"] and asked["snapshots"]:
-        raise InputError("trajectories.path and trajectories.snapshots: set the one to start from.")
+    if len(given := [f"trajectories.{name}" for name in _MADE_BEFORE if asked[name]]) > 1:
+        raise InputError(f"{' and '.join(given)}: set the one to start from.")
     if slices and asked["path"]:
         raise InputError(f"{slices[0]}: trajectories.path has its own rows; leave one of the two out.")
     of_sweeps = {
         "proxy.save_params": proxy["save_params"],
         "trajectories.snapshots": asked["snapshots"],
+        "trajectories.checkpoints": asked["checkpoints"],
         "trajectories.stop_when_stable": asked["stop_when_stable"],
     }
     for name, is_set in of_sweeps.items():

@@ -32,7 +32,8 @@ def conversation(value: Any, name: str, ignore: Collection[str] = ()) -> tuple[M
     Args:
       value: a list of {"role": ..., "content": ...}, as OpenAI, TRL and most hub datasets have
         it, or of {"from": ..., "value": ...}, as ShareGPT has it. A content is text, or a list
-        of {"type": "text", "text": ...}, which are joined.
+        of {"type": "text", "text": ...}, which are joined. Or two texts, as the official S2L code reads
+        them: the user's and the assistant's.
       name: of the field, for messages.
       ignore: names in messages that are passed over.
 
@@ -45,6 +46,14 @@ def conversation(value: Any, name: str, ignore: Collection[str] = ()) -> tuple[M
         raise BadRow(f'its "{name}" is not a list of messages but {type(value).__name__}: {shortened(value)}')
     if not value:
         raise BadRow(f'its "{name}" is empty')
+    if all(isinstance(item, str) for item in value):
+        if len(value) != 2:
+            raise BadRow(
+                f'its "{name}" are {len(value)} texts without roles; two are read, the user\'s and the '
+                'assistant\'s: write more as {"role": ..., "content": ...}'
+            )
+        pair = enumerate(zip(("user", "assistant"), value, strict=True))
+        return tuple(Message(role, _content(text, f"{name}[{place}]")) for place, (role, text) in pair)
     messages = tuple(_message(item, f"{name}[{number}]", ignore) for number, item in enumerate(value))
     if messages[-1].role != "assistant":
         raise BadRow(

@@ -22,7 +22,6 @@ _FILE_READERS = {
 }
 FORMATS = ("auto", *_FILE_READERS, "hub", "tfds", "synthetic")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
-_WILDCARD = re.compile(r"[*?\[]")
 
 Source = Callable[[], Iterator[RawRow]]  # each call reads from the start
 
@@ -91,7 +90,7 @@ def _files(part: str) -> list[str]:
         )
     if path.exists():
         return [part]
-    if not _WILDCARD.search(part):
+    if not artifacts.is_pattern(part):
         raise InputError(f"{part} does not exist; {_help_finding(path)}")
     files = artifacts.matching_files(part)
     if not files:

@@ -21,7 +21,7 @@ from s2l_jax.forecast.outcome import Outcome, outcome
 from s2l_jax.forecast.stated_pool import SizedPool, Stated, repeated, spread
 from s2l_jax.forecast.topology import Topology, describe
 from s2l_jax.parallel.mesh import make_mesh
-from s2l_jax.pipeline.plan import STAGES, Plan
+from s2l_jax.pipeline.plan import STAGES, Plan, sweeps_saved
 from s2l_jax.pipeline.run import plan_pipeline
 from s2l_jax.pipeline.stages.pool import prepare_pool
 from s2l_jax.training.models import trained_config
@@ -211,6 +211,6 @@ def _left_out(config: ConfigDict, plan: Plan) -> list[str]:
     left = ["tokenising, reading and writing files, compiling", "reading prompts before they are answered"]
     if features:
         left.append(f"what methods go by beside losses ({', '.join(sorted(features))})")
-    if plan.has("trajectories") and config.trajectories.snapshots:
-        left.append("sweeps of trajectories.snapshots")
+    if plan.has("trajectories") and sweeps_saved(config):
+        left.append("sweeps of snapshots and of checkpoints that were trained elsewhere")
     return left

@@ -1,5 +1,7 @@
 """Models in Hugging Face layout: config.json, safetensors and tokeniser, in and out."""
 
+import hashlib
+import json
 import re
 from typing import Any
 
@@ -23,7 +25,8 @@ _FILES = [*_BESIDE_WEIGHTS, "*.safetensors"]  # what a model is loaded from
 def resolve(checkpoint: str, *, with_weights: bool = True) -> epath.Path:
     """The local directory of a checkpoint: config, tokeniser and, unless they are not asked for, safetensors.
 
-    A hub id is downloaded; a directory on an object store is copied until this process ends.
+    A hub id (owner/name, or owner/name@revision) is downloaded; a directory on an object store is copied
+    until this process ends.
 
     Raises:
       InputError: neither a directory nor a hub repository that can be reached.
@@ -34,9 +37,13 @@ def resolve(checkpoint: str, *, with_weights: bool = True) -> epath.Path:
     path = epath.Path(checkpoint)
     if path.is_dir():
         return artifacts.local_copy(path, files)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", checkpoint) or checkpoint.startswith("."):
-        raise InputError(f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name).")
-    first, *rest = checkpoint.split("/")
+    if not is_hub_id(checkpoint):
+        raise InputError(
+            f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name, or "
+            "owner/name@revision)."
+        )
+    name, _, revision = checkpoint.partition("@")
+    first, *rest = name.split("/")
     if rest and epath.Path(first).is_dir():
         raise InputError(
             f"{checkpoint}: no such checkpoint directory in {first}/, which is here; it holds "
@@ -48,7 +55,8 @@ def resolve(checkpoint: str, *, with_weights: bool = True) -> epath.Path:
     try:
         return epath.Path(
             huggingface_hub.snapshot_download(
-                checkpoint,
+                name,
+                revision=revision or None,
                 allow_patterns=files,
                 ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
             )
@@ -61,6 +69,12 @@ def resolve(checkpoint: str, *, with_weights: bool = True) -> epath.Path:
         ) from error
 
 
+def is_hub_id(checkpoint: str) -> bool:
+    """Whether it is spelt as one: owner/name, or owner/name@revision."""
+    spelt = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", checkpoint)
+    return spelt is not None and not checkpoint.startswith(".")
+
+
 def read_config(path: epath.PathLike) -> dict[str, Any]:
     """A parsed config.json, from the file or the directory that holds it."""
     path = epath.Path(path)
@@ -71,6 +85,11 @@ def read_config(path: epath.PathLike) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{file}: a JSON object is expected, not {type(value).__name__}.")
     return value
+
+
+def config_digest(path: epath.PathLike) -> str:
+    """The SHA-256 of a parsed config.json: spaces and the order of names are no part of it."""
+    return hashlib.sha256(json.dumps(read_config(path), sort_keys=True).encode()).hexdigest()
 
 
 def load_config(path: epath.PathLike) -> DecoderConfig:

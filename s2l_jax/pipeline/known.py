@@ -3,8 +3,8 @@
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
-from s2l_jax.pipeline.plan import Plan
-from s2l_jax.pipeline.stages import cluster_counts, proxy, selection
+from s2l_jax.pipeline.plan import Plan, sweeps_saved
+from s2l_jax.pipeline.stages import cluster_counts, proxy, saved_parameters, selection
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.pipeline.stages.cluster_counts import too_many_clusters
 from s2l_jax.selection.export import IN_PARQUET, not_in_parquet
@@ -24,7 +24,7 @@ def check_known(run: Run, plan: Plan, pools: dict[str, PreparedPool]) -> None:
         if plan.has(model) and model in pools:
             _check_batch(config[model].train.batch_size, len(trainable(pools[model])), model)
     steps, rows = None, {}
-    if "proxy" in pools and (plan.has("proxy") or config.trajectories.snapshots):
+    if "proxy" in pools and (plan.has("proxy") or sweeps_saved(config)):
         for seed in plan.input_seeds:
             tracked = columns.tracked_of(run.inputs_of(seed), pools["proxy"])
             if tracked.settings:
@@ -56,8 +56,8 @@ def _check_cluster_counts(run: Run, size: int) -> None:
 
 def _steps(run: Run, pool: PreparedPool) -> list[int]:
     """The steps of the trajectories' columns; clusters that settle may end the run before the last."""
-    if run.config.trajectories.snapshots:
-        return list(columns.wanted_snapshots(run))
+    if sweeps_saved(run.config):
+        return saved_parameters.saved_steps(run)
     train, size = run.config.proxy.train, len(trainable(pool))
     steps = num_steps(train, size)
     if run.config.trajectories.source == "train":

@@ -15,8 +15,10 @@ from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.eval_task import find_tasks
 from s2l_jax.features.replicates import part_of, seed_of, settings_of
 from s2l_jax.features.response_tokens import counting_models
+from s2l_jax.models.checkpoint_series import find_checkpoints
 from s2l_jax.records import conflicts, other_settings, stored_results
 from s2l_jax.report.runs import UNTUNED
+from s2l_jax.training.models import tokenizer_place
 
 STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "report")
 PROXY_PARTS = ("proxy", "trajectories")  # that trajectories are made in, by training or sweeps
@@ -71,9 +73,9 @@ class Plan:
     def models(self) -> tuple[str, ...]:
         """The models ("proxy", "target") whose tokenisers the stages need."""
         models = [model for model in ("proxy", "target") if self.has(model)]
-        if self.has("trajectories") and self.config.trajectories.snapshots:
+        if self.has("trajectories") and sweeps_saved(self.config):
             models.append("proxy")
-        if not models and self.config.proxy.checkpoint and not self.config.trajectories.path:
+        if not models and not self.config.trajectories.path and tokenizer_place(self.config, "proxy"):
             models.append("proxy")
         for name in self.config.selection.runs if "selection" in self.stages else ():
             entry = resolved_run(self.config, name)
@@ -143,6 +145,11 @@ def find_stages(names: Sequence[str]) -> list[str]:
             )
         found.add(fitting[0])
     return [stage for stage in STAGES if stage in found]
+
+
+def sweeps_saved(config: ConfigDict) -> bool:
+    """Whether losses are measured on parameters that were saved before: no proxy is trained."""
+    return bool(config.trajectories.snapshots or config.trajectories.checkpoints)
 
 
 def target_names(config: ConfigDict) -> list[str]:
@@ -216,7 +223,7 @@ def proxy_part(config: ConfigDict, seed: int) -> str:
     if config.trajectories.path:
         return "imported"
     folder = inputs_folder(config, seed)
-    return "trajectories" if config.trajectories.snapshots else f"{folder}/proxy" if folder else "proxy"
+    return "trajectories" if sweeps_saved(config) else f"{folder}/proxy" if folder else "proxy"
 
 
 def _trajectories(config: ConfigDict, seed: int, users: str) -> Part:
@@ -225,6 +232,14 @@ def _trajectories(config: ConfigDict, seed: int, users: str) -> Part:
         return _part(config, name, "trajectories", f"losses in {asked.path}, for {users}")
     if asked.snapshots:
         return _part(config, name, "trajectories", f"sweeps of {asked.snapshots}, for {users}")
+    if asked.checkpoints:
+        steps = list(find_checkpoints(asked.checkpoints))
+        if asked.cadence == "list":
+            steps = [step for step in steps if step in asked.steps or (step == 0 and asked.step_zero)]
+        why = (
+            f"sweeps of {', '.join(asked.checkpoints)} at steps {_named(list(map(str, steps)))}, for {users}"
+        )
+        return _part(config, name, "trajectories", why)
     made = _part(of_inputs(config, seed), "proxy", "proxy", f"trajectories for {users}")
     return dataclasses.replace(made, name=name)
 

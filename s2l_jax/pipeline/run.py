@@ -20,9 +20,17 @@ from s2l_jax.parallel.agreement import check_alike
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline.known import check_known
 from s2l_jax.pipeline.owner import owning
-from s2l_jax.pipeline.plan import STAGES, Plan, make_plan
+from s2l_jax.pipeline.plan import STAGES, Plan, make_plan, sweeps_saved
 from s2l_jax.pipeline.results import compared, described, gather_results, in_words, write_report_of
-from s2l_jax.pipeline.stages import cluster_counts, evaluation, pool, proxy, selection, target
+from s2l_jax.pipeline.stages import (
+    cluster_counts,
+    evaluation,
+    pool,
+    proxy,
+    saved_parameters,
+    selection,
+    target,
+)
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.training.profiler import Steps
 from s2l_jax.training.run import Run, check_model
@@ -85,11 +93,11 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
             proxy.train_proxy(run.inputs_of(seed), _pool_of(pools, "proxy"))
         elif plan.leaves("proxy"):
             proxy.check_content(run.inputs_of(seed), _pool_of(pools, "rows"))
-    if config.trajectories.snapshots:
+    if sweeps_saved(config):
         if plan.has("trajectories"):
-            columns.sweep_snapshots(run, _pool_of(pools, "proxy"))
+            saved_parameters.sweep_saved(run, _pool_of(pools, "proxy"))
         else:
-            columns.check_content(run, _pool_of(pools, "rows"))
+            saved_parameters.check_content(run, _pool_of(pools, "rows"))
     ids = np.asarray(pools["rows"].ids) if pools else None
     trajectories = {seed: columns.collect_trajectories(run.inputs_of(seed), ids) for seed in plan.input_seeds}
     rows = {seed: columns.tracked_rows(found, ids) for seed, found in trajectories.items()}
@@ -143,6 +151,8 @@ def _check(run: Run, plan: Plan) -> None:
         selection.check_methods(run)
     if plan.has("proxy"):
         proxy.check_cadence(run)
+    if plan.has("trajectories") and sweeps_saved(run.config):
+        saved_parameters.check_saved(run)
 
 
 # Orbax takes paths for patterns of files in places, and a backslash for a slash.
@@ -174,8 +184,10 @@ def _absolute(workdir: epath.PathLike) -> epath.Path:
 def _check_has_trajectories(config: ConfigDict) -> None:
     """Find now that methods by trajectory have none, and no pool to measure them on."""
     asked = config.trajectories
-    if config.pool.path or asked.path or asked.snapshots:
+    if config.pool.path or asked.path:
         return
+    if sweeps_saved(config):
+        raise InputError("pool.path is empty: set it to the rows whose losses are to be measured.")
     if not config.selection.runs or selection.needs_trajectories(config):
         raise InputError(
             "pool.path and trajectories.path are both empty: set trajectories.path to losses measured "

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from s2l_jax import artifacts, integrity
@@ -18,11 +19,13 @@ FILES = {
     "parquet": "subset.parquet",
     "messages": "messages.jsonl",
     "datasets": "dataset",
+    "official": "official",
 }
 IN_PARQUET = ("parquet", "datasets")  # those whose fields need types
 # Columns that these have beside the row's own.
 ADDED = ("s2l_id", "s2l_source", "s2l_cluster", "s2l_weight")
 _BATCH = 1024
+_PROMPT = ("instruction", "input", "output", "source")  # what the official S2L code reads of a row
 
 Originals = Callable[[Iterable[int]], Iterator[dict[str, Any]]]
 
@@ -46,8 +49,9 @@ def write_exports(
       names: of `FILES`. "jsonl" has the rows as they came. "parquet" and "datasets" (a folder for
         `datasets.load_from_disk`) have their fields and the columns of `ADDED`. "messages" has
         conversations: `messages`, a list of {"role", "content"}, and id (text, as it may be above
-        2^63), source, cluster and weight.
-      fields: which field of a row holds what, for "messages".
+        2^63), source, cluster and weight. "official" is a folder as the official S2L code has it: chosen
+        rows in labeled.json and their numbers in labeled_idx.npy, all others in unlabeled.json.
+      fields: which field of a row holds what, for "messages" and "official".
 
     Beside each export are its digests, as `sha256sum --check` reads them.
 
@@ -67,6 +71,8 @@ def write_exports(
             _write_parquet(path, selection, originals)
         elif name == "datasets":
             _write_dataset(path, selection, originals)
+        elif name == "official":
+            _write_official(path, selection, originals, fields or FieldMap())
         artifacts.write_text(_kept(path), _digests(folder, path.name))
 
 
@@ -110,6 +116,26 @@ def _conversations(selection: Selection, originals: Originals, fields: FieldMap)
             "cluster": cluster,
             "weight": weight,
         }
+
+
+def _write_official(path: epath.Path, selection: Selection, originals: Originals, fields: FieldMap) -> None:
+    chosen = selection.indices
+    others = np.setdiff1d(np.arange(len(selection.labels)), chosen)
+    for name, rows in (("labeled.json", chosen), ("unlabeled.json", others)):
+        with artifacts.writing(path / name) as written, written.open("w", encoding="utf-8") as file:
+            between = "[\n"
+            for row in originals(rows):
+                file.write(between + json.dumps(_named_as_there(row, fields), indent=4))
+                between = ",\n"
+            file.write("\n]" if len(rows) else "[]")
+    artifacts.write_npy(path / "labeled_idx.npy", chosen)
+
+
+def _named_as_there(row: dict[str, Any], fields: FieldMap) -> dict[str, Any]:
+    """A row with instruction, input, output and source under these names, and what else it has."""
+    read = row_of(row, "a row of the pool", fields)
+    named = {name: getattr(read, name) for name in _PROMPT if getattr(read, name)}
+    return {name: value for name, value in row.items() if name not in _PROMPT} | named
 
 
 def _added(selection: Selection) -> Iterator[tuple[int, str, int, float]]:

@@ -1,8 +1,6 @@
 """Proxy and target as the config names them: settings, weights and tokeniser."""
 
 import dataclasses
-import hashlib
-import json
 from typing import Any
 
 import jax
@@ -15,6 +13,7 @@ from s2l_jax.config import PROJECTIONS
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf
 from s2l_jax.models.architecture import DecoderConfig
+from s2l_jax.models.checkpoint_series import find_checkpoints
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.lora import Lora, available
 from s2l_jax.models.parameters import Params, bind, model_params, num_parameters
@@ -84,8 +83,7 @@ def content_of(config: ConfigDict, what: str) -> dict[str, str]:
     place = settings.model_config or directory
     if not place:
         return {}
-    described = json.dumps(hf.read_config(place), sort_keys=True).encode()
-    content = {"config.json": hashlib.sha256(described).hexdigest()}
+    content = {"config.json": hf.config_digest(place)}
     return content if directory is None or settings.init == "random" else content | identity(directory)
 
 
@@ -95,13 +93,23 @@ def open_tokenizer(config: ConfigDict, what: str) -> Any:
     Raises:
       InputError: none is named, or it cannot be read.
     """
-    settings = config[what]
-    if not (settings.tokenizer or settings.checkpoint):
+    if not (place := tokenizer_place(config, what)):
         raise InputError(
             f"{what}.checkpoint is empty: give a directory in Hugging Face layout or a hub id, or "
             f"{what}.tokenizer with {what}.init='random' and {what}.model_config."
         )
-    return hf.load_tokenizer(hf.resolve(settings.tokenizer or settings.checkpoint, with_weights=False))
+    return hf.load_tokenizer(hf.resolve(place, with_weights=False))
+
+
+def tokenizer_place(config: ConfigDict, what: str) -> str:
+    """Where the tokeniser of the "proxy" or "target" is; "" for nowhere.
+
+    A proxy that was trained elsewhere, and is not named, has that of its first checkpoint.
+    """
+    settings: ConfigDict = config[what]
+    if (named := settings.tokenizer or settings.checkpoint) or what != "proxy":
+        return named
+    return next(iter(find_checkpoints(config.trajectories.checkpoints).values()), "")
 
 
 def open_model(config: ConfigDict, mesh: Mesh, what: str, tokenizer: Any) -> Model:

@@ -10,7 +10,7 @@ from etils import epath
 from jaxtyping import Float32, Int64, UInt64
 
 from s2l_jax.errors import InputError
-from s2l_jax.trajectories.official import LOSSES, checkpoint_folders, read_official
+from s2l_jax.trajectories.official import files_of_losses, loss_files, read_official
 from s2l_jax.trajectories.parquet_file import read_parquet
 from s2l_jax.trajectories.store import TrajectoryStore
 
@@ -34,10 +34,10 @@ class Trajectories:
 def load_trajectories(path: epath.PathLike) -> Trajectories:
     """Read trajectories in any of the layouts of docs/trajectories.md, which the path itself tells.
 
-    A trajectory store (a .zarr folder); a folder of checkpoint-<step>/losses.pt, as the official S2L
-    code writes them; a .npy file of losses [N, T]; an .npz file of `losses` and, where known, `steps`
-    [T] and `ids` [N]; a .parquet file with one row per example. Losses of any float type become
-    float32.
+    A trajectory store (a .zarr folder); a folder of checkpoint-<step>/losses.pt, or of NAME@<step>_losses.pt,
+    as the official S2L code writes them; a .npy file of losses [N, T]; an .npz file of `losses` and, where
+    known, `steps` [T] and `ids` [N]; a .parquet file with one row per example. Losses of any float type
+    become float32.
 
     Raises:
       InputError: nothing there, an unknown layout, losses that are not [N, T], or steps and ids
@@ -52,9 +52,10 @@ def load_trajectories(path: epath.PathLike) -> Trajectories:
         if (path / "zarr.json").exists():
             store = TrajectoryStore(path)
             return _checked(path, store.read(), store.steps(), store.ids() if store.has_row_ids else None)
-        if not checkpoint_folders(path):
+        if not loss_files(path):
             raise InputError(
-                f"{path}: not a trajectory store: no zarr.json there, nor folders checkpoint-<step>."
+                f"{path}: not a trajectory store: no zarr.json there, nor folders checkpoint-<step>, nor "
+                "files NAME@<step>_losses.pt."
             )
         losses, steps, ids = *read_official(path), None
     elif path.suffix in (".npy", ".npz"):
@@ -72,7 +73,7 @@ def files_of(path: str) -> str:
     """The path or glob of the files that `load_trajectories(path)` reads."""
     folder = epath.Path(path)
     if folder.is_dir() and not (folder / "zarr.json").exists():
-        return f"{path}/checkpoint-*/{LOSSES}"  # beside them are weights, too large to be hashed
+        return files_of_losses(path)  # beside them are weights, too large to be hashed
     return path
 
 

@@ -1,4 +1,4 @@
-"""Trajectories that the official S2L code measured: a losses.pt in every checkpoint's folder."""
+"""Trajectories that the official S2L code measured: a file of losses for every checkpoint."""
 
 import pickle
 import re
@@ -13,12 +13,36 @@ from s2l_jax.errors import InputError
 LOSSES = "losses.pt"
 _SAFE_TORCH = "2.10"  # in earlier ones `weights_only` was escaped from
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_OF_HUB = re.compile(r"(.+)@(?:step)?(\d+)_losses\.pt")
 
 
-def checkpoint_folders(path: epath.Path) -> list[tuple[int, epath.Path]]:
-    """The folders checkpoint-<step> of a training run, in the order of their steps."""
-    entries = ((_CHECKPOINT.fullmatch(entry.name), entry) for entry in path.iterdir())
-    return sorted((int(match[1]), entry) for match, entry in entries if match and entry.is_dir())
+def loss_files(path: epath.Path) -> list[tuple[int, epath.Path]]:
+    """The file of losses of each checkpoint of one training, and its step, in the order of steps.
+
+    They are checkpoint-<step>/losses.pt, which may be missing, of a training run's folder; or where there is
+    no such folder, OWNER_NAME@<step>_losses.pt, as that code measures revisions of the hub into hf_outputs.
+
+    Raises:
+      InputError: files of several models in one folder.
+    """
+    entries = list(path.iterdir())
+    folders = [(match, e) for e in entries if (match := _CHECKPOINT.fullmatch(e.name)) and e.is_dir()]
+    if folders:
+        return sorted((int(match[1]), folder / LOSSES) for match, folder in folders)
+    files = [(match, entry) for entry in entries if (match := _OF_HUB.fullmatch(entry.name))]
+    if len(models := sorted({match[1] for match, _ in files})) > 1:
+        raise InputError(
+            f"{path}: holds losses of {' and '.join(models[:3])}: trajectories are of one model; put the "
+            "others into another folder."
+        )
+    return sorted((int(match[2]), entry) for match, entry in files)
+
+
+def files_of_losses(path: str) -> str:
+    """A glob of the files that `loss_files` finds."""
+    files = loss_files(epath.Path(path))
+    of_hub = files and files[0][1].name != LOSSES
+    return f"{path}/*@*_{LOSSES}" if of_hub else f"{path}/checkpoint-*/{LOSSES}"
 
 
 def read_official(path: epath.Path) -> tuple[Float32[np.ndarray, "n t"], Int64[np.ndarray, "t"]]:
@@ -32,26 +56,26 @@ def read_official(path: epath.Path) -> tuple[Float32[np.ndarray, "n t"], Int64[n
       InputError: PyTorch is missing, or a checkpoint has no losses.pt, one of another length or kind,
         or a loss that is infinite, or NaN there and not at every checkpoint.
     """
-    folders = checkpoint_folders(path)
-    missing = [folder.name for _, folder in folders if not (folder / LOSSES).exists()]
+    files = loss_files(path)
+    missing = [file.parent.name for _, file in files if not file.exists()]
     if missing:
         raise InputError(
             f"{path}: no {LOSSES} in {', '.join(missing)}; measure it (get_trajectories.py --ckpt), or "
             "move the folder away to leave that checkpoint out."
         )
     losses = np.empty((0, 0), np.float32)
-    for place, (_, folder) in enumerate(folders):
-        column = _read_column(folder / LOSSES)
+    for place, (_, file) in enumerate(files):
+        column = _read_column(file)
         if not place:
-            losses = np.empty((len(column), len(folders)), np.float32)
+            losses = np.empty((len(column), len(files)), np.float32)
         if len(column) != len(losses):
             raise InputError(
-                f"{folder / LOSSES}: holds {len(column)} losses, that of {folders[0][1].name} holds "
-                f"{len(losses)}; all checkpoints must be measured on the same rows."
+                f"{file}: holds {len(column)} losses, that of step {files[0][0]} holds {len(losses)}; all "
+                "checkpoints must be measured on the same rows."
             )
         losses[:, place] = column
-    _zero_rows_without_loss(losses, [folder / LOSSES for _, folder in folders])
-    return losses, np.array([step for step, _ in folders], np.int64)
+    _zero_rows_without_loss(losses, [file for _, file in files])
+    return losses, np.array([step for step, _ in files], np.int64)
 
 
 def _read_column(path: epath.Path) -> Float32[np.ndarray, "n"]:

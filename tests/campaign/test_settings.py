@@ -22,7 +22,7 @@ from tests.support.changed_fields import (
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 STAGES = (["pool"], ["proxy"], ["trajectories"], ["selection"], ["target"], ["evaluation"], ["report"])
-REFUSED = r"made with other settings|trajectories\.snapshots: .* has a proxy of its own"
+REFUSED = r"made with other settings|trajectories\.(snapshots|checkpoints): .* has a proxy of its own"
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,20 @@ class TestRows:
         assert roles == ["system", "user", "assistant", "user", "assistant"]
         assert row.output == "See you"
 
+    def test_two_texts_are_the_users_and_the_assistants(self, tmp_path):
+        fields = FieldMap(messages="conversations")
+        (row,) = read(tmp_path, {"conversations": ["What is 2 + 3?", "5"]}, fields=fields, multi_turn=False)
+        assert contents(row) == ("What is 2 + 3?", "", "5")
+        (same,) = read(tmp_path, {"messages": [USER, ANSWER]})
+        assert row.id == same.id
+        for texts in (["one"], ["a", "b", "c", "d"]):
+            with pytest.raises(
+                InputError, match=rf'its "conversations" are {len(texts)} texts without roles'
+            ):
+                read(tmp_path, {"conversations": texts}, fields=fields)
+        with pytest.raises(InputError, match=r'its "conversations\[1\]" is empty'):
+            read(tmp_path, {"conversations": ["a", " "]}, fields=fields)
+
     def test_parts_of_text_are_joined(self, tmp_path):
         parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "2 + 3?"}]
         (row,) = read(tmp_path, {"messages": [{"role": "user", "content": parts}, ANSWER]})

@@ -362,9 +362,14 @@ def test_a_misspelt_path_below_a_folder_that_is_here_is_not_looked_up(monkeypatc
         hf.resolve("models/pithia")
 
 
-def test_a_hub_id_is_downloaded_without_pytorch_files(monkeypatch):
-    def download(repo, allow_patterns, ignore_patterns):
+@pytest.mark.parametrize(
+    ("name", "revision"),
+    [("owner/name", None), ("owner/name@step1000", "step1000"), ("owner/name@pr/1", "pr/1")],
+)
+def test_a_hub_id_is_downloaded_without_pytorch_files(name, revision, monkeypatch):
+    def download(repo, allow_patterns, ignore_patterns, **options):
         assert repo == "owner/name"
+        assert options == {"revision": revision}
         files = ["config.json", "model.safetensors", "pytorch_model.bin", "onnx/model.safetensors"]
         files += ["consolidated.safetensors", "tokenizer.json", "model-00001-of-00002.safetensors"]
         kept = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
@@ -373,7 +378,7 @@ def test_a_hub_id_is_downloaded_without_pytorch_files(monkeypatch):
         return str(GPT_NEOX)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert hf.load_config(hf.resolve("owner/name")).vocab_size == 64
+    assert hf.load_config(hf.resolve(name)).vocab_size == 64
 
 
 def test_loading_onto_a_mesh_gives_each_device_its_part_alone(cube_mesh, load):

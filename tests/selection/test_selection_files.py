@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2l_jax.data.pool import FieldMap
+from s2l_jax.data.pool import FieldMap, read_rows
 from s2l_jax.errors import InputError
 from s2l_jax.selection import Selection, SelectionInputs, select
 from s2l_jax.selection.export import ADDED, FILES, missing_exports, write_exports, write_subset
@@ -224,6 +224,44 @@ def test_messages_of_rows_that_have_some(tmp_path):
     assert line["source"] == ""
 
 
+def test_official_files_are_what_that_code_reads(exported):
+    folder, selection = exported
+    labeled, unlabeled = (
+        json.loads((folder / "official" / f"{name}.json").read_text()) for name in ("labeled", "unlabeled")
+    )
+    indices = np.load(folder / "official" / "labeled_idx.npy")
+    assert indices.dtype == np.int64
+    np.testing.assert_array_equal(indices, selection.indices)
+    left = [row for row in range(len(ROWS)) if row not in set(indices)]
+    for rows, places in ((labeled, indices), (unlabeled, left)):
+        assert [row["instruction"] for row in rows] == [ROWS[place]["instruction"] for place in places]
+        assert [row["output"] for row in rows] == [str(ROWS[place]["output"]) for place in places]
+        assert all(row["source"] == "all" for row in rows)
+    read = list(read_rows(folder / "official" / "labeled.json"))
+    assert [row.instruction for row in read] == [row["instruction"] for row in labeled]
+
+
+def test_official_rows_have_the_names_of_that_code(tmp_path):
+    """Whatever a pool calls its fields; a conversation is its two texts."""
+    rows = [
+        {"input": "2 + 3?", "answer": 5, "kind": "sums", "note": 1},
+        {"input": "2 + 4?", "answer": "6", "kind": "sums", "instruction": "of another use"},
+        {"talk": ["2 + 5?", "7"], "kind": "talk"},
+    ]
+    fields = FieldMap(instruction="input", input="", output="answer", messages="talk", source="kind")
+    selection = select(np.ones((3, 1), np.float32), 3, method="full")
+    write_exports(tmp_path, selection, lambda indices: (rows[i] for i in indices), ["official"], fields)
+    written = json.loads((tmp_path / "official" / "labeled.json").read_text())
+    assert [{name: row[name] for name in ("instruction", "output", "source")} for row in written] == [
+        {"instruction": "2 + 3?", "output": "5", "source": "sums"},
+        {"instruction": "2 + 4?", "output": "6", "source": "sums"},
+        {"instruction": "2 + 5?", "output": "7", "source": "talk"},
+    ]
+    assert not any("input" in row for row in written)
+    assert written[0]["note"] == 1
+    assert json.loads((tmp_path / "official" / "unlabeled.json").read_text()) == []
+
+
 def test_types_are_found_over_all_rows(tmp_path):
     size = 2500
     selection = select(SelectionInputs(ids=np.arange(size)), size, method="full")
@@ -278,7 +316,8 @@ def test_a_damaged_export_is_written_again(tmp_path, name, damage):
     _, selection = chosen()
     write_exports(tmp_path, selection, originals, list(FILES))
     path = tmp_path / FILES[name]
-    file = next(path.glob("*.arrow")) if path.is_dir() else path
+    inner = [*path.glob("*.arrow"), *path.glob("labeled.json")]
+    file = inner[0] if inner else path
     whole = file.read_bytes()
     if damage == "digest":
         (tmp_path / f"{FILES[name]}.sha256").unlink()

@@ -57,6 +57,7 @@ VALUES = {
     **{f"{model}.tokenizer": "{}/model" for model in ("proxy", "target")},
     "trajectories.path": "{}/losses.npy",
     "trajectories.snapshots": "{}",
+    "trajectories.checkpoints": ("{}/checkpoint-*",),
     "trajectories.steps": (1, 2),
     "trajectories.slice_ids": "{}/ids.npy",
     "trajectories.slice_count": 40,
@@ -137,6 +138,7 @@ def write_files(folder, checkpoint):
     np.save(folder / "other.npy", np.arange(6))
     np.save(folder / "losses.npy", np.random.default_rng(0).gamma(2, 1, (ROWS, 2)).astype(np.float32))
     shutil.copytree(checkpoint, folder / "model")
+    shutil.copytree(checkpoint, folder / "checkpoint-2")
 
 
 def config_of(files, checkpoint):
@@ -163,6 +165,8 @@ def another(name, value, files):
     key = f"selection.runs.*.{name.rpartition('.')[2]}" if name.startswith("selection.runs.") else name
     if key in VALUES:
         found = VALUES[key]
+        if isinstance(found, tuple):
+            return tuple(each.format(files) if isinstance(each, str) else each for each in found)
         return found.format(files) if isinstance(found, str) else found
     if isinstance(value, bool):
         return not value

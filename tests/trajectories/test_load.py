@@ -95,7 +95,7 @@ class TestOfficialCheckpoints:
     def test_another_length(self, torch, tmp_path):
         self.write(torch, tmp_path)
         torch.save([torch.tensor(1.0)] * 5, tmp_path / "checkpoint-1000" / "losses.pt")
-        with pytest.raises(InputError, match=r"checkpoint-1000/losses.pt: holds 5 .* checkpoint-500 holds 6"):
+        with pytest.raises(InputError, match=r"checkpoint-1000/losses.pt: holds 5 .* step 500 holds 6"):
             load_trajectories(tmp_path)
 
     @pytest.mark.parametrize(
@@ -169,6 +169,24 @@ class TestOfficialCheckpoints:
         assert data_identity(files_of(str(tmp_path))) == before
         torch.save([0.0] * 6, tmp_path / "checkpoint-500" / "losses.pt")
         assert data_identity(files_of(str(tmp_path))) != before
+
+    def test_revisions_of_the_hub(self, torch, tmp_path):
+        """What it saves into hf_outputs for EleutherAI/pythia-70m-deduped and steps of it."""
+        for step, column in zip(STEPS, LOSSES.T, strict=True):
+            name = f"EleutherAI_pythia-70m-deduped@{'step' if step == 500 else ''}{step}_losses.pt"
+            torch.save([torch.tensor(loss) for loss in column], tmp_path / name)
+        torch.save(
+            [torch.tensor(0.0)] * 6, tmp_path / "EleutherAI_pythia-70m-deduped_losses.pt"
+        )  # of no step
+        loaded = load_trajectories(tmp_path)
+        assert np.array_equal(loaded.losses, LOSSES)
+        assert loaded.steps.tolist() == STEPS
+        assert data_identity(files_of(str(tmp_path))).count("_losses.pt:") == 3
+        torch.save([0.0] * 6, tmp_path / "other_model@1_losses.pt")
+        with pytest.raises(
+            InputError, match=r"losses of EleutherAI_pythia-70m-deduped and other_model: .* one model"
+        ):
+            load_trajectories(tmp_path)
 
     def test_folders_without_checkpoints(self, tmp_path):
         (tmp_path / "checkpoint-best").mkdir()

@@ -119,7 +119,7 @@ def test_results_say_what_was_done(kept, again):
 
 
 def test_a_finished_sweep_is_not_made_again(again, config_of, snapshots, monkeypatch):
-    loading = "s2l_jax.pipeline.stages.trajectories.load_snapshot"
+    loading = "s2l_jax.pipeline.stages.saved_parameters.load_snapshot"
     monkeypatch.setattr(loading, lambda *_: pytest.fail("loaded"))
     run_pipeline(config_of(snapshots), again[0])
     with pytest.raises(InputError, match=r"dtype: 'float32' before, 'bfloat16' now"):
@@ -148,7 +148,7 @@ def test_a_sweep_that_stopped_goes_on(config_of, snapshots, kept, tmp_path, monk
             raise Stopped
         return load_snapshot(folder, mesh)
 
-    monkeypatch.setattr("s2l_jax.pipeline.stages.trajectories.load_snapshot", stopping)
+    monkeypatch.setattr("s2l_jax.pipeline.stages.saved_parameters.load_snapshot", stopping)
     with pytest.raises(Stopped):
         run_pipeline(config_of(snapshots), tmp_path, stages=["trajectories"])
     with pytest.raises(InputError, match="needs trajectories"):

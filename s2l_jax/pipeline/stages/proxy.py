@@ -8,10 +8,10 @@ from s2l_jax import records
 from s2l_jax.config import deciding
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.pipeline.stages.saved_parameters import snapshot_settings
 from s2l_jax.pipeline.stages.trajectories import (
     SLICE,
     lost_columns,
-    snapshot_settings,
     store_digests,
     sweep_flops,
     sweeper_of,

@@ -1,6 +1,5 @@
 """Stage `trajectories`: which rows are tracked, the columns measured of them, and what selection gets."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -12,17 +11,17 @@ from etils import epath
 from jaxtyping import Array, Int64, UInt64
 from ml_collections import ConfigDict
 
-from s2l_jax import artifacts, integrity, records
+from s2l_jax import artifacts, integrity
 from s2l_jax.clustering import StreamingKMeans
 from s2l_jax.config import deciding
 from s2l_jax.data.identity import data_identity
-from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint
+from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.attention import shares_prefix
-from s2l_jax.models.hf import load_config
-from s2l_jax.models.parameters import Params, model_params
+from s2l_jax.models.parameters import Params
 from s2l_jax.models.weights import DTYPES
+from s2l_jax.pipeline.plan import sweeps_saved
 from s2l_jax.records import Record, stored_digests, stored_results
 from s2l_jax.training.flops import forward_flops
 from s2l_jax.training.out_of_memory import explained
@@ -30,14 +29,13 @@ from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories, files_of, load_trajectories
 from s2l_jax.trajectories.packed_dataset import PackedDataset, sweep_size
 from s2l_jax.trajectories.slices import SliceSettings, TrackedRows, rows_in_pool, track
-from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot, read_mark
 from s2l_jax.trajectories.sweep import LossSweeper, make_sweep
 from s2l_jax.trajectories.writer import TrajectoryWriter
 
 STORE = "trajectories.zarr"
 SLICE = "trajectories.slice"  # the settings of what is tracked, where that is not the whole pool
 _META = "zarr.json"  # of a store
-SWEPT = "trajectories"  # the record of sweeps over another workdir's snapshots
+SWEPT = "trajectories"  # the record of sweeps over parameters that were saved before
 
 
 def tracked_of(run: Run, pool: PreparedPool) -> TrackedRows:
@@ -99,95 +97,10 @@ def packing_options(config: ConfigDict, model: DecoderConfig) -> dict[str, Any]:
     }
 
 
-def sweep_snapshots(run: Run, pool: PreparedPool) -> None:
-    """Sweep the parameter snapshots of another workdir's proxy over this one's rows.
-
-    All of them, or with cadence="list" those of the steps listed.
-
-    Raises:
-      InputError: no snapshots, damaged ones, or of a proxy that was trained on otherwise tokenised
-        rows; a workdir made with other settings, or with a proxy of its own.
-    """
-    config = run.config
-    _check_no_proxy(run)
-    snapshots = wanted_snapshots(run)
-    marks = {step: read_mark(folder) for step, folder in snapshots.items()}
-    for step, mark in marks.items():
-        if mark["made_with"] != snapshot_settings(run):
-            raise InputError(
-                f"{snapshots[step]}: this proxy was trained with another tokeniser or other tokenize.* "
-                "fields. Set proxy.tokenizer (or proxy.checkpoint) and tokenize.* as they were then."
-            )
-    tracked = tracked_of(run, pool)
-    beyond = {"pool.fingerprint": pool.fingerprint} | _swept_content(marks) | tracked.settings
-    settings = deciding(config, "trajectories", beyond)
-    record = Record(run.workdir / SWEPT, "trajectories", settings)
-    if record.done:
-        return
-    writer = writer_of(run, tracked, "sweep", settings)
-    sweeper: LossSweeper | None = None
-    for step, folder in snapshots.items():
-        if step in writer.steps:
-            continue
-        model = load_snapshot(folder, run.mesh)
-        sweeper = sweeper or sweeper_of(run, pool, tracked, model.config, writer)
-        sweeper.at_cadence(step, model_params(model))
-    model_config = load_config(artifacts.local_copy(next(iter(snapshots.values())), ["config.json"]))
-    record.finish(
-        {
-            "sweep_flops": len(snapshots) * sweep_flops(run, pool, tracked, model_config),
-            "refreshes": [vars(refresh) for refresh in writer.clusters.records],
-        },
-        digests=functools.partial(store_digests, run),
-    )
-
-
-def check_content(run: Run, pool: PreparedPool) -> None:
-    """Raise an InputError if what was swept is of other snapshots or rows than the config asks for."""
-    _check_no_proxy(run)
-    marks = {step: read_mark(folder) for step, folder in wanted_snapshots(run).items()}
-    content = _swept_content(marks) | tracked_of(run, pool).settings
-    records.check_content(run.workdir / SWEPT, "trajectories", content, (SLICE, "trajectories.snapshots"))
-
-
-def _check_no_proxy(run: Run) -> None:
-    if (run.workdir / "proxy" / "stage.json").exists():
-        raise InputError(
-            f"trajectories.snapshots: {run.workdir} has a proxy of its own: to sweep snapshots again, use "
-            "another --workdir."
-        )
-
-
-def _swept_content(marks: Mapping[int, Any]) -> dict[str, Any]:
-    return {"trajectories.snapshots": {str(step): mark["sha256"] for step, mark in marks.items()}}
-
-
 def sweep_flops(run: Run, pool: PreparedPool, tracked: TrackedRows, model: DecoderConfig) -> float:
     """Model FLOPs of one sweep."""
     shared = shares_prefix(model, run.config.tokenize.max_length)
     return forward_flops(model, sweep_size(pool, tracked.rows, share_prefix=shared))
-
-
-def snapshot_settings(run: Run) -> dict[str, Any]:
-    """What a snapshot and a later sweep of it must agree on: how rows become tokens."""
-    tokenize = TokenizeSettings(**run.config.tokenize.to_dict())
-    tokens = fingerprint("", run.tokenizer("proxy"), tokenize)
-    return deciding(run.config, "snapshots", {"tokenize.fingerprint": tokens})
-
-
-def wanted_snapshots(run: Run) -> dict[int, epath.Path]:
-    """The snapshots to sweep, by step."""
-    asked = run.config.trajectories
-    found = find_snapshots(asked.snapshots)
-    if asked.cadence != "list":
-        return found
-    wanted = sorted({*asked.steps, *([0] if asked.step_zero else [])})
-    if absent := [step for step in wanted if step not in found]:
-        raise InputError(
-            f"trajectories.steps={asked.steps!r}: {asked.snapshots} has no snapshot of step "
-            f"{', '.join(map(str, absent))}; there are {', '.join(map(str, found))}."
-        )
-    return {step: found[step] for step in wanted}
 
 
 def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Trajectories | None:
@@ -199,7 +112,7 @@ def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Traje
     path = run.config.trajectories.path
     if not path:
         # Columns of a proxy that is still training are not the trajectories that were asked for.
-        maker = SWEPT if run.config.trajectories.snapshots else "proxy"
+        maker = SWEPT if sweeps_saved(run.config) else "proxy"
         finished = stored_results(run.workdir / maker) is not None
         return _load_store(run, maker) if finished else None
     settings = deciding(run.config, "imported", {"trajectories.path": data_identity(files_of(path))})
