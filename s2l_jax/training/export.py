@@ -9,13 +9,14 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from s2l_jax import artifacts, integrity
+from s2l_jax.errors import InputError
 from s2l_jax.models import hf, weights
 from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.lora import merge
 from s2l_jax.models.parameters import Params, bind
 from s2l_jax.models.peft import load_adapter, save_adapter
 from s2l_jax.parallel.placement import load_model, put_adapters
-from s2l_jax.records import stored_digests
+from s2l_jax.records import stored_digests, stored_results
 from s2l_jax.training.models import Model
 from s2l_jax.training.run import Run
 
@@ -57,7 +58,7 @@ def load_export(run: Run, folder: epath.Path, dtype: Any) -> tuple[Decoder, Any]
     """The model, in `dtype`, and tokeniser that `export` wrote.
 
     Raises:
-      InputError: a file of it is gone or not as it was written.
+      InputError: no target was trained to the end, or a file of it is gone or not as it was written.
     """
     settings: ConfigDict = run.config.target
     if not settings.lora.rank or settings.lora.export == "merged":
@@ -76,6 +77,8 @@ def load_export(run: Run, folder: epath.Path, dtype: Any) -> tuple[Decoder, Any]
 @contextlib.contextmanager
 def _whole(folder: epath.Path, name: str) -> Iterator[epath.Path]:
     """A local folder with what was exported as `name`, compared with what its record says of it."""
+    if stored_results(folder) is None and not (folder / name).exists():
+        raise InputError(f"{folder}: no target was trained to the end there: run the stage target first.")
     kept = {file.removeprefix(f"{name}/"): digest for file, digest in stored_digests(folder).items()}
     with artifacts.reading_folder(folder / name) as path:
         fix = "run the stages target and evaluation together, which export it again"

@@ -60,7 +60,6 @@ def test_a_signal_while_a_model_trains_leaves_a_checkpoint(number, status, comma
     while not (workdir / "proxy" / "tensorboard").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(1.0)
     process.send_signal(number)
     ended, said = commands.end(process)
     assert ended == status, said
