@@ -1,5 +1,7 @@
 """Tracing some steps of a training run."""
 
+import multiprocessing
+
 import pytest
 from etils import epath
 
@@ -31,12 +33,18 @@ def train(profiler, first, last):
     return [step for step, is_traced in traced if is_traced]
 
 
-@pytest.mark.parametrize(
-    ("steps", "last", "traced"), [((1, 2), 4, [1, 2]), ((3, 3), 4, [3]), ((3, 9), 4, [3, 4])]
-)
-def test_these_steps_are_traced_and_no_others(tmp_path, steps, last, traced):
-    assert train(Profiler(epath.Path(tmp_path), Steps(*steps)), 1, last) == traced
-    assert list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))  # what XProf reads
+def traced_files(folder, steps, last):
+    traced = train(Profiler(epath.Path(folder), Steps(*steps)), 1, last)
+    return traced, len(list(folder.glob("profile/plugins/profile/*/*.xplane.pb")))  # what XProf reads
+
+
+def test_these_steps_are_traced_and_no_others(tmp_path):
+    cases = [((1, 2), 4, [1, 2]), ((3, 3), 4, [3]), ((3, 9), 4, [3, 4])]
+    asked = [(tmp_path / str(n), steps, last) for n, (steps, last, _) in enumerate(cases)]
+    # libtpu 0.0.52 ends a process that traces after it has described a slice, as other tests have it do.
+    with multiprocessing.get_context("spawn").Pool(1) as process:
+        found = process.starmap(traced_files, asked)
+    assert found == [(traced, 1) for *_, traced in cases]
 
 
 def test_a_run_that_goes_on_behind_these_steps_says_so(tmp_path, capsys):

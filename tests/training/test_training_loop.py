@@ -345,29 +345,6 @@ def test_a_signal_ends_training_with_a_checkpoint_of_the_step_under_way(trainer,
     same_end(trainer, trainer())
 
 
-class Profile(Hook):
-    """Writes a profile of some steps."""
-
-    def __init__(self, folder, first, last):
-        self.folder, self.first, self.last = folder, first, last
-
-    def is_due(self, step):
-        return step in (self.first - 1, self.last)
-
-    def at_cadence(self, step, params):
-        jax.block_until_ready(params)
-        if step == self.last:
-            jax.profiler.stop_trace()
-        else:
-            jax.profiler.start_trace(self.folder)
-
-
-def test_a_hook_can_profile_steps(trainer, same_end, tmp_path):
-    result = trainer(hooks=[Profile(tmp_path / "profile", 2, 3)])
-    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    same_end(trainer, result)
-
-
 class Listener(Hook):
     """Writes down what it is told."""
 
