@@ -6,11 +6,13 @@ from .selection import Selection, SelectionInputs, select
 from .selection.suspects import suspects
 from .trajectories.load import load_trajectories
 from .trajectories.sweep import example_losses
+from .version import __version__
 
 __all__ = [
     "KMeans",
     "Selection",
     "SelectionInputs",
+    "__version__",
     "example_losses",
     "load_model",
     "load_results",

@@ -226,5 +226,5 @@ def described(config: ConfigDict, name: str) -> dict[str, Any]:
         "config_name": name,
         "config": config.to_dict(),
         "seed": config.seed,
-        "versions": versions | {"python": platform.python_version()},
+        "versions": {"s2l_jax": s2l_jax.__version__, **versions, "python": platform.python_version()},
     }
