@@ -1,5 +1,7 @@
 """Chat templates are rendered within limits, and what they leave out is found."""
 
+import signal
+
 import pytest
 
 from s2l_jax.data import template_process
@@ -21,6 +23,17 @@ def test_a_template_without_end_is_ended(template, monkeypatch):
     with pytest.raises(TemplateError, match="Timeout: rendering took more than"):
         render_template(template, HI, variables={})
     assert render_template("{{ messages[0].content }}", HI, variables={}) == "Hi"  # in a new process
+
+
+def test_a_template_without_end_is_ended_where_a_profiler_ran(monkeypatch):
+    monkeypatch.setattr(template_process, "SECONDS", 0.2)
+    template_process._process.close()
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    try:
+        with pytest.raises(TemplateError, match="Timeout: rendering took more than"):
+            render_template(LOOP, HI, variables={})
+    finally:
+        signal.signal(signal.SIGPROF, before)
 
 
 def test_a_template_that_takes_all_memory():
