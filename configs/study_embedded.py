@@ -1,8 +1,8 @@
-"""Does the selection pay? Every method that needs the proxy alone, five replicates, three budgets, the embedded pool.
+"""Does the selection pay? Each method that needs the proxy alone, five replicates, three budgets.
 
     python launch.py --config=configs/study_embedded.py --workdir=runs/study_embedded
 
-Each replicate trains a proxy of its own. docs/results.md has what came out.
+The embedded pool and models; each replicate trains a proxy of its own. docs/results.md has what came out.
 """
 
 from ml_collections import ConfigDict

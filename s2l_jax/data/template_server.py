@@ -18,7 +18,8 @@ def serve() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing that is printed gets between the answers
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # profilers ignore it, and what is ignored stays so in a child
+    # Profilers ignore this signal, and what is ignored stays so in a child.
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     for line in requests:
         answers.write(json.dumps(_answer(render_jinja_template, json.loads(line))).encode() + b"\n")

@@ -26,6 +26,7 @@ NEW_TOKENS = 8
 TOLERANCE = 2e-5  # of the largest logit
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.usefixtures("quick_compilation"),
     pytest.mark.filterwarnings("ignore:.*dropout"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

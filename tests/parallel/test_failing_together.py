@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.processes import end_together
 
+pytestmark = pytest.mark.long
+
 KILLED = "it ended without a word"
 # Together they have the first and another process fail in each way.
 CASES = [

@@ -2,10 +2,13 @@
 
 import jax
 import numpy as np
+import pytest
 
 from s2l_jax.parallel.mesh import make_mesh
 from tests.support.processes import run_together
 from tests.support.rows_in_processes import MESHES, arrays_of
+
+pytestmark = pytest.mark.long
 
 
 def test_groups_that_do_not_adjoin_and_groups_that_processes_share(tmp_path):

@@ -12,6 +12,8 @@ import pytest
 from s2l_jax.selection import Selection
 from tests.support.paths import REPOSITORY
 
+pytestmark = pytest.mark.long
+
 SMALLER = [
     "--config.pool.limit=300",
     "--config.proxy.train.steps=4",

@@ -22,7 +22,7 @@ from tests.support.changed_fields import (
     write_files,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from tests.support.alike import assert_alike
 from tests.support.pipeline_in_processes import config_of
 from tests.support.processes import run_together
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 
 def test_two_processes_of_two_devices_make_what_one_of_eight_makes(tiny_checkpoint, tmp_path, monkeypatch):

@@ -21,6 +21,8 @@ from s2l_jax.trajectories.store import TrajectoryStore
 from tests.support import fake_object_store
 from tests.support.pipeline_kills import small_config
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("gcsfs")
 RUN = "gs://bucket/run"
 

@@ -9,7 +9,7 @@ from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
 from tests.support.pipeline_kills import small_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 ADDED = {"seeds": (0, 1), "selection.budgets": ("30", "60")}
 NAMES = {

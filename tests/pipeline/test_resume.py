@@ -16,6 +16,8 @@ from s2l_jax.trajectories.load import load_trajectories
 from tests.support.paths import REPOSITORY, SUPPORT
 from tests.support.pipeline_kills import small_config
 
+pytestmark = pytest.mark.long
+
 DRIVER = SUPPORT / "pipeline_kills.py"
 KILLS = [
     "prompt_lengths.npy",  # pool: tokenised, not yet complete

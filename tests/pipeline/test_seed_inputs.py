@@ -13,7 +13,7 @@ from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.store import TrajectoryStore
 from tests.support.pipeline_kills import small_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 REPLICATES = {"seeds": (0, 1), "proxy.per_seed": True}
 INPUTS = ("trajectories.zarr", "seed_1/trajectories.zarr")

@@ -11,6 +11,8 @@ from tests.support import stop_in_processes
 from tests.support.compilation import quickly_compiled
 from tests.support.processes import end_together
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("how", "statuses", "said"),

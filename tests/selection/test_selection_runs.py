@@ -11,6 +11,8 @@ from s2l_jax.pipeline import run_pipeline
 from s2l_jax.selection import METHODS, Selection, SelectionInputs, select
 from tests.support.pipeline_kills import small_config
 
+pytestmark = pytest.mark.long
+
 FROM_LOSSES = [name for name, method in METHODS.items() if method.needs == {"trajectories"}]
 
 

@@ -11,6 +11,8 @@ from s2l_jax.models.decoder import REMAT_POLICIES
 from s2l_jax.models.parameters import abstract_params, init_params
 from s2l_jax.training.loss import token_mean, training_loss
 
+pytestmark = pytest.mark.long
+
 GROUPS, ROWS, LENGTH, EXAMPLES = 2, 2, 128, 4
 
 

@@ -9,6 +9,8 @@ from tests.support import columns_in_processes
 from tests.support.compilation import quickly_compiled
 from tests.support.processes import run_together
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def together(tiny_checkpoint, tmp_path_factory):

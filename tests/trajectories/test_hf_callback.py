@@ -20,6 +20,8 @@ from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.store import TrajectoryStore
 from s2l_jax.trajectories.sweep import example_losses
 
+pytestmark = pytest.mark.long
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")

@@ -14,7 +14,7 @@ from s2l_jax.trajectories.slices import stratified_rows
 from s2l_jax.trajectories.store import TrajectoryStore
 from tests.support.pipeline_kills import small_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 SLICE, POOL = 100, 240
 

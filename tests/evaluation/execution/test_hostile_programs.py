@@ -20,6 +20,8 @@ from s2l_jax.evaluation.sandbox import scratch
 from tests.support.paths import REPOSITORY
 from tests.support.sandbox import confined_pool, run_one
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def pool():

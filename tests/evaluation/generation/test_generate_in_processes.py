@@ -2,11 +2,15 @@
 
 import json
 
+import pytest
+
 from s2l_jax.evaluation.generation.generate import generate
 from s2l_jax.models import weights
 from s2l_jax.parallel.placement import load_model
 from tests.support.paths import GOLDEN
 from tests.support.processes import run_together
+
+pytestmark = pytest.mark.long
 
 LLAMA = GOLDEN / "llama"
 
