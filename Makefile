@@ -8,7 +8,7 @@ PY := .venv/bin/python
 JAX_PLATFORMS ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo base test lint format types clean
+.PHONY: help setup demo base test lint format types docs clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +49,12 @@ format: setup  ## ruff: reformat, sort imports and mend what has a safe fix
 types: setup  ## mypy
 	@echo "types: mypy"
 	@$(PY) -m mypy
+
+# Whatever is not right in a page, a link or a docstring is an error. The tutorial runs when it has changed.
+docs: setup  ## the documentation, into docs/_build/html
+	@echo "docs: sphinx-build docs docs/_build/html"
+	@$(PY) -m pip install --quiet --group docs
+	@$(PY) -m sphinx -q -W --keep-going docs docs/_build/html $(ARGS)
 
 clean:  ## remove .venv and caches; runs/ stays
 	@echo "clean: removing .venv and caches; runs/ stays"
