@@ -343,12 +343,13 @@ SCHEMA: Group = Group(
             "text",
             ("text", "program", "hybrid"),
             "ask for a worked answer; for a program, which is run; or for a program and, where that fails, "
-            "a worked answer",
+            "a worked answer; benchmarks of choices and of tests have a way of their own",
         ),
         run_programs=choice(
             False,
             (False, True, "unconfined"),
-            "run responses that are programs: True confines them (docs/security.md); unconfined limits their "
+            "run responses that are programs, those of humaneval among them: True confines them "
+            "(docs/security.md); unconfined limits their "
             "time, memory and output only, and is for containers that hold nothing you would miss",
         ),
         shots=natural(0, "solved examples before each question", unit="examples"),
