@@ -9,7 +9,14 @@ from s2l_jax.evaluation.tasks.benchmark import Parsed, Row, benchmark, text_fiel
 _LETTERS = string.ascii_uppercase[:10]  # those that grading knows
 
 
-@benchmark("mmlu", answer_type="choice", answered_by="choices", size=14_042, hub=("cais/mmlu:all",))
+@benchmark(
+    "mmlu",
+    answer_type="choice",
+    answered_by="choices",
+    size=14_042,
+    hub=("cais/mmlu:all",),
+    examples_split="dev",
+)
 def mmlu(row: Row) -> Parsed:
     texts = row.get("choices")
     if not isinstance(texts, list) or not 2 <= len(texts) <= len(_LETTERS):
