@@ -27,6 +27,7 @@ class Rows:
     tokens: list[np.ndarray]
     prompt_lengths: np.ndarray
     common_prefix: np.ndarray  # tokens that all begin with
+    gaps: Gaps = NO_GAPS
 
     @property
     def lengths(self) -> np.ndarray:
@@ -62,7 +63,8 @@ def prepare(options: argparse.Namespace, folder: str) -> tuple[str, Rows]:
     from s2l_jax.data.order import visit_order
     from s2l_jax.data.pool import read_rows
     from s2l_jax.data.prompts import render
-    from s2l_jax.data.tokens import TokenizedList, tokenize
+    from s2l_jax.data.responses import NO_GAPS, Gaps
+from s2l_jax.data.tokens import TokenizedList, tokenize
     from s2l_jax.models import hf
 
     checkpoint = options.checkpoint or base_checkpoint("proxy")

@@ -17,7 +17,7 @@ from s2l_jax.config.fields import (
 )
 from s2l_jax.config.model_fields import DTYPES, model, projections
 from s2l_jax.data.chat import CHAT
-from s2l_jax.data.prompts import TEMPLATES
+from s2l_jax.data.prompts import TEMPLATES, TURNS
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
 
@@ -82,6 +82,12 @@ SCHEMA: Group = Group(
             "separate",
             BOUNDARIES,
             "tokenise prompt and response apart, or joined as the official code does",
+        ),
+        turns=choice(
+            "last",
+            TURNS,
+            "of a conversation its last response is learnt, or every answer of the assistant; all: with "
+            "prompt=chat",
         ),
         max_length=Field(512, "tokens kept of an example", lambda v: v >= 2, "2 or above", unit="tokens"),
     ),
