@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from s2l_jax.data.responses import NO_GAPS, Gaps
+
 # Contenders must not inherit each other's libraries, nor a GPU that one of them has opened.
 _PROCESSES = multiprocessing.get_context("spawn")
 _CEILING_SECONDS = 2.0
@@ -63,8 +65,7 @@ def prepare(options: argparse.Namespace, folder: str) -> tuple[str, Rows]:
     from s2l_jax.data.order import visit_order
     from s2l_jax.data.pool import read_rows
     from s2l_jax.data.prompts import render
-    from s2l_jax.data.responses import NO_GAPS, Gaps
-from s2l_jax.data.tokens import TokenizedList, tokenize
+    from s2l_jax.data.tokens import TokenizedList, tokenize
     from s2l_jax.models import hf
 
     checkpoint = options.checkpoint or base_checkpoint("proxy")
