@@ -86,8 +86,8 @@ SCHEMA: Group = Group(
         turns=choice(
             "last",
             TURNS,
-            "of a conversation its last response is learnt, or every answer of the assistant; all: with "
-            "prompt=chat",
+            "learn the last response of a conversation, or all answers of the assistant",
+            when=(when("prompt", CHAT),),
         ),
         max_length=Field(512, "tokens kept of an example", lambda v: v >= 2, "2 or above", unit="tokens"),
     ),
