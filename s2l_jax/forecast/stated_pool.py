@@ -61,7 +61,7 @@ class SizedPool:
 def repeated(pool: PreparedPool, rows: int) -> SizedPool:
     """As many rows (0: those there are) as a pool has, over and over; several responses count as one."""
     count = rows or len(pool.lengths)
-    masked = pool.prompt_lengths + pool.gaps.counts(np.arange(len(pool))).astype(np.int32)
+    masked = pool.prompt_lengths + pool.gaps.counts(np.arange(len(pool.lengths))).astype(np.int32)
     arrays = (np.resize(np.asarray(x), count) for x in (pool.lengths, masked, pool.source_codes))
     lengths, prompts, sources = arrays
     return SizedPool(lengths, prompts, np.asarray(pool.common_prefix), sources)

@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from s2l_jax.console import duration
-from s2l_jax.data.batching import loss_token_counts
+from s2l_jax.data.responses import num_loss_tokens
 from s2l_jax.forecast.forecast import Forecast
 from s2l_jax.forecast.outcome import ATTAINED, Outcome
 from s2l_jax.forecast.programs import OPTIMISER, PARAMETERS
@@ -32,7 +32,7 @@ def _head(found: Forecast, name: str) -> str:
     count, topology = len(found.topology.devices), found.topology
     lines = [f"plan of {name} on {topology.name}: {count} devices, mesh {_mesh(found.mesh)}"]
     for what, pool in found.pools.items():
-        responses = loss_token_counts(pool, np.arange(len(pool.lengths)))
+        responses = num_loss_tokens(pool.lengths, pool.prompt_lengths)
         lines.append(
             f"pool as the {what} sees it: {len(pool.lengths):,} rows of {np.mean(pool.lengths):.0f} tokens "
             f"on average, {np.mean(responses):.0f} of them in responses"

@@ -95,7 +95,7 @@ def num_steps(train: ConfigDict, num_examples: int) -> int:
 
 def trainable(pool: PreparedPool) -> np.ndarray:
     """Pool rows that have a response token to learn from, int64."""
-    return np.flatnonzero(loss_token_counts(pool, np.arange(len(pool))))
+    return np.flatnonzero(loss_token_counts(pool, np.arange(len(pool.lengths))))
 
 
 def check_model(run: Run, what: str) -> None:
