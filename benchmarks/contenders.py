@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from s2l_jax.data.responses import NO_GAPS, Gaps
+
 # Contenders must not inherit each other's libraries, nor a GPU that one of them has opened.
 _PROCESSES = multiprocessing.get_context("spawn")
 _CEILING_SECONDS = 2.0
@@ -27,6 +29,7 @@ class Rows:
     tokens: list[np.ndarray]
     prompt_lengths: np.ndarray
     common_prefix: np.ndarray  # tokens that all begin with
+    gaps: Gaps = NO_GAPS
 
     @property
     def lengths(self) -> np.ndarray:

@@ -17,7 +17,7 @@ from s2l_jax.config.fields import (
 )
 from s2l_jax.config.model_fields import DTYPES, model, projections
 from s2l_jax.data.chat import CHAT
-from s2l_jax.data.prompts import TEMPLATES
+from s2l_jax.data.prompts import TEMPLATES, TURNS
 from s2l_jax.data.tokens import BOUNDARIES
 from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
 
@@ -82,6 +82,12 @@ SCHEMA: Group = Group(
             "separate",
             BOUNDARIES,
             "tokenise prompt and response apart, or joined as the official code does",
+        ),
+        turns=choice(
+            "last",
+            TURNS,
+            "learn the last response of a conversation, or all answers of the assistant",
+            when=(when("prompt", CHAT),),
         ),
         max_length=Field(512, "tokens kept of an example", lambda v: v >= 2, "2 or above", unit="tokens"),
     ),
@@ -343,12 +349,13 @@ SCHEMA: Group = Group(
             "text",
             ("text", "program", "hybrid"),
             "ask for a worked answer; for a program, which is run; or for a program and, where that fails, "
-            "a worked answer",
+            "a worked answer; benchmarks of choices and of tests have a way of their own",
         ),
         run_programs=choice(
             False,
             (False, True, "unconfined"),
-            "run responses that are programs: True confines them (docs/security.md); unconfined limits their "
+            "run responses that are programs, those of humaneval among them: True confines them "
+            "(docs/security.md); unconfined limits their "
             "time, memory and output only, and is for containers that hold nothing you would miss",
         ),
         shots=natural(0, "solved examples before each question", unit="examples"),

@@ -41,6 +41,12 @@ def validate(config: ConfigDict) -> None:
         _check_model(values[model], model)
     _check_trajectories(values["trajectories"], values["proxy"])
     _check_evaluation(values["evaluation"])
+    tokenize = values["tokenize"]
+    if tokenize["turns"] == "all" and tokenize["prompt"] != CHAT:
+        raise InputError(
+            f"tokenize.turns='all' is for conversations, and tokenize.prompt={tokenize['prompt']!r} has room "
+            f"for one turn: set tokenize.prompt={CHAT!r}, or tokenize.turns='last'."
+        )
     if "official" in values["selection"]["exports"] and values["tokenize"]["prompt"] == CHAT:
         raise InputError(
             "selection.exports has 'official', whose rows are an instruction and a response, and "

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int, Int32, Int64
 
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.packing import Layout, PackedRows, Shape, choose_shapes, fill, lay_out, slot_indices
-from s2l_jax.data.responses import num_loss_tokens
+from s2l_jax.data.responses import Gaps, loss_places, num_loss_tokens
 
 _PLANNED_STEPS = 32_768  # steps laid out ahead to choose shapes; seconds of work
 _ROW_MULTIPLE = 32
@@ -22,6 +22,7 @@ class Examples(Protocol):
 
     lengths: Int[np.ndarray, "n"]  # tokens, end-of-sequence included
     prompt_lengths: Int[np.ndarray, "n"]  # tokens; equal to the length when no response is left
+    gaps: Gaps  # between the responses of examples that have several
     common_prefix: Int32[np.ndarray, "p"]  # tokens that all begin with
 
     def read(self, indices: Sequence[int]) -> list[Int32[np.ndarray, "_"]]:
@@ -63,7 +64,14 @@ def size_of(examples: Examples, indices: Int64[np.ndarray, "b"], prefix: int = 0
 
 def loss_token_counts(examples: Examples, indices: Int64[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
     """How many tokens of some examples have a loss."""
-    return num_loss_tokens(examples.lengths[indices], examples.prompt_lengths[indices])
+    counts = num_loss_tokens(examples.lengths[indices], examples.prompt_lengths[indices])
+    return counts - examples.gaps.counts(indices)
+
+
+def example_places(examples: Examples, index: int) -> Int64[np.ndarray, "m"]:
+    """The places of an example's tokens that have a loss."""
+    length, prompt = int(examples.lengths[index]), int(examples.prompt_lengths[index])
+    return loss_places(length, prompt, examples.gaps.spans(index))
 
 
 def shared_prefix(examples: Examples, indices: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "p"]:
@@ -161,8 +169,8 @@ class Batches:
         shape = self._shape_for(layout.shape)
         mine = [n for m in layout.groups for g in self._local for row in m[g] for n in row]
         ids = self.examples.read([int(pool_rows[n]) for n in mine])
-        prompts = self.examples.prompt_lengths[pool_rows]
-        texts = {n: (t, int(prompts[n])) for n, t in zip(mine, ids, strict=True)}
+        places = (example_places(self.examples, int(pool_rows[n])) for n in mine)
+        texts = {n: (t, p) for n, t, p in zip(mine, ids, places, strict=True)}
         named = pool_rows if self._name_examples else None
         skip = len(self._prefix)
         rows, _ = fill(layout, shape, self.row_length, texts, self.weights[indices], self._local, named, skip)

@@ -73,6 +73,51 @@ def render_chat(tokenizer: Any, row: PoolRow) -> tuple[str, str]:
     return prompt, response.rstrip("\n")
 
 
+def render_turns(tokenizer: Any, row: PoolRow) -> tuple[str, ...]:
+    """A conversation as prompt, response, prompt, response and so on: what `render_chat` gives, with every
+    answer of the assistant to the user as a response.
+
+    An answer begins where the model would have had to begin it after the messages before, and ends with what
+    closes it: the marks that the template closes the last response with, as far as they follow. Those in
+    `row.unlearned` are no responses.
+
+    Raises:
+      InputError: as `render_chat`, or a template that begins an earlier answer in another way than it asks
+        the model for one.
+    """
+    prompt, response = render_chat(tokenizer, row)
+    messages = [message._asdict() for message in row.conversation]
+    closing = tokenizer(response.rpartition(_parts(row.output)[-1])[2], add_special_tokens=False)["input_ids"]
+    marks = [mark for token in closing if (mark := tokenizer.decode([token]).strip())]
+    places = [0]
+    for number, message in enumerate(row.conversation[:-1]):
+        asked = any(before.role == "user" for before in row.conversation[:number])
+        if message.role != "assistant" or not asked or number in row.unlearned:
+            continue
+        for options in _THINKING:
+            options = {"tools": row.tools, **options}
+            before = _apply(tokenizer, messages[:number], row.place, add_generation_prompt=True, **options)
+            if prompt.startswith(before) and len(before) >= places[-1]:
+                break
+        else:
+            raise InputError(
+                f"{_at(row.place)}the chat template of the tokeniser {_name(tokenizer)} does not begin "
+                f"message {number} (from 0), the assistant's, as it would have the model begin it there: set "
+                "tokenize.turns='last', or correct the template."
+            )
+        end = len(before)
+        for part in _parts(message.content):
+            end = prompt.index(part, end) + len(part)
+        for mark in marks:  # some templates write one more after the last answer
+            after = prompt[end:].lstrip()
+            if not after.startswith(mark):
+                break
+            end = len(prompt) - len(after) + len(mark)
+        places += [len(before), end]
+    ends = [*places[1:], len(prompt)]
+    return (*(prompt[start:end] for start, end in zip(places, ends, strict=True)), response)
+
+
 def closing_tokens(tokenizer: Any) -> tuple[int, ...]:
     """The tokens that the template ends a turn of the assistant with, such as <|im_end|>.
 

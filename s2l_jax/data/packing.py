@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32
 
-from s2l_jax.data.responses import response_starts
-
 
 class PackedRows(NamedTuple):
     """Rows of packed examples in `a` microbatches of `g` groups, a group to a mesh shard of rows.
@@ -129,7 +127,7 @@ def fill(
     layout: Layout,
     shape: Shape,
     row_length: int,
-    examples: dict[int, tuple[Int32[np.ndarray, "_"], int]],
+    examples: dict[int, tuple[Int32[np.ndarray, "l"], Int[np.ndarray, "m"]]],
     weights: Float32[np.ndarray, "n"],
     groups: Sequence[int],
     pool_rows: Int[np.ndarray, "n"] | None = None,
@@ -140,7 +138,8 @@ def fill(
     Args:
       layout: from `lay_out`, of rows as long.
       shape: at least the layout's own.
-      examples: token ids and prompt length by example index, for the examples in `groups`.
+      examples: token ids, and the places of those that have a loss, by example index, for the examples in
+        `groups`.
       weights: of every example of the batch; written for examples with response tokens alone.
       groups: the row groups that this process provides.
       pool_rows: of every example of the batch, to be written for each token; None: left out.
@@ -159,18 +158,17 @@ def fill(
             for r, row in enumerate(microbatch[group]):
                 at = 0
                 for segment, example in enumerate(row, start=1):
-                    ids, prompt = examples[example]
+                    ids, places = examples[example]
                     n = len(ids) - skip
                     tokens[i, j, r, at : at + n] = ids[skip:]
                     positions[i, j, r, at : at + n] = np.arange(skip, len(ids))
                     segments[i, j, r, at : at + n] = segment
                     if named is not None and pool_rows is not None:
                         named[i, j, r, at : at + n] = pool_rows[example]
-                    first = int(response_starts(prompt))
-                    count = max(len(ids) - first, 0)
+                    count = len(places)
                     span = slice(filled, filled + count)
-                    index[i, j, span] = r * row_length + at - skip + np.arange(first, first + count) - 1
-                    targets[i, j, span] = ids[first:]
+                    index[i, j, span] = r * row_length + at - skip + places - 1
+                    targets[i, j, span] = ids[places]
                     slot[i, j, span], mask[i, j, span] = used, True
                     slot_weights[i, j, used] = weights[example] if count else 0.0
                     indices[i, j, used] = example

@@ -13,6 +13,7 @@ from s2l_jax.data.pool_messages import (
     Message,
     conversation,
     earlier_turns,
+    left_out,
     one_turn,
     single_turn,
     tool_schemas,
@@ -37,6 +38,7 @@ class PoolRow:
     place: str  # file and line; where there are no lines, the row's number from 1
     messages: tuple[Message, ...] = ()  # of a row that has them; the last one is the response
     tools: tuple[dict[str, Any], ...] = ()  # schemas of functions, for chat templates
+    unlearned: frozenset[int] = frozenset()  # places of earlier messages that its maker left out of training
 
     @property
     def conversation(self) -> tuple[Message, ...]:
@@ -211,9 +213,13 @@ def _parsed(raw: RawRow, fields: FieldMap, multi_turn: bool) -> tuple[PoolRow, b
             'fields.tools="" to leave them out'
         )
     messages: tuple[Message, ...] = ()
+    unlearned: frozenset[int] = frozenset()
     if fields.messages and row.get(fields.messages) is not None:
         messages = conversation(row[fields.messages], fields.messages, fields.ignore)
-        messages = _led_by(before, messages, fields)
+        unlearned = left_out(row[fields.messages], fields.ignore)
+        led = _led_by(before, messages, fields)
+        unlearned = frozenset(place + len(led) - len(messages) for place in unlearned)
+        messages = led
         output = messages[-1].content
         _check_agreement(row, output, fields)
     else:
@@ -234,7 +240,9 @@ def _parsed(raw: RawRow, fields: FieldMap, multi_turn: bool) -> tuple[PoolRow, b
         if fields.id
         else joined([*texts, source, *([json.dumps(tools, sort_keys=True)] if tools else [])])
     )
-    parsed = PoolRow(0, instruction, input_, output, source or "all", row, raw.place, messages, tools)
+    parsed = PoolRow(
+        0, instruction, input_, output, source or "all", row, raw.place, messages, tools, unlearned
+    )
     return parsed, content
 
 

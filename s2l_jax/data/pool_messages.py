@@ -39,8 +39,7 @@ def conversation(value: Any, name: str, ignore: Collection[str] = ()) -> tuple[M
 
     Raises:
       BadRow: anything else, an unknown role, an empty content, no message of the user, a last message that
-        is not the assistant's, or one that its maker left out of training. (What other messages say of that
-        does not matter: only the last one is learned.)
+        is not the assistant's, or one that its maker left out of training (see `left_out` for others).
     """
     if not isinstance(value, list):
         raise BadRow(f'its "{name}" is not a list of messages but {type(value).__name__}: {shortened(value)}')
@@ -62,7 +61,12 @@ def conversation(value: Any, name: str, ignore: Collection[str] = ()) -> tuple[M
         )
     if not any(message.role == "user" for message in messages):
         raise BadRow(f'its "{name}" has no message of the user before the response')
-    _check_learned(value[-1], f"{name}[{len(value) - 1}]", ignore)
+    if (mark := _mark(last := value[-1], ignore)) is not None:
+        raise BadRow(
+            f'its "{name}[{len(value) - 1}]", the response, has "{mark}": {shortened(last[mark])}, so it is '
+            "not to be learned, or not as others are: take the row away, end it with a message that is, or "
+            f'set fields.ignore="{mark}" to learn it'
+        )
     return messages
 
 
@@ -123,19 +127,23 @@ def _parsed_json(text: str, where: str) -> Any:
         raise BadRow(f'its "{where}" is text that is not JSON: {shortened(text)}; {fix}') from None
 
 
-def _check_learned(item: dict[str, Any], where: str, ignore: Collection[str]) -> None:
-    """Whether a response is to be learned, and all of it."""
+def left_out(value: Sequence[Any], ignore: Collection[str] = ()) -> frozenset[int]:
+    """The places of the messages that their maker left out of training, or would have count otherwise."""
+    return frozenset(
+        n for n, item in enumerate(value) if isinstance(item, dict) and _mark(item, ignore) is not None
+    )
+
+
+def _mark(item: dict[str, Any], ignore: Collection[str]) -> str | None:
+    """The name in a message that says it is not to be learned, or not all of it as others are."""
     for name, value in item.items():
         if name in ignore or value is None:
             continue
         known_as = spelt(name)
         partly = (known_as in _MASKS and value) or (known_as in WEIGHTS and value not in _WHOLE)
         if partly or (known_as in _SWITCHES and value is False):
-            raise BadRow(
-                f'its "{where}", the response, has "{name}": {shortened(value)}, so it is not to be learned, '
-                "or not as others are: take the row away, end it with a message that is, or set "
-                f'fields.ignore="{name}" to learn it'
-            )
+            return name
+    return None
 
 
 def single_turn(messages: Sequence[Message]) -> tuple[str, str] | None:

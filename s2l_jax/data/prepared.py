@@ -21,7 +21,7 @@ from s2l_jax.console import quiet_libraries
 from s2l_jax.data.chat import CHAT, template_identity
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
-from s2l_jax.data.responses import num_loss_tokens
+from s2l_jax.data.responses import Gaps, num_loss_tokens
 from s2l_jax.data.tfds_folders import open_builder
 from s2l_jax.data.tokens import CommonPrefix, TokenizedExample, tokenize
 from s2l_jax.errors import InputError
@@ -31,7 +31,7 @@ _LISTED = 20  # ids named in the manifest for each kind of problem
 _SPLIT = "pool"
 _FOLDER = "s2l_pool/1.0.0"  # TFDS: the builder's name and version
 _DESCRIBED = ("dataset_info.json", "features.json")  # of the dataset
-_READ = ("lengths", "prompt_lengths", "ids", "sources")  # arrays that are read back
+_READ = ("lengths", "prompt_lengths", "gaps", "ids", "sources")  # arrays that are read back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ class TokenizeSettings:
     prompt: str
     boundary: str
     max_length: int
+    turns: str = "last"
 
 
 class PreparedPool:
@@ -53,6 +54,7 @@ class PreparedPool:
       fingerprint: tells this data, tokeniser and settings from others.
       manifest: counts, the names of the sources, and the settings it was made with.
       lengths, prompt_lengths: int32 [N], tokens; memory-mapped.
+      gaps: tokens without a loss between the responses of a row.
       ids: uint64 [N]; memory-mapped.
       source_codes: int32 [N], places in `source_names`; memory-mapped.
       source_names: the sources in order of first appearance.
@@ -71,7 +73,8 @@ class PreparedPool:
         self.manifest = integrity.read_json(self._path / "manifest.json", self._way_out)
         integrity.check(path, self.manifest["digests"], self._way_out, shown=self._path)
         arrays = [artifacts.read_npy(path / f"{name}.npy", mmap=True) for name in _READ]
-        self.lengths, self.prompt_lengths, self.ids, self.source_codes = arrays
+        self.lengths, self.prompt_lengths, gaps, self.ids, self.source_codes = arrays
+        self.gaps = Gaps.of(gaps)
         self.source_names: list[str] = self.manifest["source_names"]
         self.common_prefix = np.array(self.manifest["common_prefix"], np.int32)
 
@@ -221,14 +224,14 @@ def _write(
 _MEANING = {
     "without_loss": "have no loss: the prompt alone fills max_length={settings.max_length} tokens",
     "cut": "were cut at max_length={settings.max_length} tokens",
-    "boundary_merged": "have a token across the end of the prompt (tokenize.boundary=official)",
+    "boundary_merged": "have a token across the end of a prompt",
 }
 
 
 def _tokenize(tokenizer: Any, rows: Sequence[PoolRow], settings: TokenizeSettings) -> list[TokenizedExample]:
     if tokenizer is None:
         return [TokenizedExample(np.zeros(0, np.int32), 0, False, False) for _ in rows]
-    texts = [render(settings.prompt, row, tokenizer) for row in rows]
+    texts = [render(settings.prompt, row, tokenizer, settings.turns) for row in rows]
     options = {"boundary": settings.boundary, "template": settings.prompt}
     return tokenize(tokenizer, texts, max_length=settings.max_length, **options)
 
@@ -241,6 +244,7 @@ class _Tally:
         types = {"lengths": "i", "prompt_lengths": "i", "ids": "Q", "sources": "i"}
         self._columns = {name: array(kind) for name, kind in (types | dict.fromkeys(_MEANING, "b")).items()}
         self._sources: dict[str, int] = {}
+        self._gaps = array("q")  # row, start and end of each
         self._shared = CommonPrefix()
 
     def add(self, row: PoolRow, example: TokenizedExample) -> dict[str, Any]:
@@ -248,6 +252,8 @@ class _Tally:
         self.count += 1
         length, prompt = len(example.tokens), example.prompt_length
         source = self._sources.setdefault(row.source, len(self._sources))
+        for gap in example.gaps:
+            self._gaps.extend((self.count - 1, *gap))
         found = (length > 0 and not example.has_response, example.cut, example.boundary_merged)
         values = (length, prompt, row.id, source, *found)
         for column, value in zip(self._columns.values(), values, strict=True):
@@ -258,16 +264,18 @@ class _Tally:
     def arrays(self) -> dict[str, np.ndarray]:
         """By the names of their files; of rows with a problem all ids, where the manifest lists the first."""
         columns = {name: np.array(values) for name, values in self._columns.items()}
+        columns["gaps"] = np.array(self._gaps, np.int64).reshape(-1, 3)
         return columns | {what: columns["ids"][columns[what] != 0] for what in _MEANING}
 
     def manifest(self, settings: TokenizeSettings) -> dict[str, Any]:
         arrays = self.arrays()
         lengths, prompts = arrays["lengths"], arrays["prompt_lengths"]
+        between = Gaps.of(arrays["gaps"]).counts(np.arange(self.count))
         return {
             "num_examples": self.count,
             "num_tokens": int(lengths.sum(dtype=np.int64)),
-            "num_response_tokens": int((lengths - prompts).sum(dtype=np.int64)),
-            "num_with_loss": np.count_nonzero(num_loss_tokens(lengths, prompts)),
+            "num_response_tokens": int((lengths - prompts - between).sum(dtype=np.int64)),
+            "num_with_loss": np.count_nonzero(num_loss_tokens(lengths, prompts) - between),
             "source_names": list(self._sources),
             "source_counts": np.bincount(arrays["sources"], minlength=len(self._sources)).tolist(),
             "settings": dataclasses.asdict(settings),

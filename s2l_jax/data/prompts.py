@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from s2l_jax.data.chat import CHAT, render_chat
+from s2l_jax.data.chat import CHAT, render_chat, render_turns
 from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.pool_messages import single_turn
 from s2l_jax.errors import InputError
 
+TURNS = ("last", "all")
 Template = Callable[[PoolRow], tuple[str, str]]
 
 # The wording of Stanford Alpaca (tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT). MAmmoTH trains
@@ -27,21 +28,27 @@ _RADIOLOGY_OFFICIAL = (
 RADIOLOGY_TASK = "Write the impression of a radiology report with these findings."
 
 
-def render(template: str, row: PoolRow, tokenizer: Any = None) -> tuple[str, str]:
+def render(template: str, row: PoolRow, tokenizer: Any = None, turns: str = "last") -> tuple[str, ...]:
     """The prompt and the response of a row, without the end-of-sequence token.
+
+    With several responses it is prompt, response, prompt, response and so on, which together are the text.
 
     Args:
       template: a name in TEMPLATES, or "chat" for the tokeniser's own chat template.
       row: where it has messages, a template of TEMPLATES takes those of a single turn.
       tokenizer: for "chat".
+      turns: of a conversation, "last" has one response, its last message; under "all" every answer of the
+        assistant to the user is one, but for those that the row's maker left out of training.
 
     Raises:
       InputError: there is no such template, or it has no room for the row's messages.
     """
+    if turns not in TURNS:
+        raise InputError(f"turns={turns!r}: choose one of {', '.join(TURNS)}.")
     if template == CHAT:
         if tokenizer is None:
             raise InputError("the prompt template 'chat' is the tokeniser's own: give the tokeniser")
-        return render_chat(tokenizer, row)
+        return render_turns(tokenizer, row) if turns == "all" else render_chat(tokenizer, row)
     if template not in TEMPLATES:
         raise InputError(
             f"prompt template {template!r} is not known; choose one of {', '.join([*TEMPLATES, CHAT])}"

@@ -1,5 +1,6 @@
 """A model on a benchmark: its answers, graded, and its losses of the reference solutions."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
+from s2l_jax.evaluation.execution.response_programs import ProgramRun
+from s2l_jax.evaluation.execution.response_programs import run_programs as _run_programs
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
 from s2l_jax.evaluation.generation.respond import check_vocabulary
 from s2l_jax.evaluation.predictions import Prediction, Response, graded, needs_text
@@ -58,7 +61,9 @@ def answer(
         tokens = {i: prompt.tokens for i, prompt in zip(indices, prompts, strict=True)}
         texts = kept.responses(kind, tokens, respond, settled)
         confined = run_programs != "unconfined"
-        runs = kept.program_runs(kind, texts, confined=confined) if run_programs else [None] * len(texts)
+        runs: Sequence[ProgramRun | None] = [None] * len(texts)
+        if run_programs:
+            runs = kept.program_runs(kind, functools.partial(_run_programs, texts, confined=confined))
         for i, prompt, text, run in zip(indices, prompts, texts, runs, strict=True):
             responses[i] = Response(prompt.text, text, prompt.shots, run)
         if program and mode == "hybrid":
@@ -154,6 +159,7 @@ def predict(
             correct=None,
             reason="not graded",
             loss=losses[i],
+            likelihoods=response.likelihoods,
         )
         for i, (problem, response) in enumerate(zip(problems, responses, strict=True))
     ]

@@ -11,6 +11,7 @@ from s2l_jax import artifacts
 from s2l_jax.data.pool_files import quoted, read_jsonl
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import ProgramRun
+from s2l_jax.evaluation.grading.answer_types import find_answer_type
 from s2l_jax.evaluation.grading.grader import Grader
 from s2l_jax.evaluation.grading.references import say_sentences
 
@@ -25,6 +26,7 @@ class Response:
     text: str
     shots: int  # solved examples in the prompt
     program: ProgramRun | None = None  # where it is a program and was run
+    likelihoods: tuple[float, ...] = ()  # log-likelihoods of the choices it is the likeliest of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Prediction:
     correct: bool | None  # None: not graded
     reason: str
     loss: float | None  # of the reference response, nats a token; None if it has none
+    likelihoods: tuple[float, ...] = ()  # of the row's choices, in nats, where the response is one of them
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON has them."""
@@ -55,11 +58,16 @@ class Prediction:
     def from_json(cls, value: Mapping[str, Any]) -> "Prediction":
         """What `as_json` gave."""
         fields: dict[str, Any] = {f.name: value.get(f.name) for f in dataclasses.fields(cls)}
+        fields["likelihoods"] = tuple(fields["likelihoods"] or ())
         if program := fields["program"]:
             fields["program"] = ProgramRun(**program)
         if attempt := fields["attempt"]:
             inner = attempt["program"]
-            fields["attempt"] = Response(**attempt | {"program": ProgramRun(**inner) if inner else None})
+            read = {
+                "program": ProgramRun(**inner) if inner else None,
+                "likelihoods": (),
+            }  # programs have none
+            fields["attempt"] = Response(**attempt | read)
         return cls(**fields)
 
 
@@ -104,7 +112,8 @@ def needs_text(response: Response) -> bool:
 
 def graded(predictions: Sequence[Prediction], answer_type: str) -> list[Prediction]:
     """The predictions with verdicts, by an answer type's name; what a program printed stands for its text."""
-    texts = [_graded_text(p.response, p.program) for p in predictions]
+    printed = find_answer_type(answer_type).printed
+    texts = [_graded_text(p.response, p.program, printed) for p in predictions]
     say_sentences(answer_type, [p.reference for p in predictions])
     with Grader() as grader:
         verdicts = grader.grade(answer_type, texts, [p.reference for p in predictions])
@@ -119,7 +128,7 @@ def graded(predictions: Sequence[Prediction], answer_type: str) -> list[Predicti
     return scored
 
 
-def _graded_text(response: str, program: ProgramRun | None) -> str:
+def _graded_text(response: str, program: ProgramRun | None, printed: str) -> str:
     if program is None:
         return response
-    return "" if program.error else f"The answer is {program.output.strip()}"
+    return "" if program.error else printed.format(program.output.strip())

@@ -84,10 +84,17 @@ def _regrade_all(options: Any) -> None:
         if found := integrity.damage(file.parent, kept):
             print(f"{found}: what it holds now is graded", file=sys.stderr)
         before = read_predictions(file)
-        answer_type = options.answer_type or _answer_type(file, options.benchmark)
+        answer_type = options.answer_type or _setting(file, options.benchmark, "answer_type")
+        if not answer_type:
+            raise InputError(f"{file}: whose answers are these? Set --benchmark or --answer-type.")
         places = [f"{file}, row {p.id}" for p in before]
         check_references(answer_type, [p.reference for p in before], places)
         after = before
+        if options.run_programs and _setting(file, options.benchmark, "answered_by") == "tests":
+            raise InputError(
+                f"{file}: its programs were run with tests, which are not in it: evaluate again, or leave "
+                "out --run-programs."
+            )
         if options.run_programs:
             runs = run_programs([p.response for p in before], confined=not options.unconfined)
             after = [dataclasses.replace(p, program=ran) for p, ran in zip(before, runs, strict=True)]
@@ -101,14 +108,13 @@ def _regrade_all(options: Any) -> None:
             write_predictions(where, after)
 
 
-def _answer_type(file: epath.Path, name: str) -> str:
+def _setting(file: epath.Path, name: str, key: str) -> str:
+    """A field of the benchmark whose answers a file has: of the one named, or else that of its folder."""
     if not name and (record := file.parent / "stage.json").exists():
-        return artifacts.read_json(record)["settings"]["answer_type"]
+        return artifacts.read_json(record)["settings"][key]
     if not name and file.parent.name in BENCHMARKS:
         name = file.parent.name
-    if not name:
-        raise InputError(f"{file}: whose answers are these? Set --benchmark or --answer-type.")
-    return BENCHMARKS.find(name).answer_type
+    return getattr(BENCHMARKS.find(name), key) if name else ""
 
 
 def _print(file: epath.Path, before: Sequence[Prediction], after: Sequence[Prediction]) -> None:

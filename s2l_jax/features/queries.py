@@ -68,12 +68,12 @@ def tokenized_queries(run: Run, model: Model, rows: list[PoolRow]) -> TokenizedL
       InputError: a row whose response is cut away.
     """
     asked = run.config.tokenize
-    texts = [render(asked.prompt, row, model.tokenizer) for row in rows]
+    texts = [render(asked.prompt, row, model.tokenizer, asked.turns) for row in rows]
     examples = tokenize(
         model.tokenizer, texts, max_length=asked.max_length, boundary=asked.boundary, template=asked.prompt
     )
     for row, example in zip(rows, examples, strict=True):
-        if len(example.tokens) <= max(example.prompt_length, 1):
+        if not example.has_response:
             raise InputError(
                 f"{row.place}: no response is left of this query within tokenize.max_length="
                 f"{asked.max_length}"

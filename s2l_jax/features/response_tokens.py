@@ -28,7 +28,7 @@ class ResponseTokens(Feature):
         if pool is None or not np.asarray(pool.lengths).any():
             return {}
         lengths = np.asarray(pool.lengths, np.int64) - np.asarray(pool.prompt_lengths, np.int64)
-        return {"response_tokens": lengths}
+        return {"response_tokens": lengths - pool.gaps.counts(np.arange(len(pool)))}
 
 
 def counting_models(config: ConfigDict) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt64
 
 from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.data.responses import NO_GAPS, Gaps
 from s2l_jax.errors import InputError
 
 _RESPONSE_SHARE = 0.4  # of an example, where only its tokens are stated
@@ -45,6 +46,7 @@ class SizedPool:
     prompt_lengths: Int32[np.ndarray, "n"]
     common_prefix: Int32[np.ndarray, "p"]
     source_codes: Int[np.ndarray, "n"]
+    gaps: Gaps = NO_GAPS
 
     @property
     def ids(self) -> UInt64[np.ndarray, "n"]:
@@ -57,9 +59,10 @@ class SizedPool:
 
 
 def repeated(pool: PreparedPool, rows: int) -> SizedPool:
-    """As many rows (0: those there are) as a pool has, over and over."""
+    """As many rows (0: those there are) as a pool has, over and over; several responses count as one."""
     count = rows or len(pool.lengths)
-    arrays = (np.resize(np.asarray(x), count) for x in (pool.lengths, pool.prompt_lengths, pool.source_codes))
+    masked = pool.prompt_lengths + pool.gaps.counts(np.arange(len(pool.lengths))).astype(np.int32)
+    arrays = (np.resize(np.asarray(x), count) for x in (pool.lengths, masked, pool.source_codes))
     lengths, prompts, sources = arrays
     return SizedPool(lengths, prompts, np.asarray(pool.common_prefix), sources)
 

@@ -11,9 +11,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from s2l_jax.config.replicates import inputs_folder, of_seed
-from s2l_jax.data.batching import Batches
+from s2l_jax.data.batching import Batches, loss_token_counts
 from s2l_jax.data.prepared import PreparedPool
-from s2l_jax.data.responses import num_loss_tokens
 from s2l_jax.errors import InputError
 from s2l_jax.models import hf, weights
 from s2l_jax.models.architecture import DecoderConfig
@@ -96,7 +95,7 @@ def num_steps(train: ConfigDict, num_examples: int) -> int:
 
 def trainable(pool: PreparedPool) -> np.ndarray:
     """Pool rows that have a response token to learn from, int64."""
-    return np.flatnonzero(num_loss_tokens(pool.lengths, pool.prompt_lengths))
+    return np.flatnonzero(loss_token_counts(pool, np.arange(len(pool.lengths))))
 
 
 def check_model(run: Run, what: str) -> None:

@@ -37,9 +37,9 @@ class LabelledExamples(torch.utils.data.Dataset):
 
     def __getitem__(self, number: int) -> dict[str, list[int]]:
         example = self._examples[number]
-        tokens = example.tokens.tolist()
-        prompt = example.prompt_length
-        return {"input_ids": tokens, "labels": [_IGNORED] * prompt + tokens[prompt:]}
+        labels = np.full_like(example.tokens, _IGNORED)
+        labels[example.loss_places] = example.tokens[example.loss_places]
+        return {"input_ids": example.tokens.tolist(), "labels": labels.tolist()}
 
 
 class TrajectoryCallback(TrainerCallback):
@@ -64,6 +64,7 @@ class TrajectoryCallback(TrainerCallback):
       prompt: name of the template rows are rendered with.
       max_length: tokens kept of each row.
       boundary: see `data.tokens.tokenize`.
+      turns: see `data.prompts.render`.
       batch_tokens: tokens measured at a time by each process, padding counted; their logits are in
         memory at once.
 
@@ -85,13 +86,14 @@ class TrajectoryCallback(TrainerCallback):
         prompt: str = "alpaca",
         max_length: int = 512,
         boundary: str = "separate",
+        turns: str = "last",
         batch_tokens: int = 4096,
     ):
         if every < 0:
             raise InputError(f"TrajectoryCallback: every={every}; give a number of steps, or 0.")
         if tokenizer is not None:
             rows = _pool_rows(examples)
-            texts = [render(prompt, row, tokenizer) for row in rows]
+            texts = [render(prompt, row, tokenizer, turns) for row in rows]
             options: dict[str, Any] = {"max_length": max_length, "boundary": boundary, "template": prompt}
             examples = LabelledExamples(
                 example

@@ -10,7 +10,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int32, Int64
 
-from s2l_jax.data.batching import Examples, Size, loss_token_counts, row_length, shared_prefix, size_of
+from s2l_jax.data.batching import (
+    Examples,
+    Size,
+    example_places,
+    loss_token_counts,
+    row_length,
+    shared_prefix,
+    size_of,
+)
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.packing import Layout, PackedRows, Shape, best_fit, deal, fill, roughly
 from s2l_jax.parallel.mesh import row_groups
@@ -139,13 +147,15 @@ class PackedDataset(Packing):
         yield ahead
 
     def _built(self) -> Iterator[Block]:
-        local, prompts = local_groups(self._mesh), self._examples.prompt_lengths
+        local = local_groups(self._mesh)
         weights, skip = np.ones(len(self.indices), np.float32), len(self.prefix)
         for part in self.parts:
             for layout in part.layouts:
                 mine = [n for m in layout.groups for g in local for row in m[g] for n in row]
-                tokens = self._examples.read([int(self.indices[n]) for n in mine])
-                texts = {n: (ids, int(prompts[self.indices[n]])) for n, ids in zip(mine, tokens, strict=True)}
+                numbers = [int(self.indices[n]) for n in mine]
+                tokens = self._examples.read(numbers)
+                places = (example_places(self._examples, number) for number in numbers)
+                texts = {n: (ids, p) for n, ids, p in zip(mine, tokens, places, strict=True)}
                 block = fill(layout, part.shape, part.row_length, texts, weights, local, skip=skip)
                 yield put_rows(self._mesh, block, axis=1)
 

@@ -139,6 +139,7 @@ def example_losses(
     prompt: str = "alpaca",
     max_length: int = 512,
     boundary: str = "separate",
+    turns: str = "last",
     dtype: Any = jnp.float32,
     batch_tokens: int = 0,
     mesh: Mesh | None = None,
@@ -153,6 +154,7 @@ def example_losses(
       prompt: name of the template.
       max_length: tokens kept of each example; 0 is the loss of one whose response is cut away.
       boundary: see `data.tokens.tokenize`.
+      turns: see `data.prompts.render`.
       dtype: of matrix products and activations.
       batch_tokens: tokens worked on at a time, per device; 0: as many as suit it.
       mesh: where the model lies; read off its parameters if absent.
@@ -163,7 +165,7 @@ def example_losses(
     if not rows:
         return np.zeros(0, np.float32)
     texts = [
-        render(prompt, row if isinstance(row, PoolRow) else row_of(row, f"row {number}"), tokenizer)
+        render(prompt, row if isinstance(row, PoolRow) else row_of(row, f"row {number}"), tokenizer, turns)
         for number, row in enumerate(rows)
     ]
     examples = TokenizedList(

@@ -37,6 +37,7 @@ NEEDS_ANOTHER_FIELD = {
     ("proxy.init", "random"),
     ("target.init", "random"),
     ("trajectories.cadence", "list"),
+    ("tokenize.turns", "all"),
 }
 # The method is a run's own field, by which the others are told apart.
 OF_RUNS = [

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from s2l_jax.data import batching
 from s2l_jax.data.batching import Batches, Size, loss_token_counts, row_length, size_of
+from s2l_jax.data.responses import NO_GAPS
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 
 MAX_LENGTH = 40
@@ -215,6 +216,7 @@ class TestSizes:
         class Long:
             lengths = np.full(3, 2**20, np.int32)
             prompt_lengths = np.zeros(3, np.int32)
+            gaps = NO_GAPS
 
         size = size_of(Long(), np.arange(3))
         assert size == Size(3 * 2**20, 3 * (2**20 - 1), 3 * (2**20 * (2**20 + 1) // 2))

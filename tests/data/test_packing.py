@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2l_jax.data.packing import Shape, best_fit, choose_shapes, deal, fill, lay_out, roughly, slot_indices
+from s2l_jax.data.responses import loss_places
 
 LENGTHS = st.lists(st.integers(1, 24), min_size=1, max_size=40)
 
@@ -114,6 +115,10 @@ def laid_out(examples, split, pack):
     return loss_tokens, lay_out(lengths, loss_tokens, ROW, microbatches=split[0], groups=split[1], pack=pack)
 
 
+def filled_with(examples):
+    return {n: (ids, loss_places(len(ids), prompt)) for n, (ids, prompt) in enumerate(examples)}
+
+
 class TestLayOut:
     @given(batches())
     @settings(max_examples=100, deadline=None)
@@ -135,7 +140,7 @@ class TestLayOut:
     def test_what_all_begin_with_can_be_left_out(self):
         rng = np.random.default_rng(0)
         examples = [(rng.integers(1, 1000, n).astype(np.int32), p) for n, p in [(12, 7), (9, 9), (10, 5)]]
-        ids = dict(enumerate(examples))
+        ids = filled_with(examples)
         lengths = np.array([len(tokens) - 4 for tokens, _ in examples])
         layout = lay_out(lengths, np.array([5, 0, 5]), ROW, microbatches=1, groups=1)
         rows, slots = fill(layout, layout.shape, ROW, ids, np.ones(3, np.float32), range(1), skip=4)
@@ -174,7 +179,7 @@ class TestFill:
         least = layout.shape
         shape = Shape(least.rows + 2, least.loss_tokens + 5, least.examples + 3) if roomy else least
         weights = np.random.default_rng(1).uniform(1, 2, len(examples)).astype(np.float32)
-        packed, numbers = fill(layout, shape, ROW, dict(enumerate(examples)), weights, range(split[1]))
+        packed, numbers = fill(layout, shape, ROW, filled_with(examples), weights, range(split[1]))
         assert np.array_equal(slot_indices(layout, shape.examples), numbers)
         assert packed.tokens.shape == (*split, shape.rows, ROW)
         assert packed.loss_index.shape == (*split, shape.loss_tokens)
@@ -228,7 +233,7 @@ class TestFill:
         examples = [(np.full(10, 1 + i, np.int32), 4) for i in range(8)]
         _, layout = laid_out(examples, (2, 4), True)
         weights = np.ones(8, np.float32)
-        texts = dict(enumerate(examples))
+        texts = filled_with(examples)
         whole, numbers = fill(layout, layout.shape, ROW, texts, weights, range(4))
         mine = [n for m in layout.groups for g in (1, 2) for row in m[g] for n in row]
         some, few = fill(layout, layout.shape, ROW, {n: texts[n] for n in mine}, weights, range(1, 3))

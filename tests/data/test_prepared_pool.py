@@ -348,8 +348,8 @@ class TestIdentity:
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 @pytest.mark.parametrize(
     "name",
-    ["manifest.json", "ids.npy", "lengths.npy", "prompt_lengths.npy", "sources.npy", "features.json",
-     "dataset_info.json", "s2l_pool-pool.array_record-00000-of-00001"],
+    ["manifest.json", "ids.npy", "lengths.npy", "prompt_lengths.npy", "gaps.npy", "sources.npy",
+     "features.json", "dataset_info.json", "s2l_pool-pool.array_record-00000-of-00001"],
 )  # fmt: skip
 def test_a_damaged_pool_is_named(pool_path, tmp_path, name, damage):
     path = tmp_path / "pool"

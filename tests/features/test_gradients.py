@@ -15,6 +15,7 @@ from s2l_jax.models.parameters import bind, flatten_params, joined, model_params
 from s2l_jax.parallel.placement import random_adapters
 
 LENGTHS = [(5, 9), (20, 33), (0, 9), (9, 9), (3, 33)]  # prompt, whole
+GAPS = [(), ((22, 25), (28, 30)), (), (), ()]  # between responses
 SHORT = np.array([0, 2, 3])  # rows of one length are one program
 
 
@@ -22,8 +23,8 @@ SHORT = np.array([0, 2, 3])  # rows of one length are one program
 def examples():
     rng = np.random.default_rng(0)
     return TokenizedList(
-        TokenizedExample(rng.integers(3, 400, whole).astype(np.int32), prompt, False, False)
-        for prompt, whole in LENGTHS
+        TokenizedExample(rng.integers(3, 400, whole).astype(np.int32), prompt, False, False, gaps)
+        for (prompt, whole), gaps in zip(LENGTHS, GAPS, strict=True)
     )
 
 
@@ -43,16 +44,19 @@ def slow_gradients(config, frozen, adapters, examples):
 
     @jax.jit
     @jax.grad
-    def gradient(adapters, tokens, prompt):
+    def gradient(adapters, tokens, response):
         model = bind(config, joined(frozen, adapters))
         places = jnp.arange(len(tokens))[None]
         logits = model.logits(model(tokens[None], places, jnp.ones_like(places)))[0]
         losses = -jax.nn.log_softmax(logits[:-1])[jnp.arange(len(tokens) - 1), tokens[1:]]
-        response = jnp.arange(1, len(tokens)) >= prompt
         return (losses * response).sum() / jnp.maximum(response.sum(), 1)
 
     tokens = examples.read(range(len(LENGTHS)))
-    return [gradient(adapters, ids, prompt) for ids, (prompt, _) in zip(tokens, LENGTHS, strict=True)]
+    found = []
+    for ids, (prompt, whole), gaps in zip(tokens, LENGTHS, GAPS, strict=True):
+        learnt = [at >= prompt and not any(s <= at < e for s, e in gaps) for at in range(1, whole)]
+        found.append(gradient(adapters, ids, jnp.array(learnt)))
+    return found
 
 
 def vector(tree):

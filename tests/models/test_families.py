@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from s2l_jax.data.packing import fill, lay_out
+from s2l_jax.data.responses import loss_places
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.generation.generate import generate
 from s2l_jax.models import hf
@@ -207,7 +208,8 @@ def test_gradients_of_the_example_loss_equal_pytorch(variant, load, tmp_path):
     lengths = np.array([len(tokens) for tokens, _ in examples.values()])
     responses = lengths - np.array([prompt for _, prompt in examples.values()])
     layout = lay_out(lengths, responses, ROW, microbatches=1, groups=1)
-    packed, numbers = fill(layout, layout.shape, ROW, examples, np.ones(3, np.float32), range(1))
+    texts = {i: (tokens, loss_places(len(tokens), prompt)) for i, (tokens, prompt) in examples.items()}
+    packed, numbers = fill(layout, layout.shape, ROW, texts, np.ones(3, np.float32), range(1))
     assert layout.shape.rows == 1, "all share a row"
     rows = jax.tree.map(lambda x: x[0], packed)
     rows = rows._replace(weights=(numbers[0] == 2).astype(np.float32))  # the loss of the last one alone

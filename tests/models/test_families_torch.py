@@ -196,7 +196,9 @@ def test_gradients_equal_pytorch(name, make_golden, one_device_mesh, tmp_path):
     model = load_model(str(GOLDEN / name), one_device_mesh)
     prompt, length = make_golden.PROMPT, len(tokens)
     layout = lay_out(np.array([length]), np.array([length - prompt]), 24, microbatches=1, groups=1)
-    packed, _ = fill(layout, layout.shape, 24, {0: (tokens, prompt)}, np.ones(1, np.float32), range(1))
+    packed, _ = fill(
+        layout, layout.shape, 24, {0: (tokens, np.arange(prompt, length))}, np.ones(1, np.float32), range(1)
+    )
     rows = jax.tree.map(lambda x: x[0], packed)
 
     @jax.jit

@@ -65,6 +65,8 @@ def test_sources_in_proportion_and_by_difficulty(known):
     options = {"num_clusters": 4, "cluster_small_sources": True}
     chosen = select(known, 60, source_shares="proportional", **options)
     assert [taken for _, taken in chosen.source_counts.values()] == [30, 20, 10]
+    control = select(known, 60, method="random", stratify_by="source", source_shares="proportional")
+    assert control.source_counts == chosen.source_counts
     losses = known.trajectories.copy()
     losses[:, -1] = np.repeat([1.0, 2.0, 3.0], [300, 200, 100])
     chosen = select(known.replace(trajectories=losses), 60, source_shares="difficulty", **options)

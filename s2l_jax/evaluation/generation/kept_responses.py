@@ -7,7 +7,7 @@ from etils import epath
 
 from s2l_jax import artifacts, integrity
 from s2l_jax.errors import InputError
-from s2l_jax.evaluation.execution.response_programs import ProgramRun, run_programs
+from s2l_jax.evaluation.execution.response_programs import ProgramRun
 from s2l_jax.parallel import processes
 
 # Rows between files. It does not depend on how much was there before: the same rows are answered
@@ -57,17 +57,19 @@ class KeptResponses:
                 integrity.write_json(file, {str(index): have[index] for index in chunk})
         return [have[index] for index in prompts]
 
-    def program_runs(self, kind: str, texts: Sequence[str], *, confined: bool) -> list[ProgramRun | None]:
-        """What became of the responses that are programs; run once, see `run_programs`."""
+    def program_runs(
+        self, kind: str, run: Callable[[], Sequence[ProgramRun | None]]
+    ) -> list[ProgramRun | None]:
+        """What became of programs: what `run` gives, called once by the process that writes."""
         name = f"programs-{kind}.json"
         if not self._read(name):
             processes.barrier(f"{self._folder.name} {name} missing")
             if processes.is_writer():
-                runs = [None if run is None else vars(run) for run in run_programs(texts, confined=confined)]
+                runs = [None if each is None else vars(each) for each in run()]
                 integrity.write_json(self._folder / name, {_RUNS: runs})
             processes.barrier(f"{self._folder.name} {name} written")
         stored = self._read(name)[_RUNS]
-        return [None if run is None else ProgramRun(**run) for run in stored]
+        return [None if each is None else ProgramRun(**each) for each in stored]
 
     def _read(self, name: str) -> dict[str, Any]:
         """What a file holds; nothing of one that is not there, or damaged."""

@@ -47,10 +47,12 @@ class AnswerType:
     Args:
       kinds: an answer is of the first one that its reference fits.
       references: takes the answers out of a reference, any of which is right.
+      printed: what a program printed, as a response says it.
     """
 
     kinds: tuple[AnswerKind, ...]
     references: Callable[[str], list[str]] = extraction.reference_answers
+    printed: str = "The answer is {}"
 
     def expected(self, reference: str) -> list[tuple[AnswerKind, str]]:
         """The answers of a reference, each with its kind; none for a reference that is not of this type."""
@@ -127,5 +129,5 @@ ANSWER_TYPES = {
     "math": AnswerType((dataclasses.replace(_FORMULA, expected=str),)),
     "choice": AnswerType((dataclasses.replace(_CHOICE, expected=_lettered),)),
     "yesno": AnswerType((dataclasses.replace(_YES_OR_NO, expected=_affirmed),)),
-    "exact": AnswerType((_EXACT,), lambda reference: [extraction.exact_answer(reference)]),
+    "exact": AnswerType((_EXACT,), lambda reference: [extraction.exact_answer(reference)], printed="{}"),
 }

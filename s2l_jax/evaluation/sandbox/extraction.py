@@ -21,7 +21,7 @@ def extract_program(response: str) -> str | None:
     the last marked one, if none prints. Where there is no fence, it is the longest run of lines, from
     the first that looks like Python, that is Python by its syntax and prints.
     """
-    if blocks := _fenced(response):
+    if blocks := fenced_blocks(response):
         last = None
         for mark, code in reversed(blocks):
             if mark in (*_PYTHON, "") and _prints(code) is True:
@@ -43,7 +43,7 @@ def extract_program(response: str) -> str | None:
     return None
 
 
-def _fenced(response: str) -> list[tuple[str, str]]:
+def fenced_blocks(response: str) -> list[tuple[str, str]]:
     """The mark, in lower case, and the text of each block between lines of three backticks."""
     blocks: list[tuple[str, list[str]]] = []
     inside = False

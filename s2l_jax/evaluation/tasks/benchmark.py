@@ -16,9 +16,11 @@ from s2l_jax.data.pool import PoolRow
 from s2l_jax.data.pool_fields import BadRow, field_text
 from s2l_jax.data.pool_files import quoted
 from s2l_jax.errors import InputError
+from s2l_jax.evaluation.execution.tested_programs import UnitTests
 from s2l_jax.evaluation.grading.answer_types import find_answer_type
 from s2l_jax.registry import Registry
 
+ANSWERED_BY = ("text", "choices", "tests")
 _PROGRAM = "{question} Let's write a program."  # as MathInstruct's program rows and MAmmoTH's evaluation ask
 
 
@@ -42,6 +44,8 @@ class Problem:
     worked: bool  # `row.output` is a solution, not just the answer
     level: str = ""  # "" where the data has none
     type: str = ""
+    choices: tuple[str, ...] = ()  # responses to choose among, of a benchmark that is answered by choices
+    tests: UnitTests | None = None  # of one that is answered by tests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Parsed:
     solution: str = ""  # "" where the data has the answer alone
     level: str = ""
     type: str = ""
+    choices: tuple[str, ...] = ()  # see `Problem`; the reference is one of them
+    tests: UnitTests | None = None
 
 
 Reader = Callable[[Row], Parsed]
@@ -73,15 +79,24 @@ class Benchmark:
     embedded: Callable[[], Iterable[Row]] | None = None  # rows that it brings, in that schema
     size: int = 0  # rows of the published test set; 0: any number
     split: str = "test"  # of the hub's datasets
+    examples_split: str = "train"  # of theirs, that solved examples are drawn from
     hub: tuple[str, ...] = ()  # datasets that together are the benchmark; NAME[SPLIT] for another split
     prompt: str = "{question}"  # the instruction that a question is put in
     program_prompt: str = _PROGRAM  # the same, asking for a program
     exemplars: tuple[Exemplar, ...] = ()
+    # "text": what the model writes is graded. "choices": its answer is the likeliest of a row's choices.
+    # "tests": what it writes is completed to a program and run with the row's tests.
+    answered_by: str = "text"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise InputError(f"benchmark {self.name!r}: letters, digits, '-', '_' and '.' make a name.")
         find_answer_type(self.answer_type)
+        if self.answered_by not in ANSWERED_BY:
+            raise InputError(
+                f"benchmark {self.name!r}: answered_by={self.answered_by!r}: must be one of "
+                f"{', '.join(ANSWERED_BY)}."
+            )
 
 
 BENCHMARKS = Registry("benchmark", Benchmark, ["s2l_jax.evaluation.tasks.benchmarks"])

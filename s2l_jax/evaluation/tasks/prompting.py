@@ -137,7 +137,7 @@ def read_examples(
 def _training_rows(benchmark: Benchmark, path: str, fields: FieldMap) -> list[PoolRow]:
     """Rows with a response to learn from: the benchmark's own training rows, or the pool's."""
     training = dataclasses.replace(
-        benchmark, split="train", hub=tuple(h for h in benchmark.hub if "[" not in h)
+        benchmark, split=benchmark.examples_split, hub=tuple(h for h in benchmark.hub if "[" not in h)
     )
     place = source_path(benchmark, path)
     if benchmark.reader is not None and (path == HUB or not _in_pool_schema(place, fields)):

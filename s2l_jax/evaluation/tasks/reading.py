@@ -110,6 +110,11 @@ def _problem(benchmark: Benchmark, raw: RawRow, index: int) -> Problem:
         raise BadRow(f"is not a JSON object but {type(raw.value).__name__}: {shortened(raw.value)}")
     assert benchmark.reader is not None
     parsed = benchmark.reader(raw.value)
-    response = parsed.solution or f"The answer is {parsed.reference}"
-    row = PoolRow(index, parsed.question, "", response, benchmark.name, raw.value, raw.place)
-    return Problem(row, parsed.reference, bool(parsed.solution), parsed.level, parsed.type)
+    if benchmark.answered_by == "choices" and parsed.reference not in parsed.choices:
+        raise BadRow(f"its answer {parsed.reference!r} is none of its choices {list(parsed.choices)}")
+    if benchmark.answered_by == "tests" and parsed.tests is None:
+        raise BadRow("has no tests")
+    spelt = parsed.reference if parsed.choices else f"The answer is {parsed.reference}"
+    row = PoolRow(index, parsed.question, "", parsed.solution or spelt, benchmark.name, raw.value, raw.place)
+    solved = bool(parsed.solution)
+    return Problem(row, parsed.reference, solved, parsed.level, parsed.type, parsed.choices, parsed.tests)

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int, Int64
+from jaxtyping import Array, Bool, Float, Float32, Int, Int64
 
-from s2l_jax.data.batching import Examples
-from s2l_jax.data.responses import response_starts
+from s2l_jax.data.batching import Examples, example_places
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.parameters import Params, bind, flatten_params, joined
 from s2l_jax.parallel.mesh import row_groups
@@ -94,10 +93,9 @@ class ExampleGradients:
     def _rows(
         self, examples: Examples, indices: Int64[np.ndarray, " c"]
     ) -> Iterator[tuple[Int64[np.ndarray, "g b"], tuple[np.ndarray, ...]]]:
-        """Padded rows of like length: places in `indices` (-1: none), tokens, response starts, lengths."""
+        """Padded rows of like length: places in `indices` (-1: none), tokens, which have a loss, lengths."""
         groups, local = row_groups(self._mesh), local_groups(self._mesh)
         lengths = np.asarray(examples.lengths)[indices]
-        starts = response_starts(np.asarray(examples.prompt_lengths)[indices])
         order = np.argsort(-lengths, kind="stable")
         while len(order):
             length = _LENGTHS << max(0, -(-int(lengths[order[0]]) // _LENGTHS) - 1).bit_length()
@@ -108,12 +106,14 @@ class ExampleGradients:
             places = flat.reshape(groups, per_group)
             mine = places[list(local)]
             tokens = np.zeros((*mine.shape, length), np.int32)
-            sizes = [np.where(mine >= 0, of[mine], 0).astype(np.int32) for of in (starts, lengths)]
+            wanted = np.zeros(tokens.shape, np.bool_)
+            sizes = np.where(mine >= 0, lengths[mine], 0).astype(np.int32)
             held = mine[mine >= 0]
-            texts = examples.read([int(indices[n]) for n in held])
-            for at, ids in zip(np.argwhere(mine >= 0), texts, strict=True):
+            numbers = [int(indices[n]) for n in held]
+            for at, number, ids in zip(np.argwhere(mine >= 0), numbers, examples.read(numbers), strict=True):
                 tokens[(*at, slice(len(ids)))] = ids
-            yield places, (tokens, *sizes)
+                wanted[(*at, example_places(examples, number))] = True
+            yield places, (tokens, wanted, sizes)
 
 
 @functools.lru_cache(maxsize=4)
@@ -132,20 +132,20 @@ def _batch(
     moments: tuple,
     key: Array,
     tokens: Int[Array, "g b l"],
-    starts: Int[Array, "g b"],
+    wanted: Bool[Array, "g b l"],
     lengths: Int[Array, "g b"],
     betas: tuple[float, float, float] | None,
 ) -> Float[Array, "n p"]:
     def loss(adapters: Params, *row: Array) -> Array:
         return _loss(config, dtype, frozen, adapters, *row)
 
-    flat = tokens.reshape(-1, tokens.shape[-1]), starts.reshape(-1), lengths.reshape(-1)
+    flat = (*(each.reshape(-1, tokens.shape[-1]) for each in (tokens, wanted)), lengths.reshape(-1))
     grads = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0, 0))(adapters, *flat)
     if betas is not None:
         mean, square, count = moments
         grads = _adam(grads, mean, square, count, *betas)
     vectors = [leaf.reshape(len(flat[0]), -1) for _, leaf in sorted(flatten_params(grads).items())]
-    has_response = (flat[2] > flat[1])[:, None]
+    has_response = flat[1].any(axis=1)[:, None]
     if not dims:
         return jnp.where(has_response, jnp.concatenate(vectors, axis=1), 0.0)
     parts = [_project(jax.random.fold_in(key, n), each, dims) for n, each in enumerate(vectors)]
@@ -158,7 +158,7 @@ def _loss(
     frozen: Params,
     adapters: Params,
     tokens: Int[Array, " l"],
-    start: Int[Array, ""],
+    wanted: Bool[Array, " l"],
     length: Int[Array, ""],
 ) -> Float[Array, ""]:
     """Of one example in a padded row: the mean over its response tokens."""
@@ -168,8 +168,7 @@ def _loss(
     logits = model.logits(hidden[:-1])
     picked = jnp.take_along_axis(logits, tokens[1:, None], axis=1)[:, 0]
     losses = jax.nn.logsumexp(logits, axis=1) - picked
-    wanted = (places[1:] >= start) & (places[1:] < length)
-    return jnp.where(wanted, losses, 0.0).sum() / jnp.maximum(wanted.sum(), 1)
+    return jnp.where(wanted[1:], losses, 0.0).sum() / jnp.maximum(wanted.sum(), 1)
 
 
 def _project(key: Array, vectors: Float[Array, "b s"], dims: int) -> Float[Array, "b p"]:

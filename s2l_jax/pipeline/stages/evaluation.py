@@ -10,13 +10,16 @@ from s2l_jax.config import deciding
 from s2l_jax.console import Progress
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.pool import FieldMap
+from s2l_jax.errors import InputError
+from s2l_jax.evaluation.by_choices import answer_by_choices, choice_examples, choice_likelihoods
+from s2l_jax.evaluation.by_tests import answer_by_tests
 from s2l_jax.evaluation.evaluate import FORMS, answer, predict, reference_losses, solution_losses
 from s2l_jax.evaluation.execution.workers import check_confinement
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
 from s2l_jax.evaluation.generation.respond import respond
 from s2l_jax.evaluation.generation.sampling import Sampling
 from s2l_jax.evaluation.metrics import check_metrics
-from s2l_jax.evaluation.predictions import PREDICTIONS, write_predictions
+from s2l_jax.evaluation.predictions import PREDICTIONS, Response, write_predictions
 from s2l_jax.evaluation.summary import benchmark_results, combine, in_words
 from s2l_jax.evaluation.tasks.benchmark import Problem
 from s2l_jax.evaluation.tasks.eval_task import EvalTask, find_tasks
@@ -49,8 +52,16 @@ def check_benchmarks(run: Run) -> None:
     for task in tasks:
         problems = problems_of(run, task)
         builder = _prompt_builder(run, task, model.tokenizer, model.config.max_positions)
-        for program in FORMS[run.config.evaluation.mode]:
-            builder.prompts(problems, program=program)
+        for program in _forms(run, task):
+            prompts = builder.prompts(problems, program=program)
+        if task.benchmark.answered_by == "choices":
+            tokens, choices = [p.tokens for p in prompts], [p.choices for p in problems]
+            choice_examples(model.tokenizer, tokens, choices, model.config.max_positions)
+        if task.benchmark.answered_by == "tests" and not run.config.evaluation.run_programs:
+            raise InputError(
+                f"evaluation.benchmarks: {task.benchmark.name} runs the programs that the model writes: set "
+                "evaluation.run_programs=True once docs/security.md suits you, or leave it out."
+            )
 
 
 def check_content(run: Run) -> None:
@@ -138,7 +149,7 @@ def _prompt_builder(run: Run, task: EvalTask, tokenizer: Any, context: int) -> P
         read_examples(
             task.benchmark,
             config.shots_path,
-            config.shots if program in FORMS[config.mode] else 0,
+            config.shots if program in _forms(run, task) else 0,
             program=program,
             seed=run.config.seed,
             fields=fields,
@@ -149,11 +160,17 @@ def _prompt_builder(run: Run, task: EvalTask, tokenizer: Any, context: int) -> P
     return PromptBuilder(task.benchmark, template, tokenizer, context, room, config.shots, *examples)
 
 
+def _forms(run: Run, task: EvalTask) -> tuple[bool, ...]:
+    """How the rows of a task are asked, see `FORMS`; by evaluation.mode where the answer is a text."""
+    return FORMS[run.config.evaluation.mode if task.benchmark.answered_by == "text" else "text"]
+
+
 def _settings(run: Run, task: EvalTask) -> dict[str, Any]:
     """What decides the results of a benchmark."""
     beyond = {
         "benchmark": task.benchmark.name,
         "answer_type": task.benchmark.answer_type,
+        "answered_by": task.benchmark.answered_by,
         "evaluation.path": task.identity,
         **run.model_content("target"),
     }
@@ -196,15 +213,19 @@ def _evaluate_one(
         max_length=tokenize.max_length,
         **common,
     )
-    responses, attempts = answer(
-        builder,
-        problems,
-        ask,
-        mode=config.mode,
-        run_programs=config.run_programs,
-        kept=kept,
-        progress=progress.update,
-    )
+    how, confined = task.benchmark.answered_by, config.run_programs != "unconfined"
+    under_way: dict[str, Any] = {"kept": kept, "progress": progress.update}
+    attempts: dict[int, Response] = {}
+    if how == "choices":
+        options = {"dtype": common["dtype"], "mesh": run.mesh}
+        likelihoods = functools.partial(choice_likelihoods, model, tokenizer, **options)
+        responses = answer_by_choices(builder, problems, likelihoods, **under_way)
+    elif how == "tests":
+        responses = answer_by_tests(builder, problems, ask, confined=confined, **under_way)
+    else:
+        responses, attempts = answer(
+            builder, problems, ask, mode=config.mode, run_programs=config.run_programs, **under_way
+        )
     losses = solution_losses(builder, problems, measure, tokenize.max_length)
     results: dict[str, Any] = {}
     if processes.is_writer():
@@ -215,7 +236,7 @@ def _evaluate_one(
         results = benchmark_results(
             predictions,
             domain=task.benchmark.domain,
-            mode=config.mode,
+            mode=config.mode if how == "text" else how,
             shots=config.shots,
             metrics=config.metrics,
             bertscore_model=config.bertscore_model,

@@ -98,7 +98,7 @@ def _open_rows(config: ConfigDict, skipping: Sequence[Any]) -> RowReader:
     def check(row: PoolRow) -> None:
         for tokenizer in skipping:
             try:
-                render(CHAT, dataclasses.replace(row, place=""), tokenizer)
+                render(CHAT, dataclasses.replace(row, place=""), tokenizer, config.tokenize.turns)
             except InputError as error:
                 raise BadRow(str(error)) from None
 

@@ -1,9 +1,12 @@
 """Baselines without a score of their own: all rows, rows given, at random, and the longest responses."""
 
+from typing import Any, Literal
+
 import numpy as np
 
 from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
+from s2l_jax.selection.balanced import share_weights
 from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.known import Known, drawn_numbers
 from s2l_jax.selection.method import StratifyBy, method
@@ -29,18 +32,27 @@ def longest(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     return Ranking(order, scores=inputs.response_tokens, reasons=("tokens of its response, most first",))
 
 
-def _check_strata(known: Known, *, stratify_by: StratifyBy) -> None:
+def _check_strata(known: Known, *, stratify_by: StratifyBy, **others: Any) -> None:
     if stratify_by == "source":
         known.check_sources("random")
 
 
 @method("random", check=_check_strata)
-def random(inputs: SelectionInputs, count: int, seed: int, *, stratify_by: StratifyBy = "none") -> Ranking:
+def random(
+    inputs: SelectionInputs,
+    count: int,
+    seed: int,
+    *,
+    stratify_by: StratifyBy = "none",
+    source_shares: Literal["balanced", "proportional", "square_root"] = "balanced",
+) -> Ranking:
     """A random subset.
 
     Options:
       stratify_by: "source" splits the budget evenly over the sources before rows are drawn; "none" draws from
         the pool.
+      source_shares: how sources share it, with stratify_by="source": "balanced" evenly, "proportional" to
+        their sizes, or in between by the "square_root" of them.
 
     Raises:
       InputError: strata are asked for, and there are no sources.
@@ -52,4 +64,5 @@ def random(inputs: SelectionInputs, count: int, seed: int, *, stratify_by: Strat
         raise InputError('random: stratify_by="source" needs sources, one name per example')
     names, codes = np.unique(inputs.sources, return_inverse=True)
     strata = drawn_numbers(names, seed)[codes]
-    return Ranking(round_robin(strata, priority), reasons=("drawn at random from its source",))
+    weights = None if source_shares == "balanced" else share_weights(np.bincount(strata), source_shares)
+    return Ranking(round_robin(strata, priority, weights), reasons=("drawn at random from its source",))
