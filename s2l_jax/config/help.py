@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from s2l_jax.config.fields import Field, Group, unknown
+from s2l_jax.config.inputs import GROUPS
 from s2l_jax.config.runs import COMMON, find_field, run_fields, run_schema
 from s2l_jax.config.schema import SCHEMA, walk
 
@@ -15,6 +16,8 @@ def describe() -> str:
     lines = list(_lines(SCHEMA, ""))
     lines += ["", "One subset of selection.runs, whatever its method", ""]
     lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in COMMON.items()]
+    lines += ["", "Another proxy, for runs that name it: what differs from `proxy` and `trajectories`", ""]
+    lines += ["  proxies.<name>.proxy.<field>, proxies.<name>.trajectories.<field>"]
     for method in METHODS:
         if own := {n: f for n, f in run_schema(method).items() if n not in COMMON}:
             lines += ["", f"One subset of selection.runs with method={method!r}", ""]
@@ -31,6 +34,8 @@ def nearest_field(path: str) -> str | None:
         if len(parts) != 4:
             return f"; a run's fields are selection.runs.<name>.{', .'.join(run_fields())}."
         return unknown(parts[3], run_fields())
+    if parts[0] == "proxies":
+        return f"; fields of another proxy are proxies.<name>.{' and proxies.<name>.'.join(GROUPS)}."
     known = [known for known, _ in walk()]
     inner = [name for name in known if name.startswith(f"{path}.")]
     return f"; it is a group, with {inner[0]!r} in it." if inner else unknown(path, known)

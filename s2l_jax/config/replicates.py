@@ -11,23 +11,6 @@ from s2l_jax.errors import InputError
 _BUDGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>%|t?)")
 
 
-def of_seed(config: ConfigDict, seed: int) -> ConfigDict:
-    """The config of a replicate: a copy with another `seed`."""
-    other = ConfigDict(config.to_dict())
-    other.seed = seed
-    return other
-
-
-def inputs_folder(config: ConfigDict, seed: int) -> str:
-    """Where in a workdir a replicate's proxy, trajectories and features are; "": with those of `seed`."""
-    return f"seed_{seed}" if config.proxy.per_seed and seed != config.seed else ""
-
-
-def of_inputs(config: ConfigDict, seed: int) -> ConfigDict:
-    """The config that a replicate's proxy, trajectories and features are made by."""
-    return of_seed(config, seed) if inputs_folder(config, seed) else config
-
-
 def expand(config: ConfigDict) -> ConfigDict:
     """A copy in which every entry of selection.runs is one subset, with its own budget and one seed.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict, FieldReference
 
 from s2l_jax.config.fields import Field, Group, Value, fraction, natural, seeds, unknown
+from s2l_jax.config.inputs import GROUPS
 from s2l_jax.config.schema import SCHEMA, walk
 from s2l_jax.errors import InputError
 
@@ -34,6 +35,7 @@ COMMON: dict[str, Field] = {
         lambda v: v == -1 or 0 <= v < 1,
         "at least 0 and below 1, or -1",
     ),
+    "proxy": Field("", "proxy of `proxies` whose losses the method goes by; empty: the config's own"),
     "drop_rising": Field(
         False, "leave out beforehand the rows whose loss does not fall from the first checkpoint to the last"
     ),
@@ -43,9 +45,10 @@ COMMON: dict[str, Field] = {
 
 
 def default() -> ConfigDict:
-    """A config with every field at its default and no selection runs; configs/*.py change it."""
+    """A config with every field at its default, without selection runs and other proxies."""
     config = ConfigDict(_defaults(SCHEMA))
     config.selection.runs = ConfigDict()
+    config.proxies = ConfigDict()
     return config
 
 
@@ -123,10 +126,12 @@ def run_fields() -> dict[str, Field]:
 
 
 def find_field(path: str) -> Field | None:
-    """The field of a dotted name, one of a selection run among them; None where there is none."""
+    """The field of a dotted name, those of selection runs and other proxies among them; None for none."""
     parts = path.split(".")
     if parts[:2] == ["selection", "runs"]:
         return run_fields().get(parts[3]) if len(parts) == 4 else None
+    if parts[0] == "proxies":
+        return dict(walk()).get(".".join(parts[2:])) if parts[2:3] and parts[2] in GROUPS else None
     return dict(walk()).get(path)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from s2l_jax.config.fields import Field, Group, unknown
+from s2l_jax.config.inputs import GROUPS, OWN
 from s2l_jax.config.runs import BUDGETS, COMMON, UNTUNED, options, run_schema
 from s2l_jax.config.schema import SCHEMA
 from s2l_jax.data.chat import CHAT
@@ -26,17 +27,22 @@ def validate(config: ConfigDict) -> None:
     """
     values = config.to_dict()
     runs = values["selection"].pop("runs", {}) if isinstance(values.get("selection"), dict) else {}
+    proxies = values.pop("proxies", {})
     _check_fields(values, SCHEMA, "")
     if not isinstance(runs, dict):
         raise InputError(f"selection.runs={runs!r}: needs a group of runs by name.")
+    _check_proxies(proxies, values)
     for name, entry in runs.items():
-        if not name or set(name) - _NAME_CHARACTERS:
-            raise InputError(f"selection.runs.{name}: a run is named in letters, digits, '_', '-' and '+'.")
+        _check_name(name, "selection.runs", "run")
         if name == UNTUNED:
             raise InputError(
                 f"selection.runs.{name}: results have the untuned target by that name; use another."
             )
         _check_entry(entry, f"selection.runs.{name}.")
+        if (proxy := entry.get("proxy", "")) and proxy not in proxies:
+            raise InputError(
+                f"selection.runs.{name}.proxy={proxy!r}: no such proxy in `proxies`{nearest(proxy, proxies)}"
+            )
     for model in ("proxy", "target"):
         _check_model(values[model], model)
     _check_trajectories(values["trajectories"], values["proxy"])
@@ -60,6 +66,45 @@ def validate(config: ConfigDict) -> None:
         raise InputError(
             f"report.baseline={baseline!r}: no such run in selection.runs{nearest(baseline, runs)}"
         )
+
+
+def _check_name(name: str, group: str, what: str) -> None:
+    if not name or set(name) - _NAME_CHARACTERS:
+        raise InputError(f"{group}.{name}: a {what} is named in letters, digits, '_', '-' and '+'.")
+
+
+def _check_proxies(proxies: Any, values: dict[str, Any]) -> None:
+    """Check other proxies, of which fields are given that differ from those of `proxy` and `trajectories`."""
+    if not isinstance(proxies, dict):
+        raise InputError(f"proxies={proxies!r}: needs a group of proxies by name.")
+    for name, own in proxies.items():
+        _check_name(name, "proxies", "proxy")
+        if name == OWN:
+            raise InputError(f"proxies.{name}: the config's own proxy is called so; use another name.")
+        if not isinstance(own, dict) or set(own) - set(GROUPS):
+            raise InputError(f"proxies.{name}={own!r}: needs groups of fields {' and '.join(GROUPS)}.")
+        if own.get("proxy", {}).get("per_seed"):
+            raise InputError(
+                f"proxies.{name}.proxy.per_seed=True: set proxy.per_seed, which is for all proxies."
+            )
+        merged = {}
+        for group in GROUPS:
+            merged[group] = _merged(values[group], own.get(group, {}), f"proxies.{name}.{group}")
+            _check_fields(merged[group], SCHEMA[group], f"proxies.{name}.{group}.")
+        try:
+            _check_model(merged["proxy"], "proxy")
+            _check_trajectories(merged["trajectories"], merged["proxy"])
+        except InputError as error:
+            raise InputError(f"proxies.{name}: {error}") from None
+
+
+def _merged(values: dict[str, Any], own: Any, path: str) -> dict[str, Any]:
+    if not isinstance(own, dict):
+        raise InputError(f"{path}={own!r}: is not a group of fields.")
+    inner = {
+        n: _merged(values[n], v, f"{path}.{n}") for n, v in own.items() if isinstance(values.get(n), dict)
+    }
+    return values | own | inner
 
 
 def _check_fields(values: Any, schema: dict[str, Any], prefix: str) -> None:

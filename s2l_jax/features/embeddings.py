@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 from ml_collections import ConfigDict
 
 from s2l_jax.config.fingerprint import deciding
-from s2l_jax.config.replicates import of_seed
+from s2l_jax.config.inputs import of_seed
 from s2l_jax.errors import InputError
 from s2l_jax.features.arrays import function
 from s2l_jax.features.compute.state_settings import StateSettings

@@ -11,7 +11,6 @@ from etils import epath
 from jaxtyping import Int64
 from ml_collections import ConfigDict
 
-from s2l_jax.config.replicates import of_seed
 from s2l_jax.features.arrays import ArrayOf
 from s2l_jax.registry import Registry
 
@@ -84,9 +83,9 @@ class Feature:
         """The settings of the config that decide the arrays (`config.deciding`)."""
         return {}
 
-    def goes_by_seed(self, config: ConfigDict, seed: int, options: dict[str, Any]) -> bool:
-        """Whether the arrays are others with another `seed` of the config."""
-        return self.settings(of_seed(config, seed), options) != self.settings(config, options)
+    def goes_by(self, config: ConfigDict, other: ConfigDict, options: dict[str, Any]) -> bool:
+        """Whether the arrays are others with a config of another proxy, or of another seed."""
+        return self.settings(other, options) != self.settings(config, options)
 
     def by_proxy(self, config: ConfigDict, options: dict[str, Any]) -> bool:
         """Whether the arrays come from the proxy's training."""

@@ -16,7 +16,7 @@ class TrajectoryFeature(Feature):
     source = "run the trajectories stage, or pass the losses as an [N, T] array"
     needs_pool = False
 
-    def goes_by_seed(self, config: ConfigDict, seed: int, options: dict[str, Any]) -> bool:
+    def goes_by(self, config: ConfigDict, other: ConfigDict, options: dict[str, Any]) -> bool:
         return True
 
     def by_proxy(self, config: ConfigDict, options: dict[str, Any]) -> bool:

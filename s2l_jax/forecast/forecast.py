@@ -21,7 +21,7 @@ from s2l_jax.forecast.outcome import Outcome, outcome
 from s2l_jax.forecast.stated_pool import SizedPool, Stated, repeated, spread
 from s2l_jax.forecast.topology import Topology, describe
 from s2l_jax.parallel.mesh import make_mesh
-from s2l_jax.pipeline.plan import STAGES, Plan, sweeps_saved
+from s2l_jax.pipeline.plan import STAGES, Plan
 from s2l_jax.pipeline.run import plan_pipeline
 from s2l_jax.pipeline.stages.pool import prepare_pool
 from s2l_jax.training.models import trained_config
@@ -142,7 +142,9 @@ def _try_meshes(
     The likeliest are compiled first, and none whose arithmetic and memory traffic alone take longer than
     another mesh does in all.
     """
-    heads = [trained_config(config, what).num_kv_heads for what in ("proxy", "target") if plan.has(what)]
+    trained = plan.trained if plan.has("proxy") else ()
+    heads = [trained_config(inputs.config(config), "proxy").num_kv_heads for inputs in trained]
+    heads += [trained_config(config, "target").num_kv_heads] if plan.has("target") else []
     count = len(topology.devices)
     tried: list[Tried] = []
     waiting: list[tuple[Outcome, Sizes]] = []
@@ -189,7 +191,8 @@ def _cheapest(tried: Sequence[Tried]) -> list[Sizes]:
 
 
 def _pools(config: ConfigDict, plan: Plan, mesh: Mesh, stated: Stated | None) -> dict[str, SizedPool]:
-    models = ["proxy"] * plan.has("proxy") + ["target"] * (plan.has("target") or plan.has("evaluation"))
+    models = list(dict.fromkeys(inputs.model for inputs in plan.trained if plan.has("proxy")))
+    models += ["target"] * (plan.has("target") or plan.has("evaluation"))
     if stated is not None and stated.tokens:
         return dict.fromkeys(models, spread(stated, config.tokenize.max_length))
     if not config.pool.path:
@@ -211,6 +214,6 @@ def _left_out(config: ConfigDict, plan: Plan) -> list[str]:
     left = ["tokenising, reading and writing files, compiling", "reading prompts before they are answered"]
     if features:
         left.append(f"what methods go by beside losses ({', '.join(sorted(features))})")
-    if plan.has("trajectories") and sweeps_saved(config):
+    if plan.has("trajectories") and plan.swept:
         left.append("sweeps of snapshots and of checkpoints that were trained elsewhere")
     return left

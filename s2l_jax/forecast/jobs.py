@@ -11,7 +11,8 @@ import numpy as np
 
 from s2l_jax.clustering.rows import padded_rows, spread_over
 from s2l_jax.config import resolved_run
-from s2l_jax.config.runs import find_method, method_of
+from s2l_jax.config.inputs import Inputs
+from s2l_jax.config.runs import find_method
 from s2l_jax.data.batching import Size, size_of
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.generation.generate import bucket
@@ -32,7 +33,7 @@ from s2l_jax.forecast.traffic import decoding_bytes, forward_bytes, training_byt
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel.mesh import row_groups
-from s2l_jax.pipeline.plan import Plan, target_names
+from s2l_jax.pipeline.plan import Plan, proxy_inputs, target_names
 from s2l_jax.pipeline.stages import evaluation
 from s2l_jax.pipeline.stages.proxy import planned_sweeps
 from s2l_jax.pipeline.stages.trajectories import packing_options, sweep_flops, tracked_of
@@ -96,8 +97,10 @@ def jobs_of(
     """
     layouts = layouts or Layouts()
     found: list[Job] = []
-    if plan.has("proxy"):
-        found += _proxy(run, plan, pools["proxy"], layouts)
+    trained = plan.trained if plan.has("proxy") else ()
+    for proxy, times in collections.Counter(inputs.proxy for inputs in trained).items():
+        inputs = Inputs.of(run.config, proxy)
+        found += _proxy(run.inputs_of(inputs), inputs, times, pools[inputs.model], layouts)
     if plan.has("target"):
         found += _targets(run, pools["target"], layouts)
     if plan.has("evaluation"):
@@ -112,21 +115,22 @@ def leading_job(run: Run, plan: Plan, pools: Mapping[str, SizedPool], layouts: L
 
     Arguments and errors are those of `jobs_of`.
     """
-    if plan.has("proxy"):
-        check_batch(run, "proxy")
+    for inputs in plan.trained if plan.has("proxy") else ():
+        check_batch(run.inputs_of(inputs), "proxy")
     if plan.has("target"):
         return next(_targets(run, pools["target"], layouts, most_often=True))
     return jobs_of(run, plan, pools, layouts)[0]
 
 
-def _proxy(run: Run, plan: Plan, pool: Any, layouts: Layouts) -> Iterator[Job]:
+def _proxy(run: Run, inputs: Inputs, seeds: int, pool: Any, layouts: Layouts) -> Iterator[Job]:
+    """The jobs of a proxy, which is trained once for each of so many seeds."""
     config, asked = run.config, run.config.trajectories
     model, settings = trained_config(config, "proxy"), config.proxy.train
     check_batch(run, "proxy")
     subset = trainable(pool)
     steps = num_steps(settings, len(subset))
     by_training = asked.source == "train"
-    laid, seeds = laid_out(run, "proxy", pool, subset, model, steps, layouts), len(plan.input_seeds)
+    laid = laid_out(run, "proxy", pool, subset, model, steps, layouts)
     step = _training(run, "proxy", model, laid, steps, seeds, keep_losses=by_training)
     tracked = tracked_of(run, pool)
     held = {"parameters": step.program.arguments(run.mesh)["parameters"]}
@@ -135,7 +139,7 @@ def _proxy(run: Run, plan: Plan, pool: Any, layouts: Layouts) -> Iterator[Job]:
     columns = math.ceil(steps * settings.batch_size / len(subset)) if by_training else 0
     if not by_training:
         packing = layouts.once(
-            ("sweep", row_groups(run.mesh)),
+            ("sweep", run.key_of("proxy"), row_groups(run.mesh)),
             lambda: Packing(pool, tracked.rows, run.mesh, **packing_options(config, model)),
         )
         columns = len(planned_sweeps(run, steps))
@@ -148,7 +152,8 @@ def _proxy(run: Run, plan: Plan, pool: Any, layouts: Layouts) -> Iterator[Job]:
     users = [
         name
         for name in config.selection.runs
-        if "trajectories" in method_of(resolved_run(config, name)).needs
+        if proxy_inputs(config, entry := resolved_run(config, name)) is not None
+        and entry["proxy"] == inputs.proxy
     ]
     sources = np.asarray(pool.source_codes)[tracked.rows]
     yield _lloyd(run, sources, columns, columns * seeds + len(users), state)
@@ -171,7 +176,7 @@ def _training(
     again = settings.remat == "full"
     passes = (2 if model.lora else 3) + again
     return Job(
-        name=f"{what}: training step",
+        name=f"{run.key_of(what)}: training step",
         stage=what,
         program=TrainStep(model, settings, steps, rows, keep_losses),
         model=what,
@@ -218,7 +223,7 @@ def _sweep(
     if packing.pinned:
         others["pinned rows of other lengths"] = float(max(0, packing.bytes_a_device - 12 * max(sizes)))
     return Job(
-        name="proxy: sweep",
+        name=f"{run.key_of('proxy')}: sweep",
         stage="proxy",
         program=Sweep(model, asked.dtype, run.config.attention, len(tracked.rows), skip, rows, slots),
         model="proxy",

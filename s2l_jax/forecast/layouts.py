@@ -66,4 +66,4 @@ def laid_out(
         return Steps(rows, mean, batches.mean_rows)
 
     fused = attention_on(run.mesh, model, DTYPES[train.dtype], run.config.attention) is not attend
-    return layouts.once((what, len(subset), row_groups(run.mesh), fused), lay_out)
+    return layouts.once((run.key_of(what), len(subset), row_groups(run.mesh), fused), lay_out)

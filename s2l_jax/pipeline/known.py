@@ -20,19 +20,22 @@ def check_known(run: Run, plan: Plan, pools: dict[str, PreparedPool]) -> None:
         columns or sources that a selection cannot work with, an export that cannot hold what rows have.
     """
     config = run.config
-    for model in ("proxy", "target"):
-        if plan.has(model) and model in pools:
-            _check_batch(config[model].train.batch_size, len(trainable(pools[model])), model)
-    steps, rows = None, {}
-    if "proxy" in pools and (plan.has("proxy") or sweeps_saved(config)):
-        for seed in plan.input_seeds:
-            tracked = columns.tracked_of(run.inputs_of(seed), pools["proxy"])
-            if tracked.settings:
-                rows[seed] = tracked.rows
-        if rows:
-            say(f"tracking a slice of {len(tracked.rows)} of {len(pools['proxy'])} pool rows")
-        _check_cluster_counts(run, len(tracked.rows))
-        steps = _steps(run, pools["proxy"])
+    if plan.has("target") and "target" in pools:
+        _check_batch(config.target.train.batch_size, len(trainable(pools["target"])), "target")
+    steps, rows = {}, {}
+    for inputs in (*(plan.trained if plan.has("proxy") else ()), *plan.swept):
+        if (own := pools.get(inputs.model)) is None:
+            continue
+        made_by = run.inputs_of(inputs)
+        if inputs in plan.trained:
+            _check_batch(made_by.config.proxy.train.batch_size, len(trainable(own)), inputs.model)
+        tracked = columns.tracked_of(made_by, own)
+        if tracked.settings:
+            rows[inputs] = tracked.rows
+            if len(rows) == 1:
+                say(f"tracking a slice of {len(tracked.rows)} of {len(own)} pool rows")
+        _check_cluster_counts(made_by, len(tracked.rows))
+        steps[inputs] = _steps(made_by, own)
     if "selection" in plan.stages and pools:
         selection.check_known(run, selection.contexts_of(run, pools, {}, rows), steps)
         problem = pools["rows"].manifest["not_in_parquet"]

@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 
 from s2l_jax.config import resolved_run
 from s2l_jax.config.fingerprint import Settings, deciding, deciding_run
-from s2l_jax.config.replicates import inputs_folder, of_inputs, of_seed
+from s2l_jax.config.inputs import Inputs, of_seed
 from s2l_jax.config.runs import find_method, method_of
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.eval_task import find_tasks
-from s2l_jax.features.replicates import part_of, seed_of, settings_of
+from s2l_jax.features.inputs import inputs_of, part_of, settings_of
 from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.models.checkpoint_series import find_checkpoints
 from s2l_jax.records import conflicts, other_settings, stored_results
@@ -21,7 +21,7 @@ from s2l_jax.report.runs import UNTUNED
 from s2l_jax.training.models import tokenizer_place
 
 STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "report")
-PROXY_PARTS = ("proxy", "trajectories")  # that trajectories are made in, by training or sweeps
+PROXY_PARTS = ("proxy", "trajectories", "imported")  # that trajectories are made or kept in
 THERE, GOES_ON, MADE, REFUSED, NOT_ASKED = "there", "goes on", "will be made", "refused", "not asked for"
 
 
@@ -65,23 +65,34 @@ class Plan:
         return stage not in self.stages and any(part.stage == stage for part in self.parts)
 
     @property
-    def input_seeds(self) -> tuple[int, ...]:
-        """The seeds whose trajectories there are or will be, the config's own first if it is one."""
-        return tuple(proxy_users(self.config)) or (self.config.seed,)
+    def inputs(self) -> tuple[Inputs, ...]:
+        """Whose trajectories there are or will be, the config's own first if they are among them."""
+        return tuple(proxy_users(self.config)) or (Inputs.of(self.config),)
+
+    @property
+    def trained(self) -> tuple[Inputs, ...]:
+        """Those of them whose proxy is trained in the workdir."""
+        return tuple(each for each in self.inputs if _trains(each.config(self.config)))
+
+    @property
+    def swept(self) -> tuple[Inputs, ...]:
+        """Those whose proxy was trained elsewhere and is swept."""
+        return tuple(each for each in self.inputs if sweeps_saved(each.config(self.config)))
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models ("proxy", "target") whose tokenisers the stages need."""
-        models = [model for model in ("proxy", "target") if self.has(model)]
-        if self.has("trajectories") and sweeps_saved(self.config):
-            models.append("proxy")
+        """The models ("proxy", "target", others as `Inputs.model`) whose tokenisers are needed."""
+        models = [each.model for each in self.trained if self.has("proxy")]
+        models += ["target"] if self.has("target") else []
+        models += [each.model for each in self.swept if self.has("trajectories")]
         if not models and not self.config.trajectories.path and tokenizer_place(self.config, "proxy"):
             models.append("proxy")
         for name in self.config.selection.runs if "selection" in self.stages else ():
             entry = resolved_run(self.config, name)
             models += counting_models(self.config) if entry["budget_tokens"] else ()
             for feature in method_of(entry).features.values():
-                models += feature.models(self.config)
+                inputs = inputs_of(feature, self.config, entry)
+                models += [inputs.model if m == "proxy" else m for m in feature.models(self.config)]
         return tuple(dict.fromkeys(models))
 
     def check(self) -> None:
@@ -157,33 +168,37 @@ def target_names(config: ConfigDict) -> list[str]:
     return [name for name, entry in config.selection.runs.items() if entry.train_target]
 
 
-def proxy_users(config: ConfigDict) -> dict[int, list[str]]:
-    """The selections that go by the proxy's training, by the seed of the proxy, the config's own first.
+def _trains(config: ConfigDict) -> bool:
+    return not (config.trajectories.path or sweeps_saved(config))
+
+
+def proxy_users(config: ConfigDict) -> dict[Inputs, list[str]]:
+    """The selections that go by a proxy's training, by that proxy, the config's own first.
 
     Without selections, later ones may go by that of the config's.
     """
-    users: dict[int, list[str]] = {}
+    own, users = Inputs.of(config), dict[Inputs, list[str]]()
     for name in config.selection.runs:
-        if (seed := proxy_seed(config, resolved_run(config, name))) is not None:
-            users.setdefault(seed, []).append(name)
+        if (inputs := proxy_inputs(config, resolved_run(config, name))) is not None:
+            users.setdefault(inputs, []).append(name)
     if not config.selection.runs or (users and config.clustering.compare):
-        users.setdefault(config.seed, [])
-    return dict(sorted(users.items(), key=lambda item: item[0] != config.seed))
+        users.setdefault(own, [])
+    return dict(sorted(users.items(), key=lambda item: (item[0] != own, bool(item[0].proxy))))
 
 
-def proxy_seed(config: ConfigDict, entry: dict[str, Any]) -> int | None:
-    """The seed of the proxy that a selection run goes by, in losses or features; None for none."""
+def proxy_inputs(config: ConfigDict, entry: dict[str, Any]) -> Inputs | None:
+    """The proxy that a selection run goes by, in losses or features; None for none."""
     for feature in method_of(entry).features.values():
         if feature.by_proxy(config, entry):
-            return seed_of(feature, config, entry)
+            return inputs_of(feature, config, entry)
     return None
 
 
 def _parts(config: ConfigDict) -> Iterator[Part]:
     if config.pool.path:
         yield _part(config, "pool", "pool", f"rows of {config.pool.path} as tokens")
-    for seed, users in proxy_users(config).items():
-        yield _trajectories(config, seed, _named(users) or "later selections")
+    for inputs, users in proxy_users(config).items():
+        yield _trajectories(config, inputs, _named(users) or "later selections")
     for count in config.clustering.compare:
         yield _part(config, f"cluster_counts/{count}", "selection", f"clustering.compare has {count}")
     yield from _selections(config)
@@ -210,7 +225,7 @@ def _selections(config: ConfigDict) -> Iterator[Part]:
         for feature in method_of(entry).features.values():
             settings |= settings_of(feature, config, entry)
             if part := part_of(feature, config, entry):
-                own = feature.settings(of_inputs(config, seed_of(feature, config, entry)), entry)
+                own = feature.settings(inputs_of(feature, config, entry).config(config), entry)
                 shared.setdefault(part, (own, []))[1].append(name)
         selections.append(Part(f"selection/{name}", "selection", _subset(entry), settings))
     for part, (settings, names) in shared.items():
@@ -218,16 +233,16 @@ def _selections(config: ConfigDict) -> Iterator[Part]:
     yield from selections
 
 
-def proxy_part(config: ConfigDict, seed: int) -> str:
-    """The part that trajectories of a seed are made in, or what is kept of those imported."""
-    if config.trajectories.path:
-        return "imported"
-    folder = inputs_folder(config, seed)
-    return "trajectories" if sweeps_saved(config) else f"{folder}/proxy" if folder else "proxy"
+def proxy_part(config: ConfigDict, inputs: Inputs) -> str:
+    """The part that trajectories are made in, or what is kept of those imported."""
+    made = inputs.config(config)
+    kind = "imported" if made.trajectories.path else "trajectories" if sweeps_saved(made) else "proxy"
+    return "/".join(filter(None, (inputs.folder(config), kind)))
 
 
-def _trajectories(config: ConfigDict, seed: int, users: str) -> Part:
-    asked, name = config.trajectories, proxy_part(config, seed)
+def _trajectories(config: ConfigDict, inputs: Inputs, users: str) -> Part:
+    name, config = proxy_part(config, inputs), inputs.config(config)
+    asked = config.trajectories
     if asked.path:
         return _part(config, name, "trajectories", f"losses in {asked.path}, for {users}")
     if asked.snapshots:
@@ -240,12 +255,12 @@ def _trajectories(config: ConfigDict, seed: int, users: str) -> Part:
             f"sweeps of {', '.join(asked.checkpoints)} at steps {_named(list(map(str, steps)))}, for {users}"
         )
         return _part(config, name, "trajectories", why)
-    made = _part(of_inputs(config, seed), "proxy", "proxy", f"trajectories for {users}")
-    return dataclasses.replace(made, name=name)
+    return _part(config, name, "proxy", f"trajectories for {users}")
 
 
 def _part(config: ConfigDict, name: str, stage: str, why: str) -> Part:
-    return Part(name, stage, why, deciding(config, name.partition("/")[0]))
+    kind = name.rpartition("/")[2] if name.rpartition("/")[2] in PROXY_PARTS else name.partition("/")[0]
+    return Part(name, stage, why, deciding(config, kind))
 
 
 def _subset(entry: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What a workdir says when its parts are finished: config.json, results.json, the table and the page."""
 
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -16,14 +17,17 @@ from ml_collections import ConfigDict
 
 import s2l_jax
 from s2l_jax import artifacts
-from s2l_jax.config.replicates import inputs_folder, subsets
+from s2l_jax.config.inputs import Inputs
+from s2l_jax.config.replicates import subsets
 from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap, row_of
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions
-from s2l_jax.pipeline.plan import PROXY_PARTS
+from s2l_jax.pipeline.plan import PROXY_PARTS, proxy_part
+from s2l_jax.pipeline.proxy_comparison import ComparedRun, Losses, compare_proxies
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection
 from s2l_jax.pipeline.stages import trajectories as columns
+from s2l_jax.pipeline.stages.given_costs import ELSEWHERE
 from s2l_jax.records import flattened, stored_results
 from s2l_jax.report.comparisons import Scores, compare, comparison_lines, row_scores
 from s2l_jax.report.findings import Findings
@@ -38,14 +42,14 @@ _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "grain"
 
 def gather_results(
     run: Run,
-    trajectories: Mapping[int, Trajectories | None],
-    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
+    trajectories: Mapping[Inputs, Trajectories | None],
+    rows: Mapping[Inputs, Int64[np.ndarray, "s"] | None],
     name: str,
 ) -> dict[str, Any]:
     """Every number of the workdir's finished parts; wall times are under `timing`.
 
-    `trajectories`, and the pool rows that they are of (None: all), are by the seed of their proxy: the first
-    is in the results as "proxy" and "trajectories", others under "replicates". `name` is the config's.
+    `trajectories`, and the pool rows that they are of (None: all), are by their proxy: the first is in the
+    results as "proxy" and "trajectories", others under "proxies". `name` is the config's.
     """
     timing: dict[str, float] = {}
     results: dict[str, Any] = {"config_name": name, "seed": run.config.seed}
@@ -54,25 +58,26 @@ def gather_results(
         stored = stored_results(run.workdir / part)
         if stored is None:
             return None
-        timing[part] = stored["seconds"]
+        timing[part] = stored["seconds"] + stored["results"].pop(ELSEWHERE, 0.0)
         return stored["results"]
 
     def take_all(part: str) -> dict[str, Any]:
         return {n: found for n in _names_in(run, part) if (found := take(f"{part}/{n}")) is not None}
 
-    def take_inputs(seed: int) -> dict[str, Any]:
-        inputs, losses, folder = run.inputs_of(seed), trajectories[seed], inputs_folder(run.config, seed)
-        proxy = take(f"{folder}/proxy" if folder else "proxy")
-        found = {} if proxy is None else {"proxy": proxy}
+    def take_inputs(inputs: Inputs) -> dict[str, Any]:
+        losses, part = trajectories[inputs], proxy_part(run.config, inputs)
+        made = take(part)
+        trained, refreshes = part.rpartition("/")[2] == "proxy", (made or {}).pop("refreshes", [])
+        found = {} if made is None or not trained else {"proxy": made}
         if losses is not None:
             found["trajectories"] = {
                 "steps": losses.steps.tolist(),
                 "num_examples": len(losses.losses),
-                **({"seed": seed} if [*trajectories] != [run.config.seed] else {}),
-                **({} if rows[seed] is None else {"slice_of": results["pool"]["num_examples"]}),
-                **columns.described(inputs),
-                "refreshes": (proxy or {}).pop("refreshes", []),
-                **(take(columns.SWEPT) or {}),
+                **({} if [*trajectories] == [Inputs.of(run.config)] else dataclasses.asdict(inputs)),
+                **({} if rows[inputs] is None else {"slice_of": results["pool"]["num_examples"]}),
+                **columns.described(run.inputs_of(inputs)),
+                "refreshes": refreshes,
+                **({} if trained else made or {}),
             }
         return found
 
@@ -81,7 +86,7 @@ def gather_results(
     shown, *others = trajectories
     results |= take_inputs(shown)
     if others:
-        results["replicates"] = {str(seed): take_inputs(seed) for seed in others}
+        results["proxies"] = {inputs.folder(run.config): take_inputs(inputs) for inputs in others}
     if compared := take_all(cluster_counts.FOLDER):
         results["cluster_counts"] = sorted(compared.values(), key=lambda found: found["num_clusters"])
     results["selections"], results["targets"] = take_all("selection"), take_all("target")
@@ -125,6 +130,35 @@ def compared(run: Run, results: dict[str, Any], given: ConfigDict) -> dict[str, 
     return {"comparisons": compare(group_runs(results), scores, subsets(given, baseline), baseline)}
 
 
+def compared_proxies(
+    run: Run,
+    results: dict[str, Any],
+    trajectories: Mapping[Inputs, Trajectories | None],
+    rows: Mapping[Inputs, Int64[np.ndarray, "s"] | None],
+) -> dict[str, Any]:
+    """The part of results.json on several proxies; nothing with one. Arguments as of `gather_results`."""
+    users: dict[str, Inputs] = {}
+    for name, chosen in results["selections"].items():
+        inputs = Inputs.of(run.config, chosen["options"].get("proxy", ""), chosen["seed"])
+        if inputs.proxy and inputs.proxy not in run.config.proxies:
+            continue
+        if proxy_part(run.config, inputs) in chosen.get("used", ()):
+            users[name] = inputs
+    if len({inputs.proxy for inputs in users.values()}) < 2:
+        return {}
+    losses = {}
+    for inputs, found in trajectories.items():
+        if found is not None:
+            own = rows[inputs]
+            losses[inputs] = Losses(found.losses, np.arange(len(found.losses)) if own is None else own)
+    runs = [
+        ComparedRun(name, inputs, Selection.load(selection.folder(run, name)))
+        for name, inputs in users.items()
+    ]
+    parts = {inputs: proxy_part(run.config, inputs) for inputs in users.values()}
+    return compare_proxies(runs, losses, results, parts)
+
+
 def _names_in(run: Run, part: str) -> list[str]:
     """Names under a part of the workdir, in the order of the config."""
     names = [each.name for each in artifacts.files_in(run.workdir / part)]
@@ -135,13 +169,13 @@ def _names_in(run: Run, part: str) -> list[str]:
 def write_report_of(
     run: Run,
     results: dict[str, Any],
-    trajectories: Mapping[int, Trajectories | None],
-    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
+    trajectories: Mapping[Inputs, Trajectories | None],
+    rows: Mapping[Inputs, Int64[np.ndarray, "s"] | None],
     pool: PreparedPool | None,
 ) -> None:
     """Write the page of a run's results, and show the table; arguments as of `gather_results`.
 
-    Where replicates have trajectories of their own, the page shows those of the first.
+    Where there are several proxies, or replicates have their own, the page shows the losses of the first.
     """
     import rich.console
 
@@ -158,17 +192,17 @@ def write_report_of(
 def findings_of(
     run: Run,
     results: dict[str, Any],
-    trajectories: Mapping[int, Trajectories | None],
-    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
+    trajectories: Mapping[Inputs, Trajectories | None],
+    rows: Mapping[Inputs, Int64[np.ndarray, "s"] | None],
     pool: PreparedPool | None,
 ) -> Findings:
     """What a report of the workdir is made of; arguments as of `write_report_of`."""
     shown = next(iter(trajectories))
-    losses, tracked, folder = trajectories[shown], rows[shown], inputs_folder(run.config, shown)
+    losses, tracked, part = trajectories[shown], rows[shown], proxy_part(run.config, shown)
     selections = {
         name: Selection.load(selection.folder(run, name))
         for name, chosen in results["selections"].items()
-        if inputs_folder(run.config, chosen["seed"]) == folder
+        if all(used == part for used in chosen.get("used", ()) if used.rpartition("/")[2] in PROXY_PARTS)
     }
     if not selections:
         return Findings(results, *_columns(losses))

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax import artifacts
 from s2l_jax.config import validate
+from s2l_jax.config.inputs import Inputs, of_proxy
 from s2l_jax.config.replicates import expand
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
@@ -21,7 +22,14 @@ from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline.known import check_known
 from s2l_jax.pipeline.owner import owning
 from s2l_jax.pipeline.plan import STAGES, Plan, make_plan, sweeps_saved
-from s2l_jax.pipeline.results import compared, described, gather_results, in_words, write_report_of
+from s2l_jax.pipeline.results import (
+    compared,
+    compared_proxies,
+    described,
+    gather_results,
+    in_words,
+    write_report_of,
+)
 from s2l_jax.pipeline.stages import (
     cluster_counts,
     evaluation,
@@ -88,22 +96,22 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
     check_known(run, plan, pools)
     if processes.is_writer() and not (run.workdir / "config.json").exists():
         artifacts.write_json(run.workdir / "config.json", described(given, name))
-    for seed in plan.input_seeds:
+    for inputs in plan.trained:
         if plan.has("proxy"):
-            proxy.train_proxy(run.inputs_of(seed), _pool_of(pools, "proxy"))
+            proxy.train_proxy(run.inputs_of(inputs), _pool_of(pools, inputs.model))
         elif plan.leaves("proxy"):
-            proxy.check_content(run.inputs_of(seed), _pool_of(pools, "rows"))
-    if sweeps_saved(config):
+            proxy.check_content(run.inputs_of(inputs), _pool_of(pools, "rows"))
+    for inputs in plan.swept:
         if plan.has("trajectories"):
-            saved_parameters.sweep_saved(run, _pool_of(pools, "proxy"))
+            saved_parameters.sweep_saved(run.inputs_of(inputs), _pool_of(pools, inputs.model))
         else:
-            saved_parameters.check_content(run, _pool_of(pools, "rows"))
+            saved_parameters.check_content(run.inputs_of(inputs), _pool_of(pools, "rows"))
     ids = np.asarray(pools["rows"].ids) if pools else None
-    trajectories = {seed: columns.collect_trajectories(run.inputs_of(seed), ids) for seed in plan.input_seeds}
-    rows = {seed: columns.tracked_rows(found, ids) for seed, found in trajectories.items()}
+    trajectories = {each: columns.collect_trajectories(run.inputs_of(each), ids) for each in plan.inputs}
+    rows = {inputs: columns.tracked_rows(found, ids) for inputs, found in trajectories.items()}
     contexts = selection.contexts_of(run, pools, trajectories, rows)
     if "selection" in plan.stages:
-        cluster_counts.compare_all(run, trajectories.get(config.seed))
+        cluster_counts.compare_all(run, trajectories.get(Inputs.of(config)))
         selection.select_all(run, contexts)
     else:
         selection.check_content(run, contexts)
@@ -115,7 +123,7 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
     else:
         evaluation.check_content(run)
     results = gather_results(run, trajectories, rows, name)
-    results |= compared(run, results, given)
+    results |= compared(run, results, given) | compared_proxies(run, results, trajectories, rows)
     if processes.is_writer():
         # Now that no part has refused it, this sitting's config is the workdir's.
         artifacts.write_json(run.workdir / "config.json", described(given, name))
@@ -134,25 +142,26 @@ def plan_pipeline(config: ConfigDict, workdir: epath.PathLike, *, stages: Sequen
     validate(config)
     config = expand(config)
     plan = make_plan(config, _absolute(workdir), stages)
-    _check_has_trajectories(config)
-    _check_paths(config)
+    _check_has_trajectories(plan)
+    for proxy_name in ("", *config.proxies):
+        _check_paths(of_proxy(config, proxy_name))
     return plan
 
 
 def _check(run: Run, plan: Plan) -> None:
     """Raise an InputError now for a model, benchmark, method or cadence that would stop the run later."""
     # Of other models in `plan.models` the tokeniser alone is needed.
-    for model in ("proxy", "target"):
-        if plan.has(model):
-            check_model(run, model)
+    if plan.has("target"):
+        check_model(run, "target")
     if "evaluation" in plan.stages:
         evaluation.check_benchmarks(run)
     if "selection" in plan.stages:
         selection.check_methods(run)
-    if plan.has("proxy"):
-        proxy.check_cadence(run)
-    if plan.has("trajectories") and sweeps_saved(run.config):
-        saved_parameters.check_saved(run)
+    for inputs in plan.trained if plan.has("proxy") else ():
+        check_model(run.inputs_of(inputs), "proxy")
+        proxy.check_cadence(run.inputs_of(inputs))
+    for inputs in plan.swept if plan.has("trajectories") else ():
+        saved_parameters.check_saved(run.inputs_of(inputs))
 
 
 # Orbax takes paths for patterns of files in places, and a backslash for a slash.
@@ -181,14 +190,17 @@ def _absolute(workdir: epath.PathLike) -> epath.Path:
     return epath.Path(text)
 
 
-def _check_has_trajectories(config: ConfigDict) -> None:
+def _check_has_trajectories(plan: Plan) -> None:
     """Find now that methods by trajectory have none, and no pool to measure them on."""
-    asked = config.trajectories
-    if config.pool.path or asked.path:
-        return
-    if sweeps_saved(config):
-        raise InputError("pool.path is empty: set it to the rows whose losses are to be measured.")
-    if not config.selection.runs or selection.needs_trajectories(config):
+    config = plan.config
+    needed = not config.selection.runs or selection.needs_trajectories(config)
+    for made in (inputs.config(config) for inputs in plan.inputs):
+        if config.pool.path or made.trajectories.path:
+            continue
+        if sweeps_saved(made):
+            raise InputError("pool.path is empty: set it to the rows whose losses are to be measured.")
+        if not needed:
+            continue
         raise InputError(
             "pool.path and trajectories.path are both empty: set trajectories.path to losses measured "
             "elsewhere (docs/trajectories.md), or pool.path to the rows to measure them on."
@@ -205,5 +217,5 @@ def _check_paths(config: ConfigDict) -> None:
 
 def _pool_of(pools: dict[str, PreparedPool], model: str) -> PreparedPool:
     if model not in pools:
-        raise InputError(f"pool.path is empty: the {model} stage needs a pool.")
+        raise InputError(f"pool.path is empty: the stage of the {model} needs a pool.")
     return pools[model]

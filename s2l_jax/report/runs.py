@@ -103,14 +103,36 @@ def _known(method: str) -> Method | None:
 def selection_seconds(results: Mapping[str, Any], name: str) -> float | None:
     """Wall time of choosing a subset: the proxy, its sweeps and features where used, and the choice itself.
 
-    None when no part of it was measured. The proxy is shared by the selections of a workdir (or of a seed,
-    with `proxy.per_seed`), and each that used it is charged all of it, as it would have to pay for it alone.
+    None when no part of it was measured. A proxy is shared by selections that go by it, and each is charged
+    all of it, as it would have to pay for it alone; also where it was trained in another workdir.
     """
     timing = results.get("timing", {})
     selection = results.get("selections", {}).get(name, {})
     parts = [*selection.get("used", ()), f"selection/{name}"]
     seconds = [s for part in parts if (s := finite_number(timing.get(part))) is not None]
     return math.fsum(seconds) if seconds else None
+
+
+def selection_flops(results: Mapping[str, Any], name: str) -> tuple[float, list[str]]:
+    """Operations of proxy, sweeps and features that a subset was made with, and the parts that are not known.
+
+    A proxy that was trained elsewhere and left no record of its cost is not known.
+    """
+    spent, unknown = [], []
+    for part in (results.get("selections") or {}).get(name, {}).get("used", ()):
+        made = part_results(results, part)
+        unknown += [part] if made.get("training_flops", 0) is None else []
+        spent += [finite_number(made.get(field)) for field in ("training_flops", "sweep_flops", "flops")]
+    return math.fsum(number for number in spent if number is not None), unknown
+
+
+def part_results(results: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    """What the results have of a part that subsets were made with, such as "proxy" or "seed_1/proxy"."""
+    if features := (results.get("selection_inputs") or {}).get(part):
+        return features
+    folder, _, kind = part.rpartition("/")
+    inputs = (results.get("proxies") or {}).get(folder, results)
+    return inputs.get("proxy" if kind == "proxy" else "trajectories") or {}
 
 
 def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:

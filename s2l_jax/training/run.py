@@ -10,7 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from s2l_jax.config.replicates import inputs_folder, of_seed
+from s2l_jax.config.inputs import Inputs, of_seed
 from s2l_jax.data.batching import Batches, loss_token_counts
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
@@ -36,6 +36,7 @@ class Run:
 
     def __init__(self, config: ConfigDict, workdir: epath.Path, mesh: Mesh, profile: Steps | None = None):
         self.config, self.workdir, self.mesh, self._profile = config, workdir, mesh, profile
+        self._proxy = ""  # in `proxies`: what "proxy" is
         self._tokenizers: dict[str, Any] = {}
         self._models: dict[str, Model] = {}
         self._contents: dict[str, dict[str, str]] = {}
@@ -46,15 +47,15 @@ class Run:
 
     def tokenizer(self, what: str) -> Any:
         """The tokeniser of the "proxy" or "target"."""
-        if what not in self._tokenizers:
-            self._tokenizers[what] = open_tokenizer(self.config, what)
-        return self._tokenizers[what]
+        if (key := self.key_of(what)) not in self._tokenizers:
+            self._tokenizers[key] = open_tokenizer(self.config, what)
+        return self._tokenizers[key]
 
     def model(self, what: str) -> Model:
         """The "proxy" or "target", as `models.open_model` opens it."""
-        if what not in self._models:
-            self._models[what] = open_model(self.config, self.mesh, what, self.tokenizer(what))
-        return self._models[what].of_seed(self.config.seed)
+        if (key := self.key_of(what)) not in self._models:
+            self._models[key] = open_model(self.config, self.mesh, what, self.tokenizer(what))
+        return self._models[key].of_seed(self.config.seed)
 
     def of_seed(self, seed: int) -> "Run":
         """This run for a replicate: all that `seed` decides is by another one."""
@@ -64,20 +65,24 @@ class Run:
         other.config = of_seed(self.config, seed)
         return other
 
-    def inputs_of(self, seed: int) -> "Run":
-        """The run that makes what a replicate is selected by: in its own folder with `proxy.per_seed`."""
-        folder = inputs_folder(self.config, seed)
-        if not folder:
+    def inputs_of(self, inputs: Inputs) -> "Run":
+        """The run that makes what selections go by, with another proxy or seed in its own folder."""
+        if not (folder := inputs.folder(self.config)):
             return self
-        other = self.of_seed(seed)
-        other.workdir = self.workdir / folder
+        other = copy.copy(self)
+        other.config, other.workdir = inputs.config(self.config), self.workdir / folder
+        other._proxy = inputs.proxy
         return other
 
     def model_content(self, what: str) -> dict[str, Any]:
         """The content of the files of the "proxy" or "target", as a setting of what is made with it."""
-        if what not in self._contents:
-            self._contents[what] = content_of(self.config, what)
-        return {f"{what}.files": self._contents[what]}
+        if (key := self.key_of(what)) not in self._contents:
+            self._contents[key] = content_of(self.config, what)
+        return {f"{what}.files": self._contents[key]}
+
+    def key_of(self, what: str) -> str:
+        """Names the "proxy" or "target" of this run among those of runs with other proxies (`inputs_of`)."""
+        return Inputs(self._proxy, self.config.seed).model if what == "proxy" else what
 
 
 def train_settings(run: Run, train: ConfigDict) -> TrainSettings:

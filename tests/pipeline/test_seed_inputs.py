@@ -71,9 +71,9 @@ def test_each_seed_has_its_own_losses_and_they_are_in_the_results(at_once):
     assert first.digest != other.digest
     assert first.ids.tolist() != other.ids.tolist()
     assert results["trajectories"]["seed"] == 0
-    assert results["replicates"]["1"]["trajectories"]["seed"] == 1
-    assert results["proxy"]["final_loss"] != results["replicates"]["1"]["proxy"]["final_loss"]
-    assert "these are losses of that of seed 0" in (workdir / "report" / "index.html").read_text()
+    assert results["proxies"]["seed_1"]["trajectories"]["seed"] == 1
+    assert results["proxy"]["final_loss"] != results["proxies"]["seed_1"]["proxy"]["final_loss"]
+    assert "own proxy, of seed 0." in (workdir / "report" / "index.html").read_text()
 
 
 def test_each_replicate_is_charged_its_own_proxy(at_once):

@@ -9,6 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from s2l_jax.config import deciding
+from s2l_jax.config.inputs import Inputs
 from s2l_jax.console import Progress, say
 from s2l_jax.data.arrow_types import ArrowTypes
 from s2l_jax.data.chat import CHAT, template_identity
@@ -31,8 +32,9 @@ _COUNTS = ("num_examples", *_PROBLEMS, "num_tokens", "num_response_tokens")
 
 
 def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool]:
-    """The prepared pool for each of `models` ("proxy", "target"), and under "rows" any of them.
+    """The prepared pool for each of `models` ("proxy", "target", other proxies as `Inputs.model`).
 
+    Under "rows" it has any of them.
     With no model the rows are stored without tokens. Empty when the config names no pool.
     """
     config = run.config
@@ -42,7 +44,7 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
     content = said_by_writer(data_identity(config.pool.path) if processes.is_writer() else "")
     settings = deciding(config, "pool", {"pool.content": content})
     record = Record(run.workdir / "pool", "pool", settings)
-    tokenizers: dict[str, Any] = {name: run.tokenizer(name) for name in models}
+    tokenizers: dict[str, Any] = {name: _tokenizer(run, name) for name in models}
     options = TokenizeSettings(**config.tokenize.to_dict())
     for name, tokenizer in tokenizers.items():
         _check_room(tokenizer, options, name)
@@ -66,18 +68,25 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
     return pools
 
 
+def _tokenizer(run: Run, model: str) -> Any:
+    others = {other.model: other for other in (Inputs.of(run.config, name) for name in run.config.proxies)}
+    return run.inputs_of(others[model]).tokenizer("proxy") if model in others else run.tokenizer(model)
+
+
 def _skipping_templates(run: Run) -> dict[str, Any]:
     """By their identity the tokenisers whose chat templates say which rows are skipped; else none.
 
-    Those of both models, whichever is asked for: a row that one cannot take is missing from both pools.
+    Those of all models, whichever are asked for: a row that one cannot take is missing from all pools.
     """
     config = run.config
     if config.tokenize.prompt != CHAT or config.pool.on_bad_row != "skip":
         return {}
     named = [name for name in ("proxy", "target") if config[name].tokenizer or config[name].checkpoint]
-    for name in named:
-        end_tokens(run.tokenizer(name), CHAT)  # raises for one that no row would fit
-    return {template_identity(run.tokenizer(name)): run.tokenizer(name) for name in named}
+    named += [Inputs.of(config, name).model for name in config.proxies]
+    tokenizers = [_tokenizer(run, name) for name in named]
+    for tokenizer in tokenizers:
+        end_tokens(tokenizer, CHAT)  # raises for one that no row would fit
+    return {template_identity(tokenizer): tokenizer for tokenizer in tokenizers}
 
 
 def _check_room(tokenizer: Any, settings: TokenizeSettings, model: str) -> None:

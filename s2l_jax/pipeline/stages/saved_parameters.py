@@ -22,6 +22,7 @@ from s2l_jax.models.decoder import Decoder
 from s2l_jax.models.hf import load_config
 from s2l_jax.models.parameters import model_params
 from s2l_jax.parallel.placement import load_model
+from s2l_jax.pipeline.stages.given_costs import UNKNOWN, cost_of_snapshots
 from s2l_jax.pipeline.stages.trajectories import (
     SLICE,
     SWEPT,
@@ -85,8 +86,10 @@ def sweep_saved(run: Run, pool: PreparedPool) -> None:
         sweeper = sweeper or sweeper_of(run, pool, tracked, model.config, writer)
         sweeper.at_cadence(step, model_params(model))
     model_config = load_config(artifacts.local_copy(next(iter(saved.folders.values())), ["config.json"]))
+    asked = run.config.trajectories
     record.finish(
-        {
+        (cost_of_snapshots(asked.snapshots) if asked.snapshots else UNKNOWN)
+        | {
             "sweep_flops": len(saved.folders) * sweep_flops(run, pool, tracked, model_config),
             "refreshes": [vars(refresh) for refresh in writer.clusters.records],
         },

@@ -11,17 +11,17 @@ from ml_collections import ConfigDict
 
 from s2l_jax import records
 from s2l_jax.config import deciding_run, resolved_run
-from s2l_jax.config.replicates import inputs_folder
+from s2l_jax.config.inputs import Inputs
 from s2l_jax.config.runs import method_of
 from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.features.feature import FEATURES, SelectionContext
-from s2l_jax.features.replicates import part_of, seed_of, settings_of
+from s2l_jax.features.inputs import inputs_of, part_of, settings_of
 from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.parallel import processes
-from s2l_jax.pipeline.plan import proxy_part, proxy_seed
+from s2l_jax.pipeline.plan import proxy_inputs, proxy_part
 from s2l_jax.records import Record, stored_results
 from s2l_jax.selection import Method, Selection, SelectionInputs, select
 from s2l_jax.selection.budget import Budget
@@ -32,7 +32,7 @@ from s2l_jax.selection.suspects import num_unlearnt
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
 
-Contexts = Mapping[int, SelectionContext]  # by the seed whose trajectories and features they have
+Contexts = Mapping[Inputs, SelectionContext]  # by whose trajectories and features they have
 
 
 def select_all(run: Run, contexts: Contexts) -> None:
@@ -62,39 +62,48 @@ def check_content(run: Run, contexts: Contexts) -> None:
         content: dict[str, Any] = {}
         for feature in method.features.values():
             if not feature.models(run.config):
-                content |= feature.content(contexts[seed_of(feature, run.config, entry)], entry)
+                content |= feature.content(contexts[inputs_of(feature, run.config, entry)], entry)
         records.check_content(folder(run, name), f"selection/{name}", content)
 
 
 def contexts_of(
     run: Run,
     pools: dict[str, PreparedPool],
-    trajectories: Mapping[int, Trajectories | None],
-    rows: Mapping[int, Int64[np.ndarray, "s"] | None],
+    trajectories: Mapping[Inputs, Trajectories | None],
+    rows: Mapping[Inputs, Int64[np.ndarray, "s"] | None],
 ) -> Contexts:
     """What the run's selections are from.
 
     Args:
       run: in whose workdir.
       pools: the pool as each model tokenises it, and under "rows" as any does; empty without one.
-      trajectories: by the seed of their proxy (see `Plan.input_seeds`), where there are some.
+      trajectories: by their proxy (see `Plan.inputs`), where there are some.
       rows: by the same, the pool rows that they are of; None for all.
     """
-    runs = run.config.selection.runs
-    counting = counting_models(run.config) if any(_counts_tokens(run, name) for name in runs) else ()
+    config, runs = run.config, run.config.selection.runs
+    counting = counting_models(config) if any(_counts_tokens(run, name) for name in runs) else ()
     pool = next((pools[model] for model in (*counting, "rows") if model in pools), None)
-    seeds = [resolved_run(run.config, name)["seed"] for name in runs]
-    seeds = [run.config.seed, *(seed for seed in seeds if inputs_folder(run.config, seed))]
+    used = dict.fromkeys([Inputs.of(config)])
+    for name in runs:
+        entry, method = _run(run, name)
+        features = (FEATURES.find("trajectories"), *method.features.values())
+        used |= dict.fromkeys(inputs_of(feature, config, entry) for feature in features)
     return {
-        seed: SelectionContext(run.inputs_of(seed), pool, trajectories.get(seed), rows.get(seed), pools)
-        for seed in seeds
+        inputs: SelectionContext(
+            run.inputs_of(inputs),
+            pool,
+            trajectories.get(inputs),
+            rows.get(inputs),
+            pools | ({"proxy": pools[inputs.model]} if inputs.model in pools else {}),
+        )
+        for inputs in used
     }
 
 
-def check_known(run: Run, contexts: Contexts, planned: Sequence[int] | None = None) -> None:
+def check_known(run: Run, contexts: Contexts, planned: Mapping[Inputs, Sequence[int]] | None = None) -> None:
     """Raise an InputError for what methods say they cannot work with, of the selections that are to be made.
 
-    `planned` are the steps that trajectories will be of, of contexts that have none yet, where known.
+    `planned` are the steps that trajectories will be of, by their proxy, where there are none yet.
     """
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
@@ -106,7 +115,10 @@ def check_known(run: Run, contexts: Contexts, planned: Sequence[int] | None = No
         inputs = pool.rows(context.rows) if by_losses and context.rows is not None else pool
         size = inputs.num_examples
         count = size if method.takes_all else Budget(*_budget(entry).values()).most(size, inputs.num_tokens)
-        steps = planned if context.trajectories is None else context.trajectories.steps.tolist()
+        own = proxy_inputs(run.config, entry)
+        steps = (planned or {}).get(own) if own is not None else None
+        if context.trajectories is not None:
+            steps = context.trajectories.steps.tolist()
         known = Known(size, count, inputs.sources, steps)
         try:
             _check_left(entry, method, known)
@@ -131,19 +143,23 @@ def _check_left(entry: dict[str, Any], method: Method, known: Known) -> None:
 
 def needs_trajectories(config: ConfigDict) -> bool:
     """Whether a method of the config goes by trajectories, or else by the proxy."""
-    return any(proxy_seed(config, resolved_run(config, name)) is not None for name in config.selection.runs)
+    return any(proxy_inputs(config, resolved_run(config, name)) is not None for name in config.selection.runs)
 
 
 def check_methods(run: Run) -> None:
     """Raise an InputError now for a pool, model or queries that a method will lack."""
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
+        if entry["proxy"] and proxy_inputs(run.config, entry) is None:
+            raise InputError(
+                f"selection.runs.{name}.proxy={entry['proxy']!r}: method {method.name!r} goes by no proxy."
+            )
         for feature in method.features.values():
             if feature.needs_pool and not run.config.pool.path:
                 raise InputError(
                     f"selection.runs.{name}: method {method.name!r} needs a pool: set pool.path."
                 )
-            feature.check(run, name, entry)
+            feature.check(run.inputs_of(inputs_of(feature, run.config, entry)), name, entry)
 
 
 def folder(run: Run, name: str) -> epath.Path:
@@ -163,7 +179,7 @@ def _counts_tokens(run: Run, name: str) -> bool:
 
 def _losses_of(contexts: Contexts, config: ConfigDict, entry: dict[str, Any]) -> SelectionContext:
     """The context with the trajectories of a run."""
-    return contexts[seed_of(FEATURES.find("trajectories"), config, entry)]
+    return contexts[inputs_of(FEATURES.find("trajectories"), config, entry)]
 
 
 def _make_parts(run: Run, contexts: Contexts) -> None:
@@ -173,7 +189,7 @@ def _make_parts(run: Run, contexts: Contexts) -> None:
         if stored_results(folder(run, name)) is None:
             for feature in method.features.values():
                 if part_of(feature, run.config, entry):
-                    feature.make(contexts[seed_of(feature, run.config, entry)], entry, folder(run, name))
+                    feature.make(contexts[inputs_of(feature, run.config, entry)], entry, folder(run, name))
 
 
 def _select_one(run: Run, contexts: Contexts, name: str) -> None:
@@ -183,7 +199,7 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
     made_from: dict[str, Any] = {}
     for feature in method.features.values():
         made_from |= settings_of(feature, run.config, entry)
-        made_from |= feature.content(contexts[seed_of(feature, run.config, entry)], entry)
+        made_from |= feature.content(contexts[inputs_of(feature, run.config, entry)], entry)
     if pool is not None:
         made_from["pool.ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
         if entry["budget_tokens"]:
@@ -204,8 +220,8 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
             selection.save(record.folder)
         _export(run, record.folder, selection, pool)
     sizes, candidates, size = selection.cluster_sizes, selection.num_candidates, len(selection.labels)
-    seed = proxy_seed(run.config, entry)
-    proxy = proxy_part(run.config, seed) if seed is not None and not run.config.trajectories.path else ""
+    inputs = proxy_inputs(run.config, entry)
+    proxy = proxy_part(run.config, inputs) if inputs is not None else ""
     parts = [proxy, *(part_of(feature, run.config, entry) for feature in method.features.values())]
     record.finish(
         {
@@ -239,7 +255,7 @@ def _run_method(
     pool = _inputs(context)
     arrays: dict[str, Any] = {}
     for feature in method.features.values():
-        arrays |= feature.make(contexts[seed_of(feature, config, entry)], entry, place)
+        arrays |= feature.make(contexts[inputs_of(feature, config, entry)], entry, place)
     if context.pool is not None and context.rows is not None and "trajectories" in method.needs:
         losses = {"trajectories": arrays.pop("trajectories")}
         inputs = pool.replace(**arrays).rows(context.rows).replace(**losses)
@@ -247,6 +263,7 @@ def _run_method(
     else:
         chosen = select(pool.replace(**arrays), **arguments)
     chosen.options |= {name: entry[name] for name in method.feature_options}
+    chosen.options |= {"proxy": entry["proxy"]} if entry["proxy"] else {}
     return chosen
 
 

@@ -22,6 +22,7 @@ from s2l_jax.models.attention import shares_prefix
 from s2l_jax.models.parameters import Params
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.pipeline.plan import sweeps_saved
+from s2l_jax.pipeline.stages.given_costs import cost_of_losses
 from s2l_jax.records import Record, stored_digests, stored_results
 from s2l_jax.training.flops import forward_flops
 from s2l_jax.training.out_of_memory import explained
@@ -120,7 +121,7 @@ def collect_trajectories(run: Run, ids: UInt64[np.ndarray, "n"] | None) -> Traje
     loaded = load_trajectories(path)
     tracked_rows(loaded, ids, path)
     if not record.done:
-        record.finish({"path": path})
+        record.finish({"path": path} | cost_of_losses(path, loaded.digest))
     return loaded
 
 

@@ -1,13 +1,12 @@
 """Whether a selection is worth its cost: accuracy against all floating-point operations that it took."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import altair as alt
 
 from s2l_jax.report.findings import Findings
-from s2l_jax.report.runs import RunGroup, RunResult, finite_number
+from s2l_jax.report.runs import RunGroup, selection_flops
 from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.style import chart, group_colors, series, significant, sized
 
@@ -17,8 +16,14 @@ def cost(section: Section, found: Findings) -> None:
     """A point for each group: what was spent, the proxy and its sweeps included, and how good it got."""
     section.intro = (
         "Floating-point operations of the target's training, and for methods by loss of the proxy's training "
-        "and all its sweeps, which they would have to pay for alone. To the left is cheaper, up is better."
+        "and all its sweeps, which they would have to pay for alone, in whichever workdir; and of what else "
+        "they go by, such as hidden states. To the left is cheaper, up is better."
     )
+    unknown = {run.name: selection_flops(found.results, run.name)[1] for g in found.groups for run in g.runs}
+    if names := [name for name, parts in unknown.items() if parts]:
+        section.intro += (
+            f" Not known, and not counted, is what training the proxy took for {', '.join(names)}."
+        )
     points = list(costs(found))
     if not points:
         section.missing = "no evaluated target has a count of its operations"
@@ -43,19 +48,9 @@ def costs(found: Findings) -> Iterator[tuple[RunGroup, float, float, float]]:
 
 
 def selecting_flops(found: Findings, group: RunGroup) -> float:
-    """Operations of the proxies and sweeps that a group was made with, mean over seeds."""
-    spent = group.statistic(lambda run: _selecting_flops(found, run))
+    """Operations of the proxies, sweeps and features that a group was made with, mean over seeds."""
+    spent = group.statistic(lambda run: selection_flops(found.results, run.name)[0])
     return spent.mean if spent else 0.0
-
-
-def _selecting_flops(found: Findings, run: RunResult) -> float:
-    spent = []
-    for part in run.selection.get("used", ()):
-        folder, _, name = part.rpartition("/")
-        inputs = found.part("replicates").get(folder.removeprefix("seed_"), {}) if folder else found.results
-        made = inputs.get(name) or {}
-        spent += [finite_number(made.get(field)) for field in ("training_flops", "sweep_flops")]
-    return math.fsum(number for number in spent if number is not None)
 
 
 def cost_figure(found: Findings, points: list[tuple[RunGroup, float, float, float]]) -> Any:

@@ -37,8 +37,10 @@ def trajectories(section: Section, found: Findings) -> None:
         "fell least: sampled examples, the mean and one standard deviation; the cluster's size is "
         f"in brackets. Drawn from {len(sample.rows):,} of {sample.num_examples:,} examples."
     )
-    if (seed := found.part("trajectories").get("seed")) is not None:
-        section.intro += f" Each seed has a proxy of its own; these are losses of that of seed {seed}."
+    shown = found.part("trajectories")
+    if (seed := shown.get("seed")) is not None:
+        which = f"proxy {shown['proxy']}" if shown.get("proxy") else "the config's own proxy"
+        section.intro += f" There are several proxies; these are losses of {which}, of seed {seed}."
     if explained := sample.explained():
         section.intro += (
             f" The clusters account for {100 * explained[0]:.1f} % of the variance of these "
