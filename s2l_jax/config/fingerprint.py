@@ -25,6 +25,7 @@ _READS: dict[str, tuple[str, ...]] = {
     "imported": (),
     "cluster_counts": ("seed",),
     "target": ("target", "seed"),
+    "theory": ("analysis", "target", "trajectories.dtype", "seed"),
     "evaluation": ("evaluation", "target", "tokenize", "pool.fields", "seed"),
 }
 PARTS = tuple(_READS)

@@ -30,7 +30,20 @@ def expand(config: ConfigDict) -> ConfigDict:
                     f"selection.runs.{name}: {subset!r} is the name of two subsets; rename the run."
                 )
             expanded.selection.runs[subset] = ConfigDict(entry.to_dict() | fields)
+    if config.analysis.theory:
+        expanded.analysis.run = next(iter(subsets(config, _analysed(config))))
     return expanded
+
+
+def _analysed(config: ConfigDict) -> str:
+    """The entry of selection.runs whose clusters are to be judged."""
+    runs = config.selection.runs
+    named = config.analysis.run or next((name for name, each in runs.items() if each.method == "s2l"), "")
+    if not named:
+        raise InputError(
+            "analysis.theory=True: there is no selection run of method s2l; name one with analysis.run."
+        )
+    return named
 
 
 def subsets(config: ConfigDict, name: str) -> dict[str, dict[str, Any]]:

@@ -394,6 +394,28 @@ SCHEMA: Group = Group(
         ),
         stop=Field((), "texts that end an answer", all, "texts, none of them empty"),
     ),
+    analysis=Group(
+        "Analysis: what the method's theorem claims, measured (docs/theory.md)",
+        theory=Field(
+            False,
+            "train a target on the whole pool, and measure whether rows of a cluster have like gradients",
+            decides=False,
+            adds=True,
+        ),
+        run=Field("", "selection run whose clusters and subset are judged; empty: the first of method s2l"),
+        rows=natural(1024, "rows whose gradients are taken, in whole clusters drawn at random; 0: all"),
+        checkpoints=Field(
+            4,
+            "checkpoints at which gradients are taken, evenly from before the target's training to its end",
+            lambda v: v >= 2,
+            "2 or above",
+        ),
+        dims=natural(1024, "numbers that a gradient is projected to; 0: no projection"),
+        dtype=choice("float32", DTYPES, "type of matrix products for gradients"),
+        batch_tokens=positive(
+            4096, "tokens a device takes gradients of at a time", unit="tokens", decides=False
+        ),
+    ),
     report=Group(
         "The report",
         baseline=Field(

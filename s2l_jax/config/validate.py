@@ -62,10 +62,10 @@ def validate(config: ConfigDict) -> None:
     for name in runs:
         _check_budget(runs[name], f"selection.runs.{name}.", BUDGETS)
         _check_prefix(name, runs)
-    if (baseline := values["report"]["baseline"]) and baseline not in runs:
-        raise InputError(
-            f"report.baseline={baseline!r}: no such run in selection.runs{nearest(baseline, runs)}"
-        )
+    for field in ("report.baseline", "analysis.run"):
+        group, _, last = field.partition(".")
+        if (named := values[group][last]) and named not in runs:
+            raise InputError(f"{field}={named!r}: no such run in selection.runs{nearest(named, runs)}")
 
 
 def _check_name(name: str, group: str, what: str) -> None:

@@ -214,6 +214,8 @@ def _left_out(config: ConfigDict, plan: Plan) -> list[str]:
     left = ["tokenising, reading and writing files, compiling", "reading prompts before they are answered"]
     if features:
         left.append(f"what methods go by beside losses ({', '.join(sorted(features))})")
+    if plan.has("analysis"):
+        left.append("gradients for analysis.theory, and the target that is trained for them")
     if plan.has("trajectories") and plan.swept:
         left.append("sweeps of snapshots and of checkpoints that were trained elsewhere")
     return left

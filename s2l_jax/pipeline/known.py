@@ -20,7 +20,7 @@ def check_known(run: Run, plan: Plan, pools: dict[str, PreparedPool]) -> None:
         columns or sources that a selection cannot work with, an export that cannot hold what rows have.
     """
     config = run.config
-    if plan.has("target") and "target" in pools:
+    if (plan.has("target") or plan.has("analysis")) and "target" in pools:
         _check_batch(config.target.train.batch_size, len(trainable(pools["target"])), "target")
     steps, rows = {}, {}
     for inputs in (*(plan.trained if plan.has("proxy") else ()), *plan.swept):

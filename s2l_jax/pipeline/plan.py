@@ -20,7 +20,7 @@ from s2l_jax.records import conflicts, other_settings, stored_results
 from s2l_jax.report.runs import UNTUNED
 from s2l_jax.training.models import tokenizer_place
 
-STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "report")
+STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "analysis", "report")
 PROXY_PARTS = ("proxy", "trajectories", "imported")  # that trajectories are made or kept in
 THERE, GOES_ON, MADE, REFUSED, NOT_ASKED = "there", "goes on", "will be made", "refused", "not asked for"
 
@@ -83,7 +83,7 @@ class Plan:
     def models(self) -> tuple[str, ...]:
         """The models ("proxy", "target", others as `Inputs.model`) whose tokenisers are needed."""
         models = [each.model for each in self.trained if self.has("proxy")]
-        models += ["target"] if self.has("target") else []
+        models += ["target"] if self.has("target") or self.has("analysis") else []
         models += [each.model for each in self.swept if self.has("trajectories")]
         if not models and not self.config.trajectories.path and tokenizer_place(self.config, "proxy"):
             models.append("proxy")
@@ -212,6 +212,10 @@ def _parts(config: ConfigDict) -> Iterator[Part]:
             for name in (UNTUNED, *targets):
                 where = f"evaluation/{name}/{task.benchmark.name}"
                 yield _part(config, where, "evaluation", f"rows of {task.path}")
+    if config.analysis.theory:
+        why = f"gradients of clusters of selection/{config.analysis.run}"
+        replicate = of_seed(config, resolved_run(config, config.analysis.run)["seed"])
+        yield _part(replicate, "theory", "analysis", why)
     yield Part("report", "report", "made anew each time", {})
 
 

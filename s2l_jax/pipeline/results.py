@@ -25,7 +25,7 @@ from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions
 from s2l_jax.pipeline.plan import PROXY_PARTS, proxy_part
 from s2l_jax.pipeline.proxy_comparison import ComparedRun, Losses, compare_proxies
-from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection
+from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection, theory
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.pipeline.stages.given_costs import ELSEWHERE
 from s2l_jax.records import flattened, stored_results
@@ -100,6 +100,8 @@ def gather_results(
     inputs = {part for part in used if part.rpartition("/")[2] not in PROXY_PARTS}
     if found_inputs := {part: found for part in sorted(inputs) if (found := take(part)) is not None}:
         results["selection_inputs"] = found_inputs
+    if (measured := take(theory.FOLDER)) is not None:
+        results["theory"] = measured
     results["timing"] = timing
     return results
 

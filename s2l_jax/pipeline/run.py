@@ -38,6 +38,7 @@ from s2l_jax.pipeline.stages import (
     saved_parameters,
     selection,
     target,
+    theory,
 )
 from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.training.profiler import Steps
@@ -122,6 +123,10 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
         evaluation.evaluate_all(run)
     else:
         evaluation.check_content(run)
+    if plan.has("analysis"):
+        theory.measure(run, _pool_of(pools, "target"), contexts)
+    else:
+        theory.check_content(run)
     results = gather_results(run, trajectories, rows, name)
     results |= compared(run, results, given) | compared_proxies(run, results, trajectories, rows)
     if processes.is_writer():
@@ -151,7 +156,7 @@ def plan_pipeline(config: ConfigDict, workdir: epath.PathLike, *, stages: Sequen
 def _check(run: Run, plan: Plan) -> None:
     """Raise an InputError now for a model, benchmark, method or cadence that would stop the run later."""
     # Of other models in `plan.models` the tokeniser alone is needed.
-    if plan.has("target"):
+    if plan.has("target") or plan.has("analysis"):
         check_model(run, "target")
     if "evaluation" in plan.stages:
         evaluation.check_benchmarks(run)

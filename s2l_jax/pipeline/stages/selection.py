@@ -167,6 +167,18 @@ def folder(run: Run, name: str) -> epath.Path:
     return run.workdir / "selection" / name
 
 
+def losses_of(run: Run, contexts: Contexts, name: str) -> tuple[Trajectories, Int64[np.ndarray, "s"] | None]:
+    """The trajectories that a selection went by, and the pool rows that they are of (None: all).
+
+    Raises:
+      InputError: there are none.
+    """
+    context = _losses_of(contexts, run.config, resolved_run(run.config, name))
+    if context.trajectories is None:
+        raise InputError(f"selection.runs.{name}: there are no trajectories; run the stage proxy first.")
+    return context.trajectories, context.rows
+
+
 def _run(run: Run, name: str) -> tuple[dict[str, Any], Method]:
     entry = resolved_run(run.config, name)
     return entry, method_of(entry)

@@ -1,0 +1,1 @@
+"""What the theorem behind the selection claims, measured: `theory` puts its parts together."""
