@@ -2,8 +2,8 @@
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Runs the stages pool, proxy, trajectories, selection, target, evaluation and report, and goes on
-from what the workdir already holds. Any field of the config can be set on the command line:
+Runs the stages pool, proxy, trajectories, selection, target, evaluation, analysis and report, and goes
+on from what the workdir already holds. Any field of the config can be set on the command line:
 
     python launch.py --config=configs/math_pythia70m.py --config.pool.path=pool.jsonl \\
         --config.selection.budget=30000 --config.mesh.fsdp=4
