@@ -19,7 +19,7 @@ from s2l_jax.integrity import read_npz
 from s2l_jax.models.parameters import bind, flatten_params, model_params, nest_params
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.run import plan_pipeline
-from s2l_jax.pipeline.stages.theory import GradientSampler, whole_clusters
+from s2l_jax.pipeline.stages.theory import GradientSampler, places_of, whole_clusters
 from s2l_jax.report.load import results_schema
 from s2l_jax.training.checkpoints import Checkpoints
 from tests.support.pipeline_kills import small_config
@@ -51,6 +51,11 @@ def test_clusters_are_taken_whole_and_fit():
     assert everything.tolist() == [row for row in usable if labels[row] >= 0]
     with pytest.raises(InputError, match=r"analysis.rows=2: .* no two of the 4 that there are fit"):
         whole_clusters(labels, usable, 2, 0)
+
+
+def test_losses_are_found_whatever_their_order():
+    tracked = np.array([7, 2, 9, 4])
+    assert places_of(np.array([2, 4, 9]), tracked).tolist() == [1, 3, 2]
 
 
 def test_a_step_is_measured_once_and_must_be_finite(tmp_path):

@@ -75,7 +75,7 @@ def measure(run: Run, pool: PreparedPool, contexts: selections.Contexts) -> None
     results: dict[str, Any] = {}
     if processes.is_writer():
         found = Measurements(
-            losses.losses[np.searchsorted(places, rows)],
+            losses.losses[places_of(rows, places)],
             at_losses,
             at_gradients,
             chosen.labels[rows],
@@ -108,6 +108,12 @@ def whole_clusters(
             "are fit: raise it, or name a run with more clusters (analysis.run)."
         )
     return usable[kept[codes]]
+
+
+def places_of(rows: Int64[np.ndarray, " s"], tracked: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " s"]:
+    """Where among the tracked rows, in any order, each of some of them is."""
+    order = np.argsort(tracked, kind="stable")
+    return order[np.searchsorted(tracked[order], rows)]
 
 
 class GradientSampler(Hook):
@@ -159,7 +165,8 @@ def _train(
     config, model, subset = run.config, run.model("target"), trainable(pool)
     settings, asked = config.target.train, config.analysis
     steps = num_steps(settings, len(subset))
-    like_proxy = [round(steps * step / int(losses.steps[-1])) for step in losses.steps.tolist()]
+    last = max(1, int(losses.steps[-1]))
+    like_proxy = [round(steps * step / last) for step in losses.steps.tolist()]
     sampled = sorted({round(steps * n / (asked.checkpoints - 1)) for n in range(asked.checkpoints)})
     files = {step: folder / f"step_{step:08d}.npz" for step in sorted({*like_proxy, *sampled})}
     batches = make_batches(
