@@ -410,7 +410,7 @@ SCHEMA: Group = Group(
             lambda v: v >= 2,
             "2 or above",
         ),
-        dims=natural(1024, "numbers that a gradient is projected to; 0: no projection"),
+        dims=natural(512, "numbers that a gradient is projected to; 0: no projection"),
         dtype=choice("float32", DTYPES, "type of matrix products for gradients"),
         batch_tokens=positive(
             4096, "tokens a device takes gradients of at a time", unit="tokens", decides=False
