@@ -31,7 +31,9 @@ def get_config() -> ConfigDict:
         model.train.remat = "full"  # the allocations it spares cost more than the arithmetic
         model.train.checkpoint_every = 100
 
-    config.analysis.batch_tokens = 16_384  # gradients of small models are small, and projecting each batch costs
+    config.analysis.batch_tokens = (
+        16_384  # gradients of small models are small, and projecting each batch costs
+    )
 
     config.evaluation.path = "synthetic"
     config.evaluation.max_new_tokens = 48

@@ -45,8 +45,8 @@ class QueryFeature(Feature):
 
     of_pool: ClassVar[str]
 
-    def goes_by_seed(self, config: ConfigDict, seed: int, options: dict[str, Any]) -> bool:
-        return FEATURES.find(self.of_pool).goes_by_seed(config, seed, options)
+    def goes_by(self, config: ConfigDict, other: ConfigDict, options: dict[str, Any]) -> bool:
+        return FEATURES.find(self.of_pool).goes_by(config, other, options)
 
     def by_proxy(self, config: ConfigDict, options: dict[str, Any]) -> bool:
         return FEATURES.find(self.of_pool).by_proxy(config, options)

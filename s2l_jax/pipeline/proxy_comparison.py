@@ -91,8 +91,9 @@ def _pairs(
         for one, other in pairs:
             if (key := (one.inputs, other.inputs)) not in known:
                 x, y = losses.get(one.inputs), losses.get(other.inputs)
-                apart = x is not None and y is not None and x is not y
-                known[key] = rank_correlations(x, y, one.chosen.sources) if apart else None
+                known[key] = None
+                if x is not None and y is not None and x is not y:
+                    known[key] = rank_correlations(x, y, one.chosen.sources)
         found = [known[one.inputs, other.inputs] for one, other in pairs]
         yield {
             "proxies": [a, b],

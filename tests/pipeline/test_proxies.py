@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from s2l_jax.config import load, run, validate
+from s2l_jax.config import load, resolved_run, run, validate
 from s2l_jax.config.inputs import Inputs
 from s2l_jax.data.order import priorities
 from s2l_jax.errors import InputError
+from s2l_jax.features.feature import FEATURES
+from s2l_jax.features.inputs import inputs_of
 from s2l_jax.integrity import write_json
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.proxy_comparison import ComparedRun, Losses, compare_proxies, rank_correlations
@@ -52,6 +54,25 @@ def test_each_proxy_is_a_part_with_the_settings_it_differs_in(tmp_path):
     assert list(parts) == ["proxy", "seed_1/proxy", "proxy_large/proxy", "proxy_large/seed_1/proxy"]
     del config.selection.runs["s2l"]
     assert list(inputs_parts(config, tmp_path)) == ["proxy_large/proxy", "proxy_large/seed_1/proxy"]
+
+
+def test_features_go_by_a_proxy_where_it_changes_them():
+    config = quickstart(large={"proxy": {"checkpoint": "elsewhere"}})
+    config.selection.runs.rds = run(method="rds", proxy="large")
+
+    def found():
+        entry = resolved_run(config, "rds")
+        return {
+            name: inputs_of(FEATURES.find(name), config, entry).proxy
+            for name in ("hidden_states", "query_states", "gradients", "query_gradients", "trajectories")
+        }
+
+    shared = {"hidden_states": "", "query_states": "", "gradients": "", "query_gradients": ""}
+    assert found() == shared | {"trajectories": "large"}
+    config.selection.states.model = "proxy"
+    assert found() == dict.fromkeys(shared, "") | dict.fromkeys(
+        ("hidden_states", "query_states", "trajectories"), "large"
+    )
 
 
 def test_a_proxy_may_be_given_by_its_losses(tmp_path):

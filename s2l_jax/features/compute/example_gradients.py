@@ -1,4 +1,4 @@
-"""One vector per example: the gradient of its loss in LoRA parameters, as LESS compares them."""
+"""One vector per example: the gradient of its loss in the trained parameters, LESS's adapters or all."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ class AdamMoments:
 
 
 class ExampleGradients:
-    """Gradients of single examples in the adapters of a model, randomly projected.
+    """Gradients of single examples in the trained parameters of a model, randomly projected.
 
     The loss of an example is the mean over its response tokens. `vmap` over padded rows gives a batch of
     gradients at once; each is projected to `dims` numbers by a matrix of random signs over sqrt(dims),
@@ -42,7 +42,7 @@ class ExampleGradients:
     made again, a block at a time, from the seed: it never exists as a whole.
 
     Args:
-      config: of a decoder with LoRA.
+      config: of a decoder; with LoRA the adapters are what is trained.
       dims: of the projection; 0: none, the gradient itself.
       seed: of the projection.
       batch_tokens: tokens that a device works on at a time.
@@ -63,7 +63,7 @@ class ExampleGradients:
 
     def of(
         self,
-        frozen: Params,
+        frozen: Params | None,
         adapters: Params,
         examples: Examples,
         indices: Int64[np.ndarray, " c"],
@@ -72,8 +72,8 @@ class ExampleGradients:
         """The projected gradients of some examples; zeros for one without a response.
 
         Args:
-          frozen: the parameters below the adapters, on the mesh.
-          adapters: where gradients are taken.
+          frozen: the parameters below the adapters, on the mesh; None: there are none.
+          adapters: where gradients are taken; without adapters all parameters.
           indices: of those wanted.
           moments: with them Adam's next update for each example is projected, not its gradient.
         """
@@ -127,7 +127,7 @@ def _batch(
     config: DecoderConfig,
     dims: int,
     dtype: Any,
-    frozen: Params,
+    frozen: Params | None,
     adapters: Params,
     moments: tuple,
     key: Array,
@@ -155,7 +155,7 @@ def _batch(
 def _loss(
     config: DecoderConfig,
     dtype: Any,
-    frozen: Params,
+    frozen: Params | None,
     adapters: Params,
     tokens: Int[Array, " l"],
     wanted: Bool[Array, " l"],
