@@ -116,7 +116,7 @@ def test_a_planted_truth_is_found(alike):
     results = {"theory": numbers}
     jsonschema.validate(numbers, results_schema()["properties"]["theory"])
     said = list(gradient_similarity(Findings(results)))
-    assert [type(each) for each in said] == ([Measured] if alike else [Measured, Verdict])
+    assert [type(each) for each in said] == [Measured, Measured] + ([] if alike else [Verdict])
     assert said[0].value.startswith("yes: at 2 of 2" if alike else "no: at 0 of 2")
     (judged, *_) = subset_gradient(Findings(results))
     assert judged.value.startswith("yes" if alike else "no")

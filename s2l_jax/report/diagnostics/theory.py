@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from s2l_jax.report.diagnostic import WARNING, Measured, Verdict, diagnostic
 from s2l_jax.report.findings import Findings
 
@@ -22,20 +24,24 @@ def gradient_similarity(found: Findings) -> Iterator[Verdict | Measured]:
     answer = "yes" if len(holding) == len(judged) else "in part" if holding else "no"
     answer = f"{answer}: at {len(holding)} of {len(judged)} checkpoints"
     answer += ", though hardly more than by chance" if holding and not strong else ""
+    shares = f"{_share(judged, 'explained')}; of directions {_share(judged, 'explained_directions')}"
     yield Measured("rows of a cluster have like gradients in the target (Theorem 4.1)", answer)
+    yield Measured("variance of gradients within sources that clusters account for", shares)
     if not strong:
-        shares = ", ".join(
-            f"{100 * c['explained']['share']:.0f} % at step {c['step']:,} "
-            f"({100 * c['explained']['by_chance']:.0f} % by chance)"
-            for c in judged
-        )
         yield Verdict(
             WARNING,
             "Clusters tell little of gradients",
-            f"Theorem 4.1 in this run: {answer}. Clusters account for this part of the variance of gradients "
-            f"within sources: {shares}.",
+            f"Theorem 4.1 in this run: {answer}. Of the variance of gradients within sources, clusters have "
+            f"{shares}.",
             "Measure losses earlier and more often (trajectories.every), or try another proxy.",
         )
+
+
+def _share(checkpoints: Sequence[Mapping[str, Any]], name: str) -> str:
+    share, by_chance = (
+        100 * float(np.mean([c[name][key] or 0.0 for c in checkpoints])) for key in ("share", "by_chance")
+    )
+    return f"{share:.0f} % (by chance {by_chance:.0f} %)"
 
 
 def _holds(checkpoint: Mapping[str, Any]) -> bool:
