@@ -27,6 +27,7 @@ METRICS = ("accuracy", "bleu", "rouge", "bertscore")
 _SWEEPS = when("source", "sweep")
 _ADAPTS = unless("rank", 0)
 _DRAWS = unless("temperature", 0.0)
+_MEASURES = when("theory", True)
 
 SCHEMA: Group = Group(
     "The experiment",
@@ -402,16 +403,26 @@ SCHEMA: Group = Group(
             decides=False,
             adds=True,
         ),
-        run=Field("", "selection run whose clusters and subset are judged; empty: the first of method s2l"),
-        rows=natural(1024, "rows whose gradients are taken, in whole clusters drawn at random; 0: all"),
+        run=Field(
+            "",
+            "selection run whose clusters and subset are judged; empty: the first of method s2l",
+            when=(_MEASURES,),
+        ),
+        rows=natural(
+            1024,
+            "rows whose gradients are taken, in whole clusters drawn at random; 0: all",
+            unit="rows",
+            when=(_MEASURES,),
+        ),
         checkpoints=Field(
             4,
             "checkpoints at which gradients are taken, evenly from before the target's training to its end",
             lambda v: v >= 2,
             "2 or above",
+            when=(_MEASURES,),
         ),
-        dims=natural(512, "numbers that a gradient is projected to; 0: no projection"),
-        dtype=choice("float32", DTYPES, "type of matrix products for gradients"),
+        dims=natural(512, "numbers that a gradient is projected to; 0: no projection", when=(_MEASURES,)),
+        dtype=choice("float32", DTYPES, "type of matrix products for gradients", when=(_MEASURES,)),
         batch_tokens=positive(
             4096, "tokens a device takes gradients of at a time", unit="tokens", decides=False
         ),

@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from s2l_jax.config import find_field, run
 from s2l_jax.config.runs import BUDGETS, find_method, options, run_fields
@@ -80,6 +81,8 @@ VALUES = {
     "seeds": (0, 3),
     "selection.budgets": ("7", "9"),
     "report.baseline": "random",
+    "analysis.run": "small",
+    "selection.runs.*.proxy": "other",
     "selection.runs.*.stratify_by": "none",
     "selection.runs.*.drop_unlearnt": 0.2,
     "selection.runs.*.layer": 1,
@@ -153,6 +156,8 @@ def config_of(files, checkpoint):
     config.selection.gradients.update(rank=2, warmup_fraction=0.5, epochs=1, batch_size=16, dims=16)
     few = str(files / "few.jsonl")
     config.evaluation.update(path=few, limit=4, max_new_tokens=2, shots=1, shots_path=few)
+    config.proxies.other = ConfigDict({"proxy": {"train": {"steps": 2}}})  # of use to runs that name it
+    config.analysis.update(dims=16, checkpoints=2)
     config.selection.runs = {}
     for name, fields in RUNS.items():
         config.selection.runs[name] = run(**{"method": name, "train_target": False} | fields)

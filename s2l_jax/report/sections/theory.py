@@ -7,7 +7,7 @@ import altair as alt
 
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.section import Section, report_section
-from s2l_jax.report.style import COLORS, GREY, chart, series, significant, sized, whole_numbers
+from s2l_jax.report.style import COLORS, GREY, chart, series, significant, sized
 from s2l_jax.report.table import NOT_MEASURED
 
 
@@ -71,13 +71,14 @@ def _curve(checkpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
             "y": significant(y / middle if middle else None),
         }
         for x, y in zip(curve["trajectories"], curve["gradients"], strict=True)
+        if x > 0
     ]
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> Any:
     names = list(dict.fromkeys(row["name"] for row in rows))
     encoded = chart(rows).mark_line(point={"size": 24}).encode(
-        x=alt.X("x:Q", title="distance of the proxy's trajectories (nats)", scale=alt.Scale(nice=False)),
+        x=alt.X("x:Q", title="distance of the proxy's trajectories (nats)", scale=alt.Scale(type="log")),
         y=alt.Y("y:Q", title="distance of gradients, of the mean", scale=alt.Scale(zero=True)),
         color=series(names, [COLORS[i % len(COLORS)] for i in range(len(names))]),
     )  # fmt: skip
@@ -105,16 +106,18 @@ def _errors(checkpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _error_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A dot and a stroke for each kind of draw, side by side at each checkpoint."""
     names = [title for title in _DRAWS.values() if any(row["name"] == title for row in rows)]
     base = chart(rows).encode(
-        x=whole_numbers("target step"),
+        x=alt.X("x:O", title="target step", axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("name:N", sort=names),
         color=series(names, [GREY, *COLORS][: len(names)]),
-        xOffset="name:N",
         tooltip="about:N",
     )
     title = "error, of the mean gradient"
-    lines = base.mark_line(point={"size": 50}).encode(y=alt.Y("mean:Q", title=title))
-    return sized(alt.layer(base.mark_rule().encode(y=alt.Y("low:Q", title=title), y2="high:Q"), lines), 280)
+    strokes = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    dots = base.mark_circle(size=70, opacity=1).encode(y=alt.Y("mean:Q", title=title))
+    return sized(alt.layer(strokes, dots), 280)
 
 
 def _cells(checkpoint: Mapping[str, Any]) -> list[str]:
