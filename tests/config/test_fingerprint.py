@@ -32,6 +32,7 @@ ALL_ACTIVE = {
     "trajectories.stop_when_stable": 2,
     "proxy.init": "random",
     "target.init": "random",
+    "analysis.theory": True,
 }
 SWITCHED_ON = {
     "trajectories.num_checkpoints": {"trajectories.cadence": "log"},

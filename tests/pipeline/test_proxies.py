@@ -276,7 +276,7 @@ def with_other(checkpoint, **fields):
     return config
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_proxy_is_what_it_is_in_a_workdir_of_its_own(tiny_checkpoint, tmp_path, monkeypatch):
     own = {"proxy": {"train": {"learning_rate": 0.01}}}

@@ -124,7 +124,7 @@ def test_gradients_are_in_all_parameters_that_are_trained(tiny_checkpoint, one_d
     assert fall == pytest.approx(step * float(np.square(ours).sum()), rel=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_measurement_goes_on_to_the_same_numbers(tiny_checkpoint, tmp_path, monkeypatch):
     config = theory_config(tiny_checkpoint)
     whole = run_pipeline(config, tmp_path / "whole")
