@@ -22,7 +22,7 @@ def get_config(base: str = "quickstart") -> ConfigDict:
     """The base config's runs, and S2L by every proxy."""
     config = load(base)
     if base in EMBEDDED:
-        proxies = {"target": {"checkpoint": config.target.checkpoint}, "untrained": {"init": "random"}}
+        proxies = {"target": {"checkpoint": config.target.checkpoint}, "from_scratch": {"init": "random"}}
     else:
         proxies = {name: {"checkpoint": place} for name, place in MATH.items()}
     for name, fields in proxies.items():

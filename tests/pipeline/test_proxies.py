@@ -118,7 +118,11 @@ def test_a_method_that_goes_by_no_proxy_cannot_have_one(tmp_path):
 
 def test_the_ablation_of_proxies_covers_the_paper():
     config = load("ablation_proxies")
-    assert {entry.get("proxy", "") for entry in config.selection.runs.values()} == {"", "target", "untrained"}
+    assert {entry.get("proxy", "") for entry in config.selection.runs.values()} == {
+        "",
+        "target",
+        "from_scratch",
+    }
     validate(config)
 
 
