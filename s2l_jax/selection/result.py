@@ -41,7 +41,7 @@ class Selection:
         rows that could not be chosen because the choice was from a slice of the pool.
       centroids: of the clusters, in the columns that were clustered; [0, 0] without clusters.
       cluster_sources: the source of each cluster, where sources were clustered on their own.
-      weights: one per chosen row: for S2L |C_k| / R_k, its cluster's rows per row chosen from it
+      weights: one per chosen row: for S2L `|C_k| / R_k`, its cluster's rows per row chosen from it
         (so that the subset's weighted gradient stands for the pool's, as the paper's convergence
         corollary has it), else 1.
       ids: of every row of the pool.
