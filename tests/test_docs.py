@@ -1,4 +1,4 @@
-"""What the documents say can be done: their links lead somewhere, their commands parse, their imports exist."""
+"""The documents: their links lead somewhere, their commands parse, their imports exist."""
 
 import ast
 import importlib

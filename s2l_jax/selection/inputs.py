@@ -19,12 +19,12 @@ class SelectionInputs:
     """What is known of N examples; a method names the features it cannot do without.
 
     Args:
-      **arrays: by name, None for what is not known. `ids`: stable example ids, whole numbers [N]; row numbers
-        where they are left out. `sources`: the name or number of each example's data source [N]. `num_tokens`:
-        length of each example, prompt and response [N]. `trajectories`: losses at the checkpoints, in training
-        order [N, T]. And every other array that a feature has (`FEATURES[name].arrays`): trajectory_steps
-        [T], response_tokens [N], hidden_states [N, D], query_states [Q, D], gradients [N, C, P],
-        query_gradients [Q, C, P], ...
+      **arrays: by name, None for what is not known. `ids`: stable example ids, whole numbers [N]; row
+        numbers where they are left out. `sources`: the name or number of each example's data source [N].
+        `num_tokens`: length of each example, prompt and response [N]. `trajectories`: losses at the
+        checkpoints, in training order [N, T]. And every other array that a feature has
+        (`FEATURES[name].arrays`): trajectory_steps [T], response_tokens [N], hidden_states [N, D],
+        query_states [Q, D], gradients [N, C, P], query_gradients [Q, C, P], ...
 
     Raises:
       InputError: an array that no feature has.

@@ -20,7 +20,7 @@ class Ranking:
       labels: the cluster of each row; None for no clusters.
       centroids: of the clusters.
       cluster_sources: the source of each cluster, where sources were clustered on their own.
-      stands_for_cluster: whether a chosen row weighs `|C_k| / R_k`, the rows of its cluster over those chosen.
+      stands_for_cluster: whether a chosen row weighs `|C_k| / R_k`, its cluster's rows over those chosen.
       weights: of each row, for a rule that gives them itself (draws with replacement: how often it came);
         1 where both are left out.
       scores: what rows were ranked by, if by one number.
