@@ -21,7 +21,7 @@ from s2l_jax.parallel.agreement import check_alike
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline.known import check_known
 from s2l_jax.pipeline.owner import owning
-from s2l_jax.pipeline.plan import STAGES, Plan, make_plan, sweeps_saved
+from s2l_jax.pipeline.plan import STAGES, Plan, make_plan, proxy_part, sweeps_saved
 from s2l_jax.pipeline.results import (
     compared,
     compared_proxies,
@@ -52,6 +52,7 @@ def run_pipeline(
     stages: Sequence[str] = STAGES,
     name: str = "",
     profile: Steps | None = None,
+    parts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run the stages of an experiment, going on from what the workdir holds.
 
@@ -61,9 +62,10 @@ def run_pipeline(
       stages: which to run, by name or an unambiguous beginning of it.
       name: of the config, for the report.
       profile: steps of each training run to trace.
+      parts: of the workdir, to make these alone, for a process that has it (`pipeline.members`).
 
     Returns:
-      The content of results.json.
+      The content of results.json, nothing where `parts` are made.
 
     Raises:
       InputError: bad config, bad input, a workdir that holds another experiment or is in use, or processes
@@ -73,6 +75,8 @@ def run_pipeline(
     check_alike(in_words(config, workdir, stages))
     plan = plan_pipeline(config, workdir, stages=stages)
     plan.check()
+    if parts:
+        return _run(config, plan, name, profile, parts)
     with owning(plan.workdir):
         if processes.is_writer():
             artifacts.remove_leftovers(plan.workdir)
@@ -82,14 +86,16 @@ def run_pipeline(
         return _run(config, plan, name, profile)
 
 
-def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dict[str, Any]:
+def _run(
+    given: ConfigDict, plan: Plan, name: str, profile: Steps | None, parts: Sequence[str] = ()
+) -> dict[str, Any]:
     """The stages of a plan, in the workdir that this run has for itself; what results.json holds.
 
     `given` is the config as it was before its replicates and budgets were spelt out.
     """
     config = plan.config
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    run = Run(config, plan.workdir, mesh, profile)
+    run = Run(config, plan.workdir, mesh, profile, parts)
     device = jax.devices()[0]
     say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
     _check(run, plan)
@@ -98,11 +104,15 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
     if processes.is_writer() and not (run.workdir / "config.json").exists():
         artifacts.write_json(run.workdir / "config.json", described(given, name))
     for inputs in plan.trained:
+        if not run.makes(proxy_part(config, inputs)):
+            continue
         if plan.has("proxy"):
             proxy.train_proxy(run.inputs_of(inputs), _pool_of(pools, inputs.model))
         elif plan.leaves("proxy"):
             proxy.check_content(run.inputs_of(inputs), _pool_of(pools, "rows"))
     for inputs in plan.swept:
+        if not run.makes(proxy_part(config, inputs)):
+            continue
         if plan.has("trajectories"):
             saved_parameters.sweep_saved(run.inputs_of(inputs), _pool_of(pools, inputs.model))
         else:
@@ -127,6 +137,8 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
         theory.measure(run, _pool_of(pools, "target"), contexts)
     else:
         theory.check_content(run)
+    if parts:
+        return {}
     results = gather_results(run, trajectories, rows, name)
     results |= compared(run, results, given) | compared_proxies(run, results, trajectories, rows)
     if processes.is_writer():
