@@ -41,6 +41,7 @@ from s2l_jax.pipeline.stages import (
     theory,
 )
 from s2l_jax.pipeline.stages import trajectories as columns
+from s2l_jax.training.boards import check_wandb
 from s2l_jax.training.profiler import Steps
 from s2l_jax.training.run import Run, check_model
 
@@ -167,6 +168,7 @@ def plan_pipeline(config: ConfigDict, workdir: epath.PathLike, *, stages: Sequen
 
 def _check(run: Run, plan: Plan) -> None:
     """Raise an InputError now for a model, benchmark, method or cadence that would stop the run later."""
+    check_wandb(run.config.wandb)
     # Of other models in `plan.models` the tokeniser alone is needed.
     if plan.has("target") or plan.has("analysis"):
         check_model(run, "target")

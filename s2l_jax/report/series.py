@@ -113,6 +113,8 @@ def in_words(series: Series, measure: Measure) -> str:
     if len(means) < 2:
         return ""
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    if means[low] == means[high]:
+        return f"{measure.amount(means[low])} at all."
     text = f"{measure.amount(means[low])} at {low} to {measure.amount(means[high])} at {high}."
     reference = series.values[series.reference]
     compared = {v: d for v, g in series.others() if (d := _difference(series, g, measure)) is not None}

@@ -102,9 +102,10 @@ class Run:
 def train_settings(run: Run, train: ConfigDict) -> TrainSettings:
     """The loop's settings from a `train` group of the config."""
     optimizer = {f.name: train[f.name] for f in dataclasses.fields(OptimizerSettings)}
-    names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer", "attention"}
+    names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer", "attention", "wandb"}
     others = {name: train[name] for name in names}
-    return TrainSettings(OptimizerSettings(**optimizer), attention=run.config.attention, **others)
+    of_run = {"attention": run.config.attention, "wandb": run.config.wandb}
+    return TrainSettings(OptimizerSettings(**optimizer), **of_run, **others)
 
 
 def num_steps(train: ConfigDict, num_examples: int) -> int:

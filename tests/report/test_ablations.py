@@ -100,7 +100,7 @@ def test_overlaps_are_of_equal_seeds_and_beside_that_of_two():
         "rows in common with the subset of 20",
     ]
     scores = drawn(section.views["number of clusters"][0].chart)
-    assert [point["x"] for point in scores if "low" in point] == [5, 20, 80]
+    assert {point["x"] for point in scores if "low" in point} == {5, 20, 80}
     assert sum("low" not in point for point in scores) == 9
     assert [row[1] for row in section.rows] == ["5", "20 (compared with)", "80"]
     assert "two seeds of 20 have 0 %" in section.intro

@@ -23,17 +23,16 @@ def ablations(section: Section, found: Findings) -> None:
         lines = _lines(found, series)
         for measure in MEASURES:
             if said[measure]:
-                section.show(_scores(series, measure), _TITLES[measure.name], series.name)
+                section.show(_scores(series, measure), series.name, _TITLES[measure.name])
         if any(overlap for *_, overlap in lines):
             reference = series.values[series.reference]
             title = f"rows in common with the subset of {reference} (Jaccard index, %)"
-            section.show(_overlaps(found, series), title, series.name)
+            section.show(_overlaps(found, series), series.name, title)
         words = [
-            f"{_TITLES[measure.name].partition(' (')[0]} {text}" for measure, text in said.items() if text
+            f"{_TITLES[m.name].partition(' (')[0].capitalize()} {text}" for m, text in said.items() if text
         ]
-        section.intro += (
-            f" {series.name.capitalize()}: {' '.join([*words, _overlap_in_words(found, series)])}"
-        )
+        sentences = " ".join([*words, _overlap_in_words(found, series)]).strip()
+        section.intro += f" By {series.name}: {sentences}"
         section.rows = [*section.rows, *lines]
     if section.rows:
         section.intro = (
