@@ -119,9 +119,7 @@ def main(argv: list[str]) -> int:
     from s2l_jax.pipeline.run import STAGES, run_pipeline
 
     if _PARTS.value:
-        from s2l_jax.pipeline.members import end_with_parent
-
-        end_with_parent()
+        stopping.end_with_parent()  # another may then have the workdir
     stages = _STAGES.value or STAGES
     run_pipeline(config, workdir, stages=stages, name=name, profile=profile, parts=_PARTS.value)
     compiling.report()

@@ -1,10 +1,7 @@
 """Parts of a run that do not need each other, made by processes of their own, a few at a time."""
 
 import concurrent.futures
-import os
-import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -162,14 +159,3 @@ class _Processes:
             self._ended = number
             for process in self._running:
                 process.send_signal(number)
-
-
-def end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone: another may then have its workdir."""
-    threading.Thread(target=_wait_for_end, daemon=True).start()
-
-
-def _wait_for_end() -> None:
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os._exit(128 + signal.SIGHUP)

@@ -5,9 +5,8 @@ import pytest
 
 from s2l_jax.report.comparisons import MEASURES
 from s2l_jax.report.findings import Findings
-from s2l_jax.report.section import all_sections
 from s2l_jax.report.series import find_series, in_words, overlap, overlap_of_seeds, spread
-from tests.support.results import drawn, evaluation, make_results, make_rows
+from tests.support.results import drawn, evaluation, filled, make_results, make_rows
 
 ACCURACY, LOSS = MEASURES
 LUCK = (-0.01, 0.0, 0.01)
@@ -93,7 +92,7 @@ def test_overlaps_are_of_equal_seeds_and_beside_that_of_two():
     few, reference, _ = find_series(found)[0].groups
     assert overlap(found, few, reference) == pytest.approx(0.75)
     assert overlap_of_seeds(found, reference) == 0.0
-    section = next(each for each in all_sections(found) if each.key == "ablations")
+    section = filled("ablations", found)
     assert [panel.title.partition(" (")[0] for panel in section.views["number of clusters"]] == [
         "accuracy",
         "held-out loss",
@@ -103,10 +102,10 @@ def test_overlaps_are_of_equal_seeds_and_beside_that_of_two():
     assert {point["x"] for point in scores if "low" in point} == {5, 20, 80}
     assert sum("low" not in point for point in scores) == 9
     assert [row[1] for row in section.rows] == ["5", "20 (compared with)", "80"]
-    assert "two seeds of 20 have 0 %" in section.intro
+    assert "two seeds of 20 have 0 %" in section.content["said"][0][1]
 
 
 def test_a_run_without_an_ablation_has_no_such_section():
-    (section,) = (each for each in all_sections(Findings(make_results())) if each.key == "ablations")
+    section = filled("ablations", Findings(make_results()))
     assert not section.filled
     assert not section.missing

@@ -9,6 +9,7 @@ from s2l_jax.report.findings import Findings
 from s2l_jax.report.page import render_report
 from s2l_jax.report.rows import PoolRows, RowText
 from s2l_jax.report.runs import group_runs
+from s2l_jax.report.section import SECTIONS, Section
 
 
 def evaluation(accuracy, loss, sources):
@@ -132,3 +133,10 @@ def drawn(figure):
     if isinstance(figure, list):
         return [row for part in figure for row in drawn(part)]
     return drawn(figure.to_dict()) if hasattr(figure, "to_dict") else []
+
+
+def filled(name, found):
+    """A section of the page by itself."""
+    section = Section(name, SECTIONS[name].title)
+    SECTIONS[name].fill(section, found)
+    return section

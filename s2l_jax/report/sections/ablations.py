@@ -18,28 +18,29 @@ _WIDE = 8  # from the smallest value to the largest: on a logarithmic axis
 @report_section("Ablations", place=15)
 def ablations(section: Section, found: Findings) -> None:
     """A view for each option that varies, with its figures; a line of the table for each value."""
+    said = []
     for series in find_series(found):
-        said = {measure: in_words(series, measure) for measure in MEASURES}
         lines = _lines(found, series)
+        words = {measure: in_words(series, measure) for measure in MEASURES}
         for measure in MEASURES:
-            if said[measure]:
+            if words[measure]:
                 section.show(_scores(series, measure), series.name, _TITLES[measure.name])
-        if any(overlap for *_, overlap in lines):
+        if any(common != NOT_MEASURED for *_, common in lines):
             reference = series.values[series.reference]
             title = f"rows in common with the subset of {reference} (Jaccard index, %)"
             section.show(_overlaps(found, series), series.name, title)
-        words = [
-            f"{_TITLES[m.name].partition(' (')[0].capitalize()} {text}" for m, text in said.items() if text
+        text = [
+            f"{_TITLES[m.name].partition(' (')[0].capitalize()} {each}" for m, each in words.items() if each
         ]
-        sentences = " ".join([*words, _overlap_in_words(found, series)]).strip()
-        section.intro += f" By {series.name}: {sentences}"
+        said.append((series.name, " ".join([*text, _overlap_in_words(found, series)]).strip()))
         section.rows = [*section.rows, *lines]
-    if section.rows:
+    if said:
         section.intro = (
             "Runs that differ in one option alone. Strokes are 95 % intervals of the mean over seeds "
-            f"(Student's t), faint points single seeds.{section.intro}"
+            "(Student's t), faint points single seeds."
         )
         section.header = ("option", "value", "seeds", "accuracy %", "held-out loss", "overlap %")
+        section.template, section.content = "ablations.html", {"said": said}
 
 
 def _lines(found: Findings, series: Series) -> list[tuple[str, ...]]:
@@ -78,7 +79,7 @@ def _overlap_in_words(found: Findings, series: Series) -> str:
         f"Subsets have {100 * min(shares):.0f} to {100 * max(shares):.0f} % in common with those of {value}"
     )
     seeds = overlap_of_seeds(found, reference)
-    return f"{text}{'' if seeds is None else f'; two seeds of {value} have {100 * seeds:.0f} %'}."
+    return f"{text}{'' if seeds is None else f'; two seeds of {value} have {100 * seeds:.0f} % (dashed)'}."
 
 
 def _axis(series: Series) -> alt.X:
@@ -87,7 +88,7 @@ def _axis(series: Series) -> alt.X:
         return alt.X("x:N", title=series.name, sort=[str(value) for value in series.values])
     values = sorted(set(series.values))
     far = values[0] > 0 and values[-1] / values[0] >= _WIDE
-    scale = alt.Scale(type="log" if far else "linear", nice=False, padding=14, zero=False)
+    scale = alt.Scale(type="log", padding=14) if far else alt.Scale(zero=False, nice=False, padding=14)
     axis = alt.Axis(values=values, grid=False, labelOverlap=True, format="~g")
     return alt.X("x:Q", title=series.name, axis=axis, scale=scale)
 
