@@ -18,6 +18,7 @@ makes nothing either: it says what the run will take on devices that need not be
 
 Several machines: start the same command on each (TPU slices, Slurm and Open MPI are recognised; otherwise
 set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). --distributed=off runs one process alone.
+--jobs=2 trains two proxies or targets at a time, each in a process of its own on this machine.
 """
 
 import errno
@@ -128,6 +129,11 @@ def main(argv: list[str]) -> int:
 
 def _run_jobs(config: ConfigDict, workdir: str) -> int:
     """Have the experiment run by several processes; this one computes nothing."""
+    if _DISTRIBUTED.value == "on":
+        raise InputError(
+            f"--jobs={_JOBS.value} starts processes on this machine, and --distributed=on joins those of others: "
+            "leave one of the two out."
+        )
     os.environ["JAX_PLATFORMS"], own = "cpu", os.environ.get("JAX_PLATFORMS")
     import jax
 
