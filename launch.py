@@ -131,7 +131,7 @@ def _run_jobs(config: ConfigDict, workdir: str) -> int:
     """Have the experiment run by several processes; this one computes nothing."""
     if _DISTRIBUTED.value == "on":
         raise InputError(
-            f"--jobs={_JOBS.value} starts processes on this machine, and --distributed=on joins those of others: "
+            f"--jobs={_JOBS.value} starts processes on this machine, --distributed=on joins those of others: "
             "leave one of the two out."
         )
     os.environ["JAX_PLATFORMS"], own = "cpu", os.environ.get("JAX_PLATFORMS")

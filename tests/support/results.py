@@ -1,5 +1,6 @@
 """Results, trajectories and a page of them that the tests of the report share."""
 
+import json
 import math
 
 import numpy as np
@@ -90,6 +91,21 @@ def make_results(num_sources=4, num_clusters=5, steps=(10, 20, 30, 40)):
 
     baseline = {name for name in results["selections"] if name.startswith("random")}
     results["comparisons"] = compare(group_runs(results), verdicts, baseline, "random")
+    return results
+
+
+def hostile_results(text):
+    """Results with a text as the name of the config, a source, a run, a benchmark, and as options' values."""
+    written = json.dumps(make_results())
+    for name in ("group/source 1", "random-50"):
+        written = written.replace(json.dumps(name), json.dumps(text))
+    results = json.loads(written) | {"config_name": text}
+    for seed in range(3):  # an ablation by three of them
+        results["selections"][f"s2l-100-{seed}"]["options"]["pick"] = f"{text} {seed}"
+    part = {"accuracy": 0.5, "num_examples": 20}
+    benchmark = part | {"domain": "in", "levels": {text: part}}
+    results["evaluations"]["full"]["benchmarks"] = {text: benchmark}
+    results["comparisons"]["baseline"] = text
     return results
 
 
