@@ -73,6 +73,9 @@ def test_one_seed_is_said_to_tell_nothing():
     (series,) = find_series(Findings(results_of({5: 0.3, 20: 0.5, 80: 0.5}, num_seeds=1)))
     assert "luck is not known" in in_words(series, ACCURACY)
     assert spread(series.groups[0], ACCURACY)[1] is None
+    section = filled("ablations", Findings(results_of({5: 0.3, 20: 0.5, 80: 0.5}, num_seeds=1)))
+    (layer,) = section.views["number of clusters"][0].spec["layer"]  # no interval, no single seeds
+    assert layer["mark"]["type"] == "line"
 
 
 def test_intervals_are_students():

@@ -110,11 +110,13 @@ def _scores(series: Series, measure: Measure) -> Any:
                 seeds.append(_point(series, value, number, measure.scale, about))
     x, y = _axis(series), alt.Y("y:Q", title=None, scale=alt.Scale(zero=False, padding=8))
     base = chart(means).encode(x=x, tooltip="about:N")
-    layers = [
-        chart(seeds).mark_circle(color=GREY, size=36, opacity=0.6).encode(x=x, y=y, tooltip="about:N"),
-        base.mark_rule(color=COLORS[0], strokeWidth=2).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
-        base.mark_line(color=COLORS[0], point={"color": COLORS[0], "size": 60}).encode(y=y),
-    ]
+    layers = [base.mark_line(color=COLORS[0], point={"color": COLORS[0], "size": 60}).encode(y=y)]
+    if any(mean["low"] is not None for mean in means):
+        ends = base.mark_rule(color=COLORS[0], strokeWidth=2)
+        layers.insert(0, ends.encode(y=alt.Y("low:Q", title=None), y2="high:Q"))
+    if seeds:
+        single = chart(seeds).mark_circle(color=GREY, size=36, opacity=0.6)
+        layers.insert(0, single.encode(x=x, y=y, tooltip="about:N"))
     return sized(alt.layer(*layers), 230)
 
 
