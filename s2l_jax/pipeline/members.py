@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from s2l_jax import artifacts, stopping
 from s2l_jax.console import say, tell
 from s2l_jax.pipeline.owner import owning
-from s2l_jax.pipeline.plan import GOES_ON, MADE, Plan
+from s2l_jax.pipeline.plan import Plan
 from s2l_jax.pipeline.run import STAGES, plan_pipeline
 
 _GONE = 4  # exit status where a process of the run is gone
@@ -73,17 +73,13 @@ def run_members(
 
 def proxies_of(plan: Plan) -> Members:
     """The proxies that are to be trained."""
-    return {part.name: (part.name,) for part in plan.parts if part.stage == "proxy" and _is_left(part.state)}
+    return {part.name: (part.name,) for part in plan.parts if part.stage == "proxy" and part.is_left}
 
 
 def models_of(plan: Plan) -> Members:
     """The models that are to be trained or evaluated, each with its target and its evaluations."""
-    names = [part.name.split("/")[1] for part in plan.parts if part.stage in _MODELS and _is_left(part.state)]
+    names = [part.name.split("/")[1] for part in plan.parts if part.stage in _MODELS and part.is_left]
     return {name: tuple(f"{stage}/{name}" for stage in _MODELS) for name in names}
-
-
-def _is_left(state: str) -> bool:
-    return state in (MADE, GOES_ON)
 
 
 def _run_alone(command: Sequence[str]) -> int:

@@ -168,7 +168,8 @@ def plan_pipeline(config: ConfigDict, workdir: epath.PathLike, *, stages: Sequen
 
 def _check(run: Run, plan: Plan) -> None:
     """Raise an InputError now for a model, benchmark, method or cadence that would stop the run later."""
-    check_wandb(run.config.wandb)
+    if any(part.stage in ("proxy", "target") and part.is_left for part in plan.parts):
+        check_wandb(run.config.wandb)
     # Of other models in `plan.models` the tokeniser alone is needed.
     if plan.has("target") or plan.has("analysis"):
         check_model(run, "target")

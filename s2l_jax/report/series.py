@@ -128,8 +128,8 @@ def in_words(series: Series, measure: Measure) -> str:
     if not apart:
         most = max(compared, key=lambda value: abs(compared[value].mean))
         return (
-            f"{text} None is told apart from {reference} by {n} seeds: the largest difference is "
-            f"{_amount(compared[most], measure)} at {most}."
+            f"{text} None is told apart from {reference} by {n} seeds (after Holm's correction): the largest "
+            f"difference is {_amount(compared[most], measure)} at {most}."
         )
     said = "; ".join(f"{_amount(compared[value], measure)} at {value}" for value in apart)
     rest = "" if len(apart) == len(compared) else " Others are within what seeds do."

@@ -144,7 +144,7 @@ def test_a_member_ends_with_what_started_it():
     assert process.wait(timeout=60) == 128 + signal.SIGHUP
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_members_make_what_one_process_makes(tmp_path, tiny_checkpoint):
     commands = Commands(tmp_path, tiny_checkpoint)
     try:
