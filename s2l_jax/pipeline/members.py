@@ -15,6 +15,7 @@ from s2l_jax.pipeline.plan import Plan
 from s2l_jax.pipeline.run import STAGES, plan_pipeline
 
 _GONE = 4  # exit status where a process of the run is gone
+_SHARED = ("pool", "proxy", "trajectories", "selection")
 _MODELS = ("target", "evaluation")  # stages of each model by itself
 
 Members = dict[str, tuple[str, ...]]  # the parts of a workdir that a process makes, by what it is called
@@ -58,7 +59,7 @@ def run_members(
     status, proxies = 0, proxies_of(plan)
     if len(proxies) > 1 and "pool" in plan.stages:
         status = run(["pool"]) or run_all(["proxy", "trajectories"], proxies)
-    if (shared := [stage for stage in plan.stages if stage not in (*_MODELS, "report")]) and not status:
+    if (shared := [stage for stage in plan.stages if stage in _SHARED]) and not status:
         status = run(shared)
     if status:
         return status
