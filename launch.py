@@ -18,6 +18,7 @@ makes nothing either: it says what the run will take on devices that need not be
 
 Several machines: start the same command on each (TPU slices, Slurm and Open MPI are recognised; otherwise
 set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID). --distributed=off runs one process alone.
+--jobs=2 trains two proxies or targets at a time, each in a process of its own on this machine.
 """
 
 import errno
@@ -66,6 +67,11 @@ _PROFILE = flags.DEFINE_string(
     "profile", "", "steps of each training run to trace, such as 10-15; XProf opens <workdir>/.../profile"
 )
 
+_JOBS = flags.DEFINE_integer(
+    "jobs", 1, "processes at once, each of them training a proxy or a target of its own", lower_bound=1
+)
+_PARTS = flags.DEFINE_list("parts", [], "parts of the workdir that this process makes; --jobs sets it")
+
 
 def main(argv: list[str]) -> int:
     """Run the experiment that the flags name; the status that its process ends with."""
@@ -97,6 +103,8 @@ def main(argv: list[str]) -> int:
         return 0
     if _PLAN.value:
         return _plan(config, workdir, file)
+    if _JOBS.value > 1:
+        return _run_jobs(config, workdir)
     import jax
 
     from s2l_jax.parallel import processes
@@ -111,9 +119,34 @@ def main(argv: list[str]) -> int:
         keep_freed_memory()
     from s2l_jax.pipeline.run import STAGES, run_pipeline
 
-    run_pipeline(config, workdir, stages=_STAGES.value or STAGES, name=name, profile=profile)
+    if _PARTS.value:
+        stopping.end_with_parent()  # another may then have the workdir
+    stages = _STAGES.value or STAGES
+    run_pipeline(config, workdir, stages=stages, name=name, profile=profile, parts=_PARTS.value)
     compiling.report()
     return 0
+
+
+def _run_jobs(config: ConfigDict, workdir: str) -> int:
+    """Have the experiment run by several processes; this one computes nothing."""
+    if _DISTRIBUTED.value == "on":
+        raise InputError(
+            f"--jobs={_JOBS.value} starts processes on this machine, --distributed=on joins those of others: "
+            "leave one of the two out."
+        )
+    os.environ["JAX_PLATFORMS"], own = "cpu", os.environ.get("JAX_PLATFORMS")
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    from s2l_jax.pipeline.members import run_members
+    from s2l_jax.pipeline.run import STAGES
+
+    if own is None:
+        del os.environ["JAX_PLATFORMS"]
+    else:
+        os.environ["JAX_PLATFORMS"] = own
+    command = [sys.executable, *sys.argv, "--jobs=1", "--distributed=off"]
+    return run_members(command, config, workdir, stages=_STAGES.value or STAGES, jobs=_JOBS.value)
 
 
 def _plan(config: ConfigDict, workdir: str, file: str) -> int:

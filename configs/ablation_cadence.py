@@ -1,5 +1,6 @@
 """How the checkpoint cadence changes the result: one proxy, its trajectories thinned.
 
+    python launch.py --config=configs/ablation_cadence.py --workdir=runs/quickstart --jobs=2
     python launch.py --config=configs/ablation_cadence.py:math_pythia70m --workdir=runs/math
 
 Every n-th checkpoint stands for a cadence n times as long, at no cost: the columns are there. Give
@@ -10,12 +11,14 @@ from ml_collections import ConfigDict
 
 from s2l_jax.config import load, run
 
-EVERY = (2, 3, 4, 6)
+EVERY = (2, 3, 5)
 
 
 def get_config(base: str = "quickstart") -> ConfigDict:
     """The base config's runs, and S2L on every n-th checkpoint."""
     config = load(base)
     for n in EVERY:
-        config.selection.runs[f"s2l_every{n}"] = run(method="s2l", every=n)
+        config.selection.runs[f"s2l_every{n}"] = run(
+            method="s2l", every=n, seeds=config.selection.runs.s2l.seeds
+        )
     return config

@@ -42,6 +42,17 @@ def leave() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def end_with_parent() -> None:
+    """End at once when the process that started this one, with a pipe as its input, is gone."""
+    threading.Thread(target=_wait_for_end, daemon=True).start()
+
+
+def _wait_for_end() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(128 + signal.SIGHUP)
+
+
 @contextlib.contextmanager
 def after_this_step() -> Iterator[None]:
     """Within it the first signal raises nothing: what runs looks at `told`; the end raises `Stopped`."""

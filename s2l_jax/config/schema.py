@@ -38,6 +38,12 @@ SCHEMA: Group = Group(
         decides=False,
         adds=True,
     ),
+    wandb=Field(
+        "",
+        "project of Weights & Biases to follow training in, beside TensorBoard (pip install wandb); "
+        "WANDB_MODE=offline keeps it here; empty: none",
+        decides=False,
+    ),
     pool=Group(
         "The pool: rows to choose from",
         path=Field(

@@ -46,6 +46,11 @@ class Part:
     state: str = MADE
     differences: tuple[str, ...] = ()
 
+    @property
+    def is_left(self) -> bool:
+        """Whether it is to be made, or made to its end."""
+        return self.state in (MADE, GOES_ON)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:

@@ -21,7 +21,7 @@ from s2l_jax.parallel.agreement import check_alike
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline.known import check_known
 from s2l_jax.pipeline.owner import owning
-from s2l_jax.pipeline.plan import STAGES, Plan, make_plan, sweeps_saved
+from s2l_jax.pipeline.plan import STAGES, Plan, make_plan, proxy_part, sweeps_saved
 from s2l_jax.pipeline.results import (
     compared,
     compared_proxies,
@@ -41,6 +41,7 @@ from s2l_jax.pipeline.stages import (
     theory,
 )
 from s2l_jax.pipeline.stages import trajectories as columns
+from s2l_jax.training.boards import check_wandb
 from s2l_jax.training.profiler import Steps
 from s2l_jax.training.run import Run, check_model
 
@@ -52,6 +53,7 @@ def run_pipeline(
     stages: Sequence[str] = STAGES,
     name: str = "",
     profile: Steps | None = None,
+    parts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run the stages of an experiment, going on from what the workdir holds.
 
@@ -61,9 +63,10 @@ def run_pipeline(
       stages: which to run, by name or an unambiguous beginning of it.
       name: of the config, for the report.
       profile: steps of each training run to trace.
+      parts: of the workdir, to make these alone, for a process that has it (`pipeline.members`).
 
     Returns:
-      The content of results.json.
+      The content of results.json, nothing where `parts` are made.
 
     Raises:
       InputError: bad config, bad input, a workdir that holds another experiment or is in use, or processes
@@ -73,6 +76,8 @@ def run_pipeline(
     check_alike(in_words(config, workdir, stages))
     plan = plan_pipeline(config, workdir, stages=stages)
     plan.check()
+    if parts:
+        return _run(config, plan, name, profile, parts)
     with owning(plan.workdir):
         if processes.is_writer():
             artifacts.remove_leftovers(plan.workdir)
@@ -82,14 +87,16 @@ def run_pipeline(
         return _run(config, plan, name, profile)
 
 
-def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dict[str, Any]:
+def _run(
+    given: ConfigDict, plan: Plan, name: str, profile: Steps | None, parts: Sequence[str] = ()
+) -> dict[str, Any]:
     """The stages of a plan, in the workdir that this run has for itself; what results.json holds.
 
     `given` is the config as it was before its replicates and budgets were spelt out.
     """
     config = plan.config
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    run = Run(config, plan.workdir, mesh, profile)
+    run = Run(config, plan.workdir, mesh, profile, parts)
     device = jax.devices()[0]
     say(f"{jax.device_count()} x {device.device_kind}, mesh {dict(mesh.shape)}, workdir {run.workdir}")
     _check(run, plan)
@@ -98,11 +105,15 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
     if processes.is_writer() and not (run.workdir / "config.json").exists():
         artifacts.write_json(run.workdir / "config.json", described(given, name))
     for inputs in plan.trained:
+        if not run.makes(proxy_part(config, inputs)):
+            continue
         if plan.has("proxy"):
             proxy.train_proxy(run.inputs_of(inputs), _pool_of(pools, inputs.model))
         elif plan.leaves("proxy"):
             proxy.check_content(run.inputs_of(inputs), _pool_of(pools, "rows"))
     for inputs in plan.swept:
+        if not run.makes(proxy_part(config, inputs)):
+            continue
         if plan.has("trajectories"):
             saved_parameters.sweep_saved(run.inputs_of(inputs), _pool_of(pools, inputs.model))
         else:
@@ -127,6 +138,8 @@ def _run(given: ConfigDict, plan: Plan, name: str, profile: Steps | None) -> dic
         theory.measure(run, _pool_of(pools, "target"), contexts)
     else:
         theory.check_content(run)
+    if parts:
+        return {}
     results = gather_results(run, trajectories, rows, name)
     results |= compared(run, results, given) | compared_proxies(run, results, trajectories, rows)
     if processes.is_writer():
@@ -155,6 +168,8 @@ def plan_pipeline(config: ConfigDict, workdir: epath.PathLike, *, stages: Sequen
 
 def _check(run: Run, plan: Plan) -> None:
     """Raise an InputError now for a model, benchmark, method or cadence that would stop the run later."""
+    if any(part.stage in ("proxy", "target") and part.is_left for part in plan.parts):
+        check_wandb(run.config.wandb)
     # Of other models in `plan.models` the tokeniser alone is needed.
     if plan.has("target") or plan.has("analysis"):
         check_model(run, "target")

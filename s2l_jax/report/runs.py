@@ -12,6 +12,7 @@ from s2l_jax.errors import InputError
 from s2l_jax.selection import METHODS, Method
 
 FULL = "full"
+LONGEST_LABEL = 40  # characters that fit beside a figure
 _PARTS = ("selections", "targets", "evaluations")
 
 
@@ -147,7 +148,7 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
         key = (run.method, _canonical(_options(run)), _budget(run, results) or 0)
         members.setdefault(key, []).append(run)
 
-    labels = _labels(list(members))
+    labels = _labels({key: runs[0].name for key, runs in members.items()})
     groups = []
     for key, runs in members.items():
         runs.sort(key=lambda run: (run.selection.get("seed", 0), run.name))
@@ -177,9 +178,14 @@ def _canonical(options: Mapping[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, default=str)
 
 
-def _labels(keys: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], str]:
-    """Name each group by its method and the options in which groups of that method differ."""
-    labels = {}
+def _labels(keys: Mapping[tuple[str, str, int], str]) -> dict[tuple[str, str, int], str]:
+    """Name each group by its method and the options in which groups of that method differ.
+
+    Where that would be long it has the name of its first run, whatever the budget, if no other has that.
+    `keys` has each group's first run.
+    """
+    labels: dict[tuple[str, str, int], str] = {}
+    named: dict[tuple[str, str], str] = {}
     for key in keys:
         method, own = key[0], json.loads(key[1])
         others = [json.loads(other[1]) for other in keys if other[0] == method]
@@ -187,7 +193,10 @@ def _labels(keys: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], str]
         varied = [n for n in names if len({_canonical({n: o.get(n)}) for o in others}) > 1]
         text = ", ".join(f"{name}={_plain(own[name])}" for name in varied if name in own)
         labels[key] = f"{method} ({text})" if text else method
-    return labels
+        named.setdefault(key[:2], keys[key])
+    short = {key: named[key[:2]] for key, label in labels.items() if len(label) > LONGEST_LABEL}
+    kept = {label for key, label in labels.items() if key not in short}
+    return labels | {key: name for key, name in short.items() if name not in kept}
 
 
 def _plain(value: Any) -> str:

@@ -7,6 +7,7 @@ from jaxtyping import Float32
 
 from s2l_jax.data.batching import Batch
 from s2l_jax.models.parameters import Params
+from s2l_jax.training.boards import Shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Hook:
 
     def after_step(self, finished: FinishedStep) -> None:
         """Take in a step's numbers, which are read while the next step runs or before `at_cadence`."""
+
+    def shown(self) -> Shown | None:
+        """What it has measured in the call before, for the boards (`boards.Board`); None for nothing."""
+        return None
 
     def before_checkpoint(self, step: int) -> None:
         """Put on disk what a later run needs that goes on from the checkpoint of `step`."""

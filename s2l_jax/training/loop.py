@@ -19,6 +19,7 @@ from s2l_jax.models.parameters import Params
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.parallel.sharding import put_rows
+from s2l_jax.training.boards import Board, TensorBoard, WeightsAndBiases
 from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.training.hooks import FinishedStep, Hook
 from s2l_jax.training.loss import LossFunction
@@ -39,6 +40,7 @@ class TrainSettings:
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2
     log_every: int = 10  # steps
+    wandb: str = ""  # project of Weights & Biases; "": none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +95,23 @@ def train(
         state = checkpoints.restore(abstract_state(*shape)) or init_state(*shape, initial_params())
         start = int(state.step)
         losses = checkpoints.losses
-        metrics = Metrics(path, config, label, start, batches.num_steps, settings.log_every, losses)
-        hooks = (metrics, *hooks)
+        boards = _boards(path, settings, start) if processes.is_writer() else []
+        for board in boards:
+            stack.callback(board.close)
+        metrics = Metrics(path, config, label, start, batches.num_steps, settings.log_every, losses, boards)
+        others, hooks = hooks, (metrics, *hooks)
         for hook in hooks:
             stack.callback(hook.close)
+
+        def show() -> None:
+            for hook in others if boards else ():
+                if (shown := hook.shown()) is not None:
+                    metrics.show(shown)
+
         for hook in hooks:
             if start == 0 and hook.is_due(0):
                 hook.at_cadence(0, state.params)
+        show()
         if _should_stop(hooks, start):
             return TrainResult(state.params, np.array(losses, np.float32))
         pending: tuple[Batch, StepMetrics] | None = None
@@ -113,6 +125,7 @@ def train(
                 finished = _finished(batch, values, float(rate(batch.step)), path)
                 for hook in hooks:
                     hook.after_step(finished)
+                show()
 
         stack.enter_context(stopping.after_this_step())
         for batch in batches.from_step(start):
@@ -128,6 +141,7 @@ def train(
             with stopping.at_once():  # without its columns no checkpoint can be of this step
                 for hook in at_cadence:
                     hook.at_cadence(done, state.params)
+            show()
             told = processes.told_to_stop()
             stop = _should_stop(hooks, done) or told
             if stop or due:
@@ -143,6 +157,14 @@ def train(
             if done == start + 1:
                 metrics.restart_clock()  # the first step compiled
     return TrainResult(state.params, np.array(losses, np.float32))
+
+
+def _boards(path: epath.Path, settings: TrainSettings, start: int) -> list[Board]:
+    boards: list[Board] = [TensorBoard(path, start)]
+    if settings.wandb:
+        beside = dataclasses.asdict(settings) | {"loss": str(settings.loss)}
+        boards.append(WeightsAndBiases(settings.wandb, path, beside))
+    return boards
 
 
 def _should_stop(hooks: Sequence[Hook], step: int) -> bool:

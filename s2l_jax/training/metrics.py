@@ -1,8 +1,7 @@
 """Where a training run's numbers go: TensorBoard, the loss history on disk, and the progress line."""
 
-import contextlib
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
@@ -13,6 +12,7 @@ from s2l_jax.console import Progress
 from s2l_jax.data.batching import Size
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.parallel import processes
+from s2l_jax.training.boards import Board, Shown
 from s2l_jax.training.flops import peak_flops, training_flops
 from s2l_jax.training.hooks import FinishedStep, Hook
 
@@ -20,7 +20,7 @@ HISTORY = "losses.npy"
 
 
 class Metrics(Hook):
-    """The loss history of one run (`losses.npy`), and what is shown of it on the way (`tensorboard/`).
+    """The loss history of one run (`losses.npy`), and what is shown of it on the way.
 
     Args:
       path: the run's folder.
@@ -28,8 +28,9 @@ class Metrics(Hook):
       label: names the run on the progress line.
       start: finished steps of the run that this one goes on from.
       num_steps: length of the run.
-      log_every: steps between TensorBoard points.
+      log_every: steps between points on the boards.
       losses: of the finished steps; those that come are added to this list.
+      boards: that show them; none in a process that does not write.
     """
 
     def __init__(
@@ -41,23 +42,13 @@ class Metrics(Hook):
         num_steps: int,
         log_every: int,
         losses: list[float] | None = None,
+        boards: Sequence[Board] = (),
     ):
         self._path, self._config, self._every = path, config, log_every
         self.losses = [] if losses is None else losses
         self._progress = Progress(label, num_steps, "steps", done=start)
         self.restart_clock()
-        self._board: Any = None
-        self._closing = contextlib.ExitStack()
-        if processes.is_writer():
-            # Not its SummaryWriter, whose thread dies on a full disk while the run waits for it forever.
-            from tensorboardX.event_file_writer import EventsWriter
-
-            folder = artifacts.writing_folder(path / "tensorboard")  # tensorboardX writes local files
-            self._events = self._closing.enter_context(folder)
-            # Names have whole seconds: without `start` a quick restart would overwrite.
-            self._board = EventsWriter(str(self._events / "events"), f".{start}")
-            if start:  # points that an interrupted run wrote after its last checkpoint are taken back
-                self._write_event(start + 1, session_log={"status": "START"})
+        self._boards = boards
 
     def after_step(self, finished: FinishedStep) -> None:
         step = finished.batch.step + 1
@@ -72,26 +63,20 @@ class Metrics(Hook):
             f"MFU {utilisation:.0%}",
         )
         if step % self._every == 0:
-            if self._board is not None:
-                points = {
-                    "loss": finished.loss,
-                    "grad_norm": finished.grad_norm,
-                    "learning_rate": finished.learning_rate,
-                    "tokens_per_second": tokens,
-                    "model_flops_utilisation": utilisation,
-                }
-                values = [{"tag": name, "simple_value": value} for name, value in points.items()]
-                self._write_event(step, summary={"value": values})
+            points = {
+                "loss": finished.loss,
+                "grad_norm": finished.grad_norm,
+                "learning_rate": finished.learning_rate,
+                "tokens_per_second": tokens,
+                "model_flops_utilisation": utilisation,
+            }
+            self.show(Shown(step, points))
             self.restart_clock()
 
-    def _write_event(self, step: int, **content: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        try:
-            self._board.write_event(Event(wall_time=time.time(), step=step, **content))
-            self._board.flush()
-        except OSError as error:
-            raise OSError(f"{self._events}: TensorBoard's files were not written ({error})") from error
+    def show(self, shown: Shown) -> None:
+        """Show what else was measured."""
+        for board in self._boards:
+            board.show(shown)
 
     def restart_clock(self) -> None:
         """Begin a new window for speeds."""
@@ -104,14 +89,11 @@ class Metrics(Hook):
     def before_checkpoint(self, step: int) -> None:
         if processes.is_writer():
             artifacts.write_npy(self._path / HISTORY, np.array(self.losses, np.float32))
-            if artifacts.is_remote(self._path) and self._board is not None:
-                artifacts.publish(self._events, self._path / "tensorboard")
+        for board in self._boards:
+            board.publish()
 
     def close(self) -> None:
         self._progress.close(f"loss {self.losses[-1]:.3f}" if self.losses else "")
-        with self._closing:
-            if self._board is not None:
-                self._board.close()
 
 
 def loss_curve(losses: Float32[np.ndarray, "s"], points: int = 500) -> dict[str, list]:

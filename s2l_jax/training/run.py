@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,28 @@ from s2l_jax.training.profiler import Profiler, Steps
 class Run:
     """One sitting of an experiment; each model and tokeniser is opened when it is first asked for.
 
-    `profile` names the steps of each training run that are traced.
+    `profile` names the steps of each training run that are traced; `parts` the parts of the workdir that are
+    made where others are being made by other processes (see `pipeline.members`), or is empty.
     """
 
-    def __init__(self, config: ConfigDict, workdir: epath.Path, mesh: Mesh, profile: Steps | None = None):
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: epath.Path,
+        mesh: Mesh,
+        profile: Steps | None = None,
+        parts: Sequence[str] = (),
+    ):
         self.config, self.workdir, self.mesh, self._profile = config, workdir, mesh, profile
+        self._parts = parts
         self._proxy = ""  # in `proxies`: what "proxy" is
         self._tokenizers: dict[str, Any] = {}
         self._models: dict[str, Model] = {}
         self._contents: dict[str, dict[str, str]] = {}
+
+    def makes(self, part: str) -> bool:
+        """Whether a part of the workdir is this sitting's to make."""
+        return not self._parts or any(f"{part}/".startswith(f"{own}/") for own in self._parts)
 
     def profilers(self, folder: epath.Path) -> list[Hook]:
         """The hook that traces a training run in `folder`, if that is asked for."""
@@ -88,9 +102,10 @@ class Run:
 def train_settings(run: Run, train: ConfigDict) -> TrainSettings:
     """The loop's settings from a `train` group of the config."""
     optimizer = {f.name: train[f.name] for f in dataclasses.fields(OptimizerSettings)}
-    names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer", "attention"}
+    names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer", "attention", "wandb"}
     others = {name: train[name] for name in names}
-    return TrainSettings(OptimizerSettings(**optimizer), attention=run.config.attention, **others)
+    of_run = {"attention": run.config.attention, "wandb": run.config.wandb}
+    return TrainSettings(OptimizerSettings(**optimizer), **of_run, **others)
 
 
 def num_steps(train: ConfigDict, num_examples: int) -> int:

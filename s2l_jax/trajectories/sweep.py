@@ -24,6 +24,7 @@ from s2l_jax.models.parameters import Params, model_params
 from s2l_jax.parallel.attention import attention_on
 from s2l_jax.parallel.placement import mesh_of
 from s2l_jax.parallel.sharding import replicated, row_constraint, vocabulary_shards
+from s2l_jax.training.boards import Shown
 from s2l_jax.training.hooks import Hook
 from s2l_jax.training.loss import example_losses as packed_losses
 from s2l_jax.training.loss import read_prefix
@@ -106,6 +107,7 @@ class LossSweeper(Hook):
         steps: Collection[int] = (),
     ):
         self._sweep, self._rows, self._writer, self._steps = sweep, rows, writer, frozenset(steps)
+        self._measured = -1  # step of the column that was not shown yet
 
     def is_due(self, step: int) -> bool:
         return step in self._steps
@@ -116,6 +118,7 @@ class LossSweeper(Hook):
         Raises:
           DivergedError: a loss that is not finite.
         """
+        self._measured = step
         if step in self._writer.steps:
             return
         start = time.monotonic()
@@ -129,6 +132,10 @@ class LossSweeper(Hook):
             )
         seconds = duration(time.monotonic() - start)
         self._writer.add(step, column, f"swept {len(column)} examples in {seconds}")
+
+    def shown(self) -> Shown | None:
+        step, self._measured = self._measured, -1
+        return self._writer.shown(step) if step >= 0 else None
 
 
 def example_losses(

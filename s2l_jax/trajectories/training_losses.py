@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int64
 from s2l_jax import integrity
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
+from s2l_jax.training.boards import Shown
 from s2l_jax.training.hooks import FinishedStep, Hook
 from s2l_jax.trajectories.writer import TrajectoryWriter
 
@@ -66,6 +67,7 @@ class TrainingLossRecorder(Hook):
         self._epoch_size, self._batch_size, self._epoch = len(subset), batch_size, len(writer.steps)
         self._empty = np.where(np.isin(tracked, subset), np.float32("nan"), np.float32(0))
         self._column = self._restored()
+        self._measured = -1  # step of the column that was not shown yet
 
     def after_step(self, finished: FinishedStep) -> None:
         batch, losses = finished.batch, finished.example_losses
@@ -73,6 +75,8 @@ class TrainingLossRecorder(Hook):
         first = batch.step * self._batch_size
         epochs = np.arange(first, first + self._batch_size) // self._epoch_size
         for epoch in np.unique(epochs).tolist():
+            is_whole = (epoch + 1) * self._epoch_size <= (batch.step + 1) * self._batch_size
+            self._measured = batch.step + 1 if is_whole else self._measured
             if epoch < self._epoch:
                 continue  # measured before an interruption; the column is stored
             mine = epochs == epoch
@@ -80,7 +84,7 @@ class TrainingLossRecorder(Hook):
             places = np.minimum(np.searchsorted(self._tracked, rows), len(self._tracked) - 1)
             is_tracked = self._tracked[places] == rows
             self._column[places[is_tracked]] = losses[mine][is_tracked]
-            if (epoch + 1) * self._epoch_size <= (batch.step + 1) * self._batch_size:
+            if is_whole:
                 if np.isnan(self._column).any():
                     raise InputError(
                         f"{self._file} is gone, or older than the checkpoint that training went on from, and "
@@ -89,6 +93,10 @@ class TrainingLossRecorder(Hook):
                 how = f"epoch {epoch + 1} gave training losses of {len(self._column)} examples"
                 self._writer.add(batch.step + 1, self._column, how)
                 self._column, self._epoch = self._empty.copy(), epoch + 1
+
+    def shown(self) -> Shown | None:
+        step, self._measured = self._measured, -1
+        return self._writer.shown(step) if step >= 0 else None
 
     def before_checkpoint(self, step: int) -> None:
         if processes.is_writer():

@@ -10,6 +10,7 @@ from jaxtyping import Float32, UInt64
 
 from s2l_jax.console import say
 from s2l_jax.parallel import processes
+from s2l_jax.training.boards import Shown
 from s2l_jax.trajectories.store import TrajectoryStore, Writers
 
 if TYPE_CHECKING:
@@ -60,3 +61,12 @@ class TrajectoryWriter:
             f"  step {step}: {how}, mean loss {column.mean():.3f}, clusters' agreement with the "
             f"last {refresh.adjusted_rand:.3f}"
         )
+
+    def shown(self, step: int) -> Shown:
+        """What boards show of the column of `step`: its losses, and how far clusters stayed as they were."""
+        place = self.steps.index(step)
+        column = np.asarray(self._store.column(place))
+        numbers = {"trajectories/mean_loss": float(column.mean())}
+        if place:  # the first clustering has none before it
+            numbers["trajectories/cluster_agreement"] = self.clusters.records[place].adjusted_rand
+        return Shown(step, numbers, {"trajectories/losses": column})

@@ -14,6 +14,7 @@ from s2l_jax.data.prepared import TokenizeSettings, prepare
 from s2l_jax.models import hf
 from s2l_jax.models.parameters import model_params
 from s2l_jax.selection import Selection, SelectionInputs, select, write_subset
+from s2l_jax.training.boards import TensorBoard
 from s2l_jax.training.hooks import FinishedStep
 from s2l_jax.training.metrics import Metrics
 from s2l_jax.trajectories.store import TrajectoryStore
@@ -79,7 +80,9 @@ def test_a_pool_that_cannot_be_written_leaves_nothing(tmp_path, disk):
 
 
 def test_tensorboard_files_that_cannot_be_written(tmp_path, tiny_checkpoint, disk):
-    metrics = Metrics(epath.Path(tmp_path), hf.load_config(tiny_checkpoint), "test", 0, 1000, 1)
+    path = epath.Path(tmp_path)
+    board = TensorBoard(path, 0)
+    metrics = Metrics(path, hf.load_config(tiny_checkpoint), "test", 0, 1000, 1, boards=[board])
 
     def finished(step):
         batch = types.SimpleNamespace(step=step, size=Size(8, 8, 8))
@@ -91,7 +94,7 @@ def test_tensorboard_files_that_cannot_be_written(tmp_path, tiny_checkpoint, dis
         for step in range(2, 1000):
             metrics.after_step(finished(step))
     with pytest.raises(OSError, match="File too large"):
-        metrics.close()
+        board.close()
 
 
 def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, disk):

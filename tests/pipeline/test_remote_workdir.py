@@ -1,7 +1,6 @@
 """A workdir on an object store holds what a local one does, after interruptions and full stores too."""
 
 import json
-import struct
 import uuid
 
 import jax
@@ -20,6 +19,7 @@ from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.trajectories.store import TrajectoryStore
 from tests.support import fake_object_store
 from tests.support.pipeline_kills import small_config
+from tests.support.tensorboard import curve
 
 pytestmark = pytest.mark.long
 
@@ -362,22 +362,9 @@ def test_a_finished_run_is_not_run_again(runs):
 
 
 def test_tensorboard_files_of_both_sittings_are_there(runs):
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-    points = {}
     files = sorted((runs[1] / "proxy" / "tensorboard").iterdir())
     assert [file.suffix for file in files] == [".0", ".3"]
-    for file in files:
-        data = file.read_bytes()
-        while data:
-            (length,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + length])
-            data = data[12 + length + 4 :]
-            if event.session_log.status == SessionLog.START:
-                points = {step: value for step, value in points.items() if step < event.step}
-            for value in event.summary.value:
-                if value.tag == "loss":
-                    points[event.step] = value.simple_value
+    points = dict(curve(runs[1] / "proxy", "loss"))
     losses = artifacts.read_npy(runs[0] / "proxy" / "losses.npy")
     assert points == dict(enumerate(losses.tolist(), start=1))
 

@@ -1,12 +1,13 @@
 """The page in a browser: it loads alone and quietly, what is picked is shown, and nothing is cut off."""
 
-import json
+import dataclasses
 
+import numpy as np
 import pytest
 
 from s2l_jax.report.page import write_report
 from tests.support.browser import Tab, chromium
-from tests.support.results import make_findings, make_results, make_trajectories
+from tests.support.results import hostile_results, make_findings, make_results, make_trajectories
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>${alert(3)}{{7*7}}"
 
@@ -98,16 +99,19 @@ def test_paper_has_all_views(browser, path):
 
 
 def test_nothing_in_the_data_runs(browser, tmp_path):
-    results = make_results()
-    trajectories, labels = make_trajectories(results)
-    text = json.dumps(results).replace("group/source 1", HOSTILE).replace("random-50", HOSTILE)
-    hostile = json.loads(text) | {"config_name": HOSTILE}
-    write_report(tmp_path, make_findings(hostile, trajectories, labels, text=HOSTILE))
+    hostile = hostile_results(HOSTILE)
+    trajectories, labels = make_trajectories(hostile)
+    found = make_findings(hostile, trajectories, labels, text=HOSTILE)
+    sources = np.array([f"{HOSTILE} {source}" for source in found.rows.sources])  # long ones, too
+    found = dataclasses.replace(found, rows=dataclasses.replace(found.rows, sources=sources))
+    write_report(tmp_path, found)
     tab = Tab(browser, tmp_path / "index.html", 400)
     tab.page.locator("#filter-rows button").first.click()
     assert tab.complaints == []
     assert tab.requests == [(tmp_path / "index.html").as_uri()]
     assert tab.page.inner_text("h1") == HOSTILE
+    for section in ("benchmarks", "ablations", "differences"):
+        assert HOSTILE in tab.page.inner_text(f"#{section}")
     assert HOSTILE in tab.page.inner_text("#explorer-row")
     assert tab.page.locator("img").count() == 0
     assert tab.too_wide() == []

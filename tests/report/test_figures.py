@@ -17,7 +17,7 @@ from s2l_jax.report.sections.cluster_sizes import size_bars
 from s2l_jax.report.sections.learning_curves import thin_curve
 from s2l_jax.report.sections.timing import time_bars
 from s2l_jax.report.sections.trajectories import sample_trajectories, trajectory_panels
-from tests.support.results import drawn, make_results, make_trajectories, render
+from tests.support.results import drawn, filled, make_results, make_rows, make_trajectories, render
 
 
 def test_accuracy_by_source_averages_seeds():
@@ -178,3 +178,20 @@ def test_clusterings_of_each_source_alone_have_no_figure_of_topics():
     assert 'id="topics"' in render(results, trajectories, labels)
     own = np.arange(len(labels)) % 2  # the sources of these rows
     assert 'id="topics"' not in render(results, trajectories, own)
+
+
+def test_embeddings_clusters_stand_beside_those_of_loss_trajectories():
+    results = make_results()
+    first = results["selections"]["s2l-100-0"]
+    results["selections"]["states"] = first | {"options": {"features": "hidden_states"}}
+    count = results["pool"]["num_examples"]
+    by_losses, by_states = np.arange(count) % 5, np.arange(count) % 2  # make_rows has the sources by turns
+    by_states[:10] = 1 - by_states[:10]
+    labels = {"s2l-100-0": by_losses, "states": by_states}
+    found = Findings(results, labels=labels, rows=make_rows(count))
+    section = filled("topics", found)
+    (panel,) = section.views[""]
+    best = {line["name"]: line["y"] for line in drawn(panel.chart) if line["x"] == 100}
+    losses, states = sorted(best, key=best.__getitem__)
+    assert losses.startswith("s2l-100-0: loss trajectories (5")
+    assert states.startswith("states: embeddings (99 %)")

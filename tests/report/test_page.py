@@ -20,7 +20,7 @@ from s2l_jax.report.section import all_sections, report_section
 from s2l_jax.report.sections import sources
 from s2l_jax.report.sections.explorer import curves_figure, map_figure
 from s2l_jax.report.style import SOURCE_ROWS
-from tests.support.results import make_findings, make_results, make_trajectories, render
+from tests.support.results import hostile_results, make_findings, make_results, make_trajectories, render
 
 SECTIONS = {
     "results",
@@ -247,13 +247,12 @@ HOSTILE = "</script><script>alert(1)</script>%{x}<img src=x onerror=alert(2)>"
 def test_hostile_names_and_texts_stay_text():
     results = make_results()
     trajectories, labels = make_trajectories(results)
-    benign = Page(render(results, trajectories, labels))
-    text = json.dumps(results).replace("group/source 1", HOSTILE).replace("random-50", HOSTILE)
-    hostile = json.loads(text) | {"config_name": HOSTILE}
-    page_text = render(hostile, trajectories, labels, text=HOSTILE).replace(
+    benign = Page(render(hostile_results("harmless"), trajectories, labels))
+    page_text = render(hostile_results(HOSTILE), trajectories, labels, text=HOSTILE).replace(
         vl_convert.javascript_bundle(), ""
     )
     page = Page(page_text)
+    assert "ablations" in page.ids
     assert "<script>alert" not in page_text
     assert "<img" not in page_text
     assert page.tags.count("script") == benign.tags.count("script")

@@ -53,6 +53,19 @@ def test_options_name_rows_only_where_they_differ():
     assert {"s2l (num_clusters=5)", "s2l (init=random, num_clusters=9)", "random"} <= labels
 
 
+def test_where_options_are_many_a_group_has_its_runs_name():
+    results = make_results()
+    for seed in range(3):
+        options = {"num_clusters": 5, "features": "trajectories", "stratify_by": "source"}
+        for budget in (100, 50):  # one label, whatever the budget
+            own = {"budget": budget, "options": options, "seed": seed}
+            results["selections"][f"whole-{budget}-{seed}"] = results["selections"]["s2l-100-0"] | own
+    labels = [group.label for group in group_runs(results)]
+    assert labels.count("whole-100-0") == 2
+    assert "s2l" in labels  # which has no more options than the others of its method
+    assert "random" in labels
+
+
 def test_the_seed_in_options_does_not_split_a_row():
     results = make_results()
     for selection in results["selections"].values():

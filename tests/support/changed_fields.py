@@ -37,6 +37,7 @@ RUNS = {
 # Values where what the type and the check allow is not enough; {} stands for the folder of `files`.
 VALUES = {
     "name": "another",
+    "wandb": "another",
     "pool.path": "{}/other.jsonl",
     "pool.split": "test",
     "pool.fields.instruction": "other",

@@ -1,5 +1,6 @@
 """Results, trajectories and a page of them that the tests of the report share."""
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from s2l_jax.report.findings import Findings
 from s2l_jax.report.page import render_report
 from s2l_jax.report.rows import PoolRows, RowText
 from s2l_jax.report.runs import group_runs
+from s2l_jax.report.section import SECTIONS, Section
 
 
 def evaluation(accuracy, loss, sources):
@@ -92,6 +94,21 @@ def make_results(num_sources=4, num_clusters=5, steps=(10, 20, 30, 40)):
     return results
 
 
+def hostile_results(text):
+    """Results with a text as the name of the config, a source, a run, a benchmark, and as options' values."""
+    written = json.dumps(make_results())
+    for name in ("group/source 1", "random-50"):
+        written = written.replace(json.dumps(name), json.dumps(text))
+    results = json.loads(written) | {"config_name": text}
+    for seed in range(3):  # an ablation by three of them
+        results["selections"][f"s2l-100-{seed}"]["options"]["pick"] = f"{text} {seed}"
+    part = {"accuracy": 0.5, "num_examples": 20}
+    benchmark = part | {"domain": "in", "levels": {text: part}}
+    results["evaluations"]["full"]["benchmarks"] = {text: benchmark}
+    results["comparisons"]["baseline"] = text
+    return results
+
+
 def make_trajectories(results, num_clusters=5, num_steps=4):
     rng = np.random.default_rng(3)
     num_examples = results["pool"]["num_examples"]
@@ -132,3 +149,10 @@ def drawn(figure):
     if isinstance(figure, list):
         return [row for part in figure for row in drawn(part)]
     return drawn(figure.to_dict()) if hasattr(figure, "to_dict") else []
+
+
+def filled(name, found):
+    """A section of the page by itself."""
+    section = Section(name, SECTIONS[name].title)
+    SECTIONS[name].fill(section, found)
+    return section

@@ -6,7 +6,6 @@ import pathlib
 import resource
 import shutil
 import signal
-import struct
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from s2l_jax.training.hooks import Hook
 from s2l_jax.training.optimizer import OptimizerSettings
 from s2l_jax.training.step import init_state, make_train_step
 from tests.support.paths import GOLDEN
+from tests.support.tensorboard import curve
 
 GPT_NEOX = GOLDEN / "gpt_neox"
 CONFIG = hf.load_config(GPT_NEOX)
@@ -246,7 +246,7 @@ def test_a_diverging_run_stops_and_names_its_batch(what, trainer, monkeypatch, s
     report = artifacts.read_json(trainer.path / "diverged.json")
     assert report == {"step": at, "pool_rows": bad}
     assert trainer.checkpoints() == [2, 4]
-    assert [step for step, _ in events(trainer.path, "loss")] == [2, 4], "flushed"
+    assert [step for step, _ in curve(trainer.path, "loss")] == [2, 4], "flushed"
     same_end(trainer, trainer())
 
 
@@ -397,34 +397,15 @@ def test_hooks_are_closed_when_training_fails(trainer):
     assert hook.calls[-1] == "close"
 
 
-def events(path, tag):
-    """(step, value) of each point of a TensorBoard scalar, as TensorBoard would show them."""
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-    points = []
-    for file in sorted((pathlib.Path(path) / "tensorboard").iterdir()):
-        data = file.read_bytes()
-        while data:
-            (length,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + length])
-            data = data[12 + length + 4 :]
-            if event.session_log.status == SessionLog.START:
-                points = [(step, value) for step, value in points if step < event.step]
-            for value in event.summary.value:
-                if value.tag == tag:
-                    points.append((event.step, value.simple_value))
-    return points
-
-
 def test_tensorboard_shows_each_point_once_after_a_resumption(unbroken, trainer, same_end):
     reference, result = unbroken
     want = [(step, float(result.losses[step - 1])) for step in (2, 4, 6, 8)]
-    assert events(reference.path, "loss") == want
-    rates = events(reference.path, "learning_rate")
+    assert curve(reference.path, "loss") == want
+    rates = curve(reference.path, "learning_rate")
     assert [step for step, _ in rates] == [2, 4, 6, 8]
     for tag in ("grad_norm", "tokens_per_second", "model_flops_utilisation"):
-        assert all(value > 0 for _, value in events(reference.path, tag))
+        assert all(value > 0 for _, value in curve(reference.path, tag))
     trainer.until(5)
     shutil.rmtree(trainer.path / "checkpoints" / "4")
     same_end(trainer, trainer())  # from step 2: point 4 is written again
-    assert events(trainer.path, "loss") == want
+    assert curve(trainer.path, "loss") == want

@@ -67,7 +67,7 @@ def check_benchmarks(run: Run) -> None:
 def check_content(run: Run) -> None:
     """Raise an InputError if a model was evaluated on other rows than the config asks for."""
     for task in tasks_of(run):
-        for name in (UNTUNED, *target_names(run.config)):
+        for name in _models_of(run):
             benchmark = task.benchmark.name
             where = f"evaluation/{name}/{benchmark}"
             records.check_content(folder(run, name) / benchmark, where, _settings(run, task))
@@ -79,7 +79,7 @@ def evaluate_all(run: Run) -> None:
     if not tasks:
         return
     settings = {task.benchmark.name: _settings(run, task) for task in tasks}
-    for name in (UNTUNED, *target_names(run.config)):
+    for name in _models_of(run):
 
         def record(task: EvalTask, name: str = name) -> Record:
             benchmark = task.benchmark.name
@@ -104,9 +104,14 @@ def waiting(run: Run) -> list[str]:
     benchmarks = [task.benchmark.name for task in tasks_of(run)]
     return [
         name
-        for name in (UNTUNED, *target_names(run.config))
+        for name in _models_of(run)
         if any(stored_results(folder(run, name) / benchmark) is None for benchmark in benchmarks)
     ]
+
+
+def _models_of(run: Run) -> list[str]:
+    """The models that are evaluated: the target as it came, and every tuned one."""
+    return [name for name in (UNTUNED, *target_names(run.config)) if run.makes(f"evaluation/{name}")]
 
 
 def folder(run: Run, name: str) -> epath.Path:

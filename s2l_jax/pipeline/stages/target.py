@@ -36,7 +36,7 @@ def train_targets(run: Run, pool: PreparedPool, read: Collection[str] = ()) -> N
 
     Those in `read` will be read: where what one left is gone or damaged, it is exported again.
     """
-    names = target_names(run.config)
+    names = [name for name in target_names(run.config) if run.makes(f"target/{name}")]
     replicates = {name: run.of_seed(resolved_run(run.config, name)["seed"]) for name in names}
     for name, replicate in replicates.items():
         _record(replicate, name, pool, Selection.load(selections.folder(run, name)))

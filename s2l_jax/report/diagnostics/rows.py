@@ -9,7 +9,8 @@ from s2l_jax.report.diagnostic import FAULT, WARNING, Measured, Verdict, diagnos
 from s2l_jax.report.findings import Findings
 from s2l_jax.selection.suspects import suspects
 
-NEVER_LEARNT = 15.0  # robust standard deviations above the late losses of the source
+NEVER_LEARNT = 40.0  # robust standard deviations above the late losses of the source
+A_FEW = 0.0025  # share of rows that are as hard as that where none is mislabelled
 _STILL = 0.5  # of the mean loss at the first checkpoint
 FEW_ROWS = 2  # of a source
 MANY_SOURCES = 0.2  # sources per row from which the field is no source
@@ -25,7 +26,7 @@ def never_learnt(found: Findings) -> Iterator[Verdict | Measured]:
         return
     rows = unlearnt(losses, found.source_codes)
     yield Measured("rows that were never learnt", f"{len(rows):,}")
-    if len(rows):
+    if len(rows) > A_FEW * len(losses):
         yield Verdict(
             WARNING,
             "Rows that were never learnt are probably mislabelled",

@@ -73,7 +73,7 @@ def _panel(
         "strokeWidth": 1.5,
     }
     single = chart(seeds).mark_point(size=42, opacity=1, **point).encode(x=x, y=y, tooltip="about:N")
-    layers = [mean, single]
+    layers = [mean, single] if seeds else [mean]
     untuned = next((s for g in groups if g.method == UNTUNED and (s := g.statistic(value))), None)
     if untuned:
         line = chart([{"x": significant(untuned.mean * scale)}])

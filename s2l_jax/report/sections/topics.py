@@ -12,6 +12,7 @@ from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.style import COLORS, chart, series, significant, sized, whole_numbers
 
 _SHOWN = len(COLORS)
+_FEATURES = {"trajectories": "loss trajectories", "hidden_states": "embeddings"}
 
 
 @report_section("Share of the largest source in each cluster", place=85)
@@ -35,10 +36,17 @@ def _shares(found: Findings) -> dict[str, Float[np.ndarray, " k"]]:
     firsts = [group.runs[0].name for group in found.groups]
     clustered = [name for name in firsts if name in found.clustered][:_SHOWN]
     return {
-        f"{name} ({overall:.0f} %)": share
+        f"{name}: {_clustered(found, name)} ({overall:.0f} %)": share
         for name in clustered
         for share, overall in [largest_shares(found.labels[name], codes, len(names))]
     }
+
+
+def _clustered(found: Findings, name: str) -> str:
+    """What a selection clustered, in words."""
+    options = found.part("selections")[name].get("options") or {}
+    features = options.get("features", "trajectories")
+    return _FEATURES.get(features, features.replace("_", " "))
 
 
 def topics_figure(shares: dict[str, Float[np.ndarray, " k"]]) -> Any:

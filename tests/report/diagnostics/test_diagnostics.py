@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.report.diagnostic import FAULT, diagnose
 from s2l_jax.report.diagnostics.rows import repeated, unlearnt
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.rows import PoolRows, RowText
 from s2l_jax.report.sections.diagnostics import rows_of
+from tests.support.paths import GOLDEN
 
 KINDS = 4  # of rows in each source, learnt at rates of their own
 
@@ -204,3 +206,38 @@ def test_a_run_of_which_little_is_known_is_judged_by_that():
     assert diagnose(Findings({}))[0] == []
     found = sound()
     assert diagnose(dataclasses.replace(found, rows=None, trajectories=None, labels={}, taken={}))[0] == []
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    """The embedded pool's rows and what the quickstart's proxy measured of them (to 0.00015 nats)."""
+    kept = np.load(GOLDEN / "quickstart_losses.npz")
+    return pool_rows(), kept["losses"] * float(kept["unit"])
+
+
+def test_mislabelled_rows_of_the_embedded_pool_are_found(embedded):
+    rows, losses = embedded
+    wrong = {i for i, row in enumerate(rows) if not row["clean"]}
+    sources = np.unique([row["source"] for row in rows], return_inverse=True)[1]
+    said = set(unlearnt(losses, sources).tolist())
+    assert len(wrong) == 125
+    assert len(said & wrong) / len(said) > 0.95  # precision
+    assert len(said & wrong) / len(wrong) > 0.58  # recall
+
+
+def test_a_few_hard_rows_are_no_verdict():
+    found = sound(num_rows=1000)
+    losses = found.trajectories.copy()
+    losses[[100, 300]] = 2.5  # 0.2 %
+    verdicts, measured = diagnose(changed(found, losses))
+    assert verdicts == []
+    assert {each.name: each.value for each in measured}["rows that were never learnt"] == "2"
+
+
+def test_rows_of_the_embedded_pool_that_are_there_twice_are_found(embedded):
+    rows, losses = embedded
+    texts = [(row["instruction"], row["output"]) for row in rows]
+    again = {i for i, text in enumerate(texts) if text in texts[:i]}
+    said = set(repeated(losses, None).tolist())
+    assert said >= again
+    assert len(said) <= len(again) + 6
