@@ -11,7 +11,7 @@ on from what the workdir already holds. Any field of the config can be set on th
 Lists have commas between: --config.selection.exports=jsonl,parquet.
 --stages runs some of the stages only: --stages=proxy,select. --dry_run makes nothing: it shows which
 parts the workdir has, which will be made and why, and which are there with other settings. --plan=TOPOLOGY
-makes nothing either: it says what the run will take on devices that need not be here (docs/scaling.md):
+makes nothing either: it says what the run will take on devices that need not be here (docs/guide/scaling.md):
 
     python launch.py --config=configs/math_phi2.py --plan=v5e:4x4       # or 2xv5e:4x4, v5p:2x2x4, gpu:h100x8
     python launch.py --config=configs/math_phi2.py --plan=v5e:4x4,mesh  # with the cheapest mesh that fits

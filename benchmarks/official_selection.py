@@ -113,7 +113,7 @@ def ours(
 
 
 def generated() -> tuple[np.ndarray, np.ndarray]:
-    """Trajectories of 20,000 rows of three sources, as in docs/selection.md."""
+    """Trajectories of 20,000 rows of three sources, as in docs/guide/selection.md."""
     rng = np.random.default_rng(0)
     start, speed = rng.gamma(2, 1, (20_000, 1)), rng.uniform(0.05, 1, (20_000, 1))
     losses = (start * np.exp(-speed * np.arange(12))).astype(np.float32)

@@ -3,7 +3,7 @@
     python -m s2l_jax.data.datasets.mimic NOTEEVENTS.csv.gz --out data/clinical
     python launch.py --config=configs/clinical_pythia70m.py --workdir=runs/clinical
 
-The notes need a signed agreement (docs/clinical.md). Other places are --config.pool.path and
+The notes need a signed agreement (docs/guide/clinical.md). Other places are --config.pool.path and
 --config.evaluation.path. Paper: arXiv 2403.07384, the clinical summarisation experiment.
 """
 

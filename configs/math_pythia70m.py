@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
         model.train.dtype = "bfloat16"
         model.train.checkpoint_every = 500
 
-    # The folder of the six files (docs/evaluation.md) evaluates as the paper does, in MAmmoTH's protocol:
+    # The folder of the six files (docs/guide/evaluation.md) evaluates as the paper does, by MAmmoTH's rules:
     # --config.evaluation.path=FOLDER --config.evaluation.run_programs=True. "" trains without evaluating.
     config.evaluation.path = ""
     config.evaluation.benchmarks = ("gsm8k", "math", "numglue", "svamp", "mathematics", "simuleq")

@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/study_embedded.py --workdir=runs/study_embedded
 
-The embedded pool and models; each replicate trains a proxy of its own. docs/results.md has what came out.
+The embedded pool and models; each replicate trains a proxy of its own.
 """
 
 from ml_collections import ConfigDict

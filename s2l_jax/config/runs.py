@@ -20,7 +20,7 @@ BUDGETS = ("budget", "budget_fraction", "budget_tokens")
 
 COMMON: dict[str, Field] = {
     "method": Field(
-        "s2l", "name of a selection method (docs/selection.md), or module:function for one of your own"
+        "s2l", "name of a selection method (docs/guide/selection.md), or module:function for one of your own"
     ),
     "budget": natural(0, "examples to select; 0: selection.budget"),
     "budget_fraction": fraction(0.0, "share of the pool's rows to select, in place of `budget`"),

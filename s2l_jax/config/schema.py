@@ -72,7 +72,8 @@ SCHEMA: Group = Group(
             tools=Field("tools", "field that holds schemas of functions for the chat template, if any"),
             ignore=Field(
                 (),
-                "fields of rows and messages that are left out though trainers read them (docs/data.md)",
+                "fields of rows and messages that are left out though trainers read them "
+                "(docs/guide/data.md)",
                 all,
                 "names, none of them empty",
             ),
@@ -344,8 +345,8 @@ SCHEMA: Group = Group(
         ),
         benchmarks=Field(
             (),
-            "benchmarks by name (docs/evaluation.md), or module:name for one of your own; NAME=PATH for one "
-            "that is not at evaluation.path; empty: the rows of evaluation.path as they are",
+            "benchmarks by name (docs/guide/evaluation.md), or module:name for one of your own; NAME=PATH "
+            "for one that is not at evaluation.path; empty: the rows of evaluation.path as they are",
             all,
             "names, none of them empty",
             decides=False,
@@ -362,7 +363,7 @@ SCHEMA: Group = Group(
             False,
             (False, True, "unconfined"),
             "run responses that are programs, those of humaneval among them: True confines them "
-            "(docs/security.md); unconfined limits their "
+            "(docs/design/security.md); unconfined limits their "
             "time, memory and output only, and is for containers that hold nothing you would miss",
         ),
         shots=natural(0, "solved examples before each question", unit="examples"),
@@ -381,7 +382,7 @@ SCHEMA: Group = Group(
         ),
         metrics=Field(
             ("accuracy",),
-            "metrics of answers: accuracy; for summaries bleu, rouge and bertscore (docs/clinical.md)",
+            "metrics of answers: accuracy; for summaries bleu, rouge and bertscore (docs/guide/clinical.md)",
             lambda v: bool(v) and set(v) <= set(METRICS),
             f"of {', '.join(METRICS)}, at least one",
             METRICS,
@@ -402,7 +403,7 @@ SCHEMA: Group = Group(
         stop=Field((), "texts that end an answer", all, "texts, none of them empty"),
     ),
     analysis=Group(
-        "Analysis: what the method's theorem claims, measured (docs/theory.md)",
+        "Analysis: what the method's theorem claims, measured (docs/design/theory.md)",
         theory=Field(
             False,
             "train a target on the whole pool, and measure whether rows of a cluster have like gradients",

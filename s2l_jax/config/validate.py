@@ -213,7 +213,7 @@ def _check_evaluation(evaluation: dict[str, Any]) -> None:
     if evaluates and mode != "text" and not evaluation["run_programs"]:
         raise InputError(
             f"evaluation.mode={mode!r} runs the programs that the model writes: set "
-            "evaluation.run_programs=True once docs/security.md suits you, or evaluation.mode='text'."
+            "evaluation.run_programs=True once docs/design/security.md suits you, or evaluation.mode='text'."
         )
     if mode != "text" and evaluation["metrics"] != ("accuracy",):
         raise InputError(

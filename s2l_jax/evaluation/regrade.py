@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--answer-type", default="", choices=["", *ANSWER_TYPES], help="default: the benchmark's"
     )
     parser.add_argument(
-        "--run-programs", action="store_true", help="run responses that are programs again (docs/security.md)"
+        "--run-programs",
+        action="store_true",
+        help="run responses that are programs again (docs/design/security.md)",
     )
     parser.add_argument(
         "--unconfined", action="store_true", help="with --run-programs: with nothing held back"

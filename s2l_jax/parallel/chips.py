@@ -1,4 +1,4 @@
-"""What accelerators can do, by their vendors' data sheets (docs/scaling.md names them)."""
+"""What accelerators can do, by their vendors' data sheets (docs/guide/scaling.md names them)."""
 
 import dataclasses
 

@@ -223,7 +223,7 @@ def _check_has_trajectories(plan: Plan) -> None:
             continue
         raise InputError(
             "pool.path and trajectories.path are both empty: set trajectories.path to losses measured "
-            "elsewhere (docs/trajectories.md), or pool.path to the rows to measure them on."
+            "elsewhere (docs/guide/trajectories.md), or pool.path to the rows to measure them on."
         )
 
 

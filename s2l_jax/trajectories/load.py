@@ -32,7 +32,7 @@ class Trajectories:
 
 
 def load_trajectories(path: epath.PathLike) -> Trajectories:
-    """Read trajectories in any of the layouts of docs/trajectories.md, which the path itself tells.
+    """Read trajectories in any of the layouts of docs/guide/trajectories.md, which the path itself tells.
 
     A trajectory store (a .zarr folder); a folder of checkpoint-<step>/losses.pt, or of NAME@<step>_losses.pt,
     as the official S2L code writes them; a .npy file of losses [N, T]; an .npz file of `losses` and, where

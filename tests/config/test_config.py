@@ -470,7 +470,7 @@ class TestFiles:
             resolved_run(config, name)
 
     def test_the_settings_of_the_paper(self):
-        """Section 5.1 and the official code; see docs/fidelity.md for what differs."""
+        """Section 5.1 and the official code; see docs/design/fidelity.md for what differs."""
         config = load("math_pythia70m")
         for model in (config.proxy, config.target):
             assert (model.train.learning_rate, model.train.warmup_fraction) == (2e-5, 0.03)

@@ -1,4 +1,4 @@
-"""The section "Adding things" of docs/architecture.md, followed to the letter on a smaller quickstart."""
+"""The section "Adding things" of docs/design/architecture.md, followed on a smaller quickstart."""
 
 import json
 import os
@@ -30,7 +30,7 @@ SMALLER = [
 def folder(tmp_path_factory):
     """What the section says to write, and the run that it says to make."""
     folder = tmp_path_factory.mktemp("ideas")
-    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    text = (REPOSITORY / "docs" / "design" / "architecture.md").read_text()
     section = text[text.index("## Adding things") : text.index("## Not there yet")]
     ideas, experiment = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (folder / "my_ideas.py").write_text(ideas)

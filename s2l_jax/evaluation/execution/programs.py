@@ -32,7 +32,7 @@ class ProgramPool(WorkerPool):
     """Warm processes that have imported numpy, scipy and sympy, and run each program in a fork of themselves.
 
     A context manager; processes are started when they are first needed. What a program can reach is in
-    docs/security.md; nothing is left of it when the next one begins.
+    docs/design/security.md; nothing is left of it when the next one begins.
 
     Args:
       num_workers: programs that run at a time; 0: one a core.

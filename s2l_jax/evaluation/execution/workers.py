@@ -129,7 +129,7 @@ def check_confinement() -> None:
             f"programs cannot be run confined on this machine: {lack}. Evaluate elsewhere or without "
             "programs (evaluation.mode='text', evaluation.run_programs=False); in a container that holds "
             "nothing you would miss, evaluation.run_programs='unconfined' runs them as they are "
-            "(docs/security.md)."
+            "(docs/design/security.md)."
         )
 
 

@@ -94,8 +94,8 @@ def _raw_rows(benchmark: Benchmark, path: str) -> Iterator[RawRow]:
         return
     if not benchmark.hub:
         raise InputError(
-            f"{benchmark.name} is not on the hub as it is evaluated: give its file (docs/evaluation.md) as "
-            f"evaluation.path or {benchmark.name}=PATH."
+            f"{benchmark.name} is not on the hub as it is evaluated: give its file "
+            f"(docs/guide/evaluation.md) as evaluation.path or {benchmark.name}=PATH."
         )
     for part in benchmark.hub:
         dataset, _, split = part.rstrip("]").partition("[")

@@ -60,7 +60,7 @@ def check_benchmarks(run: Run) -> None:
         if task.benchmark.answered_by == "tests" and not run.config.evaluation.run_programs:
             raise InputError(
                 f"evaluation.benchmarks: {task.benchmark.name} runs the programs that the model writes: set "
-                "evaluation.run_programs=True once docs/security.md suits you, or leave it out."
+                "evaluation.run_programs=True once docs/design/security.md suits you, or leave it out."
             )
 
 
