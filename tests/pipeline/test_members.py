@@ -12,6 +12,7 @@ import pytest
 from s2l_jax import stopping
 from s2l_jax.pipeline import members
 from s2l_jax.pipeline.members import models_of, proxies_of, run_members
+from s2l_jax.pipeline.plan import STAGES
 from s2l_jax.pipeline.run import plan_pipeline
 from s2l_jax.training.run import Run
 from tests.support.launched import Commands, made
@@ -75,7 +76,7 @@ def test_what_is_shared_comes_first_and_the_whole_run_last(launch, capfd):
     status, calls = launch()
     assert status == 0
     assert calls[0] == ("pool,proxy,trajectories,selection", "")
-    assert calls[-1] == ("pool,proxy,trajectories,selection,target,evaluation,report", "")
+    assert calls[-1] == (",".join(STAGES), "")
     assert {parts for stages, parts in calls[1:-1] if stages == "target,evaluation"} == {
         f"target/{name},evaluation/{name}"
         for name in ("s2l", "s2l-seed1", "random", "random-seed1", "untuned")
