@@ -56,7 +56,7 @@ def test_programs_as_libtpu_writes_them():
     assert len(found) == len(collectives(TPU, 16))
 
 
-# A product that takes a matrix's parts as they come round: two parts each time, so that its counter goes by two.
+# A product that takes the parts of a matrix as they come round, two each time: its counter goes by two.
 WINDOWED = """
 %body.1 (p.1: (bf16[4,8], u32[])) -> (bf16[4,8], u32[]) {
   %constant.2 = u32[]{:T(128)} constant(2)
