@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?[\w.-]+ = (.*)")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.-]+) = (.*)")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
 _KINDS = "(?:all-gather|all-reduce|reduce-scatter|(?:ragged-)?all-to-all|collective-(?:permute|broadcast))"
 _COLLECTIVE = re.compile(rf"(\(.*?\)|\S+) ({_KINDS})(-start)?\(")
@@ -16,6 +16,9 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 # TPU compilers make a reduce-scatter of an all-reduce within a fusion of this name.
 _SCATTERS = "all-reduce-scatter"
+
+# The instructions of a computation by name, the last of them as `ROOT`.
+_Body = dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,23 +70,23 @@ def collectives(program: str, num_devices: int, unknown_trips: float = 1) -> lis
     return [each for each in found.values() if len(set(each.group)) > 1 and each.size]
 
 
-def _computations(program: str) -> dict[str, list[str]]:
-    bodies: dict[str, list[str]] = {}
+def _computations(program: str) -> dict[str, _Body]:
+    bodies: dict[str, _Body] = {}
     name = ""
     for line in program.splitlines():
         if start := _COMPUTATION.match(line):
             name = "ENTRY" if start[1] else start[2]
-            bodies[name] = []
+            bodies[name] = {}
         elif name and (instruction := _INSTRUCTION.match(line)):
-            bodies[name].append(instruction[1])
+            bodies[name]["ROOT" if instruction[1] else instruction[2]] = instruction[3]
     return bodies
 
 
 def _reached(
-    bodies: dict[str, list[str]], name: str, times: float, unknown: float
+    bodies: dict[str, _Body], name: str, times: float, unknown: float
 ) -> Iterator[tuple[str, float, str]]:
     """Every instruction that runs, how often, and the computation that it is in."""
-    for line in bodies.get(name, ()):
+    for line in bodies.get(name, {}).values():
         yield line, times, name
         inner = times
         if " while(" in line:
@@ -95,15 +98,35 @@ def _reached(
             yield from _reached(bodies, each, inner, unknown)
 
 
-def _trips(bodies: dict[str, list[str]], line: str, unknown: float) -> float:
+def _trips(bodies: dict[str, _Body], line: str, unknown: float) -> float:
+    """How often a loop runs: what its condition compares its counter with, by what its body adds to that."""
     if known := re.search(r'known_trip_count"?:\s*\{"n":"(\d+)"', line):
         return float(known[1])
-    condition = re.search(r"condition=%?([\w.-]+)", line)
-    lines = bodies.get(condition[1], []) if condition else []
-    constants = [int(n) for each in lines for n in re.findall(r"^s32\[\]\S* constant\((\d+)\)", each)]
-    # A scan's condition compares its counter with a constant and does nothing else.
-    plain = len(constants) == 1 and sum(" compare(" in each for each in lines) == 1
-    return float(constants[0]) if plain and any("direction=LT" in each for each in lines) else unknown
+    condition, body = (
+        bodies.get(found[1], {}) if (found := re.search(rf"{part}=%?([\w.-]+)", line)) else {}
+        for part in ("condition", "body")
+    )
+    compared = condition.get("ROOT", "")
+    operands = [condition.get(name, "") for name in _operands(compared, "compare")]
+    place = re.search(r" get-tuple-element\(.*index=(\d+)", operands[0]) if len(operands) == 2 else None
+    if place is None or "direction=LT" not in compared or not (limit := _constant(operands[1])):
+        return unknown
+    following = _operands(body.get("ROOT", ""), "tuple")[int(place[1]) :][:1]
+    added = [body.get(name, "") for next_ in following for name in _operands(body.get(next_, ""), "add")]
+    step = next(filter(None, map(_constant, added)), 1)
+    return float(math.ceil(limit / step))
+
+
+def _operands(instruction: str, kind: str) -> list[str]:
+    """The names of what an instruction takes; none of one of another kind."""
+    _, found, rest = instruction.partition(f" {kind}(")
+    return re.findall(r"%([\w.-]+)", rest.partition(")")[0]) if found else []
+
+
+def _constant(instruction: str) -> int:
+    """The value of a whole number; 0 for anything else."""
+    found = re.match(r"[su]32\[\]\S* constant\((\d+)\)", instruction)
+    return int(found[1]) if found else 0
 
 
 def _size(result: str, kind: str, line: str, devices: int, *, is_start: bool) -> float:
@@ -124,8 +147,7 @@ def _bytes(dtype: str, shape: str) -> float:
 def _group(line: str, num_devices: int) -> tuple[int, ...]:
     """The places of the devices of one group."""
     if pairs := re.search(r"source_target_pairs=\{(\{[\d,{}]+\})\}", line):
-        found = [tuple(map(int, pair)) for pair in re.findall(r"\{(\d+),(\d+)\}", pairs[1])]
-        return max(found, key=lambda pair: len(set(pair)))  # some devices may send to themselves
+        return _ring({int(a): int(b) for a, b in re.findall(r"\{(\d+),(\d+)\}", pairs[1])})
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return tuple(map(int, listed[1].split(",")))
     if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
@@ -140,3 +162,13 @@ def _group(line: str, num_devices: int) -> tuple[int, ...]:
         places = np.arange(math.prod(axes.values())).reshape(tuple(axes.values()))
         return tuple(places[tuple(slice(None) if name in over else 0 for name in axes)].ravel().tolist())
     return tuple(range(num_devices))
+
+
+def _ring(receivers: dict[int, int]) -> tuple[int, ...]:
+    """The devices along one chain of senders; some devices may send to themselves."""
+    start = next((sender for sender, receiver in receivers.items() if sender != receiver), None)
+    chain: list[int] = []
+    while start is not None and start not in chain:
+        chain.append(start)
+        start = receivers.get(start)
+    return tuple(chain)

@@ -18,7 +18,7 @@ def of_passes(
     *,
     tokens: int,
     gathers: int = 1,
-    sums: int = 1,
+    sums: int = 2,
     times: int = 1,
 ) -> list[Collective]:
     """Of passes over the layers.
@@ -27,7 +27,8 @@ def of_passes(
       width: bytes of a number in matrix products.
       tokens: that a row group works on at a time.
       gathers: how often all weights are put together for these tokens.
-      sums: how often all layers add up what the devices of `tensor` have each.
+      sums: how often each layer adds up what the devices of `tensor` have: what attention makes, what the
+        MLP makes, and as often backwards.
       times: microbatches.
     """
     found = []
@@ -35,10 +36,9 @@ def of_passes(
         size = _spread_over_fsdp(config) * width / mesh.shape["tensor"]
         found.append(Collective("all-gather", size, _along(mesh, "fsdp"), gathers * times))
     if mesh.shape["tensor"] > 1:
-        # Of attention and of the MLP, or where these are parallel of both at once.
-        of_layers = config.num_layers * (1 if config.parallel_residual else 2)
         size = tokens * config.hidden_size * width
-        found.append(Collective("all-reduce", size, _along(mesh, "tensor"), of_layers * sums * times))
+        times *= config.num_layers * sums
+        found.append(Collective("all-reduce", size, _along(mesh, "tensor"), times))
     return found
 
 

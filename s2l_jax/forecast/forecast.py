@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 
@@ -29,10 +28,12 @@ from s2l_jax.training.run import Run
 
 Sizes = tuple[int, int, int]
 
+_COMPILED = 3  # meshes that fit, of those that are likeliest by count; a step takes one to two minutes each
+
 
 @dataclasses.dataclass(frozen=True)
 class Tried:
-    """A mesh that was looked at: the leading job on it, and why that was not compiled or cannot be."""
+    """A mesh that was looked at: the leading job on it (by count, or None) and why that was not compiled."""
 
     sizes: Sizes
     outcome: Outcome | None
@@ -139,8 +140,7 @@ def _try_meshes(
 ) -> list[Tried]:
     """The leading job on every mesh that the models, batches and memory allow.
 
-    The likeliest are compiled first, and none whose arithmetic and memory traffic alone take longer than
-    another mesh does in all.
+    Of those whose state fits, the cheapest by count are compiled, until a few are known to fit.
     """
     trained = plan.trained if plan.has("proxy") else ()
     heads = [trained_config(inputs.config(config), "proxy").num_kv_heads for inputs in trained]
@@ -166,27 +166,22 @@ def _try_meshes(
         else:
             tried.append(Tried(sizes, bare, "its state alone is too large"))
     waiting.sort(key=lambda each: each[0].total)
-    best = math.inf
-    while compiling := [each for each in waiting if each[0].least < best][
-        : compiler.workers if compiler else None
-    ]:
-        waiting = [each for each in waiting if each not in compiling]
-        for (_, sizes), found in zip(
-            compiling,
-            _outcomes(topology, compiler, [(sizes, bare.job) for bare, sizes in compiling]),
-            strict=True,
-        ):
-            tried.append(Tried(sizes, found))
-            best = min(best, found.total if found.fits else math.inf)
-    return tried + [Tried(sizes, bare, "not compiled: takes longer") for bare, sizes in waiting]
+    left = _COMPILED if compiler else len(waiting)
+    while compiling := waiting[:left]:
+        waiting = waiting[left:]
+        work = [(sizes, bare.job) for bare, sizes in compiling]
+        outcomes = _outcomes(topology, compiler, work)
+        tried += [Tried(sizes, found) for (sizes, _), found in zip(work, outcomes, strict=True)]
+        left -= sum(found.fits for found in outcomes)
+    return tried + [Tried(sizes, bare, "by count, not compiled") for bare, sizes in waiting]
 
 
 def _cheapest(tried: Sequence[Tried]) -> list[Sizes]:
     """Meshes to plan the whole run with, in turn, until it fits; where none can, the one that lacks least."""
-    known = [(each.sizes, each.outcome) for each in tried if each.outcome is not None]
-    fitting = sorted((found.total, sizes) for sizes, found in known if found.fits)
-    return [sizes for _, sizes in fitting] or [
-        sizes for _, sizes in sorted((found.peak, sizes) for sizes, found in known)
+    known = [(bool(each.why), each.sizes, each.outcome) for each in tried if each.outcome is not None]
+    fitting = sorted((by_count, found.total, sizes) for by_count, sizes, found in known if found.fits)
+    return [sizes for _, _, sizes in fitting] or [
+        sizes for _, sizes in sorted((found.peak, sizes) for _, sizes, found in known)
     ][:1]
 
 

@@ -81,12 +81,6 @@ class Outcome:
         return self.job.runs * self.projected
 
     @property
-    def least(self) -> float:
-        """What `total` is if nothing is sent, which only the compiled program tells for certain."""
-        kinds = ("compute", "memory")
-        return self.job.runs * max(self.seconds[kind] / ATTAINED[kind] for kind in kinds)
-
-    @property
     def sent(self) -> dict[str, tuple[float, float]]:
         """By kind of collective, how often each time, and the bytes that a device sends."""
         found: dict[str, tuple[float, float]] = {}

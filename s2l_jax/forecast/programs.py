@@ -63,14 +63,15 @@ class TrainStep:
 
     def exchanges(self, mesh: Mesh) -> list[Collective]:
         width, times = width_of(self.settings.dtype), self.rows.tokens.shape[0]
-        again = self.settings.remat == "full"
+        # Of a layer that is computed again what it gives is not needed, but what its MLP is given is.
+        again = self.settings.remat == "full" and not self.config.parallel_residual
         found = of_passes(
             self.config,
             mesh,
             width,
             tokens=_tokens_of_group(self.rows),
             gathers=2,
-            sums=2 + again,
+            sums=4 + again,
             times=times,
         )
         return found + of_gradients(self.config, mesh, width, times)

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax.console import duration
 from s2l_jax.data.responses import num_loss_tokens
-from s2l_jax.forecast.forecast import Forecast
+from s2l_jax.forecast.forecast import Forecast, Tried
 from s2l_jax.forecast.outcome import ATTAINED, Outcome
 from s2l_jax.forecast.programs import OPTIMISER, PARAMETERS
 from s2l_jax.parallel.mesh import AXES
@@ -46,14 +46,16 @@ def _mesh(sizes: Sequence[int]) -> str:
 
 
 def _meshes(found: Forecast) -> str:
+    def order(each: Tried) -> tuple[bool, bool, float]:
+        found = each.outcome
+        return found is None or not found.fits, bool(each.why), found.total if found else 0.0
+
     rows = []
-    for each in found.tried:
-        if each.outcome is None or each.why:
-            rows.append([_mesh(each.sizes), "", "", each.why])
-            continue
-        verdict = "fits" if each.outcome.fits else "does not fit"
-        rows.append([_mesh(each.sizes), _gib(each.outcome.peak), duration(each.outcome.total), verdict])
-    rows.sort(key=lambda row: row[3] != "fits")
+    for each in sorted(found.tried, key=order):
+        verdict = each.why or ("fits" if each.outcome and each.outcome.fits else "does not fit")
+        total = "" if each.outcome is None else duration(each.outcome.total)
+        peak = "" if each.outcome is None or each.why else _gib(each.outcome.peak)
+        rows.append([_mesh(each.sizes), peak, total, verdict])
     job = next((each.outcome.job.name for each in found.tried if each.outcome), "")
     heads = [f"meshes, by the {job}", "GiB a device", "projected", ""]
     return _table(heads, rows)

@@ -43,14 +43,14 @@ def test_a_workdir_on_an_object_store(alone, tiny_checkpoint):
         assert_alike(workdir, alone("few"))
 
 
-# In the order of the stages: how many processes of how many devices, which of them dies, and where.
+# In the order of what is made: how many processes of how many devices, which of them dies, and where.
 KILLS = [
     (2, 2, 0, "barrier pool"),
     (4, 1, 3, "column 3"),
     (2, 2, 1, "checkpoint proxy 4"),
-    (4, 1, 2, "barrier hidden_states"),
     (2, 2, 0, "warmup_1.npz"),
     (2, 2, 1, "barrier gradients"),
+    (4, 1, 2, "barrier hidden_states"),
     (2, 2, 1, "barrier selection/s2l"),
     (4, 1, 0, "checkpoint s2l 2"),
     (2, 2, 1, "barrier export s2l"),

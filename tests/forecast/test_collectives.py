@@ -51,9 +51,40 @@ def test_programs_as_libtpu_writes_them():
     assert found["all-gather"] == Collective("all-gather", 64, (0, 1, 2, 3), 24)
     assert found["reduce-scatter"] == Collective("reduce-scatter", 512, (0, 4, 8, 12), 1)
     assert found["all-reduce"] == Collective("all-reduce", 36, (0, 4, 8, 12), 1)
-    assert found["collective-permute"].group == (0, 1)
+    assert found["collective-permute"].group == (0, 1, 2)  # around a ring
     assert found["collective-permute"].size == pytest.approx(24 * 8 * 2, rel=0.02)
     assert len(found) == len(collectives(TPU, 16))
+
+
+# A product that takes the parts of a matrix as they come round, two each time: its counter goes by two.
+WINDOWED = """
+%body.1 (p.1: (bf16[4,8], u32[])) -> (bf16[4,8], u32[]) {
+  %constant.2 = u32[]{:T(128)} constant(2)
+  %part = bf16[4,8]{1,0:T(8,128)(2,1)} get-tuple-element(%p.1), index=0
+  %start.1 = (bf16[4,8]{1,0}, bf16[4,8]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%part), \
+channel_id=1, source_target_pairs={{0,3},{1,0},{2,1},{3,2},{4,7},{5,4},{6,5},{7,6}}
+  %done.1 = bf16[4,8]{1,0:T(8,128)(2,1)} collective-permute-done(%start.1)
+  %counter = u32[]{:T(128)} get-tuple-element(%p.1), index=1
+  %next = u32[]{:T(128)} add(%counter, %constant.2)
+  ROOT %tuple.1 = (bf16[4,8]{1,0}, /*index=1*/u32[]{:T(128)}) tuple(%done.1, /*index=1*/%next)
+}
+
+%condition.1 (p.2: (bf16[4,8], u32[])) -> pred[] {
+  %constant.7 = u32[]{:T(128)} constant(7)
+  %counter.2 = u32[]{:T(128)} get-tuple-element(%p.2), index=1
+  ROOT %compare.2 = pred[]{:T(512)} compare(%counter.2, %constant.7), direction=LT
+}
+
+ENTRY %main (p: bf16[4,8]) -> bf16[4,8] {
+  %while.1 = (bf16[4,8]{1,0}, u32[]{:T(128)}) while(%tuple), condition=%condition.1, body=%body.1
+}
+"""
+
+
+def test_a_loop_whose_counter_goes_by_two_runs_half_as_often():
+    (found,) = collectives(WINDOWED, 8)
+    assert (found.times, found.group) == (4, (0, 3, 2, 1))
+    assert found.sent == pytest.approx(4 * 4 * 8 * 2, rel=0.1)
 
 
 def test_a_loop_of_unknown_length_runs_as_often_as_it_is_told():

@@ -186,14 +186,30 @@ class TestSearch:
         monkeypatch.setattr(compiling, "compile_one", compile_one)
         return sizes
 
-    def test_a_mesh_that_cannot_win_is_not_compiled(self, config, compiled):
+    def test_the_likeliest_by_count_are_compiled_and_no_others(self, config, compiled):
         found = forecast(config, "cpu:8", pool=Stated(64, 20, 8), search=True, workers=1)
-        skipped = [each for each in found.tried if each.why.startswith("not compiled")]
-        assert skipped
-        assert not {each.sizes for each in skipped} & set(compiled)
-        chosen = next(each for each in found.tried if each.sizes == found.mesh)
-        assert all(each.outcome.least >= chosen.outcome.total for each in skipped)
-        assert "not compiled" in in_words(found, config, "a config")
+        left = [each for each in found.tried if each.why.startswith("by count")]
+        tried = [each for each in found.tried if not each.why]
+        assert len(tried) == 3
+        assert left
+        assert not {each.sizes for each in left} & set(compiled)
+        mesh = {each.sizes: make_mesh(*each.sizes) for each in tried}
+        counted = [outcome(each.outcome.job, found.topology, mesh[each.sizes], None).total for each in tried]
+        assert max(counted) <= min(each.outcome.total for each in left)
+        assert found.mesh in mesh
+        assert "by count, not compiled" in in_words(found, config, "a config")
+
+    def test_others_are_compiled_where_the_likeliest_do_not_fit(self, config, monkeypatch):
+        sizes = []
+
+        def compile_one(topology, mesh, program, trips):
+            sizes.append(mesh)
+            return Compiled(float("inf") if len(sizes) <= 3 else 0.0)
+
+        monkeypatch.setattr(compiling, "compile_one", compile_one)
+        found = forecast(config, "cpu:8", pool=Stated(64, 20, 8), search=True, workers=1)
+        assert [each.outcome.fits for each in found.tried if not each.why] == [False] * 3 + [True] * 3
+        assert found.mesh not in sizes[:3]
 
     def test_nothing_is_compiled_twice(self, config, compiled):
         forecast(config, "cpu:2", pool=Stated(64, 20, 8), search=True, workers=1)

@@ -5,18 +5,20 @@ import itertools
 import math
 import types
 
+import jax
+import numpy as np
 import pytest
 
 from s2l_jax.forecast.collectives import collectives
 from s2l_jax.forecast.network import rate
-from s2l_jax.forecast.programs import TrainStep
+from s2l_jax.forecast.programs import Decode, Sweep, TrainStep
 from s2l_jax.forecast.topology import Topology, describe
 from s2l_jax.models.lora import Lora
 from s2l_jax.parallel.chips import CHIPS
 from s2l_jax.parallel.mesh import make_mesh, row_groups
 from s2l_jax.training.loop import TrainSettings
 from s2l_jax.training.optimizer import OptimizerSettings
-from tests.support.described_rows import CONFIG, described_rows
+from tests.support.described_rows import CONFIG, EXAMPLES, described_rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -61,13 +63,32 @@ def test_what_crosses_slices_or_machines_goes_by_the_slower_network():
     assert rate(describe("gpu:h100x16"), gpus[4:12]) == CHIPS["h100"].between
 
 
-@pytest.mark.parametrize("sizes", [(1, 8, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)], ids=str)
-@pytest.mark.parametrize("lora", [None, Lora(2, 4.0, ("query", "value"), 0.0, 0)], ids=["whole", "adapters"])
-def test_what_a_step_exchanges_by_count_is_near_what_its_program_does(sizes, lora):
+def sent(exchanges):
+    return math.fsum(each.sent for each in exchanges)
+
+
+WHOLE = [(None, sizes) for sizes in ((1, 8, 1), (8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8))]
+ADAPTERS = [(Lora(2, 4.0, ("query", "value"), 0.0, 0), sizes) for sizes in ((1, 8, 1), (2, 2, 2))]
+
+
+@pytest.mark.parametrize(("lora", "sizes"), WHOLE + ADAPTERS, ids=str)
+def test_what_a_step_exchanges_by_count_is_near_what_its_program_does(lora, sizes):
     mesh = make_mesh(*sizes)
     config = dataclasses.replace(CONFIG, lora=lora)
     step = TrainStep(config, TrainSettings(OptimizerSettings()), 10, described_rows(mesh))
-    counted = math.fsum(each.sent for each in step.exchanges(mesh))
     compiled = collectives(step.lower(mesh).compile().as_text(), mesh.size)
-    assert 0.5 < math.fsum(each.sent for each in compiled) / counted < 2.0
+    assert 0.5 < sent(compiled) / sent(step.exchanges(mesh)) < 2.0
     assert row_groups(mesh) > 1 or {each.kind for each in step.exchanges(mesh)} == {"all-reduce"}
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)], ids=str)
+def test_sweeps_and_decoding_too(sizes):
+    """Less so decoding: for few tokens XLA adds up parts of products rather than put weights together."""
+    mesh = make_mesh(*sizes)
+    groups = row_groups(mesh)
+    slots = jax.ShapeDtypeStruct((1, groups, EXAMPLES), np.int32)
+    sweep = Sweep(CONFIG, "float32", "auto", 16, 0, described_rows(mesh), slots)
+    decode = Decode(CONFIG, "float32", 8 * groups, slots=32, max_new_tokens=16)
+    for program, least in ((sweep, 0.5), (decode, 0.3)):
+        compiled = collectives(program.lower(mesh).compile().as_text(), mesh.size)
+        assert least < sent(compiled) / sent(program.exchanges(mesh)) < 2.0, program

@@ -1,9 +1,9 @@
-"""One of two processes that record trajectories together; not a test itself.
+"""One of two processes that record trajectories and choose by them together; not a test itself.
 
     python columns_in_processes.py RANK PORT CHECKPOINT FOLDER
 
 Under FOLDER: `swept` has sweeps over a slice with snapshots kept, `again` sweeps those snapshots, `train`
-has the losses of training steps.
+has the losses of training steps and k-means over all devices. Only process 0 can read the pool's source.
 """
 
 import os
@@ -13,6 +13,7 @@ from tests.support.pipeline_kills import small_config
 
 RUNS = ("swept", "again", "train")
 CHUNK_ROWS = 10  # so that a column has chunks for both
+ROWS_A_DEVICE = {"swept": 2**16, "again": 2**16, "train": 1}  # that k-means is spread over all devices for
 
 
 def config_of(name, checkpoint, folder):
@@ -48,10 +49,15 @@ def main():
     }
     import jax
 
+    from s2l_jax.clustering import rows
     from s2l_jax.clustering.streaming import Refresh, StreamingKMeans
     from s2l_jax.parallel import processes
     from s2l_jax.pipeline import run_pipeline
+    from s2l_jax.pipeline.stages import pool
     from s2l_jax.trajectories import store
+
+    def on_another_disk(*_, **__):
+        raise FileNotFoundError("the pool's file is on another disk")
 
     def settled_at_once(clusters, column):
         clusters.records.append(Refresh(columns=2, inertia=0.0, adjusted_rand=2.0))
@@ -60,9 +66,12 @@ def main():
     jax.config.update("jax_disable_most_optimizations", True)
     processes.start()
     store._CHUNK_ROWS = CHUNK_ROWS
+    if rank != "0":
+        pool.read_rows = pool.data_identity = on_another_disk
     update = StreamingKMeans.update
     for name in RUNS:
         StreamingKMeans.update = settled_at_once if (name, rank) == ("swept", "1") else update
+        rows._ROWS_A_DEVICE = ROWS_A_DEVICE[name]
         run_pipeline(config_of(name, checkpoint, folder), f"{folder}/{name}")
 
 

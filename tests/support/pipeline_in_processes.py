@@ -34,13 +34,6 @@ def config_of(name, checkpoint):
     return config
 
 
-def _least(config):
-    """Losses alone and no target, which trains as the proxy does."""
-    config.selection.queries = ""
-    config.selection.runs.s2l.train_target = False
-    config.proxy.train.checkpoint_every = 6
-
-
 def _few(config):
     """Losses, hidden states and gradients, and a whole target on one selection."""
     config.selection.runs.semdedup = run(method="semdedup", train_target=False)
@@ -65,7 +58,7 @@ def _adapters(config):
     config.target.train.learning_rate = 1e-2
 
 
-CONFIGS = {"least": _least, "few": _few, "methods": _methods, "adapters": _adapters}
+CONFIGS = {"few": _few, "methods": _methods, "adapters": _adapters}
 
 
 def queries(folder):
