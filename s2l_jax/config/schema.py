@@ -94,8 +94,7 @@ SCHEMA: Group = Group(
         turns=choice(
             "last",
             TURNS,
-            "learn the last response of a conversation, or all answers of the assistant",
-            when=(when("prompt", CHAT),),
+            "learn the last response of a conversation, or, with prompt=chat, all answers of the assistant",
         ),
         max_length=Field(512, "tokens kept of an example", lambda v: v >= 2, "2 or above", unit="tokens"),
     ),

@@ -37,7 +37,6 @@ ALL_ACTIVE = {
 SWITCHED_ON = {
     "trajectories.num_checkpoints": {"trajectories.cadence": "log"},
     "trajectories.steps": {"trajectories.cadence": "list"},
-    "tokenize.turns": {"tokenize.prompt": "chat"},
 }
 
 

@@ -97,7 +97,7 @@ def test_records_hold_the_options_of_the_method_and_no_other(done):
         for name in ("s2l", "scaled", "random")
     }
     common = {"method", "budget", "budget_fraction", "budget_tokens", "prefix_of", "seed"}
-    common |= {"drop_unlearnt", "drop_rising"}
+    common |= {"drop_unlearnt", "drop_rising", "proxy"}
     for name in stored:
         own = common | set(METHODS["random" if name == "random" else "s2l"].options)
         made_from = {"pool.ids_sha256"} | ({"trajectories.sha256"} if name != "random" else set())

@@ -1,5 +1,6 @@
 """Reads TensorBoard's files as TensorBoard does."""
 
+import os
 import pathlib
 import struct
 
@@ -9,7 +10,8 @@ def summaries(path):
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     points = []
-    for file in sorted((pathlib.Path(path) / "tensorboard").iterdir()):
+    folder = path if isinstance(path, os.PathLike) else pathlib.Path(path)  # which may be on an object store
+    for file in sorted((folder / "tensorboard").iterdir()):
         data = file.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
