@@ -9,6 +9,8 @@ from statsmodels.stats.multitest import multipletests
 
 from s2l_jax.evaluation.paired import holm, paired_difference
 
+pytestmark = pytest.mark.long
+
 
 def crossed(rng, n, m, *, replicates=1.0, rows=1.0, rest=1.0, mean=0.0):
     """Differences with effects of replicates, of rows, and of neither."""

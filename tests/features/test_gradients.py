@@ -14,6 +14,8 @@ from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import bind, flatten_params, joined, model_params
 from s2l_jax.parallel.placement import random_adapters
 
+pytestmark = pytest.mark.long
+
 LENGTHS = [(5, 9), (20, 33), (0, 9), (9, 9), (3, 33)]  # prompt, whole
 GAPS = [(), ((22, 25), (28, 30)), (), (), ()]  # between responses
 SHORT = np.array([0, 2, 3])  # rows of one length are one program

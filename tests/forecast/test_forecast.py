@@ -31,7 +31,7 @@ from s2l_jax.training.out_of_memory import advice
 from s2l_jax.training.run import Run, make_batches
 from tests.support.paths import REPOSITORY
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 TINY = {
     "model_type": "gpt_neox", "vocab_size": 448, "hidden_size": 64, "num_hidden_layers": 2,

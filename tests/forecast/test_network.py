@@ -20,7 +20,7 @@ from s2l_jax.training.loop import TrainSettings
 from s2l_jax.training.optimizer import OptimizerSettings
 from tests.support.described_rows import CONFIG, EXAMPLES, described_rows
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 
 def slice_of(chip, *shape):

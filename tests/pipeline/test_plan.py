@@ -13,7 +13,7 @@ from s2l_jax.pipeline.run import plan_pipeline
 from tests.support.paths import REPOSITORY
 from tests.support.pipeline_kills import small_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 
 @pytest.fixture(scope="module")

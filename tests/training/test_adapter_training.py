@@ -31,6 +31,7 @@ from tests.support.adapters import (
 )
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.usefixtures("quick_compilation"),
     pytest.mark.filterwarnings("ignore:.*dropout"),  # GPT-2 and Phi-2 name some
 ]

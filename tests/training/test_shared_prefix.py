@@ -27,7 +27,7 @@ BATCH, LENGTH = 16, 48
 BEGINNING = np.arange(20, 33, dtype=np.int32)
 SETTINGS = OptimizerSettings(learning_rate=1e-2, warmup_fraction=0.0, clip_norm=0.0)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 
 def make_examples(shortest_prompt=0):

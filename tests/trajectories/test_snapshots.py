@@ -14,7 +14,7 @@ from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot
 from tests.support.pipeline_kills import small_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 STEPS = [0, 3, 6, 9]
 

@@ -15,7 +15,7 @@ from s2l_jax.training.checkpoints import Checkpoints
 from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.settled import StopWhenSettled
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 STAGES = ("pool", "proxy")
 

@@ -28,7 +28,7 @@ from s2l_jax.trajectories.training_losses import TrainingLossRecorder, check_epo
 from tests.support.paths import GOLDEN
 from tests.support.pipeline_kills import small_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
 
 
 def batch_of(step, size, subset, seed=3):
