@@ -8,6 +8,8 @@ from s2l_jax.report.findings import Findings
 from s2l_jax.report.series import find_series, in_words, overlap, overlap_of_seeds, spread
 from tests.support.results import drawn, evaluation, filled, make_results, make_rows
 
+pytestmark = pytest.mark.long
+
 ACCURACY, LOSS = MEASURES
 LUCK = (-0.01, 0.0, 0.01)
 

@@ -22,6 +22,8 @@ from s2l_jax.report.sections.explorer import curves_figure, map_figure
 from s2l_jax.report.style import SOURCE_ROWS
 from tests.support.results import hostile_results, make_findings, make_results, make_trajectories, render
 
+pytestmark = pytest.mark.long
+
 SECTIONS = {
     "results",
     "explorer",
