@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sphinx.application import Sphinx
 
 from s2l_jax.config.fields import Field, Group
+from s2l_jax.config.help import limits
 from s2l_jax.config.runs import COMMON, run_schema
 from s2l_jax.config.schema import SCHEMA
 from s2l_jax.selection.method import METHODS
@@ -50,10 +51,8 @@ def _group(group: Group, prefix: str) -> Iterator[str]:
 
 def _fields(prefix: str, fields: dict[str, Field]) -> Iterator[str]:
     for name, field in fields.items():
-        counts = f"counts {' and '.join(map(str, field.when))}" if field.when else ""
-        limits = "; ".join(filter(None, (field.unit, field.allowed, counts)))
         yield from ("", f"`{prefix}{name}` = `{field.default!r}`")
-        yield f": {_escaped(field.doc)}" + (f" *({_escaped(limits)})*" if limits else "")
+        yield f": {_escaped(field.doc)}" + (f" *({_escaped(limits(field))})*" if limits(field) else "")
 
 
 def _methods() -> Iterator[str]:

@@ -56,9 +56,13 @@ def _lines(group: Group, prefix: str) -> Iterator[str]:
             yield from _lines(inner, f"{prefix}{name}.")
 
 
-def _describe_field(path: str, field: Field) -> str:
+def limits(field: Field) -> str:
+    """A field's unit, what it may be, and where it counts; empty where there is nothing to say."""
     counts = f"counts {' and '.join(map(str, field.when))}" if field.when else ""
-    limits = "; ".join(filter(None, (field.unit, field.allowed, counts)))
-    text = f"{field.doc} ({limits})" if limits else field.doc
+    return "; ".join(filter(None, (field.unit, field.allowed, counts)))
+
+
+def _describe_field(path: str, field: Field) -> str:
+    text = f"{field.doc} ({limits(field)})" if limits(field) else field.doc
     head = f"  {path} = {field.default!r}"
     return f"{head}\n{textwrap.indent(textwrap.fill(text, 84), '      ')}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from s2l_jax.config.evaluation_fields import EVALUATION
 from s2l_jax.config.fields import (
     Field,
     Group,
@@ -16,17 +17,13 @@ from s2l_jax.config.fields import (
     when,
 )
 from s2l_jax.config.model_fields import DTYPES, model, projections
+from s2l_jax.config.selection_fields import CLUSTERING, SELECTION
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES, TURNS
 from s2l_jax.data.tokens import BOUNDARIES
-from s2l_jax.evaluation.grading.answer_types import ANSWER_TYPES
-
-EXPORTS = ("jsonl", "parquet", "messages", "datasets", "official")
-METRICS = ("accuracy", "bleu", "rouge", "bertscore")
 
 _SWEEPS = when("source", "sweep")
 _ADAPTS = unless("rank", 0)
-_DRAWS = unless("temperature", 0.0)
 _MEASURES = when("theory", True)
 
 SCHEMA: Group = Group(
@@ -207,107 +204,8 @@ SCHEMA: Group = Group(
             decides=False,
         ),
     ),
-    clustering=Group(
-        "Clusters of trajectories",
-        num_clusters=positive(100, "number of clusters K; of each source under stratify_by='source'"),
-        init=choice("k-means++", ("k-means++", "random"), "first centroids: k-means++, or rows at random"),
-        restarts=positive(1, "first centroids that are tried; the clustering of least inertia is kept"),
-        max_iterations=positive(20, "most iterations of k-means; 20 as in the official code"),
-        tolerance=natural(
-            0.0, "k-means stops once its centroids move less, relative to the variance of what is clustered"
-        ),
-        compare=Field(
-            (),
-            "numbers of clusters to compare in the report, such as 25,50,100",
-            lambda v: all(count >= 2 for count in v) and len(set(v)) == len(v),
-            "different whole numbers from 2 up",
-            items=int,
-            decides=False,
-            adds=True,
-        ),
-    ),
-    selection=Group(
-        "Selection: of all runs together",
-        path=Field("", "a subset made elsewhere (.npy of pool rows), for method='given'", by_content=True),
-        budget=positive(
-            50_000, "examples to select; above the pool's size: all, and said so", unit="examples"
-        ),
-        budget_fraction=fraction(0.0, "share of the pool's rows to select; 0: by selection.budget"),
-        budget_tokens=natural(
-            0, "tokens of prompt and response to select; 0: by selection.budget", unit="tokens"
-        ),
-        budgets=Field(
-            (),
-            "several budgets, for every run without its own: rows as 600, a share of the pool as 5%, tokens "
-            "as 20000t",
-            all,
-            "budgets, none of them empty",
-            decides=False,
-            adds=True,
-        ),
-        drop_unlearnt=fraction(
-            0.0,
-            "share of each source's rows that no run may choose: those whose late losses are highest for "
-            "their source, which are probably mislabelled; 0: none, as in the paper",
-        ),
-        stratify_by=choice(
-            "source",
-            ("source", "none"),
-            "split the budget over sources first (official code), or not (paper)",
-        ),
-        min_cluster_size=natural(
-            2, "clusters of at most as many examples come last, under stratify_by='source'", unit="examples"
-        ),
-        exports=Field(
-            ("jsonl",),
-            "formats that the chosen rows are written in",
-            lambda v: set(v) <= set(EXPORTS),
-            f"of {', '.join(EXPORTS)}",
-            EXPORTS,
-            decides=False,
-            adds=True,
-        ),
-        queries=Field(
-            "",
-            "file with a few rows of the task that the subset is for, in the pool's schema (rds, less)",
-            by_content=True,
-        ),
-        query_limit=natural(0, "rows read of selection.queries; 0: all", unit="rows"),
-        states=Group(
-            "Selection: hidden states, for methods that go by them",
-            model=choice(
-                "target",
-                ("target", "proxy"),
-                "model whose hidden states methods go by; with which weights, `checkpoint` of a run says",
-            ),
-            dtype=choice("float32", DTYPES, "type of matrix products for hidden states"),
-            batch_tokens=positive(
-                16384, "tokens a device makes states of at a time", unit="tokens", decides=False
-            ),
-        ),
-        gradients=Group(
-            "Selection: gradients in adapters of the target, for method='less'",
-            rank=positive(128, "rank of the adapters that gradients are taken in"),
-            alpha=positive(512.0, "alpha of the adapters: they are scaled by alpha / rank"),
-            projections=projections(("query", "key", "value", "out"), "projections that have adapters"),
-            warmup_fraction=share(0.05, "share of the pool that the adapters are first trained on"),
-            epochs=positive(
-                4, "epochs of the warm-up; each ends with a checkpoint that gradients are taken at"
-            ),
-            learning_rate=positive(
-                2e-5, "peak learning rate of the warm-up, which is otherwise as target.train says"
-            ),
-            batch_size=positive(32, "examples of an optimiser step of the warm-up", unit="examples"),
-            dims=natural(8192, "numbers that a gradient is projected to; 0: no projection"),
-            dtype=choice("float32", DTYPES, "type of matrix products for gradients"),
-            batch_tokens=positive(
-                2048, "tokens a device takes gradients of at a time", unit="tokens", decides=False
-            ),
-        ),
-        table_losses=Field(
-            True, "write every row's losses into clusters.parquet, 4 bytes each", decides=False
-        ),
-    ),
+    clustering=CLUSTERING,
+    selection=SELECTION,
     target=model(
         "The target",
         match_by=choice(
@@ -334,73 +232,7 @@ SCHEMA: Group = Group(
         use_weights=Field(False, "weight examples by |C_k| / R_k; needs target.train.loss='example'"),
         export_dtype=choice("float32", DTYPES, "type of the weights in target/<name>/hf"),
     ),
-    evaluation=Group(
-        "Evaluation of the untuned target and every tuned one",
-        path=Field(
-            "",
-            "held-out file in the pool's schema, or 'synthetic'; with evaluation.benchmarks, the folder or "
-            "file of their rows, or 'hub'; empty: no evaluation",
-            by_content=True,
-        ),
-        benchmarks=Field(
-            (),
-            "benchmarks by name (docs/guide/evaluation.md), or module:name for one of your own; NAME=PATH "
-            "for one that is not at evaluation.path; empty: the rows of evaluation.path as they are",
-            all,
-            "names, none of them empty",
-            decides=False,
-            adds=True,
-        ),
-        limit=natural(0, "rows evaluated of each benchmark, drawn at random; 0: all", unit="rows"),
-        mode=choice(
-            "text",
-            ("text", "program", "hybrid"),
-            "ask for a worked answer; for a program, which is run; or for a program and, where that fails, "
-            "a worked answer; benchmarks of choices and of tests have a way of their own",
-        ),
-        run_programs=choice(
-            False,
-            (False, True, "unconfined"),
-            "run responses that are programs, those of humaneval among them: True confines them "
-            "(docs/design/security.md); unconfined limits their "
-            "time, memory and output only, and is for containers that hold nothing you would miss",
-        ),
-        shots=natural(0, "solved examples before each question", unit="examples"),
-        shots_path=Field(
-            "",
-            "where examples are drawn from: a training file or folder like evaluation.path, a file in the "
-            "pool's schema, or 'hub'; empty: a few written for each benchmark",
-            by_content=True,
-            when=(unless("shots", 0),),
-        ),
-        answer_type=choice(
-            "any",
-            tuple(ANSWER_TYPES),
-            "how answers to rows in the pool's schema are compared; exact: as text, after the last ####; "
-            "number, choice and yesno refuse references that are none",
-        ),
-        metrics=Field(
-            ("accuracy",),
-            "metrics of answers: accuracy; for summaries bleu, rouge and bertscore (docs/guide/clinical.md)",
-            lambda v: bool(v) and set(v) <= set(METRICS),
-            f"of {', '.join(METRICS)}, at least one",
-            METRICS,
-        ),
-        bertscore_model=Field(
-            "",
-            "model of metric bertscore: a hub id or a directory; empty: bert-score's default",
-            when=(when("metrics", "bertscore"),),
-        ),
-        max_new_tokens=positive(256, "tokens of the longest answer", unit="tokens"),
-        batch_size=positive(64, "prompts answered together", decides=False),
-        dtype=choice("float32", DTYPES, "type of matrix products in evaluation"),
-        temperature=natural(0.0, "temperature of answers drawn at random; 0: the likeliest token (greedy)"),
-        top_k=natural(0, "draw among the k likeliest tokens; 0: all", unit="tokens", when=(_DRAWS,)),
-        top_p=share(
-            1.0, "draw among the likeliest tokens that together reach this probability", when=(_DRAWS,)
-        ),
-        stop=Field((), "texts that end an answer", all, "texts, none of them empty"),
-    ),
+    evaluation=EVALUATION,
     analysis=Group(
         "Analysis: what the method's theorem claims, measured (docs/design/theory.md)",
         theory=Field(

@@ -16,9 +16,11 @@ from s2l_jax.config import (
     run,
     validate,
 )
+from s2l_jax.config.evaluation_fields import METRICS
 from s2l_jax.config.model_fields import DTYPES
 from s2l_jax.config.runs import COMMON, run_schema
-from s2l_jax.config.schema import EXPORTS, METRICS, walk
+from s2l_jax.config.schema import walk
+from s2l_jax.config.selection_fields import EXPORTS
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.prompts import TEMPLATES
 from s2l_jax.data.tokens import BOUNDARIES
