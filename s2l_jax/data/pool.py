@@ -205,7 +205,7 @@ def _parsed(raw: RawRow, fields: FieldMap, multi_turn: bool) -> tuple[PoolRow, b
     if not isinstance(row, dict):
         raise BadRow(f"is not a JSON object but {type(row).__name__}: {shortened(row)}")
     check_unread(row, fields)
-    before = _messages_before(row, fields)
+    before, unlearned = _messages_before(row, fields)
     tools = tool_schemas(row.get(fields.tools) or [], fields.tools) if fields.tools else ()
     if tools and not multi_turn:
         raise BadRow(
@@ -213,7 +213,6 @@ def _parsed(raw: RawRow, fields: FieldMap, multi_turn: bool) -> tuple[PoolRow, b
             'fields.tools="" to leave them out'
         )
     messages: tuple[Message, ...] = ()
-    unlearned: frozenset[int] = frozenset()
     if fields.messages and row.get(fields.messages) is not None:
         messages = conversation(row[fields.messages], fields.messages, fields.ignore)
         unlearned = left_out(row[fields.messages], fields.ignore)
@@ -246,12 +245,15 @@ def _parsed(raw: RawRow, fields: FieldMap, multi_turn: bool) -> tuple[PoolRow, b
     return parsed, content
 
 
-def _messages_before(row: dict[str, Any], fields: FieldMap) -> tuple[Message, ...]:
-    """A row's system message and earlier turns, where it has them in fields of their own."""
+def _messages_before(row: dict[str, Any], fields: FieldMap) -> tuple[tuple[Message, ...], frozenset[int]]:
+    """A row's system message and earlier turns in fields of their own, and those not to be learned."""
     system = field_text(row, "system", fields.system, required=False) if fields.system else ""
     history = row.get(fields.history) if fields.history else None
     lead = (Message("system", system),) if system.strip() else ()
-    return lead + (earlier_turns(history, fields.history) if history else ())
+    if not history:
+        return lead, frozenset()
+    turns = earlier_turns(history, fields.history)
+    return lead + turns, frozenset(len(lead) + place for place in left_out(history, fields.ignore))
 
 
 def _led_by(

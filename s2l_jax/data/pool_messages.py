@@ -128,10 +128,16 @@ def _parsed_json(text: str, where: str) -> Any:
 
 
 def left_out(value: Sequence[Any], ignore: Collection[str] = ()) -> frozenset[int]:
-    """The places of the messages that their maker left out of training, or would have count otherwise."""
-    return frozenset(
-        n for n, item in enumerate(value) if isinstance(item, dict) and _mark(item, ignore) is not None
-    )
+    """The places of the messages that their maker left out of training, or would have count otherwise.
+
+    `value` is a list of messages, or a history, whose pairs are two messages each.
+    """
+    found, place = set(), 0
+    for item in value:
+        if isinstance(item, dict) and _mark(item, ignore) is not None:
+            found.add(place)
+        place += 2 if isinstance(item, list) else 1
+    return frozenset(found)
 
 
 def _mark(item: dict[str, Any], ignore: Collection[str]) -> str | None:

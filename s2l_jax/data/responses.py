@@ -15,12 +15,14 @@ class Gaps(NamedTuple):
     rows: Int[np.ndarray, "g"]  # whose they are, in order
     starts: Int[np.ndarray, "g"]
     ends: Int[np.ndarray, "g"]
+    before: Int64[np.ndarray, "h"]  # tokens in those before each, and in all: G + 1 numbers
 
     @classmethod
     def of(cls, spans: Iterable[tuple[int, int, int]] | Int[np.ndarray, "g 3"]) -> "Gaps":
         """From row, start and end of each, in order of rows."""
         table = spans if isinstance(spans, np.ndarray) else np.array(list(spans), np.int64)
-        return cls(*table.reshape(-1, 3).T)
+        rows, starts, ends = table.reshape(-1, 3).T
+        return cls(rows, starts, ends, np.concatenate([[0], np.cumsum(ends - starts, dtype=np.int64)]))
 
     def spans(self, row: int) -> list[Span]:
         """Those of one example."""
@@ -32,10 +34,8 @@ class Gaps(NamedTuple):
     def counts(self, rows: Int[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
         """How many tokens are in those of some examples."""
         rows = np.asarray(rows)
-        if not len(self.rows):
-            return np.zeros(len(rows), np.int64)
-        total = np.concatenate([[0], np.cumsum(self.ends - self.starts, dtype=np.int64)])
-        return total[np.searchsorted(self.rows, rows + 1)] - total[np.searchsorted(self.rows, rows)]
+        first, last = np.searchsorted(self.rows, rows), np.searchsorted(self.rows, rows + 1)
+        return self.before[last] - self.before[first]
 
 
 NO_GAPS = Gaps.of([])

@@ -73,9 +73,9 @@ def choice_likelihoods(
       InputError: a tokeniser of another model, or as `choice_examples`.
     """
     check_vocabulary(model, tokenizer)
-    examples = choice_examples(tokenizer, prompts, choices, model.config.max_positions)
-    longest = max(len(example.tokens) for example in examples)
-    losses = tokenized_losses(model, TokenizedList(examples), max_length=longest, dtype=dtype, mesh=mesh)
+    context = model.config.max_positions  # of all calls, so that their rows have the same few lengths
+    examples = choice_examples(tokenizer, prompts, choices, context)
+    losses = tokenized_losses(model, TokenizedList(examples), max_length=context, dtype=dtype, mesh=mesh)
     counts = [len(example.tokens) - example.prompt_length for example in examples]
     sums = (-float(loss) * count for loss, count in zip(losses, counts, strict=True))
     return [[next(sums) for _ in texts] for texts in choices]

@@ -113,7 +113,7 @@ def _regrade_all(options: Any) -> None:
 def _setting(file: epath.Path, name: str, key: str) -> str:
     """A field of the benchmark whose answers a file has: of the one named, or else that of its folder."""
     if not name and (record := file.parent / "stage.json").exists():
-        return artifacts.read_json(record)["settings"][key]
+        return artifacts.read_json(record)["settings"].get(key, "")
     if not name and file.parent.name in BENCHMARKS:
         name = file.parent.name
     return getattr(BENCHMARKS.find(name), key) if name else ""

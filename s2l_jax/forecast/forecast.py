@@ -142,8 +142,7 @@ def _try_meshes(
 
     Of those whose state fits, the cheapest by count are compiled, until a few are known to fit.
     """
-    trained = plan.trained if plan.has("proxy") else ()
-    heads = [trained_config(inputs.config(config), "proxy").num_kv_heads for inputs in trained]
+    heads = [trained_config(each.config(config), "proxy").num_kv_heads for each in plan.to_train]
     heads += [trained_config(config, "target").num_kv_heads] if plan.has("target") else []
     count = len(topology.devices)
     tried: list[Tried] = []
@@ -186,7 +185,7 @@ def _cheapest(tried: Sequence[Tried]) -> list[Sizes]:
 
 
 def _pools(config: ConfigDict, plan: Plan, mesh: Mesh, stated: Stated | None) -> dict[str, SizedPool]:
-    models = list(dict.fromkeys(inputs.model for inputs in plan.trained if plan.has("proxy")))
+    models = list(dict.fromkeys(inputs.model for inputs in plan.to_train))
     models += ["target"] * (plan.has("target") or plan.has("evaluation"))
     if stated is not None and stated.tokens:
         return dict.fromkeys(models, spread(stated, config.tokenize.max_length))
@@ -211,6 +210,6 @@ def _left_out(config: ConfigDict, plan: Plan) -> list[str]:
         left.append(f"what methods go by beside losses ({', '.join(sorted(features))})")
     if plan.has("analysis"):
         left.append("gradients for analysis.theory, and the target that is trained for them")
-    if plan.has("trajectories") and plan.swept:
+    if plan.to_sweep:
         left.append("sweeps of snapshots and of checkpoints that were trained elsewhere")
     return left

@@ -97,8 +97,7 @@ def jobs_of(
     """
     layouts = layouts or Layouts()
     found: list[Job] = []
-    trained = plan.trained if plan.has("proxy") else ()
-    for proxy, times in collections.Counter(inputs.proxy for inputs in trained).items():
+    for proxy, times in collections.Counter(inputs.proxy for inputs in plan.to_train).items():
         inputs = Inputs.of(run.config, proxy)
         found += _proxy(run.inputs_of(inputs), inputs, times, pools[inputs.model], layouts)
     if plan.has("target"):
@@ -115,7 +114,7 @@ def leading_job(run: Run, plan: Plan, pools: Mapping[str, SizedPool], layouts: L
 
     Arguments and errors are those of `jobs_of`.
     """
-    for inputs in plan.trained if plan.has("proxy") else ():
+    for inputs in plan.to_train:
         check_batch(run.inputs_of(inputs), "proxy")
     if plan.has("target"):
         return next(_targets(run, pools["target"], layouts, most_often=True))

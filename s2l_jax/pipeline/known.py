@@ -23,7 +23,7 @@ def check_known(run: Run, plan: Plan, pools: dict[str, PreparedPool]) -> None:
     if (plan.has("target") or plan.has("analysis")) and "target" in pools:
         _check_batch(config.target.train.batch_size, len(trainable(pools["target"])), "target")
     steps, rows = {}, {}
-    for inputs in (*(plan.trained if plan.has("proxy") else ()), *plan.swept):
+    for inputs in (*plan.to_train, *plan.swept):
         if (own := pools.get(inputs.model)) is None:
             continue
         made_by = run.inputs_of(inputs)

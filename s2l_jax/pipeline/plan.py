@@ -85,11 +85,21 @@ class Plan:
         return tuple(each for each in self.inputs if sweeps_saved(each.config(self.config)))
 
     @property
+    def to_train(self) -> tuple[Inputs, ...]:
+        """Those of `trained`, if proxies are to be trained by what is asked for."""
+        return self.trained if self.has("proxy") else ()
+
+    @property
+    def to_sweep(self) -> tuple[Inputs, ...]:
+        """Those of `swept`, if they are to be swept by what is asked for."""
+        return self.swept if self.has("trajectories") else ()
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The models ("proxy", "target", others as `Inputs.model`) whose tokenisers are needed."""
-        models = [each.model for each in self.trained if self.has("proxy")]
+        models = [each.model for each in self.to_train]
         models += ["target"] if self.has("target") or self.has("analysis") else []
-        models += [each.model for each in self.swept if self.has("trajectories")]
+        models += [each.model for each in self.to_sweep]
         if not models and not self.config.trajectories.path and tokenizer_place(self.config, "proxy"):
             models.append("proxy")
         for name in self.config.selection.runs if "selection" in self.stages else ():

@@ -177,10 +177,10 @@ def _check(run: Run, plan: Plan) -> None:
         evaluation.check_benchmarks(run)
     if "selection" in plan.stages:
         selection.check_methods(run)
-    for inputs in plan.trained if plan.has("proxy") else ():
+    for inputs in plan.to_train:
         check_model(run.inputs_of(inputs), "proxy")
         proxy.check_cadence(run.inputs_of(inputs))
-    for inputs in plan.swept if plan.has("trajectories") else ():
+    for inputs in plan.to_sweep:
         saved_parameters.check_saved(run.inputs_of(inputs))
 
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -89,7 +89,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of a Weights & Biases project; one that was interrupted goes on under the same id.
+    """A run of a Weights & Biases project; one that was interrupted goes on under the id in its folder.
 
     Args:
       project: its name.
@@ -104,7 +104,9 @@ class WeightsAndBiases:
         import wandb
 
         self._wandb = wandb
-        identity = hashlib.sha256(os.fspath(path).encode()).hexdigest()[:16]
+        kept = path / "wandb_id"
+        identity = kept.read_text() if kept.exists() else secrets.token_hex(8)
+        artifacts.write_text(kept, identity)
         try:
             self._run = wandb.init(
                 project=project,

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from etils import epath
@@ -30,7 +30,7 @@ from s2l_jax.training.step import StepMetrics, abstract_state, init_state, make_
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """How a model is trained; the fields are those of `train` in the config, and `attention`."""
+    """How a model is trained; the fields are those of `train` in the config, and of the run."""
 
     optimizer: OptimizerSettings
     loss: str | LossFunction = "token"  # a name in `loss.LOSSES`, or what each token counts
@@ -95,9 +95,10 @@ def train(
         state = checkpoints.restore(abstract_state(*shape)) or init_state(*shape, initial_params())
         start = int(state.step)
         losses = checkpoints.losses
-        boards = _boards(path, settings, start) if processes.is_writer() else []
-        for board in boards:
+        boards: list[Board] = []
+        for board in _boards(path, settings, start) if processes.is_writer() else ():
             stack.callback(board.close)
+            boards.append(board)
         metrics = Metrics(path, config, label, start, batches.num_steps, settings.log_every, losses, boards)
         others, hooks = hooks, (metrics, *hooks)
         for hook in hooks:
@@ -159,12 +160,11 @@ def train(
     return TrainResult(state.params, np.array(losses, np.float32))
 
 
-def _boards(path: epath.Path, settings: TrainSettings, start: int) -> list[Board]:
-    boards: list[Board] = [TensorBoard(path, start)]
+def _boards(path: epath.Path, settings: TrainSettings, start: int) -> Iterator[Board]:
+    yield TensorBoard(path, start)
     if settings.wandb:
         beside = dataclasses.asdict(settings) | {"loss": str(settings.loss)}
-        boards.append(WeightsAndBiases(settings.wandb, path, beside))
-    return boards
+        yield WeightsAndBiases(settings.wandb, path, beside)
 
 
 def _should_stop(hooks: Sequence[Hook], step: int) -> bool:

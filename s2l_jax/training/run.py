@@ -102,9 +102,9 @@ class Run:
 def train_settings(run: Run, train: ConfigDict) -> TrainSettings:
     """The loop's settings from a `train` group of the config."""
     optimizer = {f.name: train[f.name] for f in dataclasses.fields(OptimizerSettings)}
-    names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer", "attention", "wandb"}
-    others = {name: train[name] for name in names}
     of_run = {"attention": run.config.attention, "wandb": run.config.wandb}
+    names = {f.name for f in dataclasses.fields(TrainSettings)} - {"optimizer", *of_run}
+    others = {name: train[name] for name in names}
     return TrainSettings(OptimizerSettings(**optimizer), **of_run, **others)
 
 

@@ -107,7 +107,6 @@ class LossSweeper(Hook):
         steps: Collection[int] = (),
     ):
         self._sweep, self._rows, self._writer, self._steps = sweep, rows, writer, frozenset(steps)
-        self._measured = -1  # step of the column that was not shown yet
 
     def is_due(self, step: int) -> bool:
         return step in self._steps
@@ -118,8 +117,8 @@ class LossSweeper(Hook):
         Raises:
           DivergedError: a loss that is not finite.
         """
-        self._measured = step
         if step in self._writer.steps:
+            self._writer.show_again(step)
             return
         start = time.monotonic()
         column = np.asarray(self._sweep(params))
@@ -134,8 +133,7 @@ class LossSweeper(Hook):
         self._writer.add(step, column, f"swept {len(column)} examples in {seconds}")
 
     def shown(self) -> Shown | None:
-        step, self._measured = self._measured, -1
-        return self._writer.shown(step) if step >= 0 else None
+        return self._writer.shown()
 
 
 def example_losses(

@@ -67,7 +67,6 @@ class TrainingLossRecorder(Hook):
         self._epoch_size, self._batch_size, self._epoch = len(subset), batch_size, len(writer.steps)
         self._empty = np.where(np.isin(tracked, subset), np.float32("nan"), np.float32(0))
         self._column = self._restored()
-        self._measured = -1  # step of the column that was not shown yet
 
     def after_step(self, finished: FinishedStep) -> None:
         batch, losses = finished.batch, finished.example_losses
@@ -76,9 +75,10 @@ class TrainingLossRecorder(Hook):
         epochs = np.arange(first, first + self._batch_size) // self._epoch_size
         for epoch in np.unique(epochs).tolist():
             is_whole = (epoch + 1) * self._epoch_size <= (batch.step + 1) * self._batch_size
-            self._measured = batch.step + 1 if is_whole else self._measured
-            if epoch < self._epoch:
-                continue  # measured before an interruption; the column is stored
+            if epoch < self._epoch:  # measured before an interruption; the column is stored
+                if is_whole:
+                    self._writer.show_again(batch.step + 1)
+                continue
             mine = epochs == epoch
             rows = batch.examples[mine]
             places = np.minimum(np.searchsorted(self._tracked, rows), len(self._tracked) - 1)
@@ -95,8 +95,7 @@ class TrainingLossRecorder(Hook):
                 self._column, self._epoch = self._empty.copy(), epoch + 1
 
     def shown(self) -> Shown | None:
-        step, self._measured = self._measured, -1
-        return self._writer.shown(step) if step >= 0 else None
+        return self._writer.shown()
 
     def before_checkpoint(self, step: int) -> None:
         if processes.is_writer():

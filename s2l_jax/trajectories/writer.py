@@ -47,6 +47,7 @@ class TrajectoryWriter:
         self._store = TrajectoryStore(path, writers)
         self.clusters = clusters
         self.steps: list[int] = self._store.steps().tolist()
+        self._unshown: tuple[int, Float32[np.ndarray, "s"]] | None = None
         processes.barrier("trajectory steps read")
         # A column the store lists is not measured again; replaying it leaves the same records.
         for place in range(len(self.steps)):
@@ -56,16 +57,23 @@ class TrajectoryWriter:
         """Store the losses measured after `step` training steps, and say `how`; every process takes part."""
         self._store.append(step, column)
         self.steps.append(step)
+        self._unshown = step, column
         refresh = self.clusters.update(column)
         say(
             f"  step {step}: {how}, mean loss {column.mean():.3f}, clusters' agreement with the "
             f"last {refresh.adjusted_rand:.3f}"
         )
 
-    def shown(self, step: int) -> Shown:
-        """What boards show of the column of `step`: its losses, and how far clusters stayed as they were."""
+    def show_again(self, step: int) -> None:
+        """Have the column of `step`, which is there, shown as if it had just been added."""
+        self._unshown = step, self._store.column(self.steps.index(step))
+
+    def shown(self) -> Shown | None:
+        """What boards show of the newest column, once: losses, and how far clusters stayed as they were."""
+        if self._unshown is None:
+            return None
+        (step, column), self._unshown = self._unshown, None
         place = self.steps.index(step)
-        column = np.asarray(self._store.column(place))
         numbers = {"trajectories/mean_loss": float(column.mean())}
         if place:  # the first clustering has none before it
             numbers["trajectories/cluster_agreement"] = self.clusters.records[place].adjusted_rand

@@ -89,7 +89,8 @@ def test_answers_that_their_maker_left_out_are_context():
     tokenizer = TOKENIZERS["chatml"]
     marked = talk(*TALK, **{"it is 7": {"weight": 0}})
     led = marked | {"system": "Be brief."}  # stands before all, in a field of its own
-    for row in (marked, led):
+    asked = {"system": "Be brief.", "history": marked["messages"][:4], "instruction": "so", "output": "7"}
+    for row in (marked, led, asked):
         (example,) = tokens_of(tokenizer, [row_of(row, "")])
         said = [tokenizer.decode(example.tokens[places]) for places in runs(example.loss_places)]
         assert said == ["3<|im_end|>", "7<|im_end|>"]
@@ -141,7 +142,7 @@ def test_of_a_prepared_pool(tmp_path):
 @given(...)
 def test_gaps_are_counted_and_found_by_row(seed: int):
     rng = np.random.default_rng(abs(seed))
-    spans, places = [], {}
+    places = {}
     for row in rng.permutation(20)[:12]:
         ends = np.sort(rng.choice(np.arange(3, 40), 2 * rng.integers(0, 3), replace=False)).tolist()
         places[int(row)] = list(zip(ends[::2], ends[1::2], strict=True))

@@ -80,7 +80,7 @@ class TestReading:
             ("mmlu", {"answer": 4}, r'"answer" must be a letter of A to D, or a number from 0 to 3: 4'),
             ("mmlu", {"answer": None}, r'"answer" must be a letter'),
             ("humaneval", {"entry_point": "other"}, r'"prompt" does not begin the function "other"'),
-            ("humaneval", {"test": " "}, r'its "test" must be text that is not empty'),
+            ("humaneval", {"test": " "}, r'its "test" is empty'),
         ],
     )
     def test_bad_rows_are_named(self, name, change, message, tmp_path):
@@ -151,6 +151,9 @@ def test_likelihoods_are_those_of_each_choice_alone(tiny_checkpoint, one_device_
         "```\nhelper = 0\n```\nand\n```python\ndef total(xs):\n    return helper_of(xs)\n\n"
         "def helper_of(xs):\n    return sum(xs)\n```",
         "```python\n    return sum(xs)\n```",
+        "```python\nimport sys\nsys.setrecursionlimit(10000)\n\ndef total(xs):\n    return sum(xs)\n```",
+        "```python\nONE = (\n1,\n)\ntry:\n    pass\nfinally:\n    pass\n\n"
+        "def total(xs):\n    return sum(xs)\n```\nThat is all.",
     ],
 )
 def test_right_functions_pass_however_they_are_given(response, confined):

@@ -9,8 +9,6 @@ from statsmodels.stats.multitest import multipletests
 
 from s2l_jax.evaluation.paired import holm, paired_difference
 
-pytestmark = pytest.mark.long
-
 
 def crossed(rng, n, m, *, replicates=1.0, rows=1.0, rest=1.0, mean=0.0):
     """Differences with effects of replicates, of rows, and of neither."""
@@ -57,6 +55,7 @@ def test_moves_and_scales_with_the_differences(seed, n, m, shift, scale):
     assert (found.p_value < 0.05) == (not found.interval[0] <= 0 <= found.interval[1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [2, 3, 5])
 @pytest.mark.parametrize(
     "effects", [{}, {"replicates": 0.0}, {"rows": 0.0}, {"replicates": 0.2, "rest": 3.0}]

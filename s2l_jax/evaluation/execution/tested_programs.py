@@ -66,15 +66,19 @@ def complete_program(response: str, tests: UnitTests) -> str:
     head = f"def {tests.function}("
     blocks = [code for _, code in fenced_blocks(response[:_LONGEST])]
     code = next((block for block in blocks if head in block), blocks[0] if blocks else response[:_LONGEST])
-    lines = code.split("\n")
     if head in code:
-        first = next((i for i, line in enumerate(lines) if _TOP.match(line)), 0)
-        whole = itertools.takewhile(lambda line: _is_inner(line) or _TOP.match(line), lines[first:])
-        return tests.start.partition(head)[0] + "\n".join(whole)
-    body = "\n".join(itertools.takewhile(_is_inner, lines))
+        return tests.start.partition(head)[0] + (code if blocks else _without_prose(code))
+    body = "\n".join(itertools.takewhile(_is_inner, code.split("\n")))
     if not body.strip():  # the indentation is lost
         body = textwrap.indent(code, "    ")
     return f"{tests.start.rstrip()}\n{body}"
+
+
+def _without_prose(text: str) -> str:
+    """What is a program of a text that no fence parts, by how its lines begin."""
+    lines = text.split("\n")
+    first = next((i for i, line in enumerate(lines) if _TOP.match(line)), 0)
+    return "\n".join(itertools.takewhile(lambda line: _is_inner(line) or _TOP.match(line), lines[first:]))
 
 
 def _is_inner(line: str) -> bool:

@@ -2,6 +2,8 @@
 
 import re
 
+LETTERS = "ABCDEFGHIJ"  # those that the patterns know
+
 # Lower-case letters count in brackets, at the start of a line and behind "option" only: "9 a.m." has none.
 _LETTER = re.compile(
     r"\(([A-Ja-j])\)"

@@ -113,18 +113,18 @@ def benchmark(name: str, *, answer_type: str, **settings: Any) -> Callable[[Read
     return enter
 
 
-def text_field(row: Row, name: str, required: bool = True) -> str:
-    """The text of a row's field; "" for one that may be absent and is.
+def text_field(row: Row, name: str, required: bool = True, strip: bool = True) -> str:
+    """The text of a row's field, without the spaces around it; "" for one that may be absent and is.
 
     Raises:
       BadRow: it is absent or empty and may not be, or is neither text nor a number.
     """
     if required and name not in row:
         raise BadRow(f'has no field "{name}"; it has {quoted(row)}')
-    text = field_text(row, "instruction", name, required).strip()
-    if required and not text:
+    text = field_text(row, "instruction", name, required)
+    if required and not text.strip():
         raise BadRow(f'its "{name}" is empty')
-    return text
+    return text.strip() if strip else text
 
 
 def question_and_answer(row: Row) -> Parsed:

@@ -141,7 +141,9 @@ def _training_rows(benchmark: Benchmark, path: str, fields: FieldMap) -> list[Po
     )
     place = source_path(benchmark, path)
     if benchmark.reader is not None and (path == HUB or not _in_pool_schema(place, fields)):
-        return [problem.row for problem in read_problems(training, place)]
+        problems = read_problems(training, place)
+        # Of a program that is held to tests, the answer alone ("passed") shows nothing.
+        return [each.row for each in problems if each.worked or benchmark.answered_by != "tests"]
     return [row for row in read_rows(place, fields=fields) if not row.messages or single_turn(row.messages)]
 
 

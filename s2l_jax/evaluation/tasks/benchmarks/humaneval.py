@@ -2,7 +2,7 @@
 
 from s2l_jax.data.pool_fields import BadRow
 from s2l_jax.evaluation.execution.tested_programs import PASSED, UnitTests
-from s2l_jax.evaluation.tasks.benchmark import Parsed, Row, benchmark
+from s2l_jax.evaluation.tasks.benchmark import Parsed, Row, benchmark, text_field
 
 
 @benchmark(
@@ -14,21 +14,15 @@ from s2l_jax.evaluation.tasks.benchmark import Parsed, Row, benchmark
     prompt="Complete this Python function. Write all of it.\n\n{question}",
 )
 def humaneval(row: Row) -> Parsed:
-    start, function, tests = (_code(row, name) for name in ("prompt", "entry_point", "test"))
+    start, function, tests = (
+        text_field(row, name, strip=False) for name in ("prompt", "entry_point", "test")
+    )
     if f"def {function}(" not in start:
         raise BadRow(f'its "prompt" does not begin the function "{function}" that its "entry_point" names')
-    solution = row.get("canonical_solution")
+    solution = text_field(row, "canonical_solution", required=False, strip=False)
     return Parsed(
         question=start,
         reference=PASSED,
-        solution=f"{start}{solution}" if isinstance(solution, str) and solution.strip() else "",
+        solution=f"{start}{solution}" if solution.strip() else "",
         tests=UnitTests(start, function, f"{tests}\n\ncheck({function})"),
     )
-
-
-def _code(row: Row, name: str) -> str:
-    """A field's text with its spaces, which Python reads."""
-    text = row.get(name)
-    if not isinstance(text, str) or not text.strip():
-        raise BadRow(f'its "{name}" must be text that is not empty')
-    return text

@@ -1,12 +1,9 @@
 """MMLU (arXiv 2009.03300): questions of 57 subjects with four choices, and rows of the same shape."""
 
-import string
-
 from s2l_jax.data.pool_fields import BadRow, encodable
 from s2l_jax.data.pool_files import shortened
+from s2l_jax.evaluation.grading.choices import LETTERS
 from s2l_jax.evaluation.tasks.benchmark import Parsed, Row, benchmark, text_field
-
-_LETTERS = string.ascii_uppercase[:10]  # those that grading knows
 
 
 @benchmark(
@@ -19,10 +16,10 @@ _LETTERS = string.ascii_uppercase[:10]  # those that grading knows
 )
 def mmlu(row: Row) -> Parsed:
     texts = row.get("choices")
-    if not isinstance(texts, list) or not 2 <= len(texts) <= len(_LETTERS):
-        raise BadRow(f'its "choices" must be a list of 2 to {len(_LETTERS)} texts: {shortened(texts)}')
+    if not isinstance(texts, list) or not 2 <= len(texts) <= len(LETTERS):
+        raise BadRow(f'its "choices" must be a list of 2 to {len(LETTERS)} texts: {shortened(texts)}')
     lines = [text_field(row, "question")]
-    letters = tuple(_LETTERS[: len(texts)])
+    letters = tuple(LETTERS[: len(texts)])
     for letter, text in zip(letters, texts, strict=True):
         if not isinstance(text, str):
             raise BadRow(f'its "choices" hold {type(text).__name__}, not text: {shortened(text)}')
