@@ -29,5 +29,5 @@ def get_config() -> ConfigDict:
     runs.s2l_clean = run(method="s2l", drop_unlearnt=CLEAN)
     runs.random_by_source_clean = run(method="random", stratify_by="source", drop_unlearnt=CLEAN)
     for selection in runs.values():
-        selection.seeds = SEEDS
+        selection.seeds = ()  # those of the config
     return config

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sphinx.application import Sphinx
 
 from s2l_jax.config.fields import Field, Group
-from s2l_jax.config.help import limits
+from s2l_jax.config.help import OTHER_PROXIES, limits
 from s2l_jax.config.runs import COMMON, run_schema
 from s2l_jax.config.schema import SCHEMA
 from s2l_jax.selection.method import METHODS
@@ -34,6 +34,8 @@ def _configuration() -> Iterator[str]:
     yield "Every field, its default and its meaning: the same text as `python launch.py --help`. On the"
     yield "command line a field is `--config.GROUP.FIELD=VALUE`; lists have commas between."
     yield from _group(SCHEMA, "")
+    yield from ("", "## Another proxy", "")
+    yield f"`proxies.<name>.proxy.<field>` and `proxies.<name>.trajectories.<field>`, {OTHER_PROXIES}."
     yield from ("", "## One subset of `selection.runs`", "")
     yield "These fields all methods have; each method's own are on [its page](methods.md)."
     yield from _fields("", COMMON)

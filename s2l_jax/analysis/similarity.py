@@ -44,7 +44,7 @@ def _equal(codes: Int[np.ndarray, " n"], pairs: Int64[np.ndarray, "2 m"]) -> np.
 
 
 def _all_within(labels: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int64[np.ndarray, "2 a"]:
-    """Pairs of each cluster; of a large one as many as it has rows squared, up to what is looked at."""
+    """All pairs of each cluster, or of one of more than 400 rows a sample."""
     found = [np.zeros((2, 0), np.int64)]
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

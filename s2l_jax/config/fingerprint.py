@@ -25,7 +25,7 @@ _READS: dict[str, tuple[str, ...]] = {
     "imported": (),
     "cluster_counts": ("seed",),
     "target": ("target", "seed"),
-    "theory": ("analysis", "target", "trajectories.dtype", "seed"),
+    "theory": ("analysis", "target", "seed"),
     "evaluation": ("evaluation", "target", "tokenize", "pool.fields", "seed"),
 }
 PARTS = tuple(_READS)

@@ -8,6 +8,8 @@ from s2l_jax.config.inputs import GROUPS
 from s2l_jax.config.runs import COMMON, find_field, run_fields, run_schema
 from s2l_jax.config.schema import SCHEMA, walk
 
+OTHER_PROXIES = "for runs that name it: what differs from `proxy` and `trajectories`"
+
 
 def describe() -> str:
     """All fields with defaults and meanings, group by group, for `--help`."""
@@ -16,7 +18,7 @@ def describe() -> str:
     lines = list(_lines(SCHEMA, ""))
     lines += ["", "One subset of selection.runs, whatever its method", ""]
     lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in COMMON.items()]
-    lines += ["", "Another proxy, for runs that name it: what differs from `proxy` and `trajectories`", ""]
+    lines += ["", f"Another proxy, {OTHER_PROXIES}", ""]
     lines += ["  proxies.<name>.proxy.<field>, proxies.<name>.trajectories.<field>"]
     for method in METHODS:
         if own := {n: f for n, f in run_schema(method).items() if n not in COMMON}:

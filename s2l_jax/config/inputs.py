@@ -8,7 +8,7 @@ OWN = "proxy"  # the name, beside those of `proxies`, of the config's own proxy
 GROUPS = ("proxy", "trajectories")  # that an entry of `proxies` may change fields of
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True)
 class Inputs:
     """A proxy, its trajectories, and the features that depend on either or on the seed.
 

@@ -260,7 +260,9 @@ SCHEMA: Group = Group(
             when=(_MEASURES,),
         ),
         dims=natural(512, "numbers that a gradient is projected to; 0: no projection", when=(_MEASURES,)),
-        dtype=choice("float32", DTYPES, "type of matrix products for gradients", when=(_MEASURES,)),
+        dtype=choice(
+            "float32", DTYPES, "type of matrix products for losses and gradients", when=(_MEASURES,)
+        ),
         batch_tokens=positive(
             4096, "tokens a device takes gradients of at a time", unit="tokens", decides=False
         ),

@@ -50,15 +50,18 @@ def run_members(
         return _run_alone([*command, f"--stages={','.join(stages)}"])
 
     def run_all(stages: Sequence[str], members: Members) -> int:
-        commands = {
-            name: [*command, f"--stages={','.join(stages)}", f"--parts={','.join(parts)}"]
-            for name, parts in members.items()
-        }
+        def making(parts: Sequence[str], stages: Sequence[str]) -> list[str]:
+            return [*command, f"--stages={','.join(stages)}", f"--parts={','.join(parts)}"]
+
+        # The pool first, by one process, as tokens of every model that a member trains.
+        if status := _run_in(plan.workdir, {"pool": making(["pool"], ["pool", *stages])}, 1):
+            return status
+        commands = {name: making(parts, stages) for name, parts in members.items()}
         return _run_in(plan.workdir, commands, jobs)
 
     status, proxies = 0, proxies_of(plan)
-    if len(proxies) > 1 and "pool" in plan.stages:
-        status = run(["pool"]) or run_all(["proxy", "trajectories"], proxies)
+    if len(proxies) > 1:
+        status = run_all(["proxy", "trajectories"], proxies)
     if (shared := [stage for stage in plan.stages if stage in _SHARED]) and not status:
         status = run(shared)
     if status:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from s2l_jax.analysis.similarity import rank_correlation
 from s2l_jax.clustering.agreement import adjusted_rand_index
 from s2l_jax.config.inputs import OWN, Inputs
 from s2l_jax.data.order import priorities
@@ -148,13 +149,12 @@ def rank_correlations(one: Losses, other: Losses, sources: np.ndarray | None) ->
     """Spearman's rank correlations of what two proxies measured of the same rows.
 
     Of the mean loss, of the fall from the first checkpoint to the last, and of distances between the
-    trajectories of two rows, which need not have as many columns. Each is a mean over sources, by their rows.
+    trajectories of two rows, which need not have as many columns. Each is a mean over the sources in which
+    both vary, by their rows; None where there is none.
     """
-    import scipy.stats
-
     rows, *places = np.intersect1d(one.rows, other.rows, return_indices=True)
     sides = [np.asarray(x.losses[at], np.float64) for x, at in zip((one, other), places, strict=True)]
-    found: dict[str, list[float]] = {"mean_loss": [], "fall": [], "distances": []}
+    found: dict[str, list[tuple[float, int]]] = {"mean_loss": [], "fall": [], "distances": []}
     sizes, rng = [], np.random.default_rng(0)
     for source in _sources(None if sources is None else np.asarray(sources)[rows], len(rows)):
         own = [side[source] for side in sides]
@@ -168,9 +168,12 @@ def rank_correlations(one: Losses, other: Losses, sources: np.ndarray | None) ->
             "distances": [np.linalg.norm(side[first] - side[second], axis=1) for side in own],
         }
         for name, (x, y) in measures.items():
-            varies = np.ptp(x) > 0 and np.ptp(y) > 0
-            found[name].append(float(scipy.stats.spearmanr(x, y).statistic) if varies else 0.0)
-    means = {name: float(np.average(v, weights=sizes)) if v else None for name, v in found.items()}
+            if (correlation := rank_correlation(x, y)) is not None:
+                found[name].append((correlation, size))
+    means = {
+        name: float(np.average([r for r, _ in each], weights=[n for _, n in each])) if each else None
+        for name, each in found.items()
+    }
     return {"num_rows": sum(sizes), **means}
 
 

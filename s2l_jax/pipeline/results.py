@@ -100,6 +100,14 @@ def gather_results(
     inputs = {part for part in used if part.rpartition("/")[2] not in PROXY_PARTS}
     if found_inputs := {part: found for part in sorted(inputs) if (found := take(part)) is not None}:
         results["selection_inputs"] = found_inputs
+    # Subsets made under another config, by proxies that this one has not, are charged all the same.
+    ours = {proxy_part(run.config, each) for each in trajectories}
+    for part in sorted(used - inputs - ours):
+        folder, _, kind = part.rpartition("/")
+        made = take(part) or {"training_flops": None}
+        results.setdefault("proxies", {}).setdefault(folder, {})[
+            "proxy" if kind == "proxy" else "trajectories"
+        ] = made
     if (measured := take(theory.FOLDER)) is not None:
         results["theory"] = measured
     results["timing"] = timing

@@ -1,10 +1,11 @@
 """Group the runs in a results dictionary so that repeats under other seeds are read as one."""
 
 import dataclasses
+import itertools
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from s2l_jax.config.runs import UNTUNED
@@ -148,7 +149,7 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
         key = (run.method, _canonical(_options(run)), _budget(run, results) or 0)
         members.setdefault(key, []).append(run)
 
-    labels = _labels({key: runs[0].name for key, runs in members.items()})
+    labels = _labels({key: [run.name for run in runs] for key, runs in members.items()})
     groups = []
     for key, runs in members.items():
         runs.sort(key=lambda run: (run.selection.get("seed", 0), run.name))
@@ -178,14 +179,14 @@ def _canonical(options: Mapping[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, default=str)
 
 
-def _labels(keys: Mapping[tuple[str, str, int], str]) -> dict[tuple[str, str, int], str]:
+def _labels(keys: Mapping[tuple[str, str, int], Sequence[str]]) -> dict[tuple[str, str, int], str]:
     """Name each group by its method and the options in which groups of that method differ.
 
-    Where that would be long it has the name of its first run, whatever the budget, if no other has that.
-    `keys` has each group's first run.
+    Where that would be long it has the name of its runs, whatever the budget, if no other has that. `keys`
+    has the names of each group's runs.
     """
     labels: dict[tuple[str, str, int], str] = {}
-    named: dict[tuple[str, str], str] = {}
+    named: dict[tuple[str, str], list[str]] = {}
     for key in keys:
         method, own = key[0], json.loads(key[1])
         others = [json.loads(other[1]) for other in keys if other[0] == method]
@@ -193,10 +194,17 @@ def _labels(keys: Mapping[tuple[str, str, int], str]) -> dict[tuple[str, str, in
         varied = [n for n in names if len({_canonical({n: o.get(n)}) for o in others}) > 1]
         text = ", ".join(f"{name}={_plain(own[name])}" for name in varied if name in own)
         labels[key] = f"{method} ({text})" if text else method
-        named.setdefault(key[:2], keys[key])
-    short = {key: named[key[:2]] for key, label in labels.items() if len(label) > LONGEST_LABEL}
+        named.setdefault(key[:2], []).extend(keys[key])
+    short = {key: _shared_name(named[key[:2]]) for key, label in labels.items() if len(label) > LONGEST_LABEL}
     kept = {label for key, label in labels.items() if key not in short}
     return labels | {key: name for key, name in short.items() if name not in kept}
+
+
+def _shared_name(names: Sequence[str]) -> str:
+    """What the names of one run at several budgets and seeds have before -5pct, -seed1 and the like."""
+    columns = zip(*(name.split("-") for name in names), strict=False)
+    alike = itertools.takewhile(lambda column: len(set(column)) == 1, columns)
+    return "-".join(column[0] for column in alike) or names[0]
 
 
 def _plain(value: Any) -> str:

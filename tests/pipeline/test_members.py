@@ -77,7 +77,8 @@ def test_what_is_shared_comes_first_and_the_whole_run_last(launch, capfd):
     assert status == 0
     assert calls[0] == ("pool,proxy,trajectories,selection", "")
     assert calls[-1] == (",".join(STAGES), "")
-    assert {parts for stages, parts in calls[1:-1] if stages == "target,evaluation"} == {
+    assert calls[1] == ("pool,target,evaluation", "pool")  # as tokens of all that the members train
+    assert {parts for stages, parts in calls[2:-1] if stages == "target,evaluation"} == {
         f"target/{name},evaluation/{name}"
         for name in ("s2l", "s2l-seed1", "random", "random-seed1", "untuned")
     }
@@ -86,17 +87,17 @@ def test_what_is_shared_comes_first_and_the_whole_run_last(launch, capfd):
 
 def test_several_proxies_are_trained_apart(launch, config):
     config.proxy.per_seed = True
-    calls = launch(stages=["pool", "proxy", "traj"])[1]
-    assert calls[0] == ("pool", "")
+    calls = launch(stages=["proxy", "traj"])[1]
+    assert calls[0] == ("pool,proxy,trajectories", "pool")
     assert sorted(calls[1:3]) == [("proxy,trajectories", "proxy"), ("proxy,trajectories", "seed_1/proxy")]
-    assert calls[3] == ("pool,proxy,trajectories", "")
+    assert calls[3] == ("proxy,trajectories", "")
 
 
 def test_a_member_that_fails_is_named_and_the_others_go_on(launch, monkeypatch, capfd):
     monkeypatch.setenv("FAILS", "target/s2l-seed1,")
     status, calls = launch()
     assert status == 3
-    assert len(calls) == 1 + 5 + 1
+    assert len(calls) == 1 + 1 + 5 + 1
     assert calls[-1] == ("report", "")  # what failed is not tried again at once
     said = capfd.readouterr().err
     assert "s2l-seed1 failed with status 3" in said

@@ -126,12 +126,12 @@ def test_gradients_are_in_all_parameters_that_are_trained(tiny_checkpoint, one_d
 
 @pytest.mark.long
 def test_an_interrupted_measurement_goes_on_to_the_same_numbers(tiny_checkpoint, tmp_path, monkeypatch):
-    config = theory_config(tiny_checkpoint)
+    config = theory_config(tiny_checkpoint, seeds=(1,))  # another than the config's own
     whole = run_pipeline(config, tmp_path / "whole")
     jsonschema.validate(json.loads((tmp_path / "whole" / "results.json").read_text()), results_schema())
     found = whole["theory"]
     assert [checkpoint["step"] for checkpoint in found["checkpoints"]] == [0, 2, 4]
-    assert found["run"] == "s2l"
+    assert found["run"] == "s2l-seed1"
     assert 2 <= found["num_rows"] <= 60
     assert {"training_flops", "gradient_flops", "sweep_flops"} <= set(found)
     kept = np.load(tmp_path / "whole" / "theory" / "rows.npz")
@@ -164,6 +164,7 @@ def test_an_interrupted_measurement_goes_on_to_the_same_numbers(tiny_checkpoint,
     assert stopped.at == 2
     again = run_pipeline(config, tmp_path / "run")
     assert again["theory"] == found
+    assert run_pipeline(config, tmp_path / "run")["theory"] == found
     config.analysis.dims = 16
     with pytest.raises(InputError, match=r"analysis.dims: 32 before, 16 now"):
         run_pipeline(config, tmp_path / "run")

@@ -150,7 +150,8 @@ def check_methods(run: Run) -> None:
     """Raise an InputError now for a pool, model or queries that a method will lack."""
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
-        if entry["proxy"] and proxy_inputs(run.config, entry) is None:
+        going_by = (inputs_of(feature, run.config, entry).proxy for feature in method.features.values())
+        if entry["proxy"] and not any(going_by):
             raise InputError(
                 f"selection.runs.{name}.proxy={entry['proxy']!r}: method {method.name!r} goes by no proxy."
             )

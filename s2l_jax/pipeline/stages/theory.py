@@ -58,7 +58,8 @@ def measure(run: Run, pool: PreparedPool, contexts: selections.Contexts) -> None
     losses, rows_of_losses = selections.losses_of(run, contexts, name)
     beyond = {"pool.fingerprint": pool.fingerprint, "trajectories.sha256": losses.digest}
     beyond |= run.model_content("target") | _content(chosen)
-    record = Record(run.workdir / FOLDER, FOLDER, deciding(run.config, FOLDER, beyond))
+    replicate = run.of_seed(chosen.seed)
+    record = Record(run.workdir / FOLDER, FOLDER, deciding(replicate.config, FOLDER, beyond))
     if record.done:
         return
     places = np.arange(len(losses.losses)) if rows_of_losses is None else rows_of_losses
@@ -67,7 +68,6 @@ def measure(run: Run, pool: PreparedPool, contexts: selections.Contexts) -> None
     )
     taken = np.zeros(len(chosen.labels), bool)
     taken[chosen.indices] = True
-    replicate = run.of_seed(chosen.seed)
     at_gradients, at_losses, work = _train(replicate, pool, rows, losses, record.folder)
     sources = np.zeros(len(rows), np.int64)
     if chosen.cluster_sources is not None and chosen.sources is not None:
@@ -214,7 +214,7 @@ def _losses(
 ) -> Callable[[Params], Float32[np.ndarray, " s"]]:
     config, model = run.config, run.model("target").trained_config
     dataset = PackedDataset(pool, rows, run.mesh, **packing_options(config, model))
-    dtype = DTYPES[config.trajectories.dtype]
+    dtype = DTYPES[config.analysis.dtype]
     sweep = make_sweep(model, dataset, run.mesh, dtype=dtype, attention=config.attention)
     return lambda params: np.asarray(jax.block_until_ready(sweep(joined(frozen, params))))
 

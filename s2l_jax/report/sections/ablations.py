@@ -37,7 +37,8 @@ def ablations(section: Section, found: Findings) -> None:
     if said:
         section.intro = (
             "Runs that differ in one option alone. Strokes are 95 % intervals of the mean over seeds "
-            "(Student's t), faint points single seeds."
+            "(Student's t), faint points single seeds. Sentences go by seeds too and not, as those on "
+            "differences from the baseline, by evaluation rows: they say nothing of other rows."
         )
         section.header = ("option", "value", "seeds", "accuracy %", "held-out loss", "overlap %")
         section.template, section.content = "ablations.html", {"said": said}

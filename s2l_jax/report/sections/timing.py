@@ -23,7 +23,7 @@ def timing(section: Section, found: Findings) -> None:
     sums: dict[str, list[float]] = {}
     for key, value in found.part("timing").items():
         if (seconds := finite_number(value)) is not None:
-            stage, _, name = re.sub(r"^seed_\d+/", "", key).partition("/")
+            stage, _, name = re.sub(r"^(proxy_[^/]+/)?(seed_\d+/)?", "", key).partition("/")
             sums.setdefault(f"{stage} runs" if name else stage, []).append(seconds)
     section.header = ("stage", "number", "total time")
     section.rows = [(stage, str(len(parts)), format_seconds(sum(parts))) for stage, parts in sums.items()]
