@@ -105,9 +105,9 @@ def gather_results(
     for part in sorted(used - inputs - ours):
         folder, _, kind = part.rpartition("/")
         made = take(part) or {"training_flops": None}
-        results.setdefault("proxies", {}).setdefault(folder, {})[
-            "proxy" if kind == "proxy" else "trajectories"
-        ] = made
+        made.pop("refreshes", None)
+        found = results.setdefault("proxies", {}).setdefault(folder, {})
+        found["proxy" if kind == "proxy" else "trajectories"] = made
     if (measured := take(theory.FOLDER)) is not None:
         results["theory"] = measured
     results["timing"] = timing

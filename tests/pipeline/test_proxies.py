@@ -327,7 +327,9 @@ def test_a_proxy_is_what_it_is_in_a_workdir_of_its_own(tiny_checkpoint, tmp_path
     pairs = [dict(each["proxy_comparison"]["pairs"][0]) for each in (found, results)]
     assert pairs[0] == pairs[1]
     del given.proxies["other"], given.selection.runs["s2l_other"]
-    assert "proxy_comparison" not in run_pipeline(given, tmp_path / "given")
+    without = run_pipeline(given, tmp_path / "given")
+    assert "proxy_comparison" not in without
+    assert selection_flops(without, "s2l_other") == selection_flops(found, "s2l_other")
     changed = plan_pipeline(with_other(tiny_checkpoint, proxy={}), tmp_path / "run")
     (refused,) = (part for part in changed.parts if part.state == "refused" and part.name.endswith("/proxy"))
     assert re.match(r"proxy.train.learning_rate: 0.01 before, 0.001 now", refused.differences[0])
