@@ -190,10 +190,10 @@ def write_report_of(
     import rich.console
 
     from s2l_jax.report.page import write_report
-    from s2l_jax.report.table import results_table
+    from s2l_jax.report.table import show_table
 
     write_report(run.workdir / "report", findings_of(run, results, trajectories, rows, pool))
-    rich.console.Console().print(results_table(results))
+    show_table(results, rich.console.Console())
     for line in comparison_lines(results):
         say(line)
     say(f"report: {run.workdir / 'report' / 'index.html'}")

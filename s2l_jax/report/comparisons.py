@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -47,8 +48,8 @@ def compare(
 ) -> dict[str, Any]:
     """What results.json says of differences between methods: for every measure and group its comparison.
 
-    A group is compared with the baseline at its own budget; where there is none (the untuned target, the
-    full pool), at the baseline's largest.
+    A group is compared with the baseline at its own budget; where there is none, at the one nearest by ratio
+    (the full pool at the baseline's largest), and the untuned target at the largest.
 
     Args:
       groups: of the results.
@@ -96,8 +97,9 @@ def _described(group: RunGroup, measure: Measure) -> dict[str, Any] | None:
 def _base_of(group: RunGroup, bases: Sequence[RunGroup]) -> RunGroup | None:
     if group in bases or not bases:
         return None
-    same = [base for base in bases if base.budget == group.budget]
-    return (same or [max(bases, key=lambda base: base.budget or 0)])[0]
+    if group.budget is None:
+        return max(bases, key=lambda base: base.budget or 0)
+    return min(bases, key=lambda base: abs(math.log((base.budget or 1) / group.budget)))
 
 
 def _difference(

@@ -15,6 +15,7 @@ from s2l_jax.selection import METHODS, Method
 FULL = "full"
 LONGEST_LABEL = 40  # characters that fit beside a figure
 _PARTS = ("selections", "targets", "evaluations")
+_Key = tuple[str, str, int, str]  # what the runs of a group have alike: method, options, budget and its unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,20 +141,20 @@ def part_results(results: Mapping[str, Any], part: str) -> Mapping[str, Any]:
 def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     """One group per (method, options, budget): untuned first, then by budget, the full pool last.
 
-    Within a budget the most accurate comes first; groups without an accuracy follow, by held-out
+    Runs of one budget in tokens differ in their rows; the group's budget is the mean of these. Within a budget the most accurate comes first; groups without an accuracy follow, by held-out
     loss. Names that only trained or were only evaluated (no selection) are groups of their own.
     """
-    members: dict[tuple[str, str, int], list[RunResult]] = {}
+    members: dict[_Key, list[RunResult]] = {}
     for name in dict.fromkeys(name for part in _PARTS for name in results.get(part) or {}):
         run = _run(results, name)
-        key = (run.method, _canonical(_options(run)), _budget(run, results) or 0)
+        key = (run.method, _canonical(_options(run)), *_asked(run, results))
         members.setdefault(key, []).append(run)
 
     labels = _labels({key: [run.name for run in runs] for key, runs in members.items()})
     groups = []
     for key, runs in members.items():
         runs.sort(key=lambda run: (run.selection.get("seed", 0), run.name))
-        groups.append(RunGroup(labels[key], key[0], key[2] or None, tuple(runs)))
+        groups.append(RunGroup(labels[key], key[0], _rows(key, runs), tuple(runs)))
     return sorted(groups, key=_order)
 
 
@@ -169,23 +170,33 @@ def _options(run: RunResult) -> dict[str, Any]:
     return {k: v for k, v in (run.selection.get("options") or {}).items() if k != "seed"}
 
 
-def _budget(run: RunResult, results: Mapping[str, Any]) -> int | None:
+def _asked(run: RunResult, results: Mapping[str, Any]) -> tuple[int, str]:
+    """The budget that a run was given, 0 for none, and its unit."""
     if (known := _known(run.method)) and known.takes_all:
-        return run.selection.get("size") or results.get("pool", {}).get("num_examples")
-    return run.selection.get("budget") or run.selection.get("size")
+        return run.selection.get("size") or results.get("pool", {}).get("num_examples") or 0, "examples"
+    asked = run.selection.get("asked") or {}
+    if asked.get("unit") == "tokens":
+        return asked["budget"], "tokens"
+    return run.selection.get("budget") or run.selection.get("size") or 0, "examples"
+
+
+def _rows(key: _Key, runs: Sequence[RunResult]) -> int | None:
+    if key[3] == "tokens":
+        return round(statistics.fmean(run.selection["size"] for run in runs))
+    return key[2] or None
 
 
 def _canonical(options: Mapping[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, default=str)
 
 
-def _labels(keys: Mapping[tuple[str, str, int], Sequence[str]]) -> dict[tuple[str, str, int], str]:
+def _labels(keys: Mapping[_Key, Sequence[str]]) -> dict[_Key, str]:
     """Name each group by its method and the options in which groups of that method differ.
 
     Where that would be long it has the name of its runs, whatever the budget, if no other has that. `keys`
     has the names of each group's runs.
     """
-    labels: dict[tuple[str, str, int], str] = {}
+    labels: dict[_Key, str] = {}
     named: dict[tuple[str, str], list[str]] = {}
     for key in keys:
         method, own = key[0], json.loads(key[1])

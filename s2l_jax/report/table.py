@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from s2l_jax.console import harmless
@@ -22,6 +24,8 @@ COLUMNS = (
     "target time",
 )
 NOT_MEASURED = "-"
+_WIDEST = 1000  # characters
+_HEADER_LINES = max(len(column.split()) for column in COLUMNS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,24 @@ def results_table(results: Mapping[str, Any]) -> Table:
     for row in rows:
         table.add_row(*(escape(harmless(cell)) for cell in row.cells))
     return table
+
+
+def show_table(results: Mapping[str, Any], console: Console) -> None:
+    """Print the table whole: in lines as long as they must be, and where that is no terminal unbroken."""
+    table = results_table(results)
+    widest = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
+    if console.width < widest:
+        # Rich leaves columns out that do not fit.
+        least = console.width if console.is_terminal else widest
+        words = sorted(word for column in COLUMNS for word in column.split())
+        whole = (w for w in range(least, widest) if sorted(_header(console, table, w)) == words)
+        console.width = next(whole, widest)
+    console.print(table)
+
+
+def _header(console: Console, table: Table, width: int) -> list[str]:
+    lines = console.render_lines(table, console.options.update(width=width))
+    return " ".join(segment.text for line in lines[:_HEADER_LINES] for segment in line).split()
 
 
 def table_rows(results: Mapping[str, Any]) -> list[TableRow]:

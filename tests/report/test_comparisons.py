@@ -110,6 +110,23 @@ def test_budgets_are_compared_with_the_baseline_at_their_own():
     assert found["full", 100]["difference"]["mean"] == pytest.approx(values["full"] - values["random50"])
 
 
+def test_runs_of_one_budget_in_tokens_are_one_group_and_compared_at_the_nearest_budget():
+    runs = [
+        *((f"random{b}-{s}", "random", b, s, b / 100) for b in (10, 50) for s in range(2)),
+        *((f"tokens-{s}", "random", rows, s, 0.5) for s, rows in enumerate((13, 16))),
+    ]
+    results, verdicts = results_of(*runs)
+    for seed in range(2):
+        results["selections"][f"tokens-{seed}"]["asked"] = {"budget": 300, "unit": "tokens"}
+    groups = group_runs(results)
+    assert [(group.budget, len(group.runs)) for group in groups] == [(10, 2), (14, 2), (50, 2)]
+    names = [name for name, *_ in runs if name.startswith("random")]
+    found = compare(groups, lambda run, measure: verdicts[run.name], names, "random")["accuracy"]
+    values = {name: np.mean(list(rows.values())) for name, rows in verdicts.items()}
+    expected = np.mean([values[f"tokens-{s}"] - values[f"random10-{s}"] for s in range(2)])
+    assert found[1]["difference"]["mean"] == pytest.approx(expected)
+
+
 def test_without_a_partner_there_is_no_difference():
     runs = [("random0", "random", 20, 0, 0.4), ("s2l7", "s2l", 20, 7, 0.6)]
     found, _ = compared(runs, {"random0"})

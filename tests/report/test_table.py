@@ -9,7 +9,7 @@ import pytest
 import rich.console
 
 from s2l_jax.report.runs import Statistic, group_runs
-from s2l_jax.report.table import format_seconds, results_table, table_rows
+from s2l_jax.report.table import COLUMNS, format_seconds, results_table, show_table, table_rows
 from tests.support.results import (
     evaluation,
     make_results,
@@ -97,6 +97,20 @@ def test_the_terminal_table_holds_every_cell_and_cuts_no_number():
         assert "…" not in text
         for cell in (cell for row in table_rows(results) for cell in row.cells):
             assert all(word in text for word in cell.split())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("width", [20, 60, 80, 200])
+def test_no_column_is_cut_off_whatever_the_width(width, terminal):
+    console = rich.console.Console(width=width, record=True, file=io.StringIO(), force_terminal=terminal)
+    show_table(make_results(), console)
+    text = console.export_text()
+    for cell in (cell for row in table_rows(make_results()) for cell in (*row.cells, *COLUMNS)):
+        assert all(word in text for word in cell.split())
+    if not terminal:
+        assert all(
+            any(row.cells[0] in line for line in text.splitlines()) for row in table_rows(make_results())
+        )
 
 
 def test_names_with_markup_are_printed_as_they_are():
