@@ -15,7 +15,6 @@ from s2l_jax.selection import METHODS, Method
 FULL = "full"
 LONGEST_LABEL = 40  # characters that fit beside a figure
 _PARTS = ("selections", "targets", "evaluations")
-_Key = tuple[str, str, int, str]  # what the runs of a group have alike: method, options, budget and its unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,20 +140,21 @@ def part_results(results: Mapping[str, Any], part: str) -> Mapping[str, Any]:
 def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     """One group per (method, options, budget): untuned first, then by budget, the full pool last.
 
-    Runs of one budget in tokens differ in their rows; the group's budget is the mean of these. Within a budget the most accurate comes first; groups without an accuracy follow, by held-out
-    loss. Names that only trained or were only evaluated (no selection) are groups of their own.
+    Runs of one budget in tokens differ in their rows; the group's budget is the mean of these. Within a
+    budget the most accurate comes first; groups without an accuracy follow, by held-out loss. Names that only
+    trained or were only evaluated (no selection) are groups of their own.
     """
-    members: dict[_Key, list[RunResult]] = {}
+    members: dict[tuple[str, str, int], list[RunResult]] = {}
     for name in dict.fromkeys(name for part in _PARTS for name in results.get(part) or {}):
         run = _run(results, name)
-        key = (run.method, _canonical(_options(run)), *_asked(run, results))
+        key = (run.method, _canonical(_options(run)), _asked(run, results))
         members.setdefault(key, []).append(run)
 
     labels = _labels({key: [run.name for run in runs] for key, runs in members.items()})
     groups = []
     for key, runs in members.items():
         runs.sort(key=lambda run: (run.selection.get("seed", 0), run.name))
-        groups.append(RunGroup(labels[key], key[0], _rows(key, runs), tuple(runs)))
+        groups.append(RunGroup(labels[key], key[0], _rows(runs, key[2]), tuple(runs)))
     return sorted(groups, key=_order)
 
 
@@ -167,36 +167,41 @@ def _run(results: Mapping[str, Any], name: str) -> RunResult:
 
 
 def _options(run: RunResult) -> dict[str, Any]:
-    return {k: v for k, v in (run.selection.get("options") or {}).items() if k != "seed"}
+    """The options that runs of a group have alike; a budget in tokens is one."""
+    options = {k: v for k, v in (run.selection.get("options") or {}).items() if k != "seed"}
+    return options | ({"budget": "tokens"} if _in_tokens(run) else {})
 
 
-def _asked(run: RunResult, results: Mapping[str, Any]) -> tuple[int, str]:
-    """The budget that a run was given, 0 for none, and its unit."""
+def _in_tokens(run: RunResult) -> bool:
+    return (run.selection.get("asked") or {}).get("unit") == "tokens"
+
+
+def _asked(run: RunResult, results: Mapping[str, Any]) -> int:
+    """The budget that a run was given, in rows or tokens; 0 for none."""
     if (known := _known(run.method)) and known.takes_all:
-        return run.selection.get("size") or results.get("pool", {}).get("num_examples") or 0, "examples"
-    asked = run.selection.get("asked") or {}
-    if asked.get("unit") == "tokens":
-        return asked["budget"], "tokens"
-    return run.selection.get("budget") or run.selection.get("size") or 0, "examples"
+        return run.selection.get("size") or results.get("pool", {}).get("num_examples") or 0
+    if _in_tokens(run):
+        return run.selection["asked"]["budget"]
+    return run.selection.get("budget") or run.selection.get("size") or 0
 
 
-def _rows(key: _Key, runs: Sequence[RunResult]) -> int | None:
-    if key[3] == "tokens":
+def _rows(runs: Sequence[RunResult], asked: int) -> int | None:
+    if _in_tokens(runs[0]):
         return round(statistics.fmean(run.selection["size"] for run in runs))
-    return key[2] or None
+    return asked or None
 
 
 def _canonical(options: Mapping[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, default=str)
 
 
-def _labels(keys: Mapping[_Key, Sequence[str]]) -> dict[_Key, str]:
+def _labels(keys: Mapping[tuple[str, str, int], Sequence[str]]) -> dict[tuple[str, str, int], str]:
     """Name each group by its method and the options in which groups of that method differ.
 
     Where that would be long it has the name of its runs, whatever the budget, if no other has that. `keys`
     has the names of each group's runs.
     """
-    labels: dict[_Key, str] = {}
+    labels: dict[tuple[str, str, int], str] = {}
     named: dict[tuple[str, str], list[str]] = {}
     for key in keys:
         method, own = key[0], json.loads(key[1])

@@ -119,7 +119,11 @@ def test_runs_of_one_budget_in_tokens_are_one_group_and_compared_at_the_nearest_
     for seed in range(2):
         results["selections"][f"tokens-{seed}"]["asked"] = {"budget": 300, "unit": "tokens"}
     groups = group_runs(results)
-    assert [(group.budget, len(group.runs)) for group in groups] == [(10, 2), (14, 2), (50, 2)]
+    assert [(group.label, group.budget, len(group.runs)) for group in groups] == [
+        ("random", 10, 2),
+        ("random (budget=tokens)", 14, 2),
+        ("random", 50, 2),
+    ]
     names = [name for name, *_ in runs if name.startswith("random")]
     found = compare(groups, lambda run, measure: verdicts[run.name], names, "random")["accuracy"]
     values = {name: np.mean(list(rows.values())) for name, rows in verdicts.items()}
