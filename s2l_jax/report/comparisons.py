@@ -106,7 +106,7 @@ def _difference(
     group: RunGroup, base: RunGroup, scores: Callable[[RunResult], Scores]
 ) -> dict[str, Any] | None:
     """The paired difference of two groups as JSON; None where they share no seed or row."""
-    pairs = [(scores(run), scores(other)) for run, other in _pairs(group, base)]
+    pairs = [(scores(run), scores(other)) for run, other in replicates(group, base)]
     pairs = [(ours, theirs) for ours, theirs in pairs if ours and theirs]
     rows = (
         [key for key in pairs[0][0] if all(key in side for pair in pairs for side in pair)] if pairs else []
@@ -117,8 +117,8 @@ def _difference(
     return _as_json(paired_difference(differences))
 
 
-def _pairs(group: RunGroup, base: RunGroup) -> list[tuple[RunResult, RunResult]]:
-    """Runs of one seed; a model of no seed (the untuned one) with every run of the baseline."""
+def replicates(group: RunGroup, base: RunGroup) -> list[tuple[RunResult, RunResult]]:
+    """The pairs to compare: of one seed; a model of none (the untuned) with every run of the baseline."""
     by_seed = {other.selection.get("seed"): other for other in base.runs}
     if len(group.runs) == 1 and "seed" not in group.runs[0].selection:
         return [(group.runs[0], other) for other in base.runs]

@@ -1,0 +1,243 @@
+"""Writes the tables and figures of the documents again from what benchmarks/results has of each study.
+
+    python benchmarks/make_tables.py            # writes them
+    python benchmarks/make_tables.py --check    # exit status 1 if a document has other ones
+
+A page has a table between `<!-- table: KIND ARGUMENTS -->` and `<!-- end of table -->`; the kinds are the
+functions of `TABLES`. Figures are those of the report, in docs/results/figures/STUDY.
+"""
+
+import argparse
+import dataclasses
+import functools
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from store_study import RESULTS
+
+from s2l_jax.evaluation.paired import PairedDifference, holm, paired_difference
+from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, replicates, row_scores
+from s2l_jax.report.findings import Findings
+from s2l_jax.report.load import load_results
+from s2l_jax.report.page import write_figures
+from s2l_jax.report.runs import FULL, RunGroup, RunResult, Statistic, group_runs, selection_flops
+from s2l_jax.report.section import all_sections
+from s2l_jax.report.table import format_seconds
+
+REPOSITORY = RESULTS.parent.parent
+FIGURES = REPOSITORY / "docs" / "results" / "figures"
+DRAWN = ("budgets", "cost")  # sections of the report whose figures the documents show
+NONE, ALL = "none", "all rows"  # columns beside those of budgets
+_BUDGETED = re.compile(r"-\d+(pct|t)?(?=$|-seed)")  # in the name of a run
+_TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is stored of a study."""
+
+    name: str
+
+    @functools.cached_property
+    def results(self) -> dict[str, Any]:
+        """The content of its results.json."""
+        return load_results(RESULTS / self.name / "results.json").content
+
+    @functools.cached_property
+    def groups(self) -> list[RunGroup]:
+        """Its runs, replicates together, by name and then by budget."""
+        return sorted(group_runs(self.results), key=lambda group: (_name(group), group.budget or 0))
+
+    @functools.cached_property
+    def _scores(self) -> Mapping[str, np.ndarray]:
+        return dict(np.load(RESULTS / self.name / "scores.npz"))
+
+    def scores(self, run: RunResult, measure: Measure) -> dict[tuple[str, int], float]:
+        """Of a run's model on every evaluation row."""
+        kind = "right" if measure.name == "accuracy" else "loss"
+        rows = {
+            key.partition("/")[0]: list(zip(ids.tolist(), self._of(key, kind, run).tolist(), strict=True))
+            for key, ids in self._scores.items()
+            if key.endswith("/ids")
+        }
+        return row_scores(rows, equal_benchmarks=kind == "right")
+
+    def _of(self, key: str, kind: str, run: RunResult) -> np.ndarray:
+        return self._scores[f"{key.partition('/')[0]}/{kind}/{run.name}"].astype(float)
+
+    def named(self, name: str) -> list[RunGroup]:
+        """The groups of an entry of selection.runs, by budget."""
+        return [group for group in self.groups if _name(group) == name]
+
+    @functools.cached_property
+    def columns(self) -> dict[int, str]:
+        """The budgets of the study's runs by name, in rows, and the share of the pool that each is."""
+        size = self.results["pool"]["num_examples"]
+        runs = [group.runs[0] for group in self.groups]
+        shares = {
+            run.selection["budget"]
+            for run in runs
+            if (run.selection.get("asked") or {}).get("unit") == "examples"
+        }
+        return {budget: f"{100 * budget / size:.0f} %" for budget in sorted(shares)}
+
+    def column(self, group: RunGroup) -> str:
+        """Where a group stands: under its budget, or the nearest for one in tokens."""
+        if group.budget is None or group.method == FULL:
+            return NONE if group.budget is None else ALL
+        nearest = min(self.columns, key=lambda budget: abs(np.log(budget / group.budget)))
+        return self.columns[nearest]
+
+    def line(self, cells: Mapping[str, str]) -> list[str]:
+        """The cells of one selection, in the order of columns."""
+        return [cells.get(column, "-") for column in (NONE, *self.columns.values(), ALL)]
+
+
+@functools.cache
+def study_of(name: str) -> Study:
+    """The stored study of a name."""
+    return Study(name)
+
+
+def _name(group: RunGroup) -> str:
+    """The entry of selection.runs that the group is of."""
+    return _BUDGETED.sub("", re.sub(r"-seed\d+$", "", group.runs[0].name))
+
+
+def _measure(name: str) -> Measure:
+    return next(measure for measure in MEASURES if measure.name == name)
+
+
+def spread(study: str, measure: str) -> Iterator[Sequence[str]]:
+    """A line for each selection, a column for each budget: means and standard deviations over replicates."""
+    found, of = study_of(study), _measure(measure)
+    yield ["selection", "replicates", NONE, *found.columns.values(), ALL]
+    lines = []
+    for name in dict.fromkeys(_name(group) for group in found.groups):
+        groups = [(group, s) for group in found.named(name) if (s := group.statistic(of.of))]
+        cells = {found.column(group): _deviating(statistic, of) for group, statistic in groups}
+        mean = np.mean([statistic.mean for _, statistic in groups])
+        replicates = str(max(statistic.count for _, statistic in groups))
+        lines.append((mean, [name, replicates, *found.line(cells)]))
+    yield from (line for _, line in sorted(lines, key=lambda each: -of.scale * each[0] * _better(of)))
+
+
+def _deviating(statistic: Statistic, of: Measure) -> str:
+    deviation = f" ± {of.amount(statistic.deviation)}" if statistic.count > 1 else ""
+    return f"{of.amount(statistic.mean)}{deviation}"
+
+
+def _better(of: Measure) -> int:
+    return 1 if of.name == "accuracy" else -1
+
+
+def differences(study: str, measure: str, baseline: str) -> Iterator[Sequence[str]]:
+    """A line for each selection, a column for each budget: mean differences from a baseline, with intervals.
+
+    `baseline` is a run of the study, or of another: "STUDY:RUN". Bold is what is not chance by Holm's method
+    over all of the table. All rows are compared with the largest budget of the baseline.
+    """
+    found, of = study_of(study), _measure(measure)
+    elsewhere, _, entry = baseline.rpartition(":")
+    others = study_of(elsewhere or study)
+    bases = {others.column(base): base for base in others.named(entry)}
+    measured: dict[tuple[str, str], PairedDifference] = {}
+    for group in found.groups:
+        column = found.column(group)
+        base = bases.get(list(found.columns.values())[-1] if column == ALL else column)
+        if base is not None and group is not base:
+            difference = _difference(found, group, others, base, of)
+            if difference is not None:
+                measured[_name(group), column] = difference
+    corrected = holm([difference.p_value for difference in measured.values()])
+    said = {
+        key: _said(difference, of, bold=p < ALPHA)
+        for (key, difference), p in zip(measured.items(), corrected, strict=True)
+    }
+    yield [f"against {baseline}", *found.columns.values(), ALL]
+    for name in dict.fromkeys(name for name, _ in said):
+        yield [name, *found.line({column: cell for (own, column), cell in said.items() if own == name})[1:]]
+
+
+def _difference(
+    study: Study, group: RunGroup, others: Study, base: RunGroup, of: Measure
+) -> PairedDifference | None:
+    pairs = [(study.scores(a, of), others.scores(b, of)) for a, b in replicates(group, base)]
+    return paired_difference(np.array([[a[row] - b[row] for row in a] for a, b in pairs])) if pairs else None
+
+
+def _said(difference: PairedDifference, of: Measure, *, bold: bool) -> str:
+    low, high = difference.interval
+    mean = of.amount(difference.mean, "+")
+    return f"{f'**{mean}**' if bold else mean} ({of.amount(low, '+')} to {of.amount(high, '+')})"
+
+
+def cost(study: str, *names: str) -> Iterator[Sequence[str]]:
+    """A line for each of the named selections and budgets: operations, and time, in all and of selecting."""
+    found = study_of(study)
+    yield ["selection", "budget", "target, TFLOP", "proxy and sweeps, TFLOP", "choosing", "target's training"]
+    for group in (group for name in names for group in found.named(name)):
+        training = group.statistic(lambda run: run.target.get("training_flops"))
+        choosing = group.statistic(lambda run: selection_flops(found.results, run.name)[0])
+        seconds = [
+            group.statistic(lambda run: run.selection_seconds),
+            group.statistic(lambda run: run.target_seconds),
+        ]
+        operations = [f"{each.mean / 1e12:.3g}" if each else "-" for each in (training, choosing)]
+        times = [format_seconds(each.mean) if each else "-" for each in seconds]
+        yield [_name(group), f"{group.budget:,}" if group.budget else "-", *operations, *times]
+
+
+TABLES: Mapping[str, Callable[..., Iterator[Sequence[str]]]] = {
+    function.__name__: function for function in (spread, differences, cost)
+}
+
+
+def _markdown(lines: Iterator[Sequence[str]]) -> str:
+    header, *rows = (f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([header, "|".join(["", *[" --- "] * (header.count("|") - 1), ""]), *rows])
+
+
+def tables_of(page: str) -> str:
+    """The text of a page with its tables made anew."""
+
+    def made(match: re.Match[str]) -> str:
+        kind, *arguments = match[2].split()
+        return f"{match[1]}\n{_markdown(TABLES[kind](*arguments))}\n\n{match[3]}"
+
+    return _TABLE.sub(made, page)
+
+
+def pages() -> list[pathlib.Path]:
+    """The documents that may have tables."""
+    return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "results").glob("*.md"))]
+
+
+def _draw(name: str) -> None:
+    found = Findings(study_of(name).results)
+    write_figures(FIGURES / name, [section for section in all_sections(found) if section.key in DRAWN])
+
+
+def main() -> None:
+    """Write the tables, or say which documents have others."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; say what differs")
+    check = parser.parse_args().check
+    stale = [page for page in pages() if tables_of(page.read_text()) != page.read_text()]
+    if check:
+        sys.exit("".join(f"{page.relative_to(REPOSITORY)} has other tables\n" for page in stale) or 0)
+    for page in stale:
+        page.write_text(tables_of(page.read_text()))
+        print(page)
+    for folder in sorted(RESULTS.iterdir()):
+        _draw(folder.name)
+
+
+if __name__ == "__main__":
+    main()

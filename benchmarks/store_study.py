@@ -1,0 +1,83 @@
+"""Keeps what the tables of docs/results/results.md are made of, from the workdir of a study that has ended.
+
+    python benchmarks/store_study.py --workdir=runs/study_embedded --name=embedded
+
+Writes benchmarks/results/NAME: `results.json` without learning curves and sizes of single clusters;
+`scores.npz`, of every model and evaluation row whether it was answered right and its loss; `clusters.npz`,
+the rows of every subset and the cluster of every row for each of S2L's clusterings.
+`benchmarks/make_tables.py` reads these.
+"""
+
+import argparse
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from s2l_jax.evaluation.predictions import PREDICTIONS, read_predictions
+from s2l_jax.report.load import load_results
+from s2l_jax.selection import Selection
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+_LEFT_OUT = ("curve", "cluster_sizes", "picked_per_cluster")
+
+
+def main() -> None:
+    """Store one study."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of the study")
+    parser.add_argument("--name", required=True, help="folder of benchmarks/results to write")
+    args = parser.parse_args()
+    folder = RESULTS / args.name
+    folder.mkdir(parents=True, exist_ok=True)
+    results = _without(load_results(args.workdir).content, _LEFT_OUT)
+    of_all_rows = {name: {"overall": each["overall"]} for name, each in results["evaluations"].items()}
+    results["evaluations"] = of_all_rows  # those by source are in the scores
+    text = json.dumps(results, indent=1, sort_keys=True)
+    (folder / "results.json").write_text(f"{text}\n")
+    np.savez_compressed(folder / "scores.npz", **_scores(args.workdir, results))
+    np.savez_compressed(folder / "clusters.npz", **_clusters(args.workdir, results))
+    for file in sorted(folder.iterdir()):
+        print(f"{file}: {file.stat().st_size / 1e3:,.0f} kB")
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    """JSON without the fields of these names, wherever they are."""
+    if isinstance(value, dict):
+        return {key: _without(each, names) for key, each in value.items() if key not in names}
+    return [_without(each, names) for each in value] if isinstance(value, list) else value
+
+
+def _scores(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Ids and sources of each benchmark's rows, [M], and every model's right answers and losses, [M]."""
+    found: dict[str, np.ndarray] = {}
+    for model in results["evaluations"]:
+        for file in sorted((workdir / "evaluation" / model).glob(f"*/{PREDICTIONS}")):
+            rows, benchmark = read_predictions(file), file.parent.name
+            found[f"{benchmark}/ids"] = np.array([row.id for row in rows])
+            found[f"{benchmark}/sources"] = np.array([row.source for row in rows])
+            found[f"{benchmark}/right/{model}"] = np.array([bool(row.correct) for row in rows])
+            losses = [np.nan if row.loss is None else row.loss for row in rows]
+            found[f"{benchmark}/loss/{model}"] = np.array(losses, np.float32)
+    return found
+
+
+def _clusters(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The chosen rows of every subset, and the labels [N] of each clustering, once."""
+    found: dict[str, np.ndarray] = {}
+    known: set[bytes] = set()
+    for name, chosen in results["selections"].items():
+        selection = Selection.load(workdir / "selection" / name)
+        found[f"rows/{name}"] = selection.indices.astype(np.uint32)
+        labels = selection.labels.astype(np.int32)
+        if chosen["num_clusters"] and labels.tobytes() not in known:
+            known.add(labels.tobytes())
+            found[f"clusters/{name}"] = labels
+    return found
+
+
+if __name__ == "__main__":
+    main()
