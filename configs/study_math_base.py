@@ -1,0 +1,32 @@
+"""The base models of study 2, from random weights: one pass over easy questions, none of them in its pool.
+
+    python benchmarks/study_math_models.py --rows=easy.jsonl.gz --out=runs/study_math_models
+    python launch.py --config=configs/study_math_base.py:proxy --workdir=runs/study_math_base_proxy \
+        --config.pool.path=easy.jsonl.gz --config.target.checkpoint=runs/study_math_models/proxy
+    python launch.py --config=configs/study_math_base.py:target --workdir=runs/study_math_base_target \
+        --config.pool.path=easy.jsonl.gz --config.target.checkpoint=runs/study_math_models/target
+"""
+
+from ml_collections import ConfigDict
+
+from s2l_jax.config import default, run
+
+LEARNING_RATES = {"proxy": 3e-3, "target": 2e-3}
+
+
+def get_config(model: str = "target") -> ConfigDict:
+    """`model` is "proxy" or "target"."""
+    config = default()
+    config.name = f"study_math_base_{model}"
+    config.tokenize.prompt = "plain"
+    config.tokenize.max_length = 192
+
+    config.target.init = "random"
+    config.target.train.epochs = 1
+    config.target.train.batch_size = 64
+    config.target.train.learning_rate = LEARNING_RATES[model]
+    config.target.train.dtype = "float32"
+    config.target.train.remat = "full"  # the allocations it spares cost more than the arithmetic
+    config.target.train.checkpoint_every = 500
+    config.selection.runs.full = run(method="full")
+    return config
