@@ -135,22 +135,23 @@ def _better(of: Measure) -> int:
     return 1 if of.name == "accuracy" else -1
 
 
-def differences(study: str, measure: str, baseline: str) -> Iterator[Sequence[str]]:
+def differences(study: str, measure: str, baseline: str, *names: str) -> Iterator[Sequence[str]]:
     """A line for each selection, a column for each budget: mean differences from a baseline, with intervals.
 
-    `baseline` is a run of the study, or of another: "STUDY:RUN". Bold is what is not chance by Holm's method
-    over all of the table. All rows are compared with the largest budget of the baseline.
+    `baseline` is a run of the study, or of another: "STUDY:RUN"; `names` are the selections that have a line,
+    all unless given. Bold is what is not chance by Holm's method over all of the table. All rows are compared
+    with the largest budget of the baseline.
     """
     found, of = study_of(study), _measure(measure)
     elsewhere, _, entry = baseline.rpartition(":")
     others = study_of(elsewhere or study)
     bases = {others.column(base): base for base in others.named(entry)}
     measured: dict[tuple[str, str], PairedDifference] = {}
-    for group in found.groups:
+    for group in (group for group in found.groups if not names or _name(group) in names):
         column = found.column(group)
         base = bases.get(list(found.columns.values())[-1] if column == ALL else column)
         if base is not None and group is not base:
-            difference = _difference(found, group, others, base, of)
+            difference = difference_of(found, group, others, base, of)
             if difference is not None:
                 measured[_name(group), column] = difference
     corrected = holm([difference.p_value for difference in measured.values()])
@@ -163,9 +164,10 @@ def differences(study: str, measure: str, baseline: str) -> Iterator[Sequence[st
         yield [name, *found.line({column: cell for (own, column), cell in said.items() if own == name})[1:]]
 
 
-def _difference(
+def difference_of(
     study: Study, group: RunGroup, others: Study, base: RunGroup, of: Measure
 ) -> PairedDifference | None:
+    """The mean difference of two groups, paired by seed and evaluation row; None where they share no seed."""
     pairs = [(study.scores(a, of), others.scores(b, of)) for a, b in replicates(group, base)]
     return paired_difference(np.array([[a[row] - b[row] for row in a] for a, b in pairs])) if pairs else None
 

@@ -2,8 +2,8 @@
 
     python benchmarks/study_math_models.py --rows=easy.jsonl.gz --out=runs/study_math_models
 
-Byte pairs are learnt of the rows (any pool that `pool.path` takes), every digit a token of its own. OUT/proxy has
-some 1 million parameters in its layers, OUT/target some 4 million; neither has weights.
+Byte pairs are learnt of the rows (any pool that `pool.path` takes), every digit a token of its own. OUT/proxy
+has some 1 million parameters in its layers, OUT/target some 4 million; neither has weights.
 """
 
 import argparse

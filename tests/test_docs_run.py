@@ -14,7 +14,9 @@ pytestmark = pytest.mark.long
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "guide").glob("*.md"))]
 PAGES += [REPOSITORY / "docs" / "design" / name for name in ("architecture.md", "grading.md", "theory.md")]
-BLOCK = re.compile(r"^(?:<!-- (not run|dry): (.+) -->\n)?```(bash|sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?:<!-- (not run|dry): (.+) -->\n)?```(bash|sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 JSON = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What blocks go by without saying so each time.
 BEFORE = """
@@ -65,5 +67,7 @@ def test_blocks_run_one_after_another(page, folder):
         "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
     }
     for program in programs:
-        done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            program, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{page.name}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

@@ -1,0 +1,51 @@
+"""The documents' tables are those of the stored studies, whose numbers are what the runs reported."""
+
+import importlib
+
+import pytest
+
+from s2l_jax.report.comparisons import MEASURES
+from tests.support.paths import REPOSITORY
+
+STUDIES = sorted(folder.name for folder in (REPOSITORY / "benchmarks" / "results").iterdir())
+
+
+@pytest.fixture
+def made(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    return importlib.import_module("make_tables")
+
+
+def test_the_documents_have_the_tables_of_the_stored_results(made):
+    shown = [page for page in made.pages() if "<!-- table: " in page.read_text()]
+    assert shown
+    for page in shown:
+        assert made.tables_of(page.read_text()) == page.read_text(), (
+            f"python benchmarks/make_tables.py: {page}"
+        )
+
+
+def test_every_stored_study_is_in_a_document(made):
+    text = "".join(page.read_text() for page in made.pages())
+    assert all(f" {study}" in text for study in STUDIES)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.name)
+def test_differences_are_those_that_the_run_reported(made, study, measure):
+    stored = made.study_of(study)
+    reported = stored.results["comparisons"]
+    groups = {tuple(run.name for run in group.runs): group for group in stored.groups}
+    compared = 0
+    for entry in reported[measure.name]:
+        group = groups[tuple(entry["runs"])]
+        assert group.statistic(measure.of).mean == pytest.approx(entry["mean"])
+        bases = {stored.column(base): base for base in stored.named(reported["baseline"])}
+        base = bases.get(stored.column(group))
+        if base is None or "difference" not in entry:
+            continue  # all rows, and none, which the tables compare otherwise
+        found = made.difference_of(stored, group, stored, base, measure)
+        assert found.mean == pytest.approx(entry["difference"]["mean"], abs=1e-6)
+        assert found.interval == pytest.approx(entry["difference"]["interval"], abs=1e-5)
+        compared += 1
+    assert compared > 3
