@@ -209,13 +209,15 @@ def findings_of(
     """What a report of the workdir is made of; arguments as of `write_report_of`."""
     shown = next(iter(trajectories))
     losses, tracked, part = trajectories[shown], rows[shown], proxy_part(run.config, shown)
-    selections = {
-        name: Selection.load(selection.folder(run, name))
-        for name, chosen in results["selections"].items()
-        if all(used == part for used in chosen.get("used", ()) if used.rpartition("/")[2] in PROXY_PARTS)
-    }
+    selections = {name: Selection.load(selection.folder(run, name)) for name in results["selections"]}
     if not selections:
         return Findings(results, *_columns(losses))
+    # Clusters are shown of the shown losses alone.
+    clustered = [
+        name
+        for name, chosen in results["selections"].items()
+        if all(used == part for used in chosen.get("used", ()) if used.rpartition("/")[2] in PROXY_PARTS)
+    ]
     any_of = next(iter(selections.values()))
     kept = slice(None) if tracked is None else tracked
     taken = {name: np.zeros(len(each.labels), bool) for name, each in selections.items()}
@@ -234,7 +236,7 @@ def findings_of(
     return Findings(
         results,
         *_columns(losses),
-        labels={name: each.labels[kept] for name, each in selections.items()},
+        labels={name: selections[name].labels[kept] for name in clustered},
         taken={name: each[kept] for name, each in taken.items()},
         rows=PoolRows(
             any_of.ids[kept],

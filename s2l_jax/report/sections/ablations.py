@@ -76,9 +76,8 @@ def _overlap_in_words(found: Findings, series: Series) -> str:
     if not shares:
         return ""
     value = series.values[series.reference]
-    text = (
-        f"Subsets have {100 * min(shares):.0f} to {100 * max(shares):.0f} % in common with those of {value}"
-    )
+    ends = dict.fromkeys(f"{100 * share:.0f}" for share in (min(shares), max(shares)))
+    text = f"Subsets have {' to '.join(ends)} % in common with those of {value}"
     seeds = overlap_of_seeds(found, reference)
     return f"{text}{'' if seeds is None else f'; two seeds of {value} have {100 * seeds:.0f} % (dashed)'}."
 
@@ -86,7 +85,8 @@ def _overlap_in_words(found: Findings, series: Series) -> str:
 def _axis(series: Series) -> alt.X:
     """The values on a horizontal axis; with a logarithmic scale where they are far apart."""
     if not series.is_numeric:
-        return alt.X("x:N", title=series.name, sort=[str(value) for value in series.values])
+        names = [str(value) for value in series.values]
+        return alt.X("x:N", title=series.name, sort=names, axis=alt.Axis(labelAngle=0, labelLimit=110))
     values = sorted(set(series.values))
     far = values[0] > 0 and values[-1] / values[0] >= _WIDE
     scale = alt.Scale(type="log", padding=14) if far else alt.Scale(zero=False, nice=False, padding=14)
@@ -111,7 +111,7 @@ def _scores(series: Series, measure: Measure) -> Any:
                 seeds.append(_point(series, value, number, measure.scale, about))
     x, y = _axis(series), alt.Y("y:Q", title=None, scale=alt.Scale(zero=False, padding=8))
     base = chart(means).encode(x=x, tooltip="about:N")
-    layers = [base.mark_line(color=COLORS[0], point={"color": COLORS[0], "size": 60}).encode(y=y)]
+    layers = [_joined(base, series, COLORS[0]).encode(y=y)]
     if any(mean["low"] is not None for mean in means):
         ends = base.mark_rule(color=COLORS[0], strokeWidth=2)
         layers.insert(0, ends.encode(y=alt.Y("low:Q", title=None), y2="high:Q"))
@@ -119,6 +119,13 @@ def _scores(series: Series, measure: Measure) -> Any:
         single = chart(seeds).mark_circle(color=GREY, size=36, opacity=0.6)
         layers.insert(0, single.encode(x=x, y=y, tooltip="about:N"))
     return sized(alt.layer(*layers), 230)
+
+
+def _joined(base: Any, series: Series, color: str) -> Any:
+    """Points, with a line through them where there is something between two values."""
+    if series.is_numeric:
+        return base.mark_line(color=color, point={"color": color, "size": 60})
+    return base.mark_point(color=color, filled=True, opacity=1, size=60)
 
 
 def _overlaps(found: Findings, series: Series) -> Any:
@@ -129,7 +136,7 @@ def _overlaps(found: Findings, series: Series) -> Any:
         for value, group in series.others()
         if (share := overlap(found, group, reference)) is not None
     ]
-    line = chart(points).mark_line(color=COLORS[2], point={"color": COLORS[2], "size": 60})
+    line = _joined(chart(points), series, COLORS[2])
     y = alt.Y("y:Q", title=None, scale=alt.Scale(domain=[0, 100]))
     layers = [line.encode(x=_axis(series), y=y, tooltip="about:N")]
     if (seeds := overlap_of_seeds(found, reference)) is not None:

@@ -67,7 +67,7 @@ def cost_figure(found: Findings, points: list[tuple[RunGroup, float, float, floa
     ]
     axis = alt.Axis(format=".1e", tickCount=4)
     shown = {group.full_label: colors[group.label] for group, *_ in points}
-    figure = chart(rows).mark_circle(size=130, opacity=1)
+    figure = chart(rows).mark_circle(size=130, opacity=0.75)
     encoded = figure.encode(
         x=alt.X("x:Q", title="floating-point operations", axis=axis, scale=alt.Scale(type="log", padding=20)),
         y=alt.Y("y:Q", title="accuracy (%)", scale=alt.Scale(zero=False, padding=12)),

@@ -1,0 +1,55 @@
+"""Study 2: does the selection pay on mathematics that nobody here made? Five replicates, models of 1M and 4M.
+
+    python launch.py --config=configs/study_math.py --workdir=runs/study_math \
+        --config.pool.path=mathmix.jsonl --config.evaluation.path=mathematics_interpolate.jsonl
+
+`configs/study_math_base.py` says how the base models are made. Every target is trained for the same steps.
+"""
+
+from ml_collections import ConfigDict
+
+from s2l_jax.config import default, run
+
+SEEDS = (0, 1, 2, 3, 4)
+BUDGET = 0.11
+OTHER_BUDGETS = {"5pct": 0.05, "33pct": 0.33}  # of S2L and random alone
+
+
+def get_config() -> ConfigDict:
+    """A proxy for each replicate; S2L in both forms, random in both, all rows."""
+    config = default()
+    config.name = "study_math"
+    config.seeds = SEEDS
+    config.tokenize.prompt = "plain"
+    config.tokenize.max_length = 192
+
+    config.proxy.checkpoint = "runs/study_math_base_proxy/target/full/hf"
+    config.proxy.per_seed = True
+    config.proxy.train.steps = 550  # one pass
+    config.proxy.train.batch_size = 64
+    config.proxy.train.learning_rate = 1e-3
+    config.trajectories.every = 110
+    config.clustering.num_clusters = 20
+    config.selection.budget_fraction = BUDGET
+
+    config.target.checkpoint = "runs/study_math_base_target/target/full/hf"
+    config.target.train.steps = 400
+    config.target.train.batch_size = 32
+    config.target.train.learning_rate = 1e-3
+    for model in (config.proxy, config.target):
+        model.train.dtype = "float32"
+        model.train.remat = "full"  # the allocations it spares cost more than the arithmetic
+        model.train.checkpoint_every = 200
+
+    config.evaluation.max_new_tokens = 32
+    runs = config.selection.runs
+    runs.s2l = run(method="s2l")
+    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100)
+    runs.random = run(method="random")
+    runs.random_by_source = run(method="random", stratify_by="source")
+    runs.full = run(method="full")
+    for label, share in OTHER_BUDGETS.items():
+        for name in ("s2l", "random", "random_by_source"):
+            runs[f"{name}-{label}"] = run(**runs[name].to_dict() | {"budget_fraction": share})
+    config.report.baseline = "random_by_source"
+    return config
