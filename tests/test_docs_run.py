@@ -15,7 +15,7 @@ pytestmark = pytest.mark.long
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "guide").glob("*.md"))]
 PAGES += [REPOSITORY / "docs" / "design" / name for name in ("architecture.md", "grading.md", "theory.md")]
 BLOCK = re.compile(
-    r"^(?:<!-- (not run|dry): (.+) -->\n)?```(bash|sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?:<!-- (not run|dry): ([^\n]+) -->\n)?```(bash|sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
 JSON = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What blocks go by without saying so each time.
