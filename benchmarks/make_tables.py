@@ -32,6 +32,7 @@ REPOSITORY = RESULTS.parent.parent
 FIGURES = REPOSITORY / "docs" / "results" / "figures"
 DRAWN = ("budgets", "cost")  # sections of the report whose figures the documents show
 NONE, ALL = "none", "all rows"  # columns beside those of budgets
+COMPARED = ("s2l", "s2l_whole", "random", "random_by_source", "full")  # those that figures show
 _BUDGETED = re.compile(r"-\d+(pct|t)?(?=$|-seed)")  # in the name of a run
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -220,8 +221,13 @@ def pages() -> list[pathlib.Path]:
 
 
 def _draw(name: str) -> None:
-    found = Findings(study_of(name).results)
-    write_figures(FIGURES / name, [section for section in all_sections(found) if section.key in DRAWN])
+    """The figures of a study, of the selections that are compared in all of them."""
+    results = study_of(name).results
+    shown = {run.name for group in study_of(name).groups if _name(group) in COMPARED for run in group.runs}
+    parts = ("selections", "targets", "evaluations")
+    kept = {part: {n: each for n, each in results[part].items() if n in shown} for part in parts}
+    sections = all_sections(Findings(results | kept))
+    write_figures(FIGURES / name, [section for section in sections if section.key in DRAWN])
 
 
 def main() -> None:

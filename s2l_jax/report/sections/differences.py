@@ -74,33 +74,45 @@ def _scaled(difference: Mapping[str, Any], scale: float) -> list[float | None]:
     return [significant(scale * number) for number in (difference["mean"], *difference["interval"])]
 
 
-@report_section("Accuracy against budget", place=14)
+@report_section("Accuracy and loss against budget", place=14)
 def budgets(section: Section, found: Findings) -> None:
-    """Accuracy relative to full data, a line for each method (arXiv 2403.07384, figure 4)."""
-    accuracies = [(group, s) for group in found.groups if (s := group.statistic(lambda run: run.accuracy))]
-    lines: dict[str, list[tuple[RunGroup, Statistic]]] = {}
-    for group, accuracy in accuracies:
-        if group.budget and group.method not in (UNTUNED, FULL):
-            lines.setdefault(group.label, []).append((group, accuracy))
-    if all(len(line) < 2 for line in lines.values()):
-        return
-    full = next((accuracy.mean for group, accuracy in accuracies if group.method == FULL), None)
-    scale = 100.0 if not full else 100.0 / full
-    section.intro = "Points are means over seeds; strokes reach from the lowest to the highest."
-    colors = group_colors(found.groups)
+    """Accuracy relative to full data, and held-out loss, a line for each method (the paper's figure 4)."""
+    for measure in MEASURES:
+        known = [(group, s) for group in found.groups if (s := group.statistic(measure.of))]
+        lines: dict[str, list[tuple[RunGroup, Statistic]]] = {}
+        for group, statistic in known:
+            if group.budget and group.method not in (UNTUNED, FULL):
+                lines.setdefault(group.label, []).append((group, statistic))
+        if any(len(line) > 1 for line in lines.values()):
+            full = next((statistic.mean for group, statistic in known if group.method == FULL), None)
+            section.show(_against_budget(found, lines, measure, full), _TITLES[measure.name])
+    if section.views:
+        section.intro = "Points are means over seeds; strokes reach from the lowest to the highest."
+
+
+def _against_budget(
+    found: Findings,
+    lines: Mapping[str, Sequence[tuple[RunGroup, Statistic]]],
+    measure: Measure,
+    full: float | None,
+) -> Any:
+    """Accuracies in per cent of full data's where that is known; a dashed line is full data's."""
+    relative = measure.name == "accuracy" and bool(full)
+    scale = 100.0 / full if relative and full else measure.scale
+    unit = {"accuracy": " (% of full data's)" if relative else " (%)"}.get(measure.name, " (nats per token)")
     rows = [
         {
             "name": name,
             "x": group.budget,
-            "y": significant(scale * accuracy.mean),
-            "low": significant(scale * accuracy.low),
-            "high": significant(scale * accuracy.high),
-            "about": f"{group.full_label}: {scale * accuracy.mean:.1f} %",
+            "y": significant(scale * statistic.mean),
+            "low": significant(scale * statistic.low),
+            "high": significant(scale * statistic.high),
+            "about": f"{group.full_label}: {measure.amount(statistic.mean)}{' %' * (measure.scale > 1)}",
         }
         for name, line in lines.items()
-        for group, accuracy in sorted(line, key=lambda each: each[0].budget or 0)
+        for group, statistic in sorted(line, key=lambda each: each[0].budget or 0)
     ]
-    unit = "accuracy (% of full data's)" if full else "accuracy (%)"
+    colors = group_colors(found.groups)
     own = [colors[line[0][0].label] for line in lines.values()]
     axis = alt.Axis(format="~s", grid=False)
     base = chart(rows).encode(
@@ -108,8 +120,9 @@ def budgets(section: Section, found: Findings) -> None:
         color=series(list(lines), own),
         tooltip="about:N",
     )
-    y = alt.Y("y:Q", title=unit, scale=alt.Scale(zero=False))
+    y = alt.Y("y:Q", title=_TITLES[measure.name] + unit, scale=alt.Scale(zero=False))
     layers = [base.mark_line(point={"size": 50}).encode(y=y), base.mark_rule().encode(y="low:Q", y2="high:Q")]
-    if full:
-        layers.append(chart([{"y": 100}]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(y="y:Q"))
-    section.show(sized(alt.layer(*layers), 300))
+    if full is not None:
+        dashed = chart([{"y": significant(scale * full)}])
+        layers.append(dashed.mark_rule(color=GREY, strokeDash=[3, 3]).encode(y="y:Q"))
+    return sized(alt.layer(*layers), 300)
