@@ -1,6 +1,6 @@
 """The tokeniser and the shapes of study 2's base models, which `configs/study_math_base.py` trains.
 
-    python benchmarks/study_math_models.py --rows=easy.jsonl.gz --out=runs/study_math_models
+    python benchmarks/study_math_models.py --rows=easy.jsonl.gz,mathmix.jsonl --out=runs/study_math_models
 
 Byte pairs are learnt of the rows (any pool that `pool.path` takes), every digit a token of its own. OUT/proxy
 has some 1 million parameters in its layers, OUT/target some 4 million; neither has weights.
@@ -9,6 +9,7 @@ has some 1 million parameters in its layers, OUT/target some 4 million; neither 
 import argparse
 import json
 import pathlib
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -22,12 +23,14 @@ def main() -> None:
     """Write both folders."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--rows", required=True, help="what the byte pairs are learnt of")
+    parser.add_argument(
+        "--rows", required=True, help="what the byte pairs are learnt of, commas between pools"
+    )
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for proxy/ and target/")
     parser.add_argument("--vocabulary", type=int, default=1024, help="tokens")
     parser.add_argument("--max_length", type=int, default=512, help="longest row of the models")
     args = parser.parse_args()
-    tokenizer = train_tokenizer(args.rows, args.vocabulary)
+    tokenizer = train_tokenizer(args.rows.split(","), args.vocabulary)
     for name, (hidden, layers, heads) in SIZES.items():
         folder = args.out / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,8 +66,8 @@ def main() -> None:
         print(f"{folder}: {tokenizer.get_vocab_size()} tokens, {layers} layers of {hidden}")
 
 
-def train_tokenizer(rows: str, size: int) -> Tokenizer:
-    """Byte pairs of the instructions and responses of a pool."""
+def train_tokenizer(pools: Sequence[str], size: int) -> Tokenizer:
+    """Byte pairs of the instructions and responses of pools."""
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -76,7 +79,7 @@ def train_tokenizer(rows: str, size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    texts = (f"{row.instruction}\n{row.output}" for row in read_rows(rows))
+    texts = (f"{row.instruction}\n{row.output}" for pool in pools for row in read_rows(pool))
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.name = "study_math"
     config.seeds = SEEDS
     config.tokenize.prompt = "plain"
-    config.tokenize.max_length = 192
+    config.tokenize.max_length = 256
 
     config.proxy.checkpoint = "runs/study_math_base_proxy/target/full/hf"
     config.proxy.per_seed = True

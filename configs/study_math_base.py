@@ -1,6 +1,6 @@
 """The base models of study 2, from random weights: one pass over easy questions, none of them in its pool.
 
-    python benchmarks/study_math_models.py --rows=easy.jsonl.gz --out=runs/study_math_models
+    python benchmarks/study_math_models.py --rows=easy.jsonl.gz,mathmix.jsonl --out=runs/study_math_models
     python launch.py --config=configs/study_math_base.py:proxy --workdir=runs/study_math_base_proxy \
         --config.pool.path=easy.jsonl.gz --config.target.checkpoint=runs/study_math_models/proxy
     python launch.py --config=configs/study_math_base.py:target --workdir=runs/study_math_base_target \
