@@ -97,9 +97,10 @@ def _described(group: RunGroup, measure: Measure) -> dict[str, Any] | None:
 def _base_of(group: RunGroup, bases: Sequence[RunGroup]) -> RunGroup | None:
     if group in bases or not bases:
         return None
-    if group.budget is None:
+    budget = group.budget
+    if budget is None:
         return max(bases, key=lambda base: base.budget or 0)
-    return min(bases, key=lambda base: abs(math.log((base.budget or 1) / group.budget)))
+    return min(bases, key=lambda base: abs(math.log((base.budget or 1) / budget)))
 
 
 def _difference(
