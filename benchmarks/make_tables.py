@@ -113,12 +113,15 @@ def _measure(name: str) -> Measure:
     return next(measure for measure in MEASURES if measure.name == name)
 
 
-def spread(study: str, measure: str) -> Iterator[Sequence[str]]:
-    """A line for each selection, a column for each budget: means and standard deviations over replicates."""
+def spread(study: str, measure: str, *names: str) -> Iterator[Sequence[str]]:
+    """A line for each selection, a column for each budget: means and standard deviations over replicates.
+
+    `names` are the selections that have a line, all unless given.
+    """
     found, of = study_of(study), _measure(measure)
     yield ["selection", "replicates", NONE, *found.columns.values(), ALL]
     lines = []
-    for name in dict.fromkeys(_name(group) for group in found.groups):
+    for name in names or dict.fromkeys(_name(group) for group in found.groups):
         groups = [(group, s) for group in found.named(name) if (s := group.statistic(of.of))]
         cells = {found.column(group): _deviating(statistic, of) for group, statistic in groups}
         mean = np.mean([statistic.mean for _, statistic in groups])
