@@ -1,6 +1,7 @@
 """Programs compiled for devices that are not here, in parallel processes: what they hold and send."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -97,10 +98,25 @@ def compile_one(
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     temporaries = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes + max(0, kept)
     try:
-        text = str(compiled.as_text())
+        with _without_standard_error():
+            text = str(compiled.as_text())
     except jax.errors.JaxRuntimeError:  # libtpu 0.0.52 writes programs for v5p that jaxlib 0.10.2 cannot read
         return Compiled(float(temporaries))
     return Compiled(float(temporaries), tuple(collectives(text, mesh.size, unknown_trips)))
+
+
+@contextlib.contextmanager
+def _without_standard_error() -> Iterator[None]:
+    """XLA prints a stack trace of a program that it cannot read, beside what it raises."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _refused(said: str) -> Compiled:
