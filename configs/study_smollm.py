@@ -1,0 +1,57 @@
+"""Study 3: a real pretrained model, SmolLM2-135M-Instruct, trained on 5 % of a pool of mathematics.
+
+    python launch.py --config=configs/study_smollm.py:lora --workdir=runs/study_smollm \
+        --config.pool.path=mathmix.jsonl --config.evaluation.path=mathematics_interpolate.jsonl
+
+":lora" trains adapters, ":whole" all weights. The proxy is study 2's small base; `config.proxies.layers` is the
+model's own first six layers (benchmarks/first_layers.py).
+"""
+
+from ml_collections import ConfigDict
+
+from s2l_jax.config import default, run
+from s2l_jax.errors import InputError
+
+SEEDS = (0, 1)
+
+
+def get_config(how: str = "lora") -> ConfigDict:
+    """S2L by two proxies, random in both forms, all rows; a hundred steps of 16 rows for each target."""
+    if how not in ("lora", "whole"):
+        raise InputError(f"configs/study_smollm.py:{how}: after the colon is lora or whole.")
+    config = default()
+    config.name = f"study_smollm_{how}"
+    config.seeds = SEEDS
+    config.tokenize.prompt = "plain"
+    config.tokenize.max_length = 256
+
+    config.proxy.checkpoint = "runs/study_math_base_proxy/target/full/hf"
+    config.proxy.train.steps = 550
+    config.proxy.train.batch_size = 64
+    config.proxy.train.learning_rate = 1e-3
+    config.trajectories.every = 110
+    config.proxies.layers = ConfigDict({"proxy": {"checkpoint": "runs/smollm2_6_layers"}})
+    config.clustering.num_clusters = 20
+    config.selection.budget_fraction = 0.05
+
+    config.target.checkpoint = "runs/smollm2"
+    config.target.train.steps = 100
+    config.target.train.batch_size = 16
+    config.target.train.learning_rate = 2e-4
+    if how == "lora":
+        config.target.lora.rank = 16
+        config.target.train.learning_rate = 1e-3
+    for model in (config.proxy, config.target):
+        model.train.dtype = "float32"
+        model.train.checkpoint_every = 25
+
+    config.evaluation.limit = 300
+    config.evaluation.max_new_tokens = 32
+    runs = config.selection.runs
+    runs.s2l = run(method="s2l")
+    runs.s2l_layers = run(method="s2l", proxy="layers")
+    runs.random = run(method="random")
+    runs.random_by_source = run(method="random", stratify_by="source")
+    runs.full = run(method="full")
+    config.report.baseline = "random_by_source"
+    return config
