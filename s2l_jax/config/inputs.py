@@ -45,16 +45,24 @@ class Inputs:
 
 
 def of_seed(config: ConfigDict, seed: int) -> ConfigDict:
-    """The config of a replicate: a copy with another `seed`."""
-    other = ConfigDict(config.to_dict())
+    """The config of a replicate: with another `seed`, and the groups of the config itself."""
+    other = _shared(config)
     other.seed = seed
     return other
 
 
 def of_proxy(config: ConfigDict, name: str) -> ConfigDict:
-    """A copy of a config in which the proxy of a name in `proxies` is its own; "": that it has."""
-    other = ConfigDict(config.to_dict())
-    if name:
-        for group, fields in config.proxies[name].items():
-            other[group].update(fields)
+    """A config whose own proxy is that of a name in `proxies` ("": that it has); other groups are shared."""
+    other = _shared(config)
+    for group, fields in config.proxies[name].items() if name else ():
+        other[group] = ConfigDict(config[group].to_dict())
+        other[group].update(fields)
+    return other
+
+
+def _shared(config: ConfigDict) -> ConfigDict:
+    # Not copied: there may be hundreds of runs, each of which asks for such a config.
+    other = ConfigDict()
+    for name in config:
+        other[name] = config[name]
     return other
