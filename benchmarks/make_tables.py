@@ -30,8 +30,8 @@ from s2l_jax.report.table import format_seconds
 
 REPOSITORY = RESULTS.parent.parent
 FIGURES = REPOSITORY / "docs" / "results" / "figures"
-DRAWN = ("budgets", "cost")  # sections of the report whose figures the documents show
-NONE, ALL = "none", "all rows"  # columns beside those of budgets
+DRAWN = ("budgets",)  # sections of the report whose figures the documents show
+NONE, ALL = "untrained", "all rows"  # columns beside those of budgets
 COMPARED = ("s2l", "s2l_whole", "random", "random_by_source", "full")  # those that figures show
 _BUDGETED = re.compile(r"-\d+(pct|t)?(?=$|-seed)")  # in the name of a run
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -59,16 +59,13 @@ class Study:
 
     def scores(self, run: RunResult, measure: Measure) -> dict[tuple[str, int], float]:
         """Of a run's model on every evaluation row."""
-        kind = "right" if measure.name == "accuracy" else "loss"
-        rows = {
-            key.partition("/")[0]: list(zip(ids.tolist(), self._of(key, kind, run).tolist(), strict=True))
-            for key, ids in self._scores.items()
-            if key.endswith("/ids")
-        }
+        kind, rows = "right" if measure.name == "accuracy" else "loss", {}
+        for benchmark in (key.removesuffix("/ids") for key in self._scores if key.endswith("/ids")):
+            ids = self._scores[f"{benchmark}/ids"].tolist()
+            values = self._scores[f"{benchmark}/{kind}/{run.name}"].tolist()
+            known = [None if np.isnan(value) else value for value in values]
+            rows[benchmark] = list(zip(ids, known, strict=True))
         return row_scores(rows, equal_benchmarks=kind == "right")
-
-    def _of(self, key: str, kind: str, run: RunResult) -> np.ndarray:
-        return self._scores[f"{key.partition('/')[0]}/{kind}/{run.name}"].astype(float)
 
     def named(self, name: str) -> list[RunGroup]:
         """The groups of an entry of selection.runs, by budget."""
@@ -124,10 +121,14 @@ def spread(study: str, measure: str, *names: str) -> Iterator[Sequence[str]]:
     for name in names or dict.fromkeys(_name(group) for group in found.groups):
         groups = [(group, s) for group in found.named(name) if (s := group.statistic(of.of))]
         cells = {found.column(group): _deviating(statistic, of) for group, statistic in groups}
+        if not groups:
+            raise SystemExit(
+                f"{study} has no {measure} of {name}: it has {', '.join(map(_name, found.groups))}"
+            )
         mean = np.mean([statistic.mean for _, statistic in groups])
         replicates = str(max(statistic.count for _, statistic in groups))
         lines.append((mean, [name, replicates, *found.line(cells)]))
-    yield from (line for _, line in sorted(lines, key=lambda each: -of.scale * each[0] * _better(of)))
+    yield from (line for _, line in sorted(lines, key=lambda each: -each[0] * _better(of)))
 
 
 def _deviating(statistic: Statistic, of: Measure) -> str:
@@ -143,15 +144,15 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
     """A line for each selection, a column for each budget: mean differences from a baseline, with intervals.
 
     `baseline` is a run of the study, or of another: "STUDY:RUN"; `names` are the selections that have a line,
-    all unless given. Bold is what is not chance by Holm's method over all of the table. All rows are compared
-    with the largest budget of the baseline.
+    all unless given. Bold is what is not chance by Holm's method over all selections, shown or not. All rows
+    are compared with the largest budget of the baseline.
     """
     found, of = study_of(study), _measure(measure)
     elsewhere, _, entry = baseline.rpartition(":")
     others = study_of(elsewhere or study)
     bases = {others.column(base): base for base in others.named(entry)}
     measured: dict[tuple[str, str], PairedDifference] = {}
-    for group in (group for group in found.groups if not names or _name(group) in names):
+    for group in found.groups:
         column = found.column(group)
         base = bases.get(list(found.columns.values())[-1] if column == ALL else column)
         if base is not None and group is not base:
@@ -164,7 +165,7 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
         for (key, difference), p in zip(measured.items(), corrected, strict=True)
     }
     yield [f"against {baseline}", *found.columns.values(), ALL]
-    for name in dict.fromkeys(name for name, _ in said):
+    for name in dict.fromkeys(name for name, _ in said if not names or name in names):
         yield [name, *found.line({column: cell for (own, column), cell in said.items() if own == name})[1:]]
 
 
@@ -173,7 +174,12 @@ def difference_of(
 ) -> PairedDifference | None:
     """The mean difference of two groups, paired by seed and evaluation row; None where they share no seed."""
     pairs = [(study.scores(a, of), others.scores(b, of)) for a, b in replicates(group, base)]
-    return paired_difference(np.array([[a[row] - b[row] for row in a] for a, b in pairs])) if pairs else None
+    rows = (
+        [row for row in pairs[0][0] if all(row in side for pair in pairs for side in pair)] if pairs else []
+    )
+    return (
+        paired_difference(np.array([[a[row] - b[row] for row in rows] for a, b in pairs])) if rows else None
+    )
 
 
 def _said(difference: PairedDifference, of: Measure, *, bold: bool) -> str:
@@ -183,17 +189,18 @@ def _said(difference: PairedDifference, of: Measure, *, bold: bool) -> str:
 
 
 def cost(study: str, *names: str) -> Iterator[Sequence[str]]:
-    """A line for each of the named selections and budgets: operations, and time, in all and of selecting."""
+    """A line for each of the named selections and budgets: what it took in operations and time, by part."""
     found = study_of(study)
-    yield ["selection", "budget", "target, TFLOP", "proxy and sweeps, TFLOP", "choosing", "target's training"]
+    yield ["selection", "rows", "proxy and sweeps, TFLOP", "target, TFLOP", "in all", "selecting", "training"]
     for group in (group for name in names for group in found.named(name)):
         training = group.statistic(lambda run: run.target.get("training_flops"))
-        choosing = group.statistic(lambda run: selection_flops(found.results, run.name)[0])
+        selecting = group.statistic(lambda run: selection_flops(found.results, run.name)[0])
         seconds = [
             group.statistic(lambda run: run.selection_seconds),
             group.statistic(lambda run: run.target_seconds),
         ]
-        operations = [f"{each.mean / 1e12:.3g}" if each else "-" for each in (training, choosing)]
+        parts = [each.mean / 1e12 if each else 0.0 for each in (selecting, training)]
+        operations = [f"{number:.3f}" for number in (*parts, sum(parts))]
         times = [format_seconds(each.mean) if each else "-" for each in seconds]
         yield [_name(group), f"{group.budget:,}" if group.budget else "-", *operations, *times]
 
@@ -223,14 +230,14 @@ def pages() -> list[pathlib.Path]:
     return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "results").glob("*.md"))]
 
 
-def _draw(name: str) -> None:
-    """The figures of a study, of the selections that are compared in all of them."""
+def draw(name: str, folder: pathlib.Path) -> None:
+    """The figures of a study into a folder, of the selections that are compared in all of them."""
     results = study_of(name).results
     shown = {run.name for group in study_of(name).groups if _name(group) in COMPARED for run in group.runs}
     parts = ("selections", "targets", "evaluations")
     kept = {part: {n: each for n, each in results[part].items() if n in shown} for part in parts}
     sections = all_sections(Findings(results | kept))
-    write_figures(FIGURES / name, [section for section in sections if section.key in DRAWN])
+    write_figures(folder, [section for section in sections if section.key in DRAWN])
 
 
 def main() -> None:
@@ -247,7 +254,7 @@ def main() -> None:
         page.write_text(tables_of(page.read_text()))
         print(page)
     for folder in sorted(RESULTS.iterdir()):
-        _draw(folder.name)
+        draw(folder.name, FIGURES / folder.name)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Writes benchmarks/results/NAME: `results.json` without learning curves and sizes of single clusters;
 `scores.npz`, of every model and evaluation row whether it was answered right and its loss; `clusters.npz`,
 the rows of every subset and the cluster of every row for each of S2L's clusterings.
-`benchmarks/make_tables.py` reads these.
+`benchmarks/make_tables.py` makes the tables of the first two; the third is for what they leave open.
 """
 
 import argparse
@@ -52,16 +52,19 @@ def _without(value: Any, names: tuple[str, ...]) -> Any:
 
 
 def _scores(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Ids and sources of each benchmark's rows, [M], and every model's right answers and losses, [M]."""
+    """Each benchmark's ids and sources, [M], each model's right answers and losses, [M]; NaN: none."""
     found: dict[str, np.ndarray] = {}
     for model in results["evaluations"]:
         for file in sorted((workdir / "evaluation" / model).glob(f"*/{PREDICTIONS}")):
             rows, benchmark = read_predictions(file), file.parent.name
             found[f"{benchmark}/ids"] = np.array([row.id for row in rows])
             found[f"{benchmark}/sources"] = np.array([row.source for row in rows])
-            found[f"{benchmark}/right/{model}"] = np.array([bool(row.correct) for row in rows])
-            losses = [np.nan if row.loss is None else row.loss for row in rows]
-            found[f"{benchmark}/loss/{model}"] = np.array(losses, np.float32)
+            for kind, values in (
+                ("right", [row.correct for row in rows]),
+                ("loss", [row.loss for row in rows]),
+            ):
+                numbers = [np.nan if value is None else value for value in values]
+                found[f"{benchmark}/{kind}/{model}"] = np.array(numbers, np.float32)
     return found
 
 

@@ -11,8 +11,7 @@ from ml_collections import ConfigDict
 from s2l_jax.config import default, run
 
 SEEDS = (0, 1, 2, 3, 4)
-BUDGET = 0.11
-OTHER_BUDGETS = {"5pct": 0.05, "33pct": 0.33}  # of S2L and random alone
+BUDGETS = ("5%", "11%", "33%")
 
 
 def get_config() -> ConfigDict:
@@ -30,7 +29,7 @@ def get_config() -> ConfigDict:
     config.proxy.train.learning_rate = 1e-3
     config.trajectories.every = 110
     config.clustering.num_clusters = 20
-    config.selection.budget_fraction = BUDGET
+    config.selection.budgets = BUDGETS
 
     config.target.checkpoint = "runs/study_math_base_target/target/full/hf"
     config.target.train.steps = 400
@@ -44,12 +43,9 @@ def get_config() -> ConfigDict:
     config.evaluation.max_new_tokens = 32
     runs = config.selection.runs
     runs.s2l = run(method="s2l")
-    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100)
+    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100, budget_fraction=0.11)
     runs.random = run(method="random")
     runs.random_by_source = run(method="random", stratify_by="source")
     runs.full = run(method="full")
-    for label, share in OTHER_BUDGETS.items():
-        for name in ("s2l", "random", "random_by_source"):
-            runs[f"{name}-{label}"] = run(**runs[name].to_dict() | {"budget_fraction": share})
     config.report.baseline = "random_by_source"
     return config

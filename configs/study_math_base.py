@@ -10,12 +10,15 @@
 from ml_collections import ConfigDict
 
 from s2l_jax.config import default, run
+from s2l_jax.errors import InputError
 
 LEARNING_RATES = {"proxy": 3e-3, "target": 2e-3}
 
 
 def get_config(model: str = "target") -> ConfigDict:
     """`model` is "proxy" or "target"."""
+    if model not in LEARNING_RATES:
+        raise InputError(f"configs/study_math_base.py:{model}: after the colon is proxy or target.")
     config = default()
     config.name = f"study_math_base_{model}"
     config.tokenize.prompt = "plain"

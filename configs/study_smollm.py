@@ -3,8 +3,9 @@
     python launch.py --config=configs/study_smollm.py:lora --workdir=runs/study_smollm \
         --config.pool.path=mathmix.jsonl --config.evaluation.path=mathematics_interpolate.jsonl
 
-":lora" trains adapters, ":whole" all weights. The proxy is study 2's small base; `config.proxies.layers` is the
-model's own first six layers (benchmarks/first_layers.py).
+":lora" trains adapters, ":whole" all weights. runs/smollm2 is HuggingFaceTB/SmolLM2-135M-Instruct in Hugging
+Face layout. The proxy is study 2's small base; `config.proxies.layers` is the model's own first six layers
+(benchmarks/first_layers.py).
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""The code of the documents runs, as it stands there; a block that does not is marked, with the reason."""
+"""The code of the documents runs; a block that does not is marked, with the reason."""
 
 import os
 import re

@@ -48,8 +48,8 @@ def compare(
 ) -> dict[str, Any]:
     """What results.json says of differences between methods: for every measure and group its comparison.
 
-    A group is compared with the baseline at its own budget; where there is none, at the one nearest by ratio
-    (the full pool at the baseline's largest), and the untuned target at the largest.
+    A group is compared with the baseline at the budget that it was asked for, in the same unit; where there
+    is none, at the one nearest in rows by ratio (all rows: the largest); the untuned target at the largest.
 
     Args:
       groups: of the results.
@@ -67,13 +67,13 @@ def compare(
             if entry and base is not None:
                 difference = _difference(group, base, functools.partial(scores, measure=measure.name))
                 if difference is not None:
-                    entry["difference"] = difference
+                    entry["difference"] = difference | {"baseline_budget": base.budget}
             if entry:
                 compared.append(entry)
         _correct([entry["difference"] for entry in compared if "difference" in entry])
         for entry in compared:
             if "difference" in entry:
-                entry["in_words"] = _in_words(entry["difference"], measure, name)
+                entry["in_words"] = _in_words(entry, measure, name)
         if compared:
             found[measure.name] = compared
     return found
@@ -100,6 +100,8 @@ def _base_of(group: RunGroup, bases: Sequence[RunGroup]) -> RunGroup | None:
     budget = group.budget
     if budget is None:
         return max(bases, key=lambda base: base.budget or 0)
+    if same := [base for base in bases if base.asked == group.asked]:
+        return same[0]
     return min(bases, key=lambda base: abs(math.log((base.budget or 1) / budget)))
 
 
@@ -145,7 +147,10 @@ def _correct(differences: Sequence[dict[str, Any]]) -> None:
         difference["corrected_p_value"] = p_value
 
 
-def _in_words(found: Mapping[str, Any], measure: Measure, baseline: str) -> str:
+def _in_words(entry: Mapping[str, Any], measure: Measure, baseline: str) -> str:
+    found = entry["difference"]
+    if found["baseline_budget"] not in (None, entry["budget"]):
+        baseline = f"{baseline} {found['baseline_budget']:,}"
     low, high = found["interval"]
     n = found["num_replicates"]
     interval = f"95 % interval {measure.amount(low, '+')} to {measure.amount(high, '+')}"

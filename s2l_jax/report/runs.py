@@ -75,6 +75,13 @@ class RunGroup:
         return [run.selection["seed"] for run in self.runs if "seed" in run.selection]
 
     @property
+    def asked(self) -> tuple[int, str]:
+        """The budget as it was asked for, with its unit: examples, or tokens."""
+        return (
+            (_asked(self.runs[0]), "tokens") if _in_tokens(self.runs[0]) else (self.budget or 0, "examples")
+        )
+
+    @property
     def full_label(self) -> str:
         """The label with the budget, for axes that mix budgets."""
         if self.budget is None or self.method == FULL:
@@ -145,9 +152,10 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     trained or were only evaluated (no selection) are groups of their own.
     """
     members: dict[tuple[str, str, int], list[RunResult]] = {}
+    pool_size = (results.get("pool") or {}).get("num_examples") or 0
     for name in dict.fromkeys(name for part in _PARTS for name in results.get(part) or {}):
         run = _run(results, name)
-        key = (run.method, _canonical(_options(run)), _asked(run, results))
+        key = (run.method, _canonical(_options(run)), _asked(run, pool_size))
         members.setdefault(key, []).append(run)
 
     labels = _labels({key: [run.name for run in runs] for key, runs in members.items()})
@@ -176,10 +184,10 @@ def _in_tokens(run: RunResult) -> bool:
     return (run.selection.get("asked") or {}).get("unit") == "tokens"
 
 
-def _asked(run: RunResult, results: Mapping[str, Any]) -> int:
+def _asked(run: RunResult, pool_size: int = 0) -> int:
     """The budget that a run was given, in rows or tokens; 0 for none."""
     if (known := _known(run.method)) and known.takes_all:
-        return run.selection.get("size") or results.get("pool", {}).get("num_examples") or 0
+        return run.selection.get("size") or pool_size
     if _in_tokens(run):
         return run.selection["asked"]["budget"]
     return run.selection.get("budget") or run.selection.get("size") or 0

@@ -129,6 +129,23 @@ def test_runs_of_one_budget_in_tokens_are_one_group_and_compared_at_the_nearest_
     values = {name: np.mean(list(rows.values())) for name, rows in verdicts.items()}
     expected = np.mean([values[f"tokens-{s}"] - values[f"random10-{s}"] for s in range(2)])
     assert found[1]["difference"]["mean"] == pytest.approx(expected)
+    assert found[1]["difference"]["baseline_budget"] == 10
+    assert "random 10 " in found[1]["in_words"]
+
+
+def test_budgets_in_tokens_are_compared_with_the_same_of_the_baseline():
+    # Long rows: 60 of the method are as many tokens as 220 of the baseline, and nearer to its 55.
+    rows = {"random": {5_000: 55, 20_000: 220}, "longest": {5_000: 15, 20_000: 60}}
+    runs = [(f"{m}{t}", m, r, 0, 0.5) for m, budgets in rows.items() for t, r in budgets.items()]
+    results, verdicts = results_of(*runs)
+    for name, method, *_ in runs:
+        asked = {"budget": int(name.removeprefix(method)), "unit": "tokens"}
+        results["selections"][name]["asked"] = asked
+    names = {"random5000", "random20000"}
+    found = compare(group_runs(results), lambda run, measure: verdicts[run.name], names, "random")
+    bases = {entry["runs"][0]: entry.get("difference", {}) for entry in found["accuracy"]}
+    assert bases["longest20000"]["baseline_budget"] == 220
+    assert bases["longest5000"]["baseline_budget"] == 55
 
 
 def test_without_a_partner_there_is_no_difference():
@@ -176,7 +193,13 @@ def test_the_page_shows_differences_and_budgets():
     for entry in results["comparisons"]["accuracy"]:
         if "in_words" in entry:
             assert str(markupsafe.escape(entry["in_words"])) in page
-    assert "accuracy (% of full data's)" in page.replace("\\u0027", "'")
+    shown = page.replace("\\u0027", "'")
+    assert "accuracy (% of full data's)" in shown
+    loss_against_budget = '"title":"held-out loss (nats per token)"'
+    assert loss_against_budget not in shown
+    for evaluation in results["evaluations"].values():
+        evaluation["overall"]["heldout_loss"] = 1.5
+    assert loss_against_budget in page_of(results)
 
 
 def test_names_in_comparisons_stay_text():
