@@ -22,7 +22,7 @@ SMALLER = [
     "--config.selection.budget=60",
     "--config.evaluation.limit=6",
     "--config.evaluation.max_new_tokens=4",
-    *(f"--config.selection.runs.{name}.seeds=0" for name in ("s2l", "random", "random_by_source")),
+    "--config.seeds=0",
 ]
 
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     (folder / "my_experiment.py").write_text(experiment)
     (line,) = re.findall(r"`(\{.*?\})`", section)
     (folder / "sums.jsonl").write_text(f"{line}\n" * 3)
-    (command,) = re.findall(r"^ {4}PYTHONPATH=\. python (launch\.py .*)$", section, re.MULTILINE)
+    (command,) = re.findall(r"^PYTHONPATH=\. python (launch\.py .*)$", section, re.MULTILINE)
     name, *arguments = command.split()
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / name), *arguments, *SMALLER],
