@@ -30,10 +30,11 @@ from s2l_jax.pipeline.stages import trajectories as columns
 from s2l_jax.pipeline.stages.given_costs import ELSEWHERE
 from s2l_jax.records import flattened, stored_results
 from s2l_jax.report.comparisons import Scores, compare, comparison_lines, row_scores
-from s2l_jax.report.findings import Findings
+from s2l_jax.report.findings import Findings, LeftOut
 from s2l_jax.report.rows import PoolRows, RowText
 from s2l_jax.report.runs import UNTUNED, RunResult, group_runs
 from s2l_jax.selection import Selection
+from s2l_jax.selection.suspects import LEFT_OUT
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
 
@@ -244,7 +245,19 @@ def findings_of(
             None if any_of.num_tokens is None else any_of.num_tokens[kept],
             texts if pool is not None and run.config.report.texts else None,
         ),
+        left_out={n: out for n, each in selections.items() if (out := _left_out(each, kept)) is not None},
     )
+
+
+def _left_out(chosen: Selection, kept: Any) -> LeftOut | None:
+    """The rows of those that are kept which a selection could not take; None where it could take all."""
+    codes = [code for code, reason in enumerate(chosen.reasons) if reason in LEFT_OUT]
+    if not codes or chosen.reason_of is None or chosen.scores is None:
+        return None
+    reason_of, scores = chosen.reason_of[kept], chosen.scores[kept]
+    rows = np.flatnonzero(np.isin(reason_of, codes))
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    return LeftOut(rows, scores[rows], [chosen.reasons[code] for code in reason_of[rows]])
 
 
 def _columns(trajectories: Trajectories | None) -> tuple[Any, list[int]]:

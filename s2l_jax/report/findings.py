@@ -16,6 +16,21 @@ SAMPLED_ROWS = 200_000  # trajectories that are looked at at once
 
 
 @dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """Rows that a run could not choose, the highest score first.
+
+    Attributes:
+      rows: their places in `Findings`.
+      scores: what they were left out by (`selection.suspects`).
+      reasons: of each, in words.
+    """
+
+    rows: Int64[np.ndarray, " u"]
+    scores: Float[np.ndarray, " u"]
+    reasons: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Findings:
     """What a report is made of.
 
@@ -26,6 +41,7 @@ class Findings:
       labels: the cluster of each row, [N] (negative: none), by selection name.
       taken: whether a selection has each row, [N], by its name.
       rows: the rows themselves.
+      left_out: rows that a selection could not take, by its name.
 
     Raises:
       InputError: they do not fit together.
@@ -37,6 +53,7 @@ class Findings:
     labels: Mapping[str, Int[np.ndarray, "n"]] = dataclasses.field(default_factory=dict)
     taken: Mapping[str, Bool[np.ndarray, "n"]] = dataclasses.field(default_factory=dict)
     rows: PoolRows | None = None
+    left_out: Mapping[str, LeftOut] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.trajectories is None:

@@ -114,3 +114,18 @@ def test_a_run_without_an_ablation_has_no_such_section():
     section = filled("ablations", Findings(make_results()))
     assert not section.filled
     assert not section.missing
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "option", "reference", "joined"),
+    [
+        ({5: 0.3, 20: 0.5, 80: 0.4}, "num_clusters", 20, True),
+        ({None: 0.5, "a": 0.4, "b": 0.3}, "proxy", None, False),
+    ],
+)
+def test_a_line_joins_numbers_and_no_names(accuracies, option, reference, joined):
+    section = filled("ablations", Findings(results_of(accuracies, option, reference=reference)))
+    (panel, *_) = next(iter(section.views.values()))
+    marks = {layer["mark"]["type"] for layer in panel.spec["layer"]}
+    assert ("line" in marks) == joined
+    assert ("point" in marks) != joined

@@ -72,6 +72,20 @@ def test_time_bars_charge_the_proxy_where_it_was_used():
     }
 
 
+def test_time_bars_charge_features_to_the_runs_that_used_them():
+    results = make_results()
+    for name, chosen in results["selections"].items():
+        if chosen["method"] == "s2l":
+            chosen["used"] = [*chosen.get("used", ()), "hidden_states/target-mean", f"gradients/{name}"]
+    results["timing"] |= {"hidden_states/target-mean": 7.0, "gradients/s2l-100-0": 3.0}
+    figure = time_bars(results, [g for g in group_runs(results) if g.budget == 100])
+    bars = {(bar["part"], bar["name"]): bar["x"] for bar in drawn(figure)}
+    seeds = len([name for name in results["selections"] if name.startswith("s2l-100")])
+    expected = 7.0 + (3.0 / seeds if "s2l-100-0" in results["selections"] else 0.0)
+    assert bars["hidden states, gradients", "s2l · 100"] == pytest.approx(expected, rel=1e-3)
+    assert ("hidden states, gradients", "random · 100") not in bars
+
+
 @hypothesis.given(st.integers(1, 200), st.integers(1, 50))
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_thin_curve_keeps_the_mean_and_the_order(length, limit):

@@ -21,6 +21,12 @@ def test_it_names_the_largest_arrays_and_what_to_change():
     assert here.shape
 
 
+@pytest.mark.parametrize("what", ["proxy", "sweep"])
+def test_pinned_rows_may_be_what_is_too_large(what):
+    with pytest.raises(InputError, match=r"trajectories\.pinned_mb=1024"), explained(default(), what):
+        jnp.zeros(2**46, jnp.float32).block_until_ready()
+
+
 def test_other_faults_are_left_as_they_are():
     with pytest.raises(ZeroDivisionError), explained(default(), "proxy"):
         1 / 0  # noqa: B018
@@ -32,6 +38,11 @@ def test_other_faults_are_left_as_they_are():
         ("sweep", "trajectories.batch_tokens=8192"),
         ("evaluation", "evaluation.batch_size=32"),
         ("proxy", "proxy.train.remat=full"),
+        ("features", "selection.states.batch_tokens=8192"),
+        ("features", "selection.gradients.batch_tokens=1024"),
+        ("features", "selection.gradients.dims=4096"),
+        ("theory", "target.train.remat=full"),
+        ("theory", "analysis.batch_tokens="),
     ],
 )
 def test_each_part_has_a_field_of_its_own(what, field):

@@ -29,6 +29,7 @@ from s2l_jax.selection.export import FILES, missing_exports, write_exports
 from s2l_jax.selection.known import Known
 from s2l_jax.selection.selector import select_from_slice
 from s2l_jax.selection.suspects import num_unlearnt
+from s2l_jax.training.out_of_memory import explained
 from s2l_jax.training.run import Run
 from s2l_jax.trajectories.load import Trajectories
 
@@ -202,7 +203,10 @@ def _make_parts(run: Run, contexts: Contexts) -> None:
         if stored_results(folder(run, name)) is None:
             for feature in method.features.values():
                 if part_of(feature, run.config, entry):
-                    feature.make(contexts[inputs_of(feature, run.config, entry)], entry, folder(run, name))
+                    with explained(run.config, "features"):
+                        feature.make(
+                            contexts[inputs_of(feature, run.config, entry)], entry, folder(run, name)
+                        )
 
 
 def _select_one(run: Run, contexts: Contexts, name: str) -> None:
@@ -224,7 +228,8 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
     if entry["prefix_of"]:
         selection = Selection.load(folder(run, entry["prefix_of"])).first(**_budget(entry))
     else:
-        selection = _run_method(run.config, contexts, entry, record.folder)
+        with explained(run.config, "features"):
+            selection = _run_method(run.config, contexts, entry, record.folder)
     if processes.is_writer():
         losses = context.trajectories
         if losses is not None and run.config.selection.table_losses:

@@ -180,7 +180,7 @@ def _train(
             _gradients(run, pool, rows, frozen),
             frozenset(sampled),
         )
-        with explained(config, "target"):
+        with explained(config, "theory"):
             train(
                 model.trained_config,
                 model.first_params,

@@ -40,7 +40,7 @@ def clusters(found: Findings) -> Iterator[Verdict | Measured]:
                 WARNING,
                 "Clusters are hardly separated",
                 f"The mean silhouette of {name} is {value:.2f} (1: far apart, 0: touching).",
-                "Compare numbers of clusters (clustering.compare) or another clustering.distance.",
+                "Compare numbers of clusters (clustering.compare), or a run with another `distance`.",
             )
 
 
@@ -114,7 +114,7 @@ def stability(found: Findings) -> Iterator[Verdict | Measured]:
                 "Clusters depend on the seed",
                 f"Clusterings of {group.full_label} from {len(names)} seeds agree to {agreement:.2f} "
                 "(adjusted Rand index; 1: the same, 0: as by chance).",
-                "Use fewer clusters, more checkpoints, or more k-means iterations (clustering.max_iter).",
+                "Use fewer clusters, more checkpoints, or more iterations (clustering.max_iterations).",
             )
 
 

@@ -72,5 +72,5 @@ def _length(found: Findings, losses: Float[np.ndarray, "m t"]) -> Iterator[Verdi
             "Losses mostly follow the length of rows",
             f"The rank correlation of a row's mean loss with its number of tokens is {correlation:+.2f}: "
             "clusters will be of lengths.",
-            "Compare with a selection by length alone (method longest), and try another clustering.distance.",
+            "Compare with a selection by length alone (method longest), and with a run of another distance.",
         )

@@ -1,14 +1,16 @@
-"""How far every method is from the baseline, with intervals, and accuracy against budget."""
+"""How far every method is from the baseline, with intervals; accuracy and loss against budget."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
+from s2l_jax.evaluation.intervals import Interval
 from s2l_jax.report.comparisons import MEASURES, Measure
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import FULL, UNTUNED, RunGroup, Statistic
 from s2l_jax.report.section import Section, report_section
+from s2l_jax.report.series import spread
 from s2l_jax.report.style import (
     COLORS,
     GREY,
@@ -38,6 +40,8 @@ def differences(section: Section, found: Findings) -> None:
     section.intro = f"Against {comparisons['baseline']}: {comparisons['method']}."
     section.header = ("measure", "selection", "budget", "replicates", "mean ± deviation", "in words")
 
+
+Point = tuple[RunGroup, Statistic, Interval | None]
 
 _TITLES = {"accuracy": "accuracy", "heldout_loss": "held-out loss"}
 
@@ -78,39 +82,42 @@ def _scaled(difference: Mapping[str, Any], scale: float) -> list[float | None]:
 def budgets(section: Section, found: Findings) -> None:
     """Accuracy relative to full data, and held-out loss, a line for each method (the paper's figure 4)."""
     for measure in MEASURES:
-        known = [(group, s) for group in found.groups if (s := group.statistic(measure.of))]
-        lines: dict[str, list[tuple[RunGroup, Statistic]]] = {}
-        for group, statistic in known:
+        known = [(group, each) for group in found.groups if (each := spread(group, measure))]
+        lines: dict[str, list[Point]] = {}
+        for group, (statistic, interval) in known:
             if group.budget and group.method not in (UNTUNED, FULL):
-                lines.setdefault(group.label, []).append((group, statistic))
+                lines.setdefault(group.label, []).append((group, statistic, interval))
         if any(len(line) > 1 for line in lines.values()):
-            full = next((statistic.mean for group, statistic in known if group.method == FULL), None)
+            full = next((each[0].mean for group, each in known if group.method == FULL), None)
             section.show(_against_budget(found, lines, measure, full), _TITLES[measure.name])
     if section.views:
-        section.intro = "Points are means over seeds; strokes reach from the lowest to the highest."
+        section.intro = (
+            "Points are means over seeds, strokes 95 % intervals of these (Student's t); dashed is all data. "
+            "Intervals of two methods may overlap where their paired difference is clear."
+        )
 
 
 def _against_budget(
     found: Findings,
-    lines: Mapping[str, Sequence[tuple[RunGroup, Statistic]]],
+    lines: Mapping[str, Sequence[Point]],
     measure: Measure,
     full: float | None,
 ) -> Any:
     """Accuracies in per cent of full data's where that is known; a dashed line is full data's."""
-    relative = measure.name == "accuracy" and bool(full)
-    scale = 100.0 / full if relative and full else measure.scale
+    relative = measure.name == "accuracy" and full
+    scale = 100.0 / relative if relative else measure.scale
     unit = {"accuracy": " (% of full data's)" if relative else " (%)"}.get(measure.name, " (nats per token)")
     rows = [
         {
             "name": name,
             "x": group.budget,
             "y": significant(scale * statistic.mean),
-            "low": significant(scale * statistic.low),
-            "high": significant(scale * statistic.high),
+            "low": significant(scale * interval[0]) if interval else None,
+            "high": significant(scale * interval[1]) if interval else None,
             "about": f"{group.full_label}: {measure.amount(statistic.mean)}{' %' * (measure.scale > 1)}",
         }
         for name, line in lines.items()
-        for group, statistic in sorted(line, key=lambda each: each[0].budget or 0)
+        for group, statistic, interval in sorted(line, key=lambda each: each[0].budget or 0)
     ]
     colors = group_colors(found.groups)
     own = [colors[line[0][0].label] for line in lines.values()]
@@ -121,7 +128,9 @@ def _against_budget(
         tooltip="about:N",
     )
     y = alt.Y("y:Q", title=_TITLES[measure.name] + unit, scale=alt.Scale(zero=False))
-    layers = [base.mark_line(point={"size": 50}).encode(y=y), base.mark_rule().encode(y="low:Q", y2="high:Q")]
+    layers = [base.mark_line(point={"size": 50}).encode(y=y)]
+    if any(row["low"] is not None for row in rows):
+        layers.append(base.mark_rule().encode(y="low:Q", y2="high:Q"))
     if full is not None:
         dashed = chart([{"y": significant(scale * full)}])
         layers.append(dashed.mark_rule(color=GREY, strokeDash=[3, 3]).encode(y="y:Q"))

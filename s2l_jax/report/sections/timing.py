@@ -7,10 +7,12 @@ from typing import Any
 import altair as alt
 
 from s2l_jax.report.findings import Findings
-from s2l_jax.report.runs import RunGroup, Statistic, finite_number
+from s2l_jax.report.runs import RunGroup, RunResult, Statistic, finite_number
 from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.style import COLORS, ROW, chart, names_axis, series, significant, sized
 from s2l_jax.report.table import format_seconds
+
+_PROXY = ("proxy", "trajectories")
 
 
 @report_section("Time", place=120)
@@ -31,13 +33,14 @@ def timing(section: Section, found: Findings) -> None:
 
 
 def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Any:
-    """Seconds behind each group's result: proxy and sweeps (where used), selection, target."""
+    """Seconds behind each group's result: proxy, sweeps and features (where used), selection, target."""
     timing = results.get("timing") or {}
     rows = [g for g in groups if any(r.selection or r.target for r in g.runs)]
     parts: list[tuple[str, str, list[float | None]]] = []
     for name, key, color in (
         ("proxy", "proxy", COLORS[0]),
         ("trajectory sweeps", "trajectories", COLORS[5]),
+        ("hidden states, gradients", "features", COLORS[4]),
         ("selection", "selection/{}", COLORS[6]),
         ("target", "target/{}", COLORS[1]),
     ):
@@ -74,9 +77,18 @@ def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Any:
 
 
 def _mean_time(timing: Mapping[str, Any], key: str, group: RunGroup) -> float | None:
-    if key in ("proxy", "trajectories"):
+    if key in _PROXY:
         used = [part for run in group.runs for part in run.selection.get("used", ())]
         found = Statistic.of(timing.get(part) for part in used if part.rpartition("/")[2] == key)
         return found.mean if found else None
+    if key == "features":
+        found = group.statistic(lambda run: _features_time(timing, run))
+        return found.mean if found else None
     found = group.statistic(lambda run: timing.get(key.format(run.name)))
     return found.mean if found else None
+
+
+def _features_time(timing: Mapping[str, Any], run: RunResult) -> float | None:
+    parts = [part for part in run.selection.get("used", ()) if part.rpartition("/")[2] not in _PROXY]
+    seconds = [number for part in parts if (number := finite_number(timing.get(part))) is not None]
+    return sum(seconds) if seconds else None

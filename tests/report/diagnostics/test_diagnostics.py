@@ -1,17 +1,20 @@
 """Diagnostics: what is planted is caught, a sound run is left in peace."""
 
+import ast
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
+from s2l_jax.config import default, find_field
 from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.report.diagnostic import FAULT, diagnose
 from s2l_jax.report.diagnostics.rows import repeated, unlearnt
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.rows import PoolRows, RowText
 from s2l_jax.report.sections.diagnostics import rows_of
-from tests.support.paths import GOLDEN
+from tests.support.paths import GOLDEN, REPOSITORY
 
 KINDS = 4  # of rows in each source, learnt at rates of their own
 
@@ -241,3 +244,22 @@ def test_rows_of_the_embedded_pool_that_are_there_twice_are_found(embedded):
     said = set(repeated(losses, None).tolist())
     assert said >= again
     assert len(said) <= len(again) + 6
+
+
+def said_in(file):
+    """The texts of a module, those of f-strings among them."""
+    return [n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(getattr(n, "value", 0), str)]
+
+
+def test_advice_names_fields_that_there_are():
+    groups = "|".join(default().keys())
+    files = sorted((REPOSITORY / "s2l_jax" / "report" / "diagnostics").glob("*.py"))
+    named = {
+        field
+        for file in files
+        for text in said_in(file)
+        for field in re.findall(rf"\b((?:{groups})\.[a-z_.]*[a-z_])", text)
+    }
+    assert len(named) > 8
+    groups_of_fields = {"pool.fields"}
+    assert {field for field in named - groups_of_fields if find_field(field) is None} == set()
