@@ -18,6 +18,7 @@ from s2l_jax.pipeline.proxy_comparison import ComparedRun, Losses, compare_proxi
 from s2l_jax.pipeline.run import plan_pipeline
 from s2l_jax.pipeline.stages.given_costs import cost_of_losses, cost_of_snapshots
 from s2l_jax.report.findings import Findings
+from s2l_jax.report.page import write_report
 from s2l_jax.report.runs import group_runs, selection_flops, selection_seconds
 from s2l_jax.report.section import all_sections
 from s2l_jax.selection import Selection
@@ -296,7 +297,14 @@ def test_a_proxy_is_what_it_is_in_a_workdir_of_its_own(tiny_checkpoint, tmp_path
         patch.setattr(TrajectoryStore, "append", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_pipeline(config, tmp_path / "run")
-    results = run_pipeline(config, tmp_path / "run")
+    shown = []
+    with monkeypatch.context() as patch:
+        write = lambda folder, found: (shown.append(found), write_report(folder, found))  # noqa: E731
+        patch.setattr("s2l_jax.report.page.write_report", write)
+        results = run_pipeline(config, tmp_path / "run")
+    # Every subset can be compared with others; clusters are shown of the shown losses alone.
+    assert shown[0].taken.keys() == {"s2l", "s2l_other"}
+    assert shown[0].labels.keys() == {"s2l"}
     alone = with_other(tiny_checkpoint)
     alone.proxy.train.learning_rate = 0.01
     theirs = run_pipeline(alone, tmp_path / "alone")
