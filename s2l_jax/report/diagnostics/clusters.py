@@ -66,7 +66,9 @@ def mean_silhouette(
     groups = np.zeros_like(sources) if shared else sources
     found = []
     for source in np.unique(groups):
-        rows = np.flatnonzero((groups == source) & (labels >= 0))[:_SAMPLE]
+        rows = np.flatnonzero((groups == source) & (labels >= 0))
+        if len(rows) > _SAMPLE:
+            rows = np.random.default_rng(0).choice(rows, _SAMPLE, replace=False)
         if len(rows) >= _FEWEST and len(np.unique(labels[rows])) > 1:
             found.append((silhouette(losses[rows], labels[rows]), len(rows)))
     if not found:
