@@ -99,9 +99,10 @@ def names_axis(names: Sequence[str], field: str = "name") -> alt.Y:
 
 def series(names: Sequence[str], colors: Sequence[str], field: str = "name") -> alt.Color:
     """Colours by name, with a legend under the figure that has as many columns as fit its width."""
-    room = 32 + 7 * min(40, max((len(name) for name in names), default=1))
+    room = 52 + 7 * min(40, max((len(name) for name in names), default=1))
     columns = alt.ExprRef(f"max(1, floor(({_WIDTH} - 130) / {room}))")
-    legend = alt.Legend(columns=columns) if len(names) > 1 else None
+    # Padded, as a reader whose font is wider than the one it was laid out with would see names overlap.
+    legend = alt.Legend(columns=columns, columnPadding=28) if len(names) > 1 else None
     scale = alt.Scale(domain=list(names), range=list(colors))
     return alt.Color(f"{field}:N", scale=scale, legend=legend)
 

@@ -123,7 +123,9 @@ def _against_budget(
     own = [colors[line[0][0].label] for line in lines.values()]
     axis = alt.Axis(format="~s", grid=False)
     base = chart(rows).encode(
-        x=alt.X("x:Q", title="budget (examples)", axis=axis, scale=alt.Scale(type="log", nice=False)),
+        x=alt.X(
+            "x:Q", title="budget (examples)", axis=axis, scale=alt.Scale(type="log", nice=False, padding=12)
+        ),
         color=series(list(lines), own),
         tooltip="about:N",
     )
