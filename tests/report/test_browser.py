@@ -67,6 +67,24 @@ def test_a_cluster_and_a_row_are_picked_from_the_keyboard(browser, path):
     assert "text asked 0" in page.inner_text("#explorer-row")
 
 
+def test_a_point_of_the_map_picks_its_row_and_cluster(browser, path):
+    page = Tab(browser, path, 1200).page
+    before = page.inner_text("#explorer-row")
+    canvas = page.locator("#explorer-map canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    # Where a point is, is the map's to say: the clicks go over it until one hits.
+    for place in range(1600):
+        across, down = divmod(place, 40)
+        page.mouse.click(box["x"] + box["width"] * across / 40, box["y"] + box["height"] * down / 40)
+        if page.inner_text("#explorer-row") != before:
+            break
+    said = page.inner_text("#explorer-row")
+    assert "text asked" in said
+    picked = page.locator("#explorer-clusters button[aria-pressed=true]").get_attribute("data-cluster")
+    assert page.inner_text("#explorer-facts").startswith(f"Cluster {picked}:")
+
+
 def test_filters_work_together(browser, path):
     page = Tab(browser, path, 1200).page
     everything = page.inner_text("#filter-status")

@@ -1,6 +1,8 @@
 """What the explorer is given: a sample that has some of every cluster, places, and texts of bounded size."""
 
 import dataclasses
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -65,3 +67,23 @@ def test_places_are_the_principal_components():
 def test_without_clusters_or_losses_there_is_nothing_to_explore(found):
     assert "no trajectories" in explore(dataclasses.replace(found, trajectories=None))
     assert "clustered" in explore(dataclasses.replace(found, labels={}, taken={}))
+    assert "clustered" in explore(dataclasses.replace(found, labels={}))  # subsets by other proxies alone
+
+
+def test_umaps_places_are_a_second_map(found, monkeypatch):
+    asked = {}
+
+    class UMAP:
+        def __init__(self, **options):
+            asked.update(options)
+
+        def fit_transform(self, rows):
+            return np.stack([np.arange(len(rows)), -np.arange(len(rows))], axis=1)
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))
+    maps = explore(found)["maps"]
+    assert [name.split(",")[0] for name in maps] == ["PCA", "UMAP"]
+    assert np.corrcoef(maps["UMAP"][:, 0], maps["UMAP"][:, 1])[0, 1] == pytest.approx(-1)
+    assert asked["random_state"] == 0  # the same page each time
+    monkeypatch.setitem(sys.modules, "umap", None)
+    assert len(explore(found)["maps"]) == 1
