@@ -19,6 +19,7 @@ def config_of(checkpoint):
     config.pool.limit = 36
     config.mesh.update(data=2, fsdp=2)
     config.evaluation.path = ""
+    config.proxy.train.checkpoint_every = 100  # the only checkpoint is that of stopping
     config.selection.budget = 10
     del config.selection.runs["random"]
     config.selection.runs.s2l.train_target = False
