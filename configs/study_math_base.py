@@ -2,9 +2,9 @@
 
     python benchmarks/study_math_models.py --rows=easy.jsonl.gz,mathmix.jsonl --out=runs/study_math_models
     python launch.py --config=configs/study_math_base.py:proxy --workdir=runs/study_math_base_proxy \
-        --config.pool.path=easy.jsonl.gz --config.target.checkpoint=runs/study_math_models/proxy
+        --config.pool.path=easy.jsonl.gz
     python launch.py --config=configs/study_math_base.py:target --workdir=runs/study_math_base_target \
-        --config.pool.path=easy.jsonl.gz --config.target.checkpoint=runs/study_math_models/target
+        --config.pool.path=easy.jsonl.gz
 """
 
 from ml_collections import ConfigDict
@@ -25,6 +25,7 @@ def get_config(model: str = "target") -> ConfigDict:
     config.tokenize.max_length = 192
 
     config.target.init = "random"
+    config.target.checkpoint = f"runs/study_math_models/{model}"
     config.target.train.epochs = 1
     config.target.train.batch_size = 64
     config.target.train.learning_rate = LEARNING_RATES[model]
