@@ -39,8 +39,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(kept, args.out / "model.safetensors", metadata={"format": "pt"})
     config[name] = args.layers
-    for per_layer in ("layer_types", "max_window_layers"):
-        config.pop(per_layer, None)
+    if config.get("layer_types"):
+        config["layer_types"] = config["layer_types"][: args.layers]
     (args.out / "config.json").write_text(json.dumps(config, indent=2))
     for file in args.checkpoint.glob("*token*"):
         shutil.copy(file, args.out / file.name)

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from store_study import RESULTS
 
-from s2l_jax.evaluation.paired import PairedDifference, holm, paired_difference
-from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, replicates, row_scores
+from s2l_jax.config.replicates import entry_of
+from s2l_jax.evaluation.paired import PairedDifference, holm
+from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, paired, row_scores
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.load import load_results
 from s2l_jax.report.page import write_figures
@@ -33,7 +34,6 @@ FIGURES = REPOSITORY / "docs" / "results" / "figures"
 DRAWN = ("budgets",)  # sections of the report whose figures the documents show
 NONE, ALL = "untrained", "all rows"  # columns beside those of budgets
 COMPARED = ("s2l", "s2l_whole", "random", "random_by_source", "full")  # those that figures show
-_BUDGETED = re.compile(r"-\d+(pct|t)?(?=$|-seed)")  # in the name of a run
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -75,13 +75,8 @@ class Study:
     def columns(self) -> dict[int, str]:
         """The budgets of the study's runs by name, in rows, and the share of the pool that each is."""
         size = self.results["pool"]["num_examples"]
-        runs = [group.runs[0] for group in self.groups]
-        shares = {
-            run.selection["budget"]
-            for run in runs
-            if (run.selection.get("asked") or {}).get("unit") == "examples"
-        }
-        return {budget: f"{100 * budget / size:.0f} %" for budget in sorted(shares)}
+        rows = {g.budget for g in self.groups if g.budget and g.asked[1] == "examples" and g.method != FULL}
+        return {budget: f"{100 * budget / size:.0f} %" for budget in sorted(rows)}
 
     def column(self, group: RunGroup) -> str:
         """Where a group stands: under its budget, or the nearest for one in tokens."""
@@ -102,8 +97,7 @@ def study_of(name: str) -> Study:
 
 
 def _name(group: RunGroup) -> str:
-    """The entry of selection.runs that the group is of."""
-    return _BUDGETED.sub("", re.sub(r"-seed\d+$", "", group.runs[0].name))
+    return entry_of(group.runs[0].name)
 
 
 def _measure(name: str) -> Measure:
@@ -126,8 +120,8 @@ def spread(study: str, measure: str, *names: str) -> Iterator[Sequence[str]]:
                 f"{study} has no {measure} of {name}: it has {', '.join(map(_name, found.groups))}"
             )
         mean = np.mean([statistic.mean for _, statistic in groups])
-        replicates = str(max(statistic.count for _, statistic in groups))
-        lines.append((mean, [name, replicates, *found.line(cells)]))
+        count = max(statistic.count for _, statistic in groups)
+        lines.append((mean, [name, str(count), *found.line(cells)]))
     yield from (line for _, line in sorted(lines, key=lambda each: -each[0] * _better(of)))
 
 
@@ -156,8 +150,8 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
         column = found.column(group)
         base = bases.get(list(found.columns.values())[-1] if column == ALL else column)
         if base is not None and group is not base:
-            difference = difference_of(found, group, others, base, of)
-            if difference is not None:
+            scores, base_scores = (functools.partial(each.scores, measure=of) for each in (found, others))
+            if (difference := paired(group, base, scores, base_scores)) is not None:
                 measured[_name(group), column] = difference
     corrected = holm([difference.p_value for difference in measured.values()])
     said = {
@@ -167,19 +161,6 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
     yield [f"against {baseline}", *found.columns.values(), ALL]
     for name in dict.fromkeys(name for name, _ in said if not names or name in names):
         yield [name, *found.line({column: cell for (own, column), cell in said.items() if own == name})[1:]]
-
-
-def difference_of(
-    study: Study, group: RunGroup, others: Study, base: RunGroup, of: Measure
-) -> PairedDifference | None:
-    """The mean difference of two groups, paired by seed and evaluation row; None where they share no seed."""
-    pairs = [(study.scores(a, of), others.scores(b, of)) for a, b in replicates(group, base)]
-    rows = (
-        [row for row in pairs[0][0] if all(row in side for pair in pairs for side in pair)] if pairs else []
-    )
-    return (
-        paired_difference(np.array([[a[row] - b[row] for row in rows] for a, b in pairs])) if rows else None
-    )
 
 
 def _said(difference: PairedDifference, of: Measure, *, bold: bool) -> str:
@@ -253,8 +234,8 @@ def main() -> None:
     for page in stale:
         page.write_text(tables_of(page.read_text()))
         print(page)
-    for folder in sorted(RESULTS.iterdir()):
-        draw(folder.name, FIGURES / folder.name)
+    for file in sorted(RESULTS.glob("*/results.json")):
+        draw(file.parent.name, FIGURES / file.parent.name)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The documents' tables are those of the stored studies, whose numbers are what the runs reported."""
 
+import functools
 import importlib
 import re
 
 import pytest
 
-from s2l_jax.report.comparisons import MEASURES
+from s2l_jax.report.comparisons import MEASURES, paired
 from tests.support.paths import REPOSITORY
 
 STUDIES = sorted(file.parent.name for file in (REPOSITORY / "benchmarks" / "results").glob("*/results.json"))
@@ -57,7 +58,8 @@ def test_differences_are_those_that_the_run_reported(made, study, measure):
         base = bases.get(stored.column(group))
         if base is None or "difference" not in entry:
             continue  # all rows and the untrained, which have no baseline in their column
-        found = made.difference_of(stored, group, stored, base, measure)
+        scores = functools.partial(stored.scores, measure=measure)
+        found = paired(group, base, scores, scores)
         assert found.mean == pytest.approx(entry["difference"]["mean"], abs=1e-6)
         assert found.interval == pytest.approx(entry["difference"]["interval"], abs=1e-5)
         compared += 1

@@ -9,6 +9,7 @@ from s2l_jax.config.runs import BUDGETS, default_budget, find_method
 from s2l_jax.errors import InputError
 
 _BUDGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>%|t?)")
+_OF_A_SUBSET = re.compile(r"(-\d+(_\d+)?(pct|t)?)?(-seed\d+)?$")  # what `subsets` adds to a name
 
 
 def expand(config: ConfigDict) -> ConfigDict:
@@ -60,6 +61,11 @@ def subsets(config: ConfigDict, name: str) -> dict[str, dict[str, Any]]:
             own_name = f"{name}{'' if is_default else f'-{label}'}{suffix}"
             found[own_name] = budget | outer | {"seeds": (seed,)}
     return found
+
+
+def entry_of(name: str) -> str:
+    """The entry of selection.runs that a subset is of, by the subset's name (`subsets`)."""
+    return _OF_A_SUBSET.sub("", name)
 
 
 def parse_budget(text: str) -> dict[str, Any]:

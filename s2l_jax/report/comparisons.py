@@ -65,9 +65,9 @@ def compare(
             entry = _described(group, measure)
             base = _base_of(group, bases)
             if entry and base is not None:
-                difference = _difference(group, base, functools.partial(scores, measure=measure.name))
-                if difference is not None:
-                    entry["difference"] = difference | {"baseline_budget": base.budget}
+                of_run = functools.partial(scores, measure=measure.name)
+                if (difference := paired(group, base, of_run, of_run)) is not None:
+                    entry["difference"] = _as_json(difference) | {"baseline_budget": base.budget}
             if entry:
                 compared.append(entry)
         _correct([entry["difference"] for entry in compared if "difference" in entry])
@@ -105,11 +105,14 @@ def _base_of(group: RunGroup, bases: Sequence[RunGroup]) -> RunGroup | None:
     return min(bases, key=lambda base: abs(math.log((base.budget or 1) / budget)))
 
 
-def _difference(
-    group: RunGroup, base: RunGroup, scores: Callable[[RunResult], Scores]
-) -> dict[str, Any] | None:
-    """The paired difference of two groups as JSON; None where they share no seed or row."""
-    pairs = [(scores(run), scores(other)) for run, other in replicates(group, base)]
+def paired(
+    group: RunGroup,
+    base: RunGroup,
+    scores: Callable[[RunResult], Scores],
+    base_scores: Callable[[RunResult], Scores],
+) -> PairedDifference | None:
+    """The difference of two groups, paired by seed and evaluation row; None where they share neither."""
+    pairs = [(scores(run), base_scores(other)) for run, other in _replicates(group, base)]
     pairs = [(ours, theirs) for ours, theirs in pairs if ours and theirs]
     rows = (
         [key for key in pairs[0][0] if all(key in side for pair in pairs for side in pair)] if pairs else []
@@ -117,10 +120,10 @@ def _difference(
     if not rows:
         return None
     differences = np.array([[ours[key] - theirs[key] for key in rows] for ours, theirs in pairs])
-    return _as_json(paired_difference(differences))
+    return paired_difference(differences)
 
 
-def replicates(group: RunGroup, base: RunGroup) -> list[tuple[RunResult, RunResult]]:
+def _replicates(group: RunGroup, base: RunGroup) -> list[tuple[RunResult, RunResult]]:
     """The pairs to compare: of one seed; a model of none (the untuned) with every run of the baseline."""
     by_seed = {other.selection.get("seed"): other for other in base.runs}
     if len(group.runs) == 1 and "seed" not in group.runs[0].selection:
@@ -129,9 +132,7 @@ def replicates(group: RunGroup, base: RunGroup) -> list[tuple[RunResult, RunResu
     return [(run, by_seed[seed]) for run, seed in seeds if seed in by_seed]
 
 
-def _as_json(found: PairedDifference | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
+def _as_json(found: PairedDifference) -> dict[str, Any]:
     return {
         "mean": found.mean,
         "interval": list(found.interval),

@@ -3,7 +3,7 @@
 import pytest
 
 from s2l_jax.config import default, resolved_run, run, validate
-from s2l_jax.config.replicates import expand, parse_budget
+from s2l_jax.config.replicates import entry_of, expand, parse_budget
 from s2l_jax.errors import InputError
 
 
@@ -47,6 +47,12 @@ def test_budgets_cross_with_runs_that_have_none_and_with_seeds():
         "own": (9, 0), "own-seed1": (9, 1),
         "full": (600, 0), "full-seed1": (600, 1),
     }  # fmt: skip
+
+
+def test_the_name_of_a_subset_says_of_which_run_it_is():
+    budgets = ("5%", "12.5%", "600", "2000t")
+    config = config_of(a_5={}, b={"method": "random"}, budgets=budgets, seeds=(0, 1))
+    assert {entry_of(name) for name in subsets(config)} == {"a_5", "b"}
 
 
 def test_a_prefix_is_of_the_subset_of_its_own_seed():

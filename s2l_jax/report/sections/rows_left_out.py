@@ -25,6 +25,8 @@ def rows_left_out(section: Section, found: Findings) -> None:
     )
     section.header = ("selection", "rows left out", "row", "source", "score", "reason", "text")
     section.scroll = True
+    if len(alike) > SHOWN_SETS:
+        section.intro += f" Of {len(alike)} sets of such rows the first {SHOWN_SETS} are shown."
     for names in list(alike.values())[:SHOWN_SETS]:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
         section.rows = [*section.rows, *_lines(found, found.left_out[names[0]], f"{names[0]}{others}")]
