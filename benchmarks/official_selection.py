@@ -3,6 +3,8 @@
     pip install faiss-cpu
     python benchmarks/official_selection.py                                   # generated trajectories
     python benchmarks/official_selection.py --workdir=runs/quickstart --clusters=20 --budget=600
+    python benchmarks/official_selection.py --workdir=runs/quickstart --clusters=20 --budget=600 \\
+        --official=S2L/schedules/s2l.py                                       # their file itself; takes torch
 
 `official` tells its rule again (BigML-CS-UCLA/S2L, schedules/s2l.py) in NumPy and faiss. Three things of it
 are otherwise here, and each is tried by itself:
@@ -16,9 +18,16 @@ sources that are clustered, by size.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import importlib.util
+import io
 import itertools
 import pathlib
+import sys
+import tempfile
+import types
+from typing import Any
 
 import faiss
 import numpy as np
@@ -29,6 +38,7 @@ from s2l_jax.clustering import adjusted_rand_index
 from s2l_jax.selection import Selection, SelectionInputs, jaccard, select
 
 ITERATIONS = 20
+DRAWS = 5  # of their file, which is unseeded
 SMALL = 2  # rows of clusters that are drawn from last
 
 
@@ -112,6 +122,45 @@ def ours(
     return Subset(chosen.indices, labels, float(far[clustered].sum()))
 
 
+def their_own(
+    file: pathlib.Path,
+    losses: Float[np.ndarray, "n t"],
+    sources: np.ndarray,
+    budget: int,
+    num_clusters: int,
+    seed: int,
+) -> np.ndarray:
+    """The rows that their schedule takes by files of losses; the trainer around it is left out."""
+    import torch
+
+    class Schedule:
+        def __init__(self, model: object, tokenizer: object, args: dict[str, Any]) -> None:
+            self.train_data, self.init_label_num = args["train_data"], args["init_label_num"]
+            self.n_pool = len(self.train_data)
+            self.train_idx = torch.arange(self.n_pool)
+            self.labeled_idx = torch.zeros(self.n_pool, dtype=torch.bool)
+
+    sys.modules["schedule_base"] = stand_in = types.ModuleType("schedule_base")
+    stand_in.Schedule = Schedule  # type: ignore[attr-defined]
+    torch.distributed.get_rank = lambda: 0
+    spec = importlib.util.spec_from_file_location("official_s2l", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        for place, column in enumerate(losses.T):
+            checkpoint = pathlib.Path(folder) / f"checkpoint-{place:06d}"
+            checkpoint.mkdir()
+            torch.save([float(loss) for loss in column], checkpoint / "losses.pt")
+        args = {"train_data": [{"source": name} for name in sources], "init_label_num": budget}
+        args |= {"ref_model_path": folder, "n_components": num_clusters, "num_loss_ckpts": -1, "distance": ""}
+        np.random.seed(seed)  # noqa: NPY002  the generator that it draws by
+        schedule = module.S2L(None, None, args)
+        schedule.initialize_labeled_data()
+    return np.flatnonzero(schedule.labeled_idx.numpy())
+
+
 def generated() -> tuple[np.ndarray, np.ndarray]:
     """Trajectories of 20,000 rows of three sources, as in docs/guide/selection.md."""
     rng = np.random.default_rng(0)
@@ -126,6 +175,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--workdir", type=pathlib.Path, help="of a finished selection; none: generated losses"
+    )
+    parser.add_argument(
+        "--official", type=pathlib.Path, help="schedules/s2l.py of their repository: run it, too"
     )
     parser.add_argument("--clusters", type=int, default=20, help="K")
     parser.add_argument("--budget", type=int, default=2000, help="rows")
@@ -162,6 +214,18 @@ def main() -> None:
         print(f" {_agreement(subsets[one].labels, subsets[other].labels, sources):6.3f}")
     draws = [np.random.default_rng(s).choice(len(losses), options.budget, replace=False) for s in (0, 1)]
     print(f"  {'two random subsets':67} {jaccard(*draws):7.3f}")
+    if options.official is not None:
+        theirs = [their_own(options.official, *settings, seed) for seed in range(DRAWS)]
+        retold = [official(*settings, np.random.default_rng(seed)).indices for seed in range(DRAWS)]
+        own = [ours(*settings, seed=seed).indices for seed in range(DRAWS)]
+        pairs = {
+            "each other": itertools.combinations(theirs, 2),
+            "the rule as told here": itertools.product(theirs, retold),
+            "ours": itertools.product(theirs, own),
+        }
+        print(f"\n{DRAWS} subsets of {options.official}, mean Jaccard index with")
+        for name, both in pairs.items():
+            print(f"  {name:34} {np.mean([jaccard(*pair) for pair in both]):7.3f}")
 
 
 def _in_small(subset: Subset) -> int:

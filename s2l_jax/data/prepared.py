@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 from etils import epath
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from s2l_jax import artifacts, integrity
 from s2l_jax.console import quiet_libraries
@@ -77,6 +77,11 @@ class PreparedPool:
         self.gaps = Gaps.of(gaps)
         self.source_names: list[str] = self.manifest["source_names"]
         self.common_prefix = np.array(self.manifest["common_prefix"], np.int32)
+
+    def response_lengths(self) -> Int64[np.ndarray, " n"]:
+        """Tokens of each row that have a loss."""
+        behind = np.asarray(self.lengths, np.int64) - np.asarray(self.prompt_lengths, np.int64)
+        return behind - self.gaps.counts(np.arange(len(self)))
 
     @functools.cached_property
     def _records(self) -> Any:

@@ -27,8 +27,7 @@ class ResponseTokens(Feature):
         pool = context.pool
         if pool is None or not np.asarray(pool.lengths).any():
             return {}
-        lengths = np.asarray(pool.lengths, np.int64) - np.asarray(pool.prompt_lengths, np.int64)
-        return {"response_tokens": lengths - pool.gaps.counts(np.arange(len(pool)))}
+        return {"response_tokens": pool.response_lengths()}
 
 
 def counting_models(config: ConfigDict) -> tuple[str, ...]:

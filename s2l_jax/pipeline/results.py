@@ -243,6 +243,7 @@ def findings_of(
             any_of.ids[kept],
             None if any_of.sources is None else any_of.sources[kept],
             None if any_of.num_tokens is None else any_of.num_tokens[kept],
+            None if pool is None else pool.response_lengths()[kept],
             texts if pool is not None and run.config.report.texts else None,
         ),
         left_out={n: out for n, each in selections.items() if (out := _left_out(each, kept)) is not None},

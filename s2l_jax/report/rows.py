@@ -31,12 +31,14 @@ class PoolRows:
       ids: of each.
       sources: its source's name, where known.
       tokens: how many it has, where known.
+      response_tokens: how many of these its response has, where known.
       texts: gives those of some rows; None where they may not be shown.
     """
 
     ids: UInt64[np.ndarray, " n"]
     sources: np.ndarray | None = None
     tokens: Int[np.ndarray, " n"] | None = None
+    response_tokens: Int[np.ndarray, " n"] | None = None
     texts: Callable[[Sequence[int]], list[RowText]] | None = None
 
     def source_codes(self) -> tuple[Int[np.ndarray, " n"], list[str]]:

@@ -1,12 +1,14 @@
 """Every stage on several processes: as one makes it, killed in each stage, and on an object store."""
 
 import functools
+import shutil
 
 import pytest
 from etils import epath
 
 from tests.support import fake_object_store
 from tests.support.alike import assert_alike
+from tests.support.pipeline_in_processes import snapshots_of
 from tests.support.processes import end_together, run_together
 
 pytestmark = pytest.mark.slow
@@ -33,6 +35,16 @@ def test_together_they_make_what_one_makes(alone, tiny_checkpoint, tmp_path, nam
     workdir = tmp_path / "run"
     run_together(PROGRAM, count, devices, tiny_checkpoint, workdir, name, count=count, timeout=1800)
     assert_alike(workdir, alone(name))
+
+
+@pytest.mark.parametrize(("count", "devices"), [(2, 2), (4, 1)])
+def test_snapshots_are_swept_again_as_by_one(alone, tiny_checkpoint, tmp_path, count, devices):
+    kept = snapshots_of(tiny_checkpoint)
+    if not kept.exists():
+        shutil.copytree(alone("saved") / "proxy" / "snapshots", kept)
+    workdir = tmp_path / "run"
+    run_together(PROGRAM, count, devices, tiny_checkpoint, workdir, "swept", count=count, timeout=1800)
+    assert_alike(workdir, alone("swept"))
 
 
 def test_a_workdir_on_an_object_store(alone, tiny_checkpoint):

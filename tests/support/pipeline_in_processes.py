@@ -58,7 +58,27 @@ def _adapters(config):
     config.target.train.learning_rate = 1e-2
 
 
-CONFIGS = {"few": _few, "methods": _methods, "adapters": _adapters}
+def _saved(config):
+    """A proxy whose weights are kept at each sweep."""
+    config.proxy.save_params = True
+    config.selection.runs.s2l.train_target = False
+    config.evaluation.path = ""
+
+
+def _swept(config):
+    """The weights that `_saved` kept, swept again over a slice of the pool."""
+    _saved(config)
+    config.proxy.save_params = False
+    config.trajectories.snapshots = str(snapshots_of(config.proxy.checkpoint))
+    config.trajectories.slice_count = 40
+
+
+CONFIGS = {"few": _few, "methods": _methods, "adapters": _adapters, "saved": _saved, "swept": _swept}
+
+
+def snapshots_of(checkpoint):
+    """Where `_swept` looks for the weights that a run of `_saved` kept."""
+    return pathlib.Path(checkpoint).parent / "snapshots"
 
 
 def queries(folder):

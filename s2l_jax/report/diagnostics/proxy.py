@@ -56,21 +56,23 @@ def proxy(found: Findings) -> Iterator[Verdict | Measured]:
 
 
 def _length(found: Findings, losses: Float[np.ndarray, "m t"]) -> Iterator[Verdict | Measured]:
-    tokens = found.rows.tokens if found.rows is not None else None
-    if tokens is None:
-        return
     import scipy.stats
 
-    tokens = tokens[found.measured_rows]
-    if np.ptp(tokens) == 0:
-        return
-    correlation = float(scipy.stats.spearmanr(losses.mean(axis=1), tokens).statistic)
-    yield Measured("rank correlation of mean loss and tokens of a row", f"{correlation:+.2f}")
-    if abs(correlation) >= BY_LENGTH:
+    rows = found.rows
+    lengths = () if rows is None else (("responses", rows.response_tokens), ("rows", rows.tokens))
+    by_length = []
+    for what, tokens in lengths:
+        if tokens is None or np.ptp(own := tokens[found.measured_rows]) == 0:
+            continue
+        correlation = float(scipy.stats.spearmanr(losses.mean(axis=1), own).statistic)
+        yield Measured(f"rank correlation of mean losses and the length of {what}", f"{correlation:+.2f}")
+        if abs(correlation) >= BY_LENGTH:
+            by_length.append((what, correlation))
+    for what, correlation in by_length[:1]:
         yield Verdict(
             WARNING,
-            "Losses mostly follow the length of rows",
-            f"The rank correlation of a row's mean loss with its number of tokens is {correlation:+.2f}: "
+            f"Losses mostly follow the length of {what}",
+            f"The rank correlation of a row's mean loss with the tokens of {what} is {correlation:+.2f}: "
             "clusters will be of lengths.",
             "Compare with a selection by length alone (method longest), and with a run of another distance.",
         )

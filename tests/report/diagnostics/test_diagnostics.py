@@ -117,12 +117,12 @@ def test_trajectories_that_are_all_alike_are_found():
     assert "All trajectories are alike" in titles(changed(found, alike + noise))
 
 
-def test_losses_that_follow_lengths_are_found():
+@pytest.mark.parametrize(("field", "what"), [("tokens", "rows"), ("response_tokens", "responses")])
+def test_losses_that_follow_lengths_are_found(field, what):
     found = sound()
     tokens = np.round(100 * found.trajectories.mean(axis=1)).astype(int)
-    assert "Losses mostly follow the length of rows" in titles(
-        dataclasses.replace(found, rows=dataclasses.replace(found.rows, tokens=tokens))
-    )
+    rows = dataclasses.replace(found.rows, **{field: tokens})
+    assert f"Losses mostly follow the length of {what}" in titles(dataclasses.replace(found, rows=rows))
 
 
 def test_rows_that_are_learnt_too_soon_are_found():
