@@ -36,7 +36,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from s2l_jax import stopping
-from s2l_jax.config import describe, find_field, meaning, nearest_field, validate
+from s2l_jax.config import describe, fault_of_run, find_field, meaning, nearest_field, validate
 from s2l_jax.console import harmless, log_harmlessly, tell
 from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.parallel import control
@@ -186,13 +186,28 @@ def _parse(argv: list[str]) -> list[str]:
         for field, _ in overrides:
             if (hint := nearest_field(field)) is not None:
                 raise InputError(f"--config.{field}: no such field{hint}") from error
+        runs = [field for field, _ in overrides if field.startswith("selection.runs.")]
+        if runs and (config := _without_overrides(argv)) is not None:
+            for field in runs:
+                if fault := fault_of_run(config, field):
+                    raise InputError(f"--config.{field}: {fault}") from error
         for field, value in overrides:
             if value and value in str(error):
                 needed = meaning(field)
                 raise InputError(f"--config.{field}={value}: needs {needed} ({error}).") from error
-        if isinstance(error, KeyError):
-            raise InputError(f"the config file has no {error.args[0]} to override.") from error
         raise InputError(str(error)) from error
+
+
+def _without_overrides(argv: list[str]) -> ConfigDict | None:
+    """The config as its file has it; None where that fails, too."""
+    named = flags.FlagValues()
+    argv = [each for each in argv if not each.lstrip("-").startswith("config.")]
+    file = config_flags.DEFINE_config_file("config", None, "", named, sys_argv=argv)
+    try:
+        named(argv, known_only=True)
+    except Exception:  # whatever is wrong with the file is told by the first error
+        return None
+    return file.value
 
 
 def _with_lists(argv: list[str]) -> list[str]:

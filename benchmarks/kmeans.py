@@ -5,7 +5,7 @@
     python benchmarks/kmeans.py --n 1000000 --t 12,40 --k 100,1000 --rounds 2 --skip sklearn-elkan
     python benchmarks/kmeans.py --n 10000000 --memory
     python benchmarks/kmeans.py --data runs/math/trajectories.zarr --k 100
-    python benchmarks/kmeans.py --growth docs/results/kmeans-growth.svg
+    python benchmarks/kmeans.py --growth kmeans-growth.svg
 
 All get the same rows, first centroids and number of iterations, and label every row at the end. They take
 turns in one process; the best round of each counts, and its first call, which compiles, is given apart.

@@ -26,8 +26,9 @@ REGIONS = ("ambiguous", "easy", "hard")
 def get_config(base: str = "quickstart") -> ConfigDict:
     """The base config's runs, and each of the methods at the same budget."""
     config = load(base)
+    train_target = any(each.train_target for each in config.selection.runs.values())
     for method in METHODS:
-        config.selection.runs[method] = run(method=method)
+        config.selection.runs[method] = run(method=method, train_target=train_target)
     for region in REGIONS:
-        config.selection.runs[region] = run(method="cartography", region=region)
+        config.selection.runs[region] = run(method="cartography", region=region, train_target=train_target)
     return config

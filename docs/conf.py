@@ -22,6 +22,7 @@ extensions = [
 exclude_patterns = ["_build", "_extensions"]
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
+nb_execution_in_temp = True
 nb_execution_mode = "cache"  # by its text alone: `make docs ARGS=-E` after `rm -r docs/_build` runs it anew
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds a cell

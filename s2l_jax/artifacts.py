@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import difflib
 import fnmatch
 import glob
 import io
@@ -27,6 +28,18 @@ for _protocol in ("gs", "s3"):
     # Other processes write too, and so does tensorstore: what a folder held before may be out of date.
     fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
 _copies: dict[Any, epath.Path] = {}  # what `local_copy` made, by what it was made of
+
+
+def near(path: epath.PathLike) -> str:
+    """Where something that is not there may be: the name beside it that is most like it, or what there is."""
+    path = epath.Path(path)
+    if not path.parent.is_dir():
+        return f"neither does its folder {path.parent}"
+    names = sorted(file.name for file in path.parent.iterdir())
+    if alike := difflib.get_close_matches(path.name, names, n=1):
+        return f"did you mean {path.parent / alike[0]}?"
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"its folder {path.parent} holds {shown or 'nothing'}"
 
 
 def is_remote(path: epath.PathLike) -> bool:

@@ -12,8 +12,12 @@ from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.long
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "guide").glob("*.md"))]
-PAGES += [REPOSITORY / "docs" / "design" / name for name in ("architecture.md", "grading.md", "theory.md")]
+PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += [
+    page
+    for part in ("guide", "design", "results")
+    for page in sorted((REPOSITORY / "docs" / part).glob("*.md"))
+]
 BLOCK = re.compile(
     r"^(?:<!-- (not run|dry): ([^\n]+) -->\n)?```(bash|sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )

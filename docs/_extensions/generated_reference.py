@@ -62,7 +62,7 @@ def _methods() -> Iterator[str]:
     yield ""
     yield "What `method=` of a run may be. How they compare and when to use which is told under"
     yield "[selection](../guide/selection.md), how to add one under"
-    yield "[architecture](../design/architecture.md)."
+    yield "[adding things](../design/adding-things.md#a-selection-method)."
     for name, method in METHODS.items():
         own = {n: f for n, f in run_schema(name).items() if n not in COMMON}
         yield from ("", f"## {name}", "")

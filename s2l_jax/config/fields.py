@@ -165,6 +165,10 @@ _RENAMED = {
 
 def unknown(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...?` for a name, or a dotted one, that no field has; `.` where none is near."""
+    known = list(known)
     group, _, last = name.rpartition(".")
     renamed = ".".join(filter(None, (group, _RENAMED.get(last, last))))
-    return f"; did you mean {renamed!r}?" if renamed != name and renamed in known else nearest(name, known)
+    if renamed != name and renamed in known:
+        return f"; did you mean {renamed!r}?"
+    same = [each for each in known if "." in each and each.rpartition(".")[2] == last]
+    return f"; did you mean {same[0]!r}?" if len(same) == 1 else nearest(name, known)

@@ -1,12 +1,19 @@
 """What `--help` and errors on the command line say of fields."""
 
+import inspect
 import textwrap
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ml_collections import ConfigDict
 
 from s2l_jax.config.fields import Field, Group, unknown
 from s2l_jax.config.inputs import GROUPS
 from s2l_jax.config.runs import COMMON, find_field, run_fields, run_schema
 from s2l_jax.config.schema import SCHEMA, walk
+
+if TYPE_CHECKING:
+    from s2l_jax.selection.method import Method
 
 OTHER_PROXIES = "for runs that name it: what differs from `proxy` and `trajectories`"
 
@@ -18,6 +25,10 @@ def describe() -> str:
     lines = list(_lines(SCHEMA, ""))
     lines += ["", "One subset of selection.runs, whatever its method", ""]
     lines += [_describe_field(f"selection.runs.<name>.{n}", f) for n, f in COMMON.items()]
+    lines += ["", "The methods", ""]
+    lines += [
+        textwrap.fill(f"  {n}: {first_line(m)}", 90, subsequent_indent="      ") for n, m in METHODS.items()
+    ]
     lines += ["", f"Another proxy, {OTHER_PROXIES}", ""]
     lines += ["  proxies.<name>.proxy.<field>, proxies.<name>.trajectories.<field>"]
     for method in METHODS:
@@ -62,6 +73,28 @@ def limits(field: Field) -> str:
     """A field's unit, what it may be, and where it counts; empty where there is nothing to say."""
     counts = f"counts {' and '.join(map(str, field.when))}" if field.when else ""
     return "; ".join(filter(None, (field.unit, field.allowed, counts)))
+
+
+def first_line(method: "Method") -> str:
+    """What a method takes, from its docstring."""
+    return (inspect.getdoc(method.rank) or "").partition("\n")[0]
+
+
+def fault_of_run(config: ConfigDict, path: str) -> str:
+    """Why a field `selection.runs.NAME.FIELD` is none of a config's; empty where it is one."""
+    from s2l_jax.selection.method import METHODS
+
+    name, field = path.split(".")[2:]
+    runs, added = config.selection.runs, f"config.selection.runs.{name} = run(method="
+    if name not in runs:
+        return f"there is no run {name!r}, only {', '.join(runs)}; a config file adds it: {added}...)."
+    if field in runs[name]:
+        return ""
+    having = [method for method in METHODS if field in run_schema(method)]
+    return (
+        f"run {name!r} has method {runs[name].method!r}, which has no option {field!r}; {', '.join(having)} "
+        f"{'has' if len(having) == 1 else 'have'} it. A config file sets both: {added}{having[0]!r}, {field}=...)."
+    )
 
 
 def _describe_field(path: str, field: Field) -> str:

@@ -89,7 +89,7 @@ class Option:
         unset = self.unset
         return Field(
             unset,
-            f"{self.doc}; {unset!r}: {self.inherits}".replace("'", ""),
+            f"{self.doc}; {unset}: {self.inherits}",
             lambda value: value == unset or self.allows(value),
             f"{self.allowed}, or {unset}",
             (unset, *self.choices) if self.choices else (),

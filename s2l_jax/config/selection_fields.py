@@ -27,7 +27,11 @@ CLUSTERING = Group(
 SELECTION = Group(
     "Selection: of all runs together",
     path=Field("", "a subset made elsewhere (.npy of pool rows), for method='given'", by_content=True),
-    budget=positive(50_000, "examples to select; above the pool's size: all, and said so", unit="examples"),
+    budget=positive(
+        50_000,
+        "examples to select (a share is budget_fraction); above the pool's size: all, and said so",
+        unit="examples",
+    ),
     budget_fraction=fraction(0.0, "share of the pool's rows to select; 0: by selection.budget"),
     budget_tokens=natural(
         0, "tokens of prompt and response to select; 0: by selection.budget", unit="tokens"

@@ -1,6 +1,5 @@
 """From the path and format that name a pool to the sources its rows are read from."""
 
-import difflib
 import functools
 import os
 import re
@@ -100,16 +99,8 @@ def _files(part: str) -> list[str]:
 
 def _help_finding(path: epath.Path) -> str:
     """What can be said to someone whose file is missing."""
-    if not path.parent.is_dir():
-        help = f"neither does its folder {path.parent}"
-    else:
-        names = sorted(file.name for file in path.parent.iterdir())
-        near = difflib.get_close_matches(path.name, names, n=1)
-        if near:
-            return f"did you mean {path.parent / near[0]}?"
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        help = f"its folder {path.parent} holds {shown or 'nothing'}"
-    return help if path.suffix else f"{help}; for a hub dataset write hub:{path}"
+    help = artifacts.near(path)
+    return help if path.suffix or help.endswith("?") else f"{help}; for a hub dataset write hub:{path}"
 
 
 def _ending(name: str) -> str:

@@ -60,18 +60,19 @@ def _check_numbers(name: str, value: Any, axes: str) -> np.ndarray:
     if array.ndim != len(axes.split()) or 0 in array.shape[1:] or array.dtype.kind not in "fiu":
         shape = f"[{', '.join(axes.upper().split())}]"
         raise InputError(f"{name} must be a number array {shape}, got {array.dtype} of shape {array.shape}")
-    count, first = 0, -1
+    count, first, place = 0, -1, ""
     for start in range(0, len(array), _ROWS_AT_ONCE):
         block = array[start : start + _ROWS_AT_ONCE]
         bad = np.flatnonzero(~np.isfinite(block.reshape(len(block), -1)).all(1))
         if len(bad) and not count:
-            first = start + int(bad[0])
+            first, axis = start + int(bad[0]), block[bad[0]]
+            place = f", column {int(np.flatnonzero(~np.isfinite(axis))[0])}" if axis.ndim == 1 else ""
         count += len(bad)
     if count:
         way_out = ", or set the rows of examples without a loss to 0" if name == "trajectories" else ""
         raise InputError(
             f"{name}: {count} of {len(array)} rows have NaN or infinite values, the first is row "
-            f"{first}; drop these examples{way_out}"
+            f"{first}{place} (from 0); drop these examples{way_out}"
         )
     return array
 

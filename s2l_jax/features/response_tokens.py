@@ -15,7 +15,6 @@ class ResponseTokens(Feature):
 
     arrays: ClassVar = {"response_tokens": counts()}
     source = "run the pool stage with a model's tokeniser, or pass SelectionInputs(response_tokens=...)"
-    needs_pool = False  # which rows have no tokens is known once they are read
 
     def models(self, config: ConfigDict) -> tuple[str, ...]:
         return counting_models(config)

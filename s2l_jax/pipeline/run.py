@@ -161,6 +161,8 @@ def plan_pipeline(config: ConfigDict, workdir: epath.PathLike, *, stages: Sequen
     config = expand(config)
     plan = make_plan(config, _absolute(workdir), stages)
     _check_has_trajectories(plan)
+    if "selection" in plan.stages:
+        selection.check_needs(config)
     for proxy_name in ("", *config.proxies):
         _check_paths(of_proxy(config, proxy_name))
     return plan
@@ -232,7 +234,7 @@ def _check_paths(config: ConfigDict) -> None:
     named = [("trajectories", field) for field in ("path", "slice_ids", "snapshots")]
     for group, field in (*named, ("selection", "queries")):
         if (path := config[group][field]) and not epath.Path(path).exists():
-            raise InputError(f"{group}.{field}={path!r} does not exist.")
+            raise InputError(f"{group}.{field}={path!r} does not exist; {artifacts.near(path)}")
 
 
 def _pool_of(pools: dict[str, PreparedPool], model: str) -> PreparedPool:

@@ -84,7 +84,7 @@ def table_rows(results: Mapping[str, Any]) -> list[TableRow]:
     for group in group_runs(results):
         cells = (
             group.label,
-            _budget_cell(group.budget, num_examples),
+            _budget_cell(group, num_examples),
             str(len(group.runs)) if group.seeds else NOT_MEASURED,
             format_range(group.statistic(lambda run: run.target.get("steps")), "{:,.0f}".format),
             _accuracy(group.statistic(lambda run: run.accuracy)),
@@ -132,10 +132,12 @@ def _mean(statistic: Statistic | None, number: Callable[[float], str]) -> str:
     return NOT_MEASURED if statistic is None else number(statistic.mean)
 
 
-def _budget_cell(budget: int | None, num_examples: int | None) -> str:
-    if budget is None:
+def _budget_cell(group: RunGroup, num_examples: int | None) -> str:
+    """The rows that were asked for, or where there are not as many those there were."""
+    if group.budget is None:
         return NOT_MEASURED
+    budget = min(group.budget, max(run.selection.get("size", group.budget) for run in group.runs))
     if not num_examples:
         return f"{budget:,}"
-    percent = 100 * min(budget / num_examples, 1)  # a larger budget takes the whole pool
+    percent = 100 * budget / num_examples
     return f"{budget:,} ({percent:.0f}%)" if percent >= 10 else f"{budget:,} ({percent:.2g}%)"

@@ -31,7 +31,7 @@ _COLUMNS = {
 }
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Selection:
     """A subset of N examples, and how it came about.
 
@@ -83,6 +83,10 @@ class Selection:
     num_tokens: Int64[np.ndarray, " n"] | None = None
     losses: Float32[np.ndarray, " n"] | None = None
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        clusters = f", {len(self.centroids)} clusters" if len(self.centroids) else ""
+        return f"<Selection by {self.method}: {len(self.indices)} of {len(self.labels)} rows{clusters}>"
 
     @property
     def cluster_sizes(self) -> Int[np.ndarray, " k"]:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import numbers
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +18,13 @@ from s2l_jax.selection.method import METHODS, Method
 from s2l_jax.selection.ranking import ranks
 from s2l_jax.selection.result import Selection, cluster_weights
 from s2l_jax.selection.suspects import RISING, UNLEARNT, least_learnt, rising, suspects
+from s2l_jax.trajectories.load import Trajectories
 
 _log = logging.getLogger(__name__)
 
 
 def select(
-    inputs: Float[np.ndarray, "n t"] | SelectionInputs,
+    inputs: Float[np.ndarray, "n t"] | Trajectories | SelectionInputs,
     budget: int | float,
     *,
     unit: str = "examples",
@@ -38,8 +40,8 @@ def select(
     """Choose a subset of N examples.
 
     Args:
-      inputs: loss trajectories [N, T], columns in training order, or a `SelectionInputs` with
-        whatever the method needs.
+      inputs: loss trajectories [N, T], columns in training order; what `load_trajectories` gives; or a
+        `SelectionInputs` with whatever the method needs.
       budget: how many examples to take (above N all are taken, with a warning), what fraction of N
         (a float above 0 and below 1), or with unit="tokens" at most how many tokens: rows are taken in
         the method's order up to the first that no longer fits.
@@ -68,7 +70,11 @@ def select(
     found = METHODS.find(method)
     features = options.get("features", found.options.get("features", ""))
     chosen = found.by_features(features).after_filter(drop_unlearnt, drop_rising)
+    if isinstance(inputs, Trajectories):
+        inputs = SelectionInputs(trajectories=inputs.losses, trajectory_steps=inputs.steps, ids=inputs.ids)
     if not isinstance(inputs, SelectionInputs):
+        if isinstance(inputs, str | os.PathLike):
+            raise InputError(f"select: {str(inputs)!r} is a path: give load_trajectories({str(inputs)!r}).")
         inputs = SelectionInputs(trajectories=inputs)
     given = {"sources": sources, "hidden_states": hidden_states}
     inputs = inputs.replace(**{name: value for name, value in given.items() if value is not None})

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float32, Int64, UInt64
 
+from s2l_jax import artifacts
 from s2l_jax.errors import InputError
 from s2l_jax.trajectories.official import files_of_losses, loss_files, read_official
 from s2l_jax.trajectories.parquet_file import read_parquet
@@ -47,7 +48,7 @@ def load_trajectories(path: epath.PathLike) -> Trajectories:
     steps: np.ndarray | None
     ids: np.ndarray | None
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder; check trajectories.path.")
+        raise InputError(f"{path}: does not exist; {artifacts.near(path)}")
     if path.is_dir():
         if (path / "zarr.json").exists():
             store = TrajectoryStore(path)

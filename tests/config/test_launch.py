@@ -66,7 +66,28 @@ class TestFlags:
                 [QUICKSTART, "--config.selection.runs.s2l.bugdet=3"],
                 "--config.selection.runs.s2l.bugdet: no such field; did you mean 'budget'?",
             ),
-            ([QUICKSTART, "--config.selection.runs.other.budget=3"], "has no 'other' to override"),
+            (
+                [QUICKSTART, "--config.selection.runs.other.budget=3"],
+                "runs.other.budget: there is no run 'other', only full, random, random_by_source, s2l; a config file "
+                "adds it: config.selection.runs.other = run(method=...).",
+            ),
+            (
+                [QUICKSTART, "--config.selection.runs.other.method=random"],
+                "--config.selection.runs.other.method: there is no run 'other'",
+            ),
+            (
+                [
+                    QUICKSTART,
+                    "--config.selection.runs.s2l.method=forgetting",
+                    "--config.selection.runs.s2l.margin=0.1",
+                ],
+                "runs.s2l.margin: run 's2l' has method 's2l', which has no option 'margin'; forgetting has it. A "
+                "config file sets both: config.selection.runs.s2l = run(method='forgetting', margin=...).",
+            ),
+            (
+                [QUICKSTART, "--config.selection.num_clusters=7"],
+                "--config.selection.num_clusters: no such field; did you mean 'clustering.num_clusters'?",
+            ),
             ([QUICKSTART, "--config.seed=0.5"], "--config.seed=0.5: invalid literal"),
             (
                 [QUICKSTART, "--config.evaluation.run_programs=always"],

@@ -1,4 +1,4 @@
-"""The section "Adding things" of docs/design/architecture.md, followed on a smaller quickstart."""
+"""The section "In a module of your own" of docs/design/adding-things.md, followed on a smaller quickstart."""
 
 import json
 import os
@@ -30,8 +30,8 @@ SMALLER = [
 def folder(tmp_path_factory):
     """What the section says to write, and the run that it says to make."""
     folder = tmp_path_factory.mktemp("ideas")
-    text = (REPOSITORY / "docs" / "design" / "architecture.md").read_text()
-    section = text[text.index("## Adding things") : text.index("## Not there yet")]
+    text = (REPOSITORY / "docs" / "design" / "adding-things.md").read_text()
+    section = text[text.index("## In a module of your own") : text.index("## A selection method")]
     ideas, experiment = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (folder / "my_ideas.py").write_text(ideas)
     (folder / "my_experiment.py").write_text(experiment)

@@ -45,6 +45,13 @@ def test_rows_are_sorted_with_the_references_at_the_ends():
     assert labels[-1][0] == "full"
 
 
+def test_a_budget_above_the_pool_is_shown_as_the_rows_there_were():
+    results = make_results()
+    results["selections"] = {"s2l-100-0": dict(results["selections"]["s2l-100-0"], budget=10_000, size=800)}
+    del results["pool"]
+    assert rows_by_label(results)["s2l", 10_000][1] == "800"
+
+
 def test_options_name_rows_only_where_they_differ():
     results = make_results()
     other = dict(results["selections"]["s2l-100-0"], options={"num_clusters": 9, "init": "random"})

@@ -21,6 +21,7 @@ from s2l_jax.selection import (
     select,
 )
 from s2l_jax.selection.balanced import balanced_order, balanced_order_of_source
+from s2l_jax.trajectories.load import load_trajectories
 
 
 def pool(num_rows=600, seed=0):
@@ -253,8 +254,9 @@ def bad_rows():
             "come more than once; the first: 7",
         ),
         (np.ones((4, 2)), {"sources": ["a", "b"]}, "sources has 2 entries for 4 examples"),
-        (bad_rows(), {}, "2 of 10 rows have NaN or infinite values, the first is row 4"),
+        (bad_rows(), {}, "2 of 10 rows have NaN or infinite values, the first is row 4, column [0-9]"),
         (np.ones(4), {}, "trajectories must be a number array"),
+        ("losses.npy", {}, r"'losses.npy' is a path: give load_trajectories\('losses.npy'\)"),
         (np.ones((0, 3)), {}, "no examples"),
         (SelectionInputs(), {"method": "random"}, "SelectionInputs is empty"),
         (SelectionInputs(sources=["a"]), {}, "needs trajectories.*run the trajectories stage"),
@@ -310,3 +312,13 @@ def test_s2l_by_correlation_clusters_shapes():
     chosen = select(losses, 40, distance="correlation", **options)
     assert rising[chosen.indices].sum() == 20
     assert rising[select(losses, 40, **options).indices].sum() != 20
+
+
+def test_loaded_trajectories_are_selected_from_with_their_ids(tmp_path):
+    losses, ids = np.random.default_rng(0).random((50, 4), np.float32), np.arange(50, dtype=np.uint64) * 7 + 3
+    np.savez(tmp_path / "t.npz", losses=losses, ids=ids, steps=[10, 20, 30, 40])
+    chosen = select(load_trajectories(tmp_path / "t.npz"), 9, num_clusters=3)
+    stated = select(SelectionInputs(trajectories=losses, ids=ids), 9, num_clusters=3)
+    np.testing.assert_array_equal(chosen.indices, stated.indices)
+    np.testing.assert_array_equal(chosen.ids, ids)
+    assert repr(chosen) == "<Selection by s2l: 9 of 50 rows, 3 clusters>"

@@ -281,7 +281,7 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("none.npy", None, "no such file or folder; check trajectories.path"),
+            ("none.npy", None, "does not exist; (its folder|did you mean)"),
             ("t.csv", b"1,2", r"not a trajectory store, .npy, .npz or .parquet"),
             ("t.npy", b"", "not a readable NumPy file"),
             ("t.npy", b"garbage", "not a readable NumPy file"),

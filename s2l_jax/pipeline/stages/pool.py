@@ -149,4 +149,5 @@ def _prepare(
         say(f"fields of the pool that are not read (pool.fields has those that are): {', '.join(names)}")
     if reader.num_skipped:
         shown = "; ".join(f"{place}: {reason}" for place, reason in reader.skipped[:5])
-        logging.warning("%d bad rows were skipped; the first: %s", reader.num_skipped, shown)
+        text = "%d bad rows were skipped, which indices.npy does not count; the first: %s"
+        logging.warning(text, reader.num_skipped, shown)

@@ -48,9 +48,20 @@ def select_all(run: Run, contexts: Contexts) -> None:
     if runs and not there and all(each.pool is None for each in known):
         raise InputError("selection needs a pool (pool.path) or trajectories (trajectories.path).")
     check_known(run, contexts)
+    _say_what_lacks(run, contexts)
     _make_parts(run, contexts)
     for name in sorted(runs, key=lambda name: bool(runs[name].prefix_of)):  # after what they are prefixes of
         _select_one(run, contexts, name)
+
+
+def _say_what_lacks(run: Run, contexts: Contexts) -> None:
+    """Say what cannot be made, and how methods go, without the pool's rows."""
+    if any(context.pool is not None for context in contexts.values()):
+        return
+    say(f"no pool.path: subsets are row numbers (indices.npy), not {', '.join(run.config.selection.exports)}")
+    entries = {name: resolved_run(run.config, name) for name in run.config.selection.runs}
+    if by := [name for name, entry in entries.items() if entry.get("stratify_by") == "source"]:
+        say(f"no pool.path: {', '.join(by)} with stratify_by='source' takes all rows for one source")
 
 
 def check_content(run: Run, contexts: Contexts) -> None:
@@ -147,20 +158,25 @@ def needs_trajectories(config: ConfigDict) -> bool:
     return any(proxy_inputs(config, resolved_run(config, name)) is not None for name in config.selection.runs)
 
 
-def check_methods(run: Run) -> None:
-    """Raise an InputError now for a pool, model or queries that a method will lack."""
-    for name in run.config.selection.runs:
-        entry, method = _run(run, name)
-        going_by = (inputs_of(feature, run.config, entry).proxy for feature in method.features.values())
+def check_needs(config: ConfigDict) -> None:
+    """Raise an InputError for a pool or proxy that the config lacks for a method, or has in vain."""
+    for name in config.selection.runs:
+        entry = resolved_run(config, name)
+        method = method_of(entry)
+        going_by = (inputs_of(feature, config, entry).proxy for feature in method.features.values())
         if entry["proxy"] and not any(going_by):
             raise InputError(
                 f"selection.runs.{name}.proxy={entry['proxy']!r}: method {method.name!r} goes by no proxy."
             )
+        if not config.pool.path and any(feature.needs_pool for feature in method.features.values()):
+            raise InputError(f"selection.runs.{name}: method {method.name!r} needs a pool: set pool.path.")
+
+
+def check_methods(run: Run) -> None:
+    """Raise an InputError now for a model or queries that a method will lack."""
+    for name in run.config.selection.runs:
+        entry, method = _run(run, name)
         for feature in method.features.values():
-            if feature.needs_pool and not run.config.pool.path:
-                raise InputError(
-                    f"selection.runs.{name}: method {method.name!r} needs a pool: set pool.path."
-                )
             feature.check(run.inputs_of(inputs_of(feature, run.config, entry)), name, entry)
 
 
