@@ -91,9 +91,10 @@ def fault_of_run(config: ConfigDict, path: str) -> str:
     if field in runs[name]:
         return ""
     having = [method for method in METHODS if field in run_schema(method)]
+    they_have = f"{', '.join(having)} {'has' if len(having) == 1 else 'have'} it"
     return (
-        f"run {name!r} has method {runs[name].method!r}, which has no option {field!r}; {', '.join(having)} "
-        f"{'has' if len(having) == 1 else 'have'} it. A config file sets both: {added}{having[0]!r}, {field}=...)."
+        f"run {name!r} has method {runs[name].method!r}, which has no option {field!r}; {they_have}. "
+        f"A config file sets both: {added}{having[0]!r}, {field}=...)."
     )
 
 

@@ -68,8 +68,8 @@ class TestFlags:
             ),
             (
                 [QUICKSTART, "--config.selection.runs.other.budget=3"],
-                "runs.other.budget: there is no run 'other', only full, random, random_by_source, s2l; a config file "
-                "adds it: config.selection.runs.other = run(method=...).",
+                "runs.other.budget: there is no run 'other', only full, random, random_by_source, s2l; a "
+                "config file adds it: config.selection.runs.other = run(method=...).",
             ),
             (
                 [QUICKSTART, "--config.selection.runs.other.method=random"],
@@ -81,8 +81,8 @@ class TestFlags:
                     "--config.selection.runs.s2l.method=forgetting",
                     "--config.selection.runs.s2l.margin=0.1",
                 ],
-                "runs.s2l.margin: run 's2l' has method 's2l', which has no option 'margin'; forgetting has it. A "
-                "config file sets both: config.selection.runs.s2l = run(method='forgetting', margin=...).",
+                "runs.s2l.margin: run 's2l' has method 's2l', which has no option 'margin'; forgetting has it. "
+                "A config file sets both: config.selection.runs.s2l = run(method='forgetting', margin=...).",
             ),
             (
                 [QUICKSTART, "--config.selection.num_clusters=7"],
