@@ -1,6 +1,6 @@
 """The first layers of a checkpoint as a smaller one: a proxy of study 3.
 
-    python benchmarks/first_layers.py --checkpoint=smollm2 --layers=6 --out=runs/smollm2_6_layers
+    python benchmarks/first_layers.py --checkpoint=runs/smollm2 --layers=6 --out=runs/smollm2_6_layers
 
 Embeddings, final norm and head stay as they are; nothing is trained. The folder is in Hugging Face layout.
 """

@@ -32,7 +32,7 @@ from s2l_jax.report.table import format_seconds
 REPOSITORY = RESULTS.parent.parent
 FIGURES = REPOSITORY / "docs" / "results" / "figures"
 DRAWN = ("budgets",)  # sections of the report whose figures the documents show
-NONE, ALL = "untrained", "all rows"  # columns beside those of budgets
+NONE, ALL = "untuned", "all rows"  # columns beside those of budgets
 COMPARED = ("s2l", "s2l_whole", "random", "random_by_source", "full")  # those that figures show
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -57,10 +57,20 @@ class Study:
     def _scores(self) -> Mapping[str, np.ndarray]:
         return dict(np.load(RESULTS / self.name / "scores.npz"))
 
-    def scores(self, run: RunResult, measure: Measure) -> dict[tuple[str, int], float]:
-        """Of a run's model on every evaluation row."""
+    def value(self, run: RunResult, measure: Measure, part: str) -> float | None:
+        """Of a run's model, on one benchmark or with "" on all."""
+        if not part:
+            return measure.of(run)
+        scores = list(self.scores(run, measure, part).values())
+        return float(np.mean(scores)) if scores else None
+
+    def scores(self, run: RunResult, measure: Measure, part: str = "") -> dict[tuple[str, int], float]:
+        """Of a run's model on every evaluation row, of one benchmark where `part` names one."""
         kind, rows = "right" if measure.name == "accuracy" else "loss", {}
-        for benchmark in (key.removesuffix("/ids") for key in self._scores if key.endswith("/ids")):
+        benchmarks = [key.removesuffix("/ids") for key in self._scores if key.endswith("/ids")]
+        for benchmark in benchmarks if not part else [part]:
+            if f"{benchmark}/{kind}/{run.name}" not in self._scores:
+                continue
             ids = self._scores[f"{benchmark}/ids"].tolist()
             values = self._scores[f"{benchmark}/{kind}/{run.name}"].tolist()
             known = [None if np.isnan(value) else value for value in values]
@@ -76,7 +86,7 @@ class Study:
         """The budgets of the study's runs by name, in rows, and the share of the pool that each is."""
         size = self.results["pool"]["num_examples"]
         rows = {g.budget for g in self.groups if g.budget and g.asked[1] == "examples" and g.method != FULL}
-        return {budget: f"{100 * budget / size:.0f} %" for budget in sorted(rows)}
+        return {budget: f"{100 * budget / size:.3g} %" for budget in sorted(rows)}
 
     def column(self, group: RunGroup) -> str:
         """Where a group stands: under its budget, or the nearest for one in tokens."""
@@ -100,20 +110,24 @@ def _name(group: RunGroup) -> str:
     return entry_of(group.runs[0].name)
 
 
-def _measure(name: str) -> Measure:
-    return next(measure for measure in MEASURES if measure.name == name)
+def _measure(name: str) -> tuple[Measure, str]:
+    """The measure, and the benchmark, of "accuracy" or "accuracy@BENCHMARK"."""
+    own, _, part = name.partition("@")
+    return next(measure for measure in MEASURES if measure.name == own), part
 
 
 def spread(study: str, measure: str, *names: str) -> Iterator[Sequence[str]]:
     """A line for each selection, a column for each budget: means and standard deviations over replicates.
 
-    `names` are the selections that have a line, all unless given.
+    `measure` is accuracy or heldout_loss, of one benchmark with @BENCHMARK after it; `names` are the
+    selections that have a line, all unless given.
     """
-    found, of = study_of(study), _measure(measure)
+    found, (of, part) = study_of(study), _measure(measure)
+    value = functools.partial(found.value, measure=of, part=part)
     yield ["selection", "replicates", NONE, *found.columns.values(), ALL]
     lines = []
     for name in names or dict.fromkeys(_name(group) for group in found.groups):
-        groups = [(group, s) for group in found.named(name) if (s := group.statistic(of.of))]
+        groups = [(group, s) for group in found.named(name) if (s := group.statistic(value))]
         cells = {found.column(group): _deviating(statistic, of) for group, statistic in groups}
         if not groups:
             raise SystemExit(
@@ -138,10 +152,10 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
     """A line for each selection, a column for each budget: mean differences from a baseline, with intervals.
 
     `baseline` is a run of the study, or of another: "STUDY:RUN"; `names` are the selections that have a line,
-    all unless given. Bold is what is not chance by Holm's method over all selections, shown or not. All rows
-    are compared with the largest budget of the baseline.
+    all unless given. Bold is what is not chance by Holm's method over all selections, shown or not, and has
+    several replicates. All rows are compared with the largest budget of the baseline.
     """
-    found, of = study_of(study), _measure(measure)
+    found, (of, part) = study_of(study), _measure(measure)
     elsewhere, _, entry = baseline.rpartition(":")
     others = study_of(elsewhere or study)
     bases = {others.column(base): base for base in others.named(entry)}
@@ -150,12 +164,14 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
         column = found.column(group)
         base = bases.get(list(found.columns.values())[-1] if column == ALL else column)
         if base is not None and group is not base:
-            scores, base_scores = (functools.partial(each.scores, measure=of) for each in (found, others))
+            scores, base_scores = (
+                functools.partial(each.scores, measure=of, part=part) for each in (found, others)
+            )
             if (difference := paired(group, base, scores, base_scores)) is not None:
                 measured[_name(group), column] = difference
     corrected = holm([difference.p_value for difference in measured.values()])
     said = {
-        key: _said(difference, of, bold=p < ALPHA)
+        key: _said(difference, of, bold=p < ALPHA and difference.num_replicates > 1)
         for (key, difference), p in zip(measured.items(), corrected, strict=True)
     }
     yield [f"against {baseline}", *found.columns.values(), ALL]
@@ -186,8 +202,22 @@ def cost(study: str, *names: str) -> Iterator[Sequence[str]]:
         yield [_name(group), f"{group.budget:,}" if group.budget else "-", *operations, *times]
 
 
+def made(study: str) -> Iterator[Sequence[str]]:
+    """What made a study: one line."""
+    results = study_of(study).results
+    yield ["runs with a target", "time of all stages", "commit", "packages", "machine"]
+    versions = {name: results["made"]["versions"][name] for name in ("python", "jax", "flax", "transformers")}
+    yield [
+        str(len(results["targets"])),
+        format_seconds(sum(results["timing"].values())),
+        results["made"]["commit"],
+        ", ".join(f"{name} {version}" for name, version in versions.items()),
+        results["made"]["machine"],
+    ]
+
+
 TABLES: Mapping[str, Callable[..., Iterator[Sequence[str]]]] = {
-    function.__name__: function for function in (spread, differences, cost)
+    function.__name__: function for function in (spread, differences, cost, made)
 }
 
 

@@ -2,15 +2,20 @@
 
     python benchmarks/store_study.py --workdir=runs/study_embedded --name=embedded
 
-Writes benchmarks/results/NAME: `results.json` without learning curves and sizes of single clusters;
-`scores.npz`, of every model and evaluation row whether it was answered right and its loss; `clusters.npz`,
-the rows of every subset and the cluster of every row for each of S2L's clusterings.
-`benchmarks/make_tables.py` makes the tables of the first two; the third is for what they leave open.
+Writes benchmarks/results/NAME: `results.json` without learning curves and sizes of single clusters, but with
+the commit, the packages and the machine that made it; `scores.npz`, of every model and evaluation row
+whether it was answered right and its loss; `clusters.npz`, the rows of every subset and the cluster of every
+row for each of S2L's clusterings. `benchmarks/make_tables.py` makes the tables of the first two; the third is
+for what they leave open.
 """
 
 import argparse
 import json
+import os
 import pathlib
+import platform
+import re
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -30,18 +35,35 @@ def main() -> None:
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of the study")
     parser.add_argument("--name", required=True, help="folder of benchmarks/results to write")
+    parser.add_argument("--commit", default=_commit(), help="that ran it; default the checked-out one")
+    parser.add_argument("--machine", default=_machine(), help="in words")
     args = parser.parse_args()
     folder = RESULTS / args.name
     folder.mkdir(parents=True, exist_ok=True)
     results = _without(load_results(args.workdir).content, _LEFT_OUT)
     of_all_rows = {name: {"overall": each["overall"]} for name, each in results["evaluations"].items()}
     results["evaluations"] = of_all_rows  # those by source are in the scores
+    results["made"] = {
+        "commit": args.commit,
+        "machine": args.machine,
+        "versions": json.loads((args.workdir / "config.json").read_text())["versions"],
+    }
     text = json.dumps(results, indent=1, sort_keys=True)
     (folder / "results.json").write_text(f"{text}\n")
     np.savez_compressed(folder / "scores.npz", **_scores(args.workdir, results))
     np.savez_compressed(folder / "clusters.npz", **_clusters(args.workdir, results))
     for file in sorted(folder.iterdir()):
         print(f"{file}: {file.stat().st_size / 1e3:,.0f} kB")
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(RESULTS.parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _machine() -> str:
+    names = re.findall(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
 
 
 def _without(value: Any, names: tuple[str, ...]) -> Any:

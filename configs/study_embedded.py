@@ -4,8 +4,8 @@
     python launch.py --config=configs/study_embedded.py:as_much --workdir=runs/study_embedded_as_much
 
 The embedded pool and models; each replicate trains a proxy of its own. The second command has the random
-subsets and all rows alone, and trains their targets for as many more steps as S2L's proxy and sweeps would
-pay for.
+draw with S2L's split and all rows alone, and trains their targets for as many more steps as S2L's proxy and
+sweeps would pay for.
 """
 
 from ml_collections import ConfigDict
@@ -17,8 +17,8 @@ SEEDS = (0, 1, 2, 3, 4)
 # Shares of the pool, each with the tokens of S2L's subset of it (one proxy, mean of five draws).
 BUDGETS = {"5%": 4_600, "15%": 13_900, "40%": 36_700}
 CLEAN = 0.05  # share of each source's rows that is left out as not learnt
-# 200 steps on S2L's subsets take 0.417 TFLOP, its proxy and sweeps 0.446, 200 steps on random rows 0.392.
-STEPS_FOR_AS_MUCH = 440
+# 200 steps on S2L's subsets take 0.417 TFLOP, as on random rows by source, and its proxy and sweeps 0.446.
+STEPS_FOR_AS_MUCH = 415
 
 
 def get_config(spent: str = "") -> ConfigDict:
@@ -32,7 +32,7 @@ def get_config(spent: str = "") -> ConfigDict:
     config.selection.budgets = tuple(BUDGETS)
     runs = config.selection.runs
     if spent:
-        del runs.s2l
+        del runs.s2l, runs.random
         config.target.train.steps = STEPS_FOR_AS_MUCH
     else:
         runs.s2l_whole = run(method="s2l", stratify_by="none")

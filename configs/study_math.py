@@ -1,9 +1,10 @@
 """Study 2: does the selection pay on mathematics that nobody here made? Five replicates, models of 1M and 4M.
 
-    python launch.py --config=configs/study_math.py --workdir=runs/study_math \
-        --config.pool.path=mathmix.jsonl --config.evaluation.path=mathematics_interpolate.jsonl
+    python launch.py --config=configs/study_math.py --workdir=runs/study_math --config.pool.path=mathmix.jsonl \
+        --config.evaluation.benchmarks=pool=mathematics_interpolate.jsonl,gsm8k=gsm8k.jsonl
 
-`configs/study_math_base.py` says how the base models are made. Every target is trained for the same steps.
+`configs/study_math_base.py` says how the base models are made. Every target is trained for the same steps. Of
+GSM8K, which models so small do not solve, the test losses count.
 """
 
 from ml_collections import ConfigDict
@@ -32,7 +33,7 @@ def get_config() -> ConfigDict:
     config.selection.budgets = BUDGETS
 
     config.target.checkpoint = "runs/study_math_base_target/target/full/hf"
-    config.target.train.steps = 400
+    config.target.train.steps = 200
     config.target.train.batch_size = 32
     config.target.train.learning_rate = 1e-3
     for model in (config.proxy, config.target):
@@ -40,6 +41,7 @@ def get_config() -> ConfigDict:
         model.train.remat = "full"  # the allocations it spares cost more than the arithmetic
         model.train.checkpoint_every = 200
 
+    config.evaluation.limit = 600
     config.evaluation.max_new_tokens = 32
     runs = config.selection.runs
     runs.s2l = run(method="s2l")

@@ -1,11 +1,13 @@
 """Study 3: a real pretrained model, SmolLM2-135M-Instruct, trained on 5 % of a pool of mathematics.
 
-    python launch.py --config=configs/study_smollm.py:lora --workdir=runs/study_smollm \
+    hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir runs/smollm2
+    python benchmarks/first_layers.py --checkpoint=runs/smollm2 --layers=6 --out=runs/smollm2_6_layers
+    python launch.py --config=configs/study_smollm.py:lora --workdir=runs/study_smollm_lora \
         --config.pool.path=mathmix.jsonl --config.evaluation.path=mathematics_interpolate.jsonl
 
-":lora" trains adapters, ":whole" all weights. runs/smollm2 is HuggingFaceTB/SmolLM2-135M-Instruct in Hugging
-Face layout. The proxy is study 2's small base; `config.proxies.layers` is the model's own first six layers
-(benchmarks/first_layers.py).
+":lora" trains adapters, ":whole" all weights (in a workdir of its own). The proxy is study 2's small base;
+`config.proxies.layers` is the model's own first six layers. A hundred steps of 16 rows are one pass over a
+subset; all rows are left out, as 1,600 of them at random are what `random` has.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +19,7 @@ SEEDS = (0, 1)
 
 
 def get_config(how: str = "lora") -> ConfigDict:
-    """S2L by two proxies, random in both forms, all rows; a hundred steps of 16 rows for each target."""
+    """S2L by two proxies, random in both forms; a hundred steps of 16 rows for each target."""
     if how not in ("lora", "whole"):
         raise InputError(f"configs/study_smollm.py:{how}: after the colon is lora or whole.")
     config = default()
@@ -31,7 +33,8 @@ def get_config(how: str = "lora") -> ConfigDict:
     config.proxy.train.batch_size = 64
     config.proxy.train.learning_rate = 1e-3
     config.trajectories.every = 110
-    config.proxies.layers = ConfigDict({"proxy": {"checkpoint": "runs/smollm2_6_layers"}})
+    layers = {"checkpoint": "runs/smollm2_6_layers", "train": {"learning_rate": 2e-4}}
+    config.proxies.layers = ConfigDict({"proxy": layers})
     config.clustering.num_clusters = 20
     config.selection.budget_fraction = 0.05
 
@@ -53,6 +56,5 @@ def get_config(how: str = "lora") -> ConfigDict:
     runs.s2l_layers = run(method="s2l", proxy="layers")
     runs.random = run(method="random")
     runs.random_by_source = run(method="random", stratify_by="source")
-    runs.full = run(method="full")
     config.report.baseline = "random_by_source"
     return config
