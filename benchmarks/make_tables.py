@@ -153,8 +153,23 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
 
     `baseline` is a run of the study, or of another: "STUDY:RUN"; `names` are the selections that have a line,
     all unless given. Bold is what is not chance by Holm's method over all selections, shown or not, and has
-    several replicates. All rows are compared with the largest budget of the baseline.
+    several replicates. All rows, and the untuned model, are compared with the largest budget of the baseline.
     """
+    found, (of, _) = study_of(study), _measure(measure)
+    said = {
+        key: _said(difference, of, bold=p < ALPHA and difference.num_replicates > 1)
+        for key, (difference, p) in compared(study, measure, baseline).items()
+    }
+    yield [f"against {baseline}", *found.columns.values(), ALL]
+    shown = [name for name, column in said if column != NONE and (not names or name in names)]
+    for name in dict.fromkeys(shown):
+        yield [name, *found.line({column: cell for (own, column), cell in said.items() if own == name})[1:]]
+
+
+def compared(
+    study: str, measure: str, baseline: str
+) -> dict[tuple[str, str], tuple[PairedDifference, float]]:
+    """The difference of each selection and column from a baseline, and its p value by Holm's method."""
     found, (of, part) = study_of(study), _measure(measure)
     elsewhere, _, entry = baseline.rpartition(":")
     others = study_of(elsewhere or study)
@@ -162,7 +177,7 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
     measured: dict[tuple[str, str], PairedDifference] = {}
     for group in found.groups:
         column = found.column(group)
-        base = bases.get(list(found.columns.values())[-1] if column == ALL else column)
+        base = bases.get(list(found.columns.values())[-1] if column in (NONE, ALL) else column)
         if base is not None and group is not base:
             scores, base_scores = (
                 functools.partial(each.scores, measure=of, part=part) for each in (found, others)
@@ -170,13 +185,7 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
             if (difference := paired(group, base, scores, base_scores)) is not None:
                 measured[_name(group), column] = difference
     corrected = holm([difference.p_value for difference in measured.values()])
-    said = {
-        key: _said(difference, of, bold=p < ALPHA and difference.num_replicates > 1)
-        for (key, difference), p in zip(measured.items(), corrected, strict=True)
-    }
-    yield [f"against {baseline}", *found.columns.values(), ALL]
-    for name in dict.fromkeys(name for name, _ in said if not names or name in names):
-        yield [name, *found.line({column: cell for (own, column), cell in said.items() if own == name})[1:]]
+    return dict(zip(measured, zip(measured.values(), corrected, strict=True), strict=True))
 
 
 def _said(difference: PairedDifference, of: Measure, *, bold: bool) -> str:

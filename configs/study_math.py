@@ -1,6 +1,7 @@
 """Study 2: does the selection pay on mathematics that nobody here made? Five replicates, models of 1M and 4M.
 
-    python launch.py --config=configs/study_math.py --workdir=runs/study_math --config.pool.path=mathmix.jsonl \
+    python launch.py --config=configs/study_math.py --workdir=runs/study_math \
+        --config.pool.path=mathmix.jsonl \
         --config.evaluation.benchmarks=pool=mathematics_interpolate.jsonl,gsm8k=gsm8k.jsonl
 
 `configs/study_math_base.py` says how the base models are made. Every target is trained for the same steps. Of
@@ -45,9 +46,14 @@ def get_config() -> ConfigDict:
     config.evaluation.max_new_tokens = 32
     runs = config.selection.runs
     runs.s2l = run(method="s2l")
-    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100, budget_fraction=0.11)
-    runs.random = run(method="random")
     runs.random_by_source = run(method="random", stratify_by="source")
+    one = {"budget_fraction": 0.11}
+    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100, **one)
+    runs.random = run(method="random", **one)
     runs.full = run(method="full")
+    # The best three others of study 1.
+    runs.s2l_clean = run(method="s2l", drop_unlearnt=0.05, **one)
+    runs.random_by_source_clean = run(method="random", stratify_by="source", drop_unlearnt=0.05, **one)
+    runs.middle_perplexity = run(method="middle_perplexity", **one)
     config.report.baseline = "random_by_source"
     return config

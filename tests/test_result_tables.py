@@ -1,12 +1,12 @@
 """The documents' tables are those of the stored studies, whose numbers are what the runs reported."""
 
-import functools
 import importlib
 import re
 
 import pytest
 
-from s2l_jax.report.comparisons import MEASURES, paired
+from s2l_jax.config.replicates import entry_of
+from s2l_jax.report.comparisons import MEASURES
 from tests.support.paths import REPOSITORY
 
 STUDIES = sorted(file.parent.name for file in (REPOSITORY / "benchmarks" / "results").glob("*/results.json"))
@@ -50,17 +50,13 @@ def test_differences_are_those_that_the_run_reported(made, study, measure):
     stored = made.study_of(study)
     reported = stored.results["comparisons"]
     groups = {tuple(run.name for run in group.runs): group for group in stored.groups}
-    compared = 0
-    for entry in reported[measure.name]:
+    found = made.compared(study, measure.name, reported["baseline"])
+    told = [entry for entry in reported[measure.name] if "difference" in entry]
+    assert len(told) == len(found) > 0
+    for entry in told:
         group = groups[tuple(entry["runs"])]
         assert group.statistic(measure.of).mean == pytest.approx(entry["mean"])
-        bases = {stored.column(base): base for base in stored.named(reported["baseline"])}
-        base = bases.get(stored.column(group))
-        if base is None or "difference" not in entry:
-            continue  # all rows and the untrained, which have no baseline in their column
-        scores = functools.partial(stored.scores, measure=measure)
-        found = paired(group, base, scores, scores)
-        assert found.mean == pytest.approx(entry["difference"]["mean"], abs=1e-6)
-        assert found.interval == pytest.approx(entry["difference"]["interval"], abs=1e-5)
-        compared += 1
-    assert compared
+        difference, p_value = found[entry_of(entry["runs"][0]), stored.column(group)]
+        assert difference.mean == pytest.approx(entry["difference"]["mean"], abs=1e-6)
+        assert difference.interval == pytest.approx(entry["difference"]["interval"], abs=1e-5)
+        assert p_value == pytest.approx(entry["difference"]["corrected_p_value"], rel=1e-2)
