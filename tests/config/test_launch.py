@@ -82,7 +82,8 @@ class TestFlags:
                     "--config.selection.runs.s2l.margin=0.1",
                 ],
                 "runs.s2l.margin: run 's2l' has method 's2l', which has no option 'margin'; forgetting has "
-                "it. A config file sets both: config.selection.runs.s2l = run(method='forgetting', margin=...).",
+                "it. A config file sets both: config.selection.runs.s2l = run(method='forgetting', "
+                "margin=...).",
             ),
             (
                 [QUICKSTART, "--config.selection.num_clusters=7"],
