@@ -1,5 +1,7 @@
 """What is wrong with the run, in words, on top of the page."""
 
+from collections.abc import Sequence
+
 from s2l_jax.report.diagnostic import Verdict, diagnose
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.rows import shortened
@@ -21,9 +23,17 @@ def diagnostics(section: Section, found: Findings) -> None:
         section.intro = "Nothing that was looked at is wrong."
     section.template = "diagnostics.html"
     section.content = {
-        "verdicts": [(verdict, rows_of(found, verdict)) for verdict in verdicts],
+        "verdicts": [(first, rows_of(found, first), others) for first, *others in _alike(verdicts)],
         "measured": measured,
     }
+
+
+def _alike(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
+    """Verdicts of one kind together, which have the same advice: of a comparison each run may have its own."""
+    kinds: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        kinds.setdefault((verdict.grade, verdict.advice), []).append(verdict)
+    return list(kinds.values())
 
 
 def rows_of(found: Findings, verdict: Verdict) -> list[tuple[str, str, str]]:

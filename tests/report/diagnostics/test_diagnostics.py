@@ -13,7 +13,8 @@ from s2l_jax.report.diagnostic import FAULT, diagnose
 from s2l_jax.report.diagnostics.rows import repeated, unlearnt
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.rows import PoolRows, RowText
-from s2l_jax.report.sections.diagnostics import rows_of
+from s2l_jax.report.section import Section
+from s2l_jax.report.sections.diagnostics import diagnostics, rows_of
 from tests.support.paths import GOLDEN, REPOSITORY
 
 KINDS = 4  # of rows in each source, learnt at rates of their own
@@ -263,3 +264,18 @@ def test_advice_names_fields_that_there_are():
     assert len(named) > 8
     groups_of_fields = {"pool.fields"}
     assert {field for field in named - groups_of_fields if find_field(field) is None} == set()
+
+
+def test_what_is_wrong_with_many_targets_is_said_once():
+    found = sound()
+    results = {part: dict(value) for part, value in found.results.items()}
+    for name in ("more", "most"):
+        results["selections"][name] = results["selections"]["s2l"] | {"options": {"name": name}}
+        results["targets"][name] = {"epochs": 40.0, "final_loss": 0.01}
+        results["evaluations"][name] = {"overall": {"heldout_loss": 2.0}}
+    section = Section("diagnostics", "Diagnostics")
+    diagnostics(section, dataclasses.replace(found, results=results))
+    ((verdict, _, others),) = section.content["verdicts"]
+    assert "overfits" in verdict.title
+    assert ["overfits" in each.title for each in others] == [True]
+    assert verdict.title != others[0].title
