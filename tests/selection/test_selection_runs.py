@@ -386,3 +386,20 @@ def test_weights_of_clusters_go_into_the_targets_batches(config_of, done, tmp_pa
 def test_select_only_without_trajectories_says_what_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"trajectories\.path are both empty"):
         run_pipeline(load("select_only"), tmp_path)
+
+
+def test_a_method_of_ones_own_that_fails_is_named(losses, tmp_path, monkeypatch):
+    (tmp_path / "my_faulty.py").write_text(
+        "from s2l_jax.selection import method\n"
+        "@method('faulty', needs=['trajectories'])\n"
+        "def faulty(inputs, count, seed):\n"
+        "    raise ZeroDivisionError('by a source without rows')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = load("select_only")
+    config.trajectories.path = str(losses)
+    config.selection.budget = 20
+    config.selection.runs.mine = run(method="my_faulty:faulty", train_target=False)
+    with pytest.raises(ZeroDivisionError, match="without rows") as error:
+        run_pipeline(config, tmp_path / "run")
+    assert error.value.__notes__ == ["This was in selection.runs.mine, method 'my_faulty:faulty'."]

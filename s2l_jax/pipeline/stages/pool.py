@@ -127,7 +127,8 @@ def _prepare(
     run: Run, path: Any, tokenizer: Any, settings: TokenizeSettings, skipping: Sequence[Any]
 ) -> None:
     reader = _open_rows(run.config, skipping)
-    progress = Progress("tokenising the pool", run.config.pool.limit, "rows")
+    doing = "reading the pool" if tokenizer is None else "tokenising the pool"
+    progress = Progress(doing, run.config.pool.limit, "rows")
 
     types = ArrowTypes(ADDED)
     unread: dict[str, None] = {}

@@ -244,8 +244,12 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
     if entry["prefix_of"]:
         selection = Selection.load(folder(run, entry["prefix_of"])).first(**_budget(entry))
     else:
-        with explained(run.config, "features"):
-            selection = _run_method(run.config, contexts, entry, record.folder)
+        try:
+            with explained(run.config, "features"):
+                selection = _run_method(run.config, contexts, entry, record.folder)
+        except Exception as error:
+            error.add_note(f"This was in selection.runs.{name}, method {entry['method']!r}.")
+            raise
     if processes.is_writer():
         losses = context.trajectories
         if losses is not None and run.config.selection.table_losses:
