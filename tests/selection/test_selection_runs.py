@@ -155,7 +155,7 @@ def test_select_only_needs_no_pool_and_no_model(losses, tmp_path):
     ("fields", "message"),
     [
         ({"budget_tokens": 100}, "a budget in tokens needs num_tokens.*run the pool stage"),
-        ({"method": "longest"}, "needs response_tokens, which is missing: run the pool stage"),
+        ({"method": "longest"}, "selection.runs.it: method 'longest' needs a pool: set pool.path"),
         ({"method": "random", "stratify_by": "source"}, "needs sources"),
         ({"method": "given"}, "method='given' needs selection.path"),
     ],
@@ -397,7 +397,7 @@ def test_a_method_of_ones_own_that_fails_is_named(losses, tmp_path, monkeypatch)
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = load("select_only")
-    config.trajectories.path = str(losses)
+    config.trajectories.path = str(losses[0])
     config.selection.budget = 20
     config.selection.runs.mine = run(method="my_faulty:faulty", train_target=False)
     with pytest.raises(ZeroDivisionError, match="without rows") as error:
