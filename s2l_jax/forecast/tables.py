@@ -30,9 +30,8 @@ def in_words(found: Forecast, config: ConfigDict, name: str) -> str:
 
 def _head(found: Forecast, name: str) -> str:
     count, topology = len(found.topology.devices), found.topology
-    lines = [
-        f"plan of {name} on {topology.name}: {count} device{'s' * (count > 1)}, mesh {_mesh(found.mesh)}"
-    ]
+    devices = f"{count} device{'s' * (count > 1)}"
+    lines = [f"plan of {name} on {topology.name}: {devices}, mesh {_mesh(found.mesh)}"]
     for what, pool in found.pools.items():
         responses = num_loss_tokens(pool.lengths, pool.prompt_lengths)
         lines.append(

@@ -29,7 +29,7 @@ def diagnostics(section: Section, found: Findings) -> None:
 
 
 def _alike(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
-    """Verdicts of one kind together, which have the same advice: of a comparison each run may have its own."""
+    """Verdicts of one kind together: those with the same advice, as each of many runs may have its own."""
     kinds: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
         kinds.setdefault((verdict.grade, verdict.advice), []).append(verdict)
