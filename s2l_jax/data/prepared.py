@@ -26,7 +26,7 @@ from s2l_jax.data.tfds_folders import open_builder
 from s2l_jax.data.tokens import CommonPrefix, TokenizedExample, tokenize
 from s2l_jax.errors import InputError
 
-_CHUNK = 1024  # rows tokenised at a time
+_CHUNK = 1024  # rows tokenised, or read back, at a time
 _LISTED = 20  # ids named in the manifest for each kind of problem
 _SPLIT = "pool"
 _FOLDER = "s2l_pool/1.0.0"  # TFDS: the builder's name and version
@@ -108,10 +108,11 @@ class PreparedPool:
 
     def originals(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The rows as they came, in the order asked for."""
-        for number in indices:
+        numbers = map(int, indices)
+        while some := list(itertools.islice(numbers, _CHUNK)):
             with self._naming_records():
-                row = json.loads(self._records[int(number)]["original"])
-            yield row
+                rows = [json.loads(record["original"]) for record in self._records.__getitems__(some)]
+            yield from rows
 
     @property
     def _way_out(self) -> str:
