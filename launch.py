@@ -181,27 +181,31 @@ def _parse(argv: list[str]) -> list[str]:
             if isinstance(cause, InputError) and "Traceback" not in str(cause):
                 raise cause from error
             cause = cause.__context__
-        given = [a.lstrip("-").partition("=") for a in argv[1:]]
+        given = [a.lstrip("-").partition("=") for a in argv[1:] if a.startswith("-")]
         overrides = [(n.removeprefix("config."), v) for n, _, v in given if n.startswith("config.")]
         for field, _ in overrides:
             if (hint := nearest_field(field)) is not None:
                 raise InputError(f"--config.{field}: no such field{hint}") from error
         runs = [field for field, _ in overrides if field.startswith("selection.runs.")]
-        if runs and (config := _without_overrides(argv)) is not None:
+        config = _without_overrides(argv) if runs else None
+        if config is not None and "runs" in config.get("selection", ()):
             for field in runs:
-                if fault := fault_of_run(config, field):
+                method = dict(overrides).get(f"{field.rpartition('.')[0]}.method", "")
+                if fault := fault_of_run(config, field, method):
                     raise InputError(f"--config.{field}: {fault}") from error
         for field, value in overrides:
             if value and value in str(error):
                 needed = meaning(field)
                 raise InputError(f"--config.{field}={value}: needs {needed} ({error}).") from error
+        if isinstance(error, KeyError):
+            raise InputError(f"the config file has no {error.args[0]} to override.") from error
         raise InputError(str(error)) from error
 
 
 def _without_overrides(argv: list[str]) -> ConfigDict | None:
     """The config as its file has it; None where that fails, too."""
     named = flags.FlagValues()
-    argv = [each for each in argv if not each.lstrip("-").startswith("config.")]
+    argv = [each for each in argv if not each.startswith(("-config.", "--config."))]
     file = config_flags.DEFINE_config_file("config", None, "", named, sys_argv=argv)
     try:
         named(argv, known_only=True)
@@ -254,7 +258,7 @@ def _guarded(argv: list[str]) -> int:
     try:
         status = main(argv)
     except InputError as error:
-        return _say(f"error: {error}", 2)
+        return _say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), 2)
     except DivergedError as error:
         return _say(f"stopped: {error}", 3)
     except KeyboardInterrupt as error:

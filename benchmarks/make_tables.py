@@ -162,6 +162,8 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
     }
     yield [f"against {baseline}", *found.columns.values(), ALL]
     shown = [name for name, column in said if column != NONE and (not names or name in names)]
+    if missing := set(names) - set(shown):
+        raise SystemExit(f"{study} has no {measure} of {', '.join(sorted(missing))} beside {baseline}")
     for name in dict.fromkeys(shown):
         yield [name, *found.line({column: cell for (own, column), cell in said.items() if own == name})[1:]]
 
@@ -183,7 +185,9 @@ def compared(
                 functools.partial(each.scores, measure=of, part=part) for each in (found, others)
             )
             if (difference := paired(group, base, scores, base_scores)) is not None:
-                measured[_name(group), column] = difference
+                if (key := (_name(group), column)) in measured:
+                    raise SystemExit(f"{study} has two budgets of {key[0]} near {column}")
+                measured[key] = difference
     corrected = holm([difference.p_value for difference in measured.values()])
     return dict(zip(measured, zip(measured.values(), corrected, strict=True), strict=True))
 

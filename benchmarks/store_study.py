@@ -35,8 +35,8 @@ def main() -> None:
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of the study")
     parser.add_argument("--name", required=True, help="folder of benchmarks/results to write")
-    parser.add_argument("--commit", default=_commit(), help="that ran it; default the checked-out one")
-    parser.add_argument("--machine", default=_machine(), help="in words")
+    parser.add_argument("--commit", help="that ran it; default the checked-out one")
+    parser.add_argument("--machine", help="in words; default this one")
     args = parser.parse_args()
     folder = RESULTS / args.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,8 +44,8 @@ def main() -> None:
     of_all_rows = {name: {"overall": each["overall"]} for name, each in results["evaluations"].items()}
     results["evaluations"] = of_all_rows  # those by source are in the scores
     results["made"] = {
-        "commit": args.commit,
-        "machine": args.machine,
+        "commit": args.commit or _commit(),
+        "machine": args.machine or _machine(),
         "versions": json.loads((args.workdir / "config.json").read_text())["versions"],
     }
     text = json.dumps(results, indent=1, sort_keys=True)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(RESULTS.parent), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

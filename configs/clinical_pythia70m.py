@@ -43,6 +43,6 @@ def get_config() -> ConfigDict:
     config.evaluation.dtype = "bfloat16"
 
     config.selection.runs.s2l = run(method="s2l")
-    config.selection.runs.random = run(method="random", seeds=(0, 1, 2))
-    config.selection.runs.full = run(method="full")
+    config.selection.runs.random = run(method="random")
+    config.selection.runs.full = run(method="full", seeds=(0,))
     return config

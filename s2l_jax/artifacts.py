@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import glob
 import io
+import itertools
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from etils import epath
 from s2l_jax.errors import InputError
 
 _PART = 2**24  # bytes copied at a time
+_LOOKED_AT = 1000  # names that one that is missing is compared with
 _REMOTE = ("gs://", "s3://")
 _WILDCARD = re.compile(r"[*?\[]")
 for _protocol in ("gs", "s3"):
@@ -35,7 +37,11 @@ def near(path: epath.PathLike) -> str:
     path = epath.Path(path)
     if not path.parent.is_dir():
         return f"neither does its folder {path.parent}"
-    names = sorted(file.name for file in path.parent.iterdir())
+    try:
+        files = itertools.islice(path.parent.iterdir(), _LOOKED_AT)
+        names = sorted(file.name for file in files if not file.name.startswith("."))
+    except OSError as error:
+        return f"its folder {path.parent} cannot be read ({error.strerror})"
     if alike := difflib.get_close_matches(path.name, names, n=1):
         return f"did you mean {path.parent / alike[0]}?"
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

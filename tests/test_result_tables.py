@@ -60,3 +60,23 @@ def test_differences_are_those_that_the_run_reported(made, study, measure):
         assert difference.mean == pytest.approx(entry["difference"]["mean"], abs=1e-6)
         assert difference.interval == pytest.approx(entry["difference"]["interval"], abs=1e-5)
         assert p_value == pytest.approx(entry["difference"]["corrected_p_value"], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("spread quickstart accuracy s2ll", "quickstart has no accuracy of s2ll"),
+        ("differences quickstart accuracy random_by_source s2ll", "no accuracy of s2ll beside random_by"),
+        ("differences quickstart accuracy randon s2l", "no accuracy of s2l beside randon"),
+    ],
+)
+def test_a_table_of_what_there_is_not_is_refused(made, table, message):
+    with pytest.raises(SystemExit, match=message):
+        made.tables_of(f"<!-- table: {table} -->\n<!-- end of table -->")
+
+
+def test_one_benchmark_is_what_all_are_where_there_is_one(made):
+    alone, all_of = (list(made.spread("quickstart", f"heldout_loss{part}")) for part in ("@synthetic", ""))
+    assert alone == all_of
+    asked = [made.compared("quickstart", f"accuracy{part}", "random") for part in ("@synthetic", "")]
+    assert asked[0] == asked[1]

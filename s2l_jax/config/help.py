@@ -80,21 +80,25 @@ def first_line(method: "Method") -> str:
     return (inspect.getdoc(method.rank) or "").partition("\n")[0]
 
 
-def fault_of_run(config: ConfigDict, path: str) -> str:
-    """Why a field `selection.runs.NAME.FIELD` is none of a config's; empty where it is one."""
+def fault_of_run(config: ConfigDict, path: str, method: str = "") -> str:
+    """Why a field `selection.runs.NAME.FIELD` is none of a config's; empty where it is one.
+
+    `method` is the one that the command line gives the run, if any.
+    """
     from s2l_jax.selection.method import METHODS
 
     name, field = path.split(".")[2:]
     runs, added = config.selection.runs, f"config.selection.runs.{name} = run(method="
     if name not in runs:
         return f"there is no run {name!r}, only {', '.join(runs)}; a config file adds it: {added}...)."
-    if field in runs[name]:
+    if field in runs[name] or field in run_schema(runs[name].method):
         return ""
     having = [method for method in METHODS if field in run_schema(method)]
+    wanted = method if method in having else having[0]
     they_have = f"{', '.join(having)} {'has' if len(having) == 1 else 'have'} it"
     return (
         f"run {name!r} has method {runs[name].method!r}, which has no option {field!r}; {they_have}. "
-        f"A config file sets both: {added}{having[0]!r}, {field}=...)."
+        f"A config file sets both: {added}{wanted!r}, {field}=...)."
     )
 
 

@@ -20,6 +20,7 @@ class Verdict:
       words: the numbers that say so.
       advice: what to try.
       rows: those it is about, of which some are shown, by their places in `Findings`.
+      kind: the name of the diagnostic, which `diagnose` fills in.
     """
 
     grade: str
@@ -27,6 +28,7 @@ class Verdict:
     words: str
     advice: str
     rows: Sequence[int] = ()
+    kind: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ def diagnostic(diagnose: Diagnose) -> Diagnose:
 
 def diagnose(found: Findings) -> tuple[list[Verdict], list[Measured]]:
     """What all diagnostics say of a run, faults first."""
-    said = [each for name in sorted(DIAGNOSTICS) for each in DIAGNOSTICS[name](found)]
-    verdicts = [each for each in said if isinstance(each, Verdict)]
+    said = [(name, each) for name in sorted(DIAGNOSTICS) for each in DIAGNOSTICS[name](found)]
+    verdicts = [dataclasses.replace(each, kind=name) for name, each in said if isinstance(each, Verdict)]
     verdicts.sort(key=lambda verdict: verdict.grade != FAULT)
-    return verdicts, [each for each in said if isinstance(each, Measured)]
+    return verdicts, [each for _, each in said if isinstance(each, Measured)]

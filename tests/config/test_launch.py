@@ -86,6 +86,22 @@ class TestFlags:
                 "margin=...).",
             ),
             (
+                [
+                    QUICKSTART,
+                    "--config.selection.runs.random.method=semdedup",
+                    "--config.selection.runs.random.num_clusters=5",
+                ],
+                "config.selection.runs.random = run(method='semdedup', num_clusters=...).",
+            ),
+            (
+                [QUICKSTART, "--config.proxies.big.proxy.checkpoint=x"],
+                "the config file has no 'big' to override.",
+            ),
+            (
+                [QUICKSTART, "--config.pool.path", "config.jsonl", "--config.seed=0.5"],
+                "--config.seed=0.5: invalid literal",
+            ),
+            (
                 [QUICKSTART, "--config.selection.num_clusters=7"],
                 "--config.selection.num_clusters: no such field; did you mean 'clustering.num_clusters'?",
             ),

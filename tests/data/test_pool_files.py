@@ -1,10 +1,12 @@
 """Where pools come from: every format gives the same rows, paths are found, broken files are named."""
 
+import errno
 import gzip
 import json
 
 import numpy as np
 import pytest
+from etils import epath
 
 from s2l_jax.data.pool import FieldMap, read_rows
 from s2l_jax.data.pool_files import plain
@@ -204,6 +206,18 @@ class TestPaths:
             read_rows(tmp_path / "*.parquet")
         with pytest.raises(InputError, match=r"gone.jsonl does not exist"):
             read_rows(f"{tmp_path}/train.jsonl,{tmp_path}/gone.jsonl")
+
+    def test_hidden_files_and_folders_that_cannot_be_read(self, tmp_path, monkeypatch):
+        write_jsonl(tmp_path / ".train.jsonl", ROWS)
+        with pytest.raises(InputError, match=r"train.jsonl does not exist; its folder .* holds nothing"):
+            read_rows(tmp_path / "train.jsonl")
+
+        def refused(folder):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(type(epath.Path(tmp_path)), "iterdir", refused)
+        with pytest.raises(InputError, match=r"does not exist; its folder .* cannot be read .Permission"):
+            read_rows(tmp_path / "train.jsonl")
 
     def test_what_looks_local_is_not_looked_up_on_the_hub(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -173,8 +173,8 @@ def tracked_rows(
     size = len(trajectories.losses)
     if size > len(ids) or (trajectories.ids is None and size < len(ids)):
         raise InputError(
-            f"{path} holds trajectories of {size} examples, the pool has {len(ids)} rows; rows that "
-            "were skipped not counted; they must be the same rows in the same order, or with their ids some "
+            f"{path} holds trajectories of {size} examples, the pool has {len(ids)} rows (those that were "
+            "skipped are not counted); they must be the same rows in the same order, or with their ids some "
             "of them."
         )
     return rows_in_pool(trajectories.ids, ids, path)

@@ -1,6 +1,7 @@
 """What is wrong with the run, in words, on top of the page."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from s2l_jax.report.diagnostic import Verdict, diagnose
 from s2l_jax.report.findings import Findings
@@ -17,22 +18,26 @@ def diagnostics(section: Section, found: Findings) -> None:
     verdicts, measured = diagnose(found)
     if not verdicts and not measured:
         return
+    alike = _alike(verdicts)
     if verdicts:
-        section.intro = f"{len(verdicts)} of what was looked at may be wrong. Each comes with what to try."
+        kinds = f", {len(alike)} kinds of it," if len(alike) < len(verdicts) else ""
+        section.intro = (
+            f"{len(verdicts)} of what was looked at{kinds} may be wrong. Each comes with what to try."
+        )
     else:
         section.intro = "Nothing that was looked at is wrong."
     section.template = "diagnostics.html"
     section.content = {
-        "verdicts": [(first, rows_of(found, first), others) for first, *others in _alike(verdicts)],
+        "verdicts": [(first, rows_of(found, first), others) for first, *others in alike],
         "measured": measured,
     }
 
 
 def _alike(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
-    """Verdicts of one kind together: those with the same advice, as each of many runs may have its own."""
-    kinds: dict[tuple[str, str], list[Verdict]] = {}
-    for verdict in verdicts:
-        kinds.setdefault((verdict.grade, verdict.advice), []).append(verdict)
+    """Verdicts of one kind together, as each of many runs may have its own; those about rows stay alone."""
+    kinds: dict[Any, list[Verdict]] = {}
+    for number, verdict in enumerate(verdicts):
+        kinds.setdefault(number if len(verdict.rows) else (verdict.grade, verdict.kind), []).append(verdict)
     return list(kinds.values())
 
 
