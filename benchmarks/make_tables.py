@@ -57,6 +57,17 @@ class Study:
     def _scores(self) -> Mapping[str, np.ndarray]:
         return dict(np.load(RESULTS / self.name / "scores.npz"))
 
+    @functools.cached_property
+    def sources(self) -> dict[tuple[str, int], str]:
+        """The source of each evaluation row, by what `scores` are by."""
+        return {
+            (part, row): source
+            for part in (key.removesuffix("/ids") for key in self._scores if key.endswith("/ids"))
+            for row, source in zip(
+                self._scores[f"{part}/ids"].tolist(), self._scores[f"{part}/sources"].tolist(), strict=True
+            )
+        }
+
     def value(self, run: RunResult, measure: Measure, part: str) -> float | None:
         """Of a run's model, on one benchmark or with "" on all."""
         if not part:
@@ -198,6 +209,31 @@ def _said(difference: PairedDifference, of: Measure, *, bold: bool) -> str:
     return f"{f'**{mean}**' if bold else mean} ({of.amount(low, '+')} to {of.amount(high, '+')})"
 
 
+def by_source(study: str, what: str, share: str, *names: str) -> Iterator[Sequence[str]]:
+    """A line for each source, the largest first, a column for each named selection: means over replicates.
+
+    `what` is rows, of the subsets, or a measure on the source's evaluation rows; `share` a column, as 15%.
+    """
+    found = study_of(study)
+    column = share.replace("%", " %")
+    groups = [next(group for group in found.named(name) if found.column(group) == column) for name in names]
+    sizes: dict[str, int] = found.results["pool"]["sources"]
+    yield ["source", "rows of the pool", *names]
+    for source in sorted(sizes, key=lambda name: -sizes[name]):
+        values = [np.mean([_of_source(found, run, what, source) for run in group.runs]) for group in groups]
+        cells = [
+            f"{each:.0f}" if what == "rows" else _measure(what)[0].amount(float(each)) for each in values
+        ]
+        yield [source, f"{sizes[source]:,}", *cells]
+
+
+def _of_source(found: Study, run: RunResult, what: str, source: str) -> float:
+    if what == "rows":
+        return float(found.results["selections"][run.name]["sources"].get(source, 0))
+    scores = found.scores(run, _measure(what)[0])
+    return float(np.mean([score for row, score in scores.items() if found.sources[row] == source]))
+
+
 def cost(study: str, *names: str) -> Iterator[Sequence[str]]:
     """A line for each of the named selections and budgets: what it took in operations and time, by part."""
     found = study_of(study)
@@ -230,7 +266,7 @@ def made(study: str) -> Iterator[Sequence[str]]:
 
 
 TABLES: Mapping[str, Callable[..., Iterator[Sequence[str]]]] = {
-    function.__name__: function for function in (spread, differences, cost, made)
+    function.__name__: function for function in (spread, differences, by_source, cost, made)
 }
 
 
