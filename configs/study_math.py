@@ -4,6 +4,7 @@
         --config.pool.path=mathmix.jsonl \
         --config.evaluation.benchmarks=pool=mathematics_interpolate.jsonl,gsm8k=gsm8k.jsonl
 
+With `configs/study_math.py:more` in the same workdir it goes on with other methods and budgets of 5 and 33 %.
 `configs/study_math_base.py` says how the base models are made. Every target is trained for the same steps. Of
 GSM8K, which models so small do not solve, the test losses count.
 """
@@ -11,13 +12,16 @@ GSM8K, which models so small do not solve, the test losses count.
 from ml_collections import ConfigDict
 
 from s2l_jax.config import default, run
+from s2l_jax.errors import InputError
 
 SEEDS = (0, 1, 2, 3, 4)
-BUDGETS = ("5%", "11%", "33%")
+BUDGET = 0.11
 
 
-def get_config() -> ConfigDict:
-    """A proxy for each replicate; S2L in both forms, random in both, all rows."""
+def get_config(what: str = "") -> ConfigDict:
+    """A proxy for each replicate; S2L and random in both forms, all rows; "more" has other methods, too."""
+    if what not in ("", "more"):
+        raise InputError(f"configs/study_math.py:{what}: after the colon is nothing, or more.")
     config = default()
     config.name = "study_math"
     config.seeds = SEEDS
@@ -31,7 +35,7 @@ def get_config() -> ConfigDict:
     config.proxy.train.learning_rate = 1e-3
     config.trajectories.every = 110
     config.clustering.num_clusters = 20
-    config.selection.budgets = BUDGETS
+    config.selection.budget_fraction = BUDGET
 
     config.target.checkpoint = "runs/study_math_base_target/target/full/hf"
     config.target.train.steps = 200
@@ -44,16 +48,17 @@ def get_config() -> ConfigDict:
 
     config.evaluation.limit = 600
     config.evaluation.max_new_tokens = 32
-    runs = config.selection.runs
+    runs, one = config.selection.runs, {"budget_fraction": BUDGET}
     runs.s2l = run(method="s2l")
     runs.random_by_source = run(method="random", stratify_by="source")
-    one = {"budget_fraction": 0.11}
-    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100, **one)
     runs.random = run(method="random", **one)
+    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100, **one)
     runs.full = run(method="full")
-    # The best three others of study 1.
-    runs.s2l_clean = run(method="s2l", drop_unlearnt=0.05, **one)
-    runs.random_by_source_clean = run(method="random", stratify_by="source", drop_unlearnt=0.05, **one)
-    runs.middle_perplexity = run(method="middle_perplexity", **one)
+    if what:
+        config.selection.budgets = ("5%", f"{BUDGET:.0%}", "33%")
+        # The best three others of study 1.
+        runs.s2l_clean = run(method="s2l", drop_unlearnt=0.05, **one)
+        runs.random_by_source_clean = run(method="random", stratify_by="source", drop_unlearnt=0.05, **one)
+        runs.middle_perplexity = run(method="middle_perplexity", **one)
     config.report.baseline = "random_by_source"
     return config
