@@ -58,11 +58,16 @@ class Study:
         return dict(np.load(RESULTS / self.name / "scores.npz"))
 
     @functools.cached_property
+    def benchmarks(self) -> list[str]:
+        """Those that its models were asked."""
+        return [key.removesuffix("/ids") for key in self._scores if key.endswith("/ids")]
+
+    @functools.cached_property
     def sources(self) -> dict[tuple[str, int], str]:
         """The source of each evaluation row, by what `scores` are by."""
         return {
             (part, row): source
-            for part in (key.removesuffix("/ids") for key in self._scores if key.endswith("/ids"))
+            for part in self.benchmarks
             for row, source in zip(
                 self._scores[f"{part}/ids"].tolist(), self._scores[f"{part}/sources"].tolist(), strict=True
             )
@@ -78,8 +83,7 @@ class Study:
     def scores(self, run: RunResult, measure: Measure, part: str = "") -> dict[tuple[str, int], float]:
         """Of a run's model on every evaluation row, of one benchmark where `part` names one."""
         kind, rows = "right" if measure.name == "accuracy" else "loss", {}
-        benchmarks = [key.removesuffix("/ids") for key in self._scores if key.endswith("/ids")]
-        for benchmark in benchmarks if not part else [part]:
+        for benchmark in [part] if part else self.benchmarks:
             if f"{benchmark}/{kind}/{run.name}" not in self._scores:
                 continue
             ids = self._scores[f"{benchmark}/ids"].tolist()
@@ -216,7 +220,9 @@ def by_source(study: str, what: str, share: str, *names: str) -> Iterator[Sequen
     """
     found = study_of(study)
     column = share.replace("%", " %")
-    groups = [next(group for group in found.named(name) if found.column(group) == column) for name in names]
+    groups = [group for name in names for group in found.named(name) if found.column(group) == column]
+    if len(groups) != len(names):
+        raise SystemExit(f"{study} has not each of {', '.join(names)} once at {share}")
     sizes: dict[str, int] = found.results["pool"]["sources"]
     yield ["source", "rows of the pool", *names]
     for source in sorted(sizes, key=lambda name: -sizes[name]):
@@ -290,6 +296,11 @@ def pages() -> list[pathlib.Path]:
     return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "results").glob("*.md"))]
 
 
+def drawn() -> list[str]:
+    """The studies whose figures a document shows."""
+    return sorted({name for page in pages() for name in re.findall(r"figures/(\w+)/", page.read_text())})
+
+
 def draw(name: str, folder: pathlib.Path) -> None:
     """The figures of a study into a folder, of the selections that are compared in all of them."""
     results = study_of(name).results
@@ -313,8 +324,8 @@ def main() -> None:
     for page in stale:
         page.write_text(tables_of(page.read_text()))
         print(page)
-    for file in sorted(RESULTS.glob("*/results.json")):
-        draw(file.parent.name, FIGURES / file.parent.name)
+    for name in drawn():
+        draw(name, FIGURES / name)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ from s2l_jax.evaluation.generation.generate import generate
 from s2l_jax.models import hf
 from s2l_jax.models.parameters import model_params
 from s2l_jax.parallel.placement import mesh_of
-
-_IGNORED = -100  # the label of a token that is not predicted
+from s2l_jax.trajectories.hf_callback import LabelledExamples
 
 
 def main() -> None:
@@ -56,7 +55,8 @@ def main() -> None:
     options = {"max_length": args.max_length, "prompt": args.prompt}
     losses = s2l_jax.example_losses(ours, tokenizer, rows, **options)
     with torch.no_grad():
-        expected = np.array([_loss(theirs, example) for example in examples])
+        labelled = ({n: torch.tensor([v]) for n, v in each.items()} for each in LabelledExamples(examples))
+        expected = np.array([float(theirs(**each).loss) for each in labelled])
     difference = float(np.max(np.abs(losses - expected) / np.maximum(expected, 1e-6)))
     print(
         f"losses: largest relative difference {difference:.1e} on {len(rows)} of {len(read)} rows", flush=True
@@ -81,15 +81,6 @@ def main() -> None:
         changed = _changed(theirs, again)
     print(f"export: {changed or 'every tensor is what it was, bit by bit'}")
     sys.exit(int(not difference <= 1e-4 or bool(changed)))  # NaN is none
-
-
-def _loss(model: Any, example: Any) -> float:
-    """The mean cross-entropy over an example's response tokens."""
-    tokens = torch.tensor(np.asarray(example.tokens, np.int64))[None]
-    labels = torch.full_like(tokens, _IGNORED)
-    places = torch.tensor(np.asarray(example.loss_places, np.int64))
-    labels[0, places] = tokens[0, places]
-    return float(model(input_ids=tokens, labels=labels).loss)
 
 
 def _answer(model: Any, prompt: list[int], new: int, end: int) -> list[int]:

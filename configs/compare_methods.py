@@ -10,16 +10,10 @@ config.selection.runs.facility_location = run(method="facility_location").
 from ml_collections import ConfigDict
 
 from s2l_jax.config import load, run
+from s2l_jax.selection import METHODS
 
-METHODS = (
-    "least_confidence",
-    "middle_perplexity",
-    "high_learnability",
-    "confidence_curriculum",
-    "forgetting",
-    "early_loss",
-    "longest",
-)
+KNOWN = {"trajectories", "response_tokens"}  # what a method may need
+
 REGIONS = ("ambiguous", "easy", "hard")
 
 
@@ -27,8 +21,9 @@ def get_config(base: str = "quickstart") -> ConfigDict:
     """The base config's runs, and each of the methods at the same budget."""
     config = load(base)
     train_target = any(each.train_target for each in config.selection.runs.values())
-    for method in METHODS:
-        config.selection.runs[method] = run(method=method, train_target=train_target)
+    for name, method in METHODS.items():
+        if method.needs and method.needs <= KNOWN and name not in ("s2l", "cartography"):
+            config.selection.runs[name] = run(method=name, train_target=train_target)
     for region in REGIONS:
         config.selection.runs[region] = run(method="cartography", region=region, train_target=train_target)
     return config

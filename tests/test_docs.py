@@ -11,6 +11,7 @@ from absl import flags
 
 import launch  # noqa: F401  defines the flags
 from s2l_jax.config import find_field
+from s2l_jax.selection import METHODS
 from tests.support.paths import REPOSITORY
 
 PAGES = sorted(
@@ -97,3 +98,25 @@ def test_python_parses_and_its_imports_from_here_exist(page):
                     submodules = hasattr(module, "__path__")
                     there = hasattr(module, alias.name) or (submodules and importlib.util.find_spec(whole))
                     assert there, f"{name_of(page)}: {whole}"
+
+
+def test_the_lists_of_pages_have_the_same_pages_in_the_same_order():
+    index = (REPOSITORY / "docs" / "index.md").read_text()
+    listed = re.findall(r"^\* \[[^\]]+\]\(([\w/-]+)\.md\)", index, re.MULTILINE)
+    trees = re.findall(r"```\{toctree\}\n(?::[^\n]*\n)*(.*?)```", index, re.DOTALL)
+    assert listed == [page for tree in trees for page in tree.split()]
+    mapped = re.findall(
+        r"\]\(docs/([\w/-]+)\.md\)", (REPOSITORY / "README.md").read_text().split("## Cite")[0]
+    )
+    mapped = mapped[mapped.index("guide/installation") :]
+    made = {f"reference/{page.removesuffix('.md')}" for page in MADE_BY_SPHINX} | {"reference/api"}
+    assert mapped == [page for page in listed if page not in made]
+
+
+def test_the_guide_has_every_method():
+    page = (REPOSITORY / "docs" / "guide" / "selection.md").read_text()
+    assert set(re.findall(r'^\| `"(\w+)"` \|', page, re.MULTILINE)) == set(METHODS)
+    printed = re.findall(r"^(\w+) +\d+ \d\.\d\d  (.*)$", page, re.MULTILINE)
+    assert dict(printed) == {
+        name: ", ".join(sorted(method.needs)) or "nothing but N" for name, method in METHODS.items()
+    }

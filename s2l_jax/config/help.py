@@ -93,7 +93,7 @@ def fault_of_run(config: ConfigDict, path: str, method: str = "") -> str:
         return f"there is no run {name!r}, only {', '.join(runs)}; a config file adds it: {added}...)."
     if field in runs[name] or field in run_schema(runs[name].method):
         return ""
-    having = [method for method in METHODS if field in run_schema(method)]
+    having = [each for each in METHODS if field in run_schema(each)]
     wanted = method if method in having else having[0]
     they_have = f"{', '.join(having)} {'has' if len(having) == 1 else 'have'} it"
     return (

@@ -65,8 +65,8 @@ def _check_numbers(name: str, value: Any, axes: str) -> np.ndarray:
         block = array[start : start + _ROWS_AT_ONCE]
         bad = np.flatnonzero(~np.isfinite(block.reshape(len(block), -1)).all(1))
         if len(bad) and not count:
-            first, axis = start + int(bad[0]), block[bad[0]]
-            place = f", column {int(np.flatnonzero(~np.isfinite(axis))[0])}" if axis.ndim == 1 else ""
+            first, row = start + int(bad[0]), block[bad[0]]
+            place = f", column {int(np.flatnonzero(~np.isfinite(row))[0])}" if row.ndim == 1 else ""
         count += len(bad)
     if count:
         way_out = ", or set the rows of examples without a loss to 0" if name == "trajectories" else ""

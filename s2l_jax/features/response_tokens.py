@@ -20,13 +20,14 @@ class ResponseTokens(Feature):
         return counting_models(config)
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
-        return {} if context.pool is None else {"pool.token_counts": context.pool.fingerprint}
+        assert context.pool is not None
+        return {"pool.token_counts": context.pool.fingerprint}
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
-        pool = context.pool
-        if pool is None or not np.asarray(pool.lengths).any():
+        assert context.pool is not None
+        if not np.asarray(context.pool.lengths).any():
             return {}
-        return {"response_tokens": pool.response_lengths()}
+        return {"response_tokens": context.pool.response_lengths()}
 
 
 def counting_models(config: ConfigDict) -> tuple[str, ...]:

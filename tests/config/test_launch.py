@@ -258,6 +258,16 @@ class TestStatus:
         assert launch._guarded(["launch.py"]) == status
         assert said in capsys.readouterr().err
 
+    def test_says_where_it_was(self, monkeypatch, capsys):
+        def fails(argv):
+            error = InputError("a row is bad")
+            error.add_note("This was in selection.runs.mine.")
+            raise error
+
+        monkeypatch.setattr(launch, "main", fails)
+        assert launch._guarded(["launch.py"]) == 2
+        assert "error: a row is bad\nThis was in selection.runs.mine." in capsys.readouterr().err
+
     @pytest.mark.parametrize("kind", [RuntimeError, ImportError])
     def test_of_a_bug_is_a_traceback(self, monkeypatch, kind):
         def fails(argv):

@@ -6,7 +6,10 @@ import pytest
 from scipy import stats
 
 from s2l_jax.report.comparisons import compare, row_scores
+from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import group_runs
+from s2l_jax.report.section import Section
+from s2l_jax.report.sections.differences import budgets
 
 ROWS = 60
 
@@ -212,3 +215,19 @@ def test_names_in_comparisons_stay_text():
     page = page_of(results)
     for number in (1, 2, 3):
         assert f"<script>alert({number})" not in page
+
+
+def test_points_of_one_budget_are_beside_one_another_and_ticks_are_the_budgets():
+    names = [f"method{n}" for n in range(9)]
+    runs = [(f"{name}{budget}", name, budget, 0, 0.5) for name in names for budget in (10, 50)]
+    results, _ = results_of(*runs)
+    section = Section("budgets", "Accuracy and loss against budget")
+    budgets(section, Findings(results))
+    (panel,) = section.views["accuracy"]
+    encoding = panel.spec["layer"][0]["encoding"]
+    assert encoding["x"]["axis"]["values"] == [10, 50]
+    drawn = sorted(row["x"] for row in panel.spec["data"]["values"])
+    near = np.array(drawn[: len(names)]), np.array(drawn[len(names) :])
+    for places, budget in zip(near, (10, 50), strict=True):
+        assert len(set(places)) == len(names)
+        assert np.abs(places / budget - 1).max() < 0.03

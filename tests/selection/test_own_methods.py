@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from s2l_jax.config import default, describe, resolved_run, run, validate
+from s2l_jax.config import default, describe, load, resolved_run, run, validate
 from s2l_jax.errors import InputError
+from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.plan import make_plan
 from s2l_jax.selection import METHODS, Selection, SelectionInputs, select
 
@@ -135,3 +136,21 @@ def test_weights_of_a_smaller_subset_are_those_it_had(tmp_path):
     own = dict(zip(chosen.indices.tolist(), chosen.weights.tolist(), strict=True))
     smaller = chosen.first(2)
     assert smaller.weights.tolist() == [own[row] for row in smaller.indices.tolist()]
+
+
+def test_one_that_fails_is_named(tmp_path, monkeypatch):
+    (tmp_path / "my_faulty.py").write_text(
+        "from s2l_jax.selection import method\n"
+        "@method('faulty', needs=['trajectories'])\n"
+        "def faulty(inputs, count, seed):\n"
+        "    raise ZeroDivisionError('by a source without rows')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    np.save(tmp_path / "losses.npy", np.ones((40, 3), np.float32))
+    config = load("select_only")
+    config.trajectories.path = str(tmp_path / "losses.npy")
+    config.selection.budget = 20
+    config.selection.runs = {"mine": run(method="my_faulty:faulty", train_target=False)}
+    with pytest.raises(ZeroDivisionError, match="without rows") as error:
+        run_pipeline(config, tmp_path / "run")
+    assert error.value.__notes__ == ["This was in selection.runs.mine, method 'my_faulty:faulty'."]

@@ -137,7 +137,7 @@ def losses(tmp_path):
     return tmp_path / "losses.npy", rows
 
 
-def test_select_only_needs_no_pool_and_no_model(losses, tmp_path):
+def test_select_only_needs_no_pool_and_no_model(losses, tmp_path, capsys):
     path, rows = losses
     config = load("select_only")
     config.trajectories.path = str(path)
@@ -149,6 +149,15 @@ def test_select_only_needs_no_pool_and_no_model(losses, tmp_path):
     for name in config.selection.runs:
         assert len(chosen(tmp_path / "run", name).indices) == 50
         assert not (tmp_path / "run" / "selection" / name / "subset.jsonl").exists()
+    said = capsys.readouterr()
+    assert "no pool.path: subsets are row numbers (indices.npy), not jsonl" in said.out + said.err
+    assert "no sources" not in said.out + said.err
+    config.selection.stratify_by = "source"
+    config.selection.exports = ()
+    run_pipeline(config, tmp_path / "by_source")
+    said = capsys.readouterr()
+    assert "no pool.path: there are no sources that s2l could split the budget over" in said.out + said.err
+    assert "row numbers" not in said.out + said.err
 
 
 @pytest.mark.parametrize(
@@ -386,20 +395,3 @@ def test_weights_of_clusters_go_into_the_targets_batches(config_of, done, tmp_pa
 def test_select_only_without_trajectories_says_what_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"trajectories\.path are both empty"):
         run_pipeline(load("select_only"), tmp_path)
-
-
-def test_a_method_of_ones_own_that_fails_is_named(losses, tmp_path, monkeypatch):
-    (tmp_path / "my_faulty.py").write_text(
-        "from s2l_jax.selection import method\n"
-        "@method('faulty', needs=['trajectories'])\n"
-        "def faulty(inputs, count, seed):\n"
-        "    raise ZeroDivisionError('by a source without rows')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    config = load("select_only")
-    config.trajectories.path = str(losses[0])
-    config.selection.budget = 20
-    config.selection.runs.mine = run(method="my_faulty:faulty", train_target=False)
-    with pytest.raises(ZeroDivisionError, match="without rows") as error:
-        run_pipeline(config, tmp_path / "run")
-    assert error.value.__notes__ == ["This was in selection.runs.mine, method 'my_faulty:faulty'."]

@@ -60,10 +60,9 @@ def _say_what_lacks(run: Run, contexts: Contexts) -> None:
         return
     if exports := ", ".join(run.config.selection.exports):
         say(f"no pool.path: subsets are row numbers (indices.npy), not {exports}")
-    entries = {name: _run(run, name) for name in run.config.selection.runs}
-    by = [name for name, (entry, method) in entries.items() if entry.get("stratify_by") == "source"]
-    if by := [name for name in by if entries[name][1].name == "s2l"]:  # others refuse to go without
-        say(f"no pool.path: {', '.join(by)} with stratify_by='source' takes all rows for one source")
+    entries = {name: resolved_run(run.config, name) for name in run.config.selection.runs}
+    if by := [name for name, entry in entries.items() if entry.get("stratify_by") == "source"]:
+        say(f"no pool.path: there are no sources that {', '.join(by)} could split the budget over")
 
 
 def check_content(run: Run, contexts: Contexts) -> None:
