@@ -115,8 +115,10 @@ def test_the_lists_of_pages_have_the_same_pages_in_the_same_order():
 
 def test_the_guide_has_every_method():
     page = (REPOSITORY / "docs" / "guide" / "selection.md").read_text()
-    assert set(re.findall(r'^\| `"(\w+)"` \|', page, re.MULTILINE)) == set(METHODS)
+    # Other tests of the same process may have entered methods of a user.
+    ours = {name: each for name, each in METHODS.items() if each.rank.__module__.startswith("s2l_jax.")}
+    assert set(re.findall(r'^\| `"(\w+)"` \|', page, re.MULTILINE)) == set(ours)
     printed = re.findall(r"^(\w+) +\d+ \d\.\d\d  (.*)$", page, re.MULTILINE)
     assert dict(printed) == {
-        name: ", ".join(sorted(method.needs)) or "nothing but N" for name, method in METHODS.items()
+        name: ", ".join(sorted(method.needs)) or "nothing but N" for name, method in ours.items()
     }
