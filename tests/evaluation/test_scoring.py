@@ -2,74 +2,28 @@
 
 import json
 import math
-import shutil
 import types
 
-import numpy as np
 import pytest
 from etils import epath
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from s2l_jax.config import default, run, validate
+from s2l_jax.config import default, validate
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import ProgramRun
 from s2l_jax.evaluation.generation import kept_responses
-from s2l_jax.evaluation.intervals import bootstrap, mean_interval, wilson
+from s2l_jax.evaluation.intervals import wilson
 from s2l_jax.evaluation.predictions import Prediction, Response, needs_text, read_predictions
 from s2l_jax.evaluation.regrade import main as regrade
 from s2l_jax.evaluation.sandbox import landlock
 from s2l_jax.evaluation.summary import combine, summarise
 from s2l_jax.models import hf
-from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.stages import evaluation
 from s2l_jax.pipeline.stages.evaluation import tasks_of
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.page import render_report
 from s2l_jax.report.sections.benchmarks import benchmark_table, part_table
 from s2l_jax.training.run import Run
-
-SIX = ("gsm8k", "math", "numglue", "svamp", "mathematics", "simuleq")
-FILES = {
-    "gsm8k.jsonl": [
-        {"question": f"What is {n} + {n}?", "answer": f"{2 * n}\n#### {2 * n}"} for n in range(5)
-    ],
-    "math.jsonl": [
-        {
-            "problem": f"Half of ${n}$?",
-            "level": "Level 2" if n > 1 else "Level 1",
-            "type": "Algebra",
-            "solution": rf"It is $\boxed{{\frac{{{n}}}{{2}}}}$.",
-        }
-        for n in (1, 3, 5)
-    ],
-    "numglue.json": [
-        {"question": "Which? \nAnswer Choices: (A) wood (B) ice", "answer": "B", "type": "Type_3"},
-        {"question": "12 and 5 are _____", "answer": 17, "type": "Type_4"},
-    ],
-    "svamp.json": [
-        {
-            "ID": "1",
-            "Body": "Tom had 8 figs",
-            "Question": "And?",
-            "Equation": "8",
-            "Answer": 8.0,
-            "Type": "Sum",
-        }
-    ],
-    "mathematics.json": [{"question": "List the prime factors of 12.", "answer": "[2, 3]"}],
-    "simuleq.json": [{"question": "x + y = 5 and x - y = 1. What are they?", "answer": "3"}],
-}
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """The six files, made up in the schemas of the published ones."""
-    where = tmp_path_factory.mktemp("eval")
-    for name, rows in FILES.items():
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (where / name).write_text(lines if name.endswith("l") else json.dumps(rows))
-    return where
+from tests.support.benchmark_files import SIX
 
 
 @pytest.fixture
@@ -384,30 +338,6 @@ def test_needs_text():
     assert needs_text(Response("", " \n", 0))
 
 
-@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-@settings(max_examples=60, deadline=None)
-def test_wilsons_interval_inverts_the_score_test(counts):
-    """Its ends are the proportions whose score statistic is the 97.5 % quantile."""
-    successes, trials = counts
-    low, high = wilson(successes, trials)
-    assert 0 <= low <= successes / trials <= high <= 1
-    for end in (low, high):
-        if 0 < end < 1:
-            z = abs(successes / trials - end) / math.sqrt(end * (1 - end) / trials)
-            assert z == pytest.approx(1.959964, rel=1e-4)
-
-
-def test_known_intervals():
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)  # Newcombe 1998, table I
-    assert mean_interval([0.4], [(0.3, 0.6)]) == pytest.approx((0.3, 0.6))
-    low, high = mean_interval([0.5, 0.5], [(0.4, 0.6), (0.4, 0.6)])
-    assert (low, high) == pytest.approx((0.5 - 0.1 / math.sqrt(2), 0.5 + 0.1 / math.sqrt(2)))
-    values = np.arange(100) / 10
-    low, high = bootstrap(lambda rows: float(values[rows].mean()), 100, resamples=2000)
-    half = 1.96 * values.std() / 10
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1)
-
-
 def test_tables_show_intervals_and_averages():
     def row(number, correct):
         return Prediction(
@@ -425,70 +355,3 @@ def test_tables_show_intervals_and_averages():
     header, rows = part_table(evaluations)
     assert header == ["benchmark", "part", "rows", "s2l", "elsewhere"]
     assert [row[:3] for row in rows] == [[n, f"Level {k}", "2"] for n in ("gsm8k", "svamp") for k in (0, 1)]
-
-
-@pytest.fixture(scope="module")
-def long_context(tiny_checkpoint, tmp_path_factory):
-    """The tiny checkpoint with room for the benchmarks' questions."""
-    where = tmp_path_factory.mktemp("long") / "model"
-    shutil.copytree(tiny_checkpoint, where)
-    config = json.loads((where / "config.json").read_text())
-    (where / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
-    return where
-
-
-def pipeline_config(checkpoint, folder, limit):
-    config = default()
-    config.pool.limit = 64
-    config.tokenize.prompt = "plain"
-    config.tokenize.max_length = 64
-    config.target.checkpoint = str(checkpoint)
-    config.target.train.update(steps=2, batch_size=8, dtype="float32", checkpoint_every=2)
-    config.mesh.data = 1
-    config.evaluation.update(path=str(folder), benchmarks=SIX, limit=limit, max_new_tokens=4, shots=1)
-    config.selection.budget = 16
-    config.selection.runs.random = run(method="random")
-    return config
-
-
-def check_pipeline(results, workdir, rows):
-    assert set(results["evaluations"]) == {"untuned", "random"}
-    for name, found in results["evaluations"].items():
-        assert set(found["benchmarks"]) == set(SIX)
-        assert set(found["averages"]) == {"in_domain", "out_of_domain"}
-        for benchmark, scores in found["benchmarks"].items():
-            assert scores["num_examples"] == rows[benchmark]
-            assert 0 <= scores["interval"][0] <= scores["accuracy"] <= scores["interval"][1] <= 1
-            stored = read_predictions(workdir / "evaluation" / name / benchmark / "predictions.jsonl")
-            assert [p.shots for p in stored] == [1] * len(stored)
-            assert all(p.correct is not None and p.prompt and p.reason for p in stored)
-    page = (workdir / "report" / "index.html").read_text()
-    for text in (
-        "in-domain mean",
-        "out-of-domain mean",
-        "simuleq",
-        "Benchmarks by level and type",
-        "Level 2",
-    ):
-        assert text in page
-
-
-@pytest.fixture
-def one_device(monkeypatch, one_device_mesh):
-    monkeypatch.setattr("s2l_jax.pipeline.run.make_mesh", lambda *_: one_device_mesh)
-
-
-@pytest.mark.usefixtures("quick_compilation", "one_device")
-def test_a_pipeline_run_on_made_up_files(long_context, folder, tmp_path):
-    config = pipeline_config(long_context, folder, limit=0)
-    rows = {name.partition(".")[0]: len(rows) for name, rows in FILES.items()}
-    results = run_pipeline(config, tmp_path)
-    check_pipeline(results, tmp_path, rows)
-    assert run_pipeline(config, tmp_path) == results
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation", "one_device")
-def test_a_pipeline_run_on_the_published_files(long_context, data_dir, tmp_path):
-    results = run_pipeline(pipeline_config(long_context, data_dir / "eval", limit=4), tmp_path)
-    check_pipeline(results, tmp_path, dict.fromkeys(SIX, 4))

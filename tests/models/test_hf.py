@@ -4,12 +4,10 @@ import json
 import pathlib
 import shutil
 
-import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file, save_file
 
 from s2l_jax.data.datasets.synthetic_tokenizer import write_tokenizer
@@ -333,52 +331,6 @@ def test_a_missing_config_is_named(directory, load):
     (directory / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json: no such file"):
         load(directory)
-
-
-@pytest.mark.parametrize("error", [ConnectionError("no route to host"), RuntimeError()])
-def test_an_unreachable_hub_says_how_to_use_a_local_directory(error, monkeypatch):
-    def unreachable(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(InputError, match=r"owner/name.*hf download.*directory's path"):
-        hf.resolve("owner/name")
-
-
-def test_a_path_that_is_no_hub_id_is_not_looked_up(monkeypatch, tmp_path):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
-    for path in ("./missing", "/missing/model", "a/b/c", "../x"):
-        with pytest.raises(InputError, match="no such checkpoint directory"):
-            hf.resolve(path)
-
-
-def test_a_misspelt_path_below_a_folder_that_is_here_is_not_looked_up(monkeypatch, tmp_path):
-    (tmp_path / "models" / "pythia").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
-    with pytest.raises(InputError, match=r"models/pithia: no such checkpoint directory in models/.* pythia"):
-        hf.resolve("models/pithia")
-
-
-@pytest.mark.parametrize(
-    ("name", "revision"),
-    [("owner/name", None), ("owner/name@step1000", "step1000"), ("owner/name@pr/1", "pr/1")],
-)
-def test_a_hub_id_is_downloaded_without_pytorch_files(name, revision, monkeypatch):
-    def download(repo, allow_patterns, ignore_patterns, **options):
-        assert repo == "owner/name"
-        assert options == {"revision": revision}
-        files = ["config.json", "model.safetensors", "pytorch_model.bin", "onnx/model.safetensors"]
-        files += ["consolidated.safetensors", "tokenizer.json", "model-00001-of-00002.safetensors"]
-        kept = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
-        expected = {"config.json", "model.safetensors", "tokenizer.json", "model-00001-of-00002.safetensors"}
-        assert set(kept) == expected
-        return str(GPT_NEOX)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert hf.load_config(hf.resolve(name)).vocab_size == 64
 
 
 def test_loading_onto_a_mesh_gives_each_device_its_part_alone(cube_mesh, load):

@@ -1,5 +1,8 @@
 """Pools of confined programs for tests, and one program that must leave nothing behind."""
 
+import os
+import pathlib
+
 import pytest
 
 from s2l_jax.evaluation.execution.programs import ProgramPool, ProgramResult
@@ -20,3 +23,16 @@ def run_one(pool: ProgramPool, code: str, timeout: float = 20.0) -> ProgramResul
     assert after.ok, after
     assert after.stdout == "42 []\n"
     return result
+
+
+def children(pid: int) -> list[int]:
+    """Processes whose parent this one is."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parent = pathlib.Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[1]
+        except (OSError, IndexError):
+            continue
+        if int(parent) == pid:
+            found.append(int(name))
+    return found
