@@ -4,17 +4,20 @@
     python benchmarks/make_tables.py --check    # exit status 1 if a document has other ones
 
 A page has a table between `<!-- table: KIND ARGUMENTS -->` and `<!-- end of table -->`; the kinds are the
-functions of `TABLES`. Figures are those of the report, in docs/results/figures/STUDY.
+functions of `TABLES`. A measure is accuracy or heldout_loss; with @NAME it is of one benchmark, and with
+/as_pool each source counts for its share of the pool. Figures are those of the report, in
+docs/results/figures/STUDY.
 """
 
 import argparse
+import collections
 import dataclasses
 import functools
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from store_study import RESULTS
@@ -35,6 +38,23 @@ DRAWN = ("budgets",)  # sections of the report whose figures the documents show
 NONE, ALL = "untuned", "all rows"  # columns beside those of budgets
 COMPARED = ("s2l", "s2l_whole", "random", "random_by_source", "full")  # those that figures show
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+class Judged(NamedTuple):
+    """A measure, of one benchmark or with "" of all; sources count as asked, or as the pool has them."""
+
+    measure: Measure
+    benchmark: str = ""
+    as_pool: bool = False
+
+    @classmethod
+    def by(cls, name: str) -> "Judged":
+        """That of "accuracy", "accuracy@BENCHMARK" or either with "/as_pool" after it."""
+        rest, _, weighted = name.partition("/")
+        own, _, benchmark = rest.partition("@")
+        return cls(
+            next(measure for measure in MEASURES if measure.name == own), benchmark, weighted == "as_pool"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,24 +93,35 @@ class Study:
             )
         }
 
-    def value(self, run: RunResult, measure: Measure, part: str) -> float | None:
-        """Of a run's model, on one benchmark or with "" on all."""
-        if not part:
-            return measure.of(run)
-        scores = list(self.scores(run, measure, part).values())
+    def value(self, run: RunResult, judged: Judged) -> float | None:
+        """Of a run's model."""
+        if not (judged.benchmark or judged.as_pool):
+            return judged.measure.of(run)
+        scores = list(self.scores(run, judged).values())
         return float(np.mean(scores)) if scores else None
 
-    def scores(self, run: RunResult, measure: Measure, part: str = "") -> dict[tuple[str, int], float]:
-        """Of a run's model on every evaluation row, of one benchmark where `part` names one."""
-        kind, rows = "right" if measure.name == "accuracy" else "loss", {}
-        for benchmark in [part] if part else self.benchmarks:
+    def scores(self, run: RunResult, judged: Judged) -> dict[tuple[str, int], float]:
+        """Of a run's model on every evaluation row; their mean is `value`."""
+        kind, rows = "right" if judged.measure.name == "accuracy" else "loss", {}
+        for benchmark in [judged.benchmark] if judged.benchmark else self.benchmarks:
             if f"{benchmark}/{kind}/{run.name}" not in self._scores:
                 continue
             ids = self._scores[f"{benchmark}/ids"].tolist()
             values = self._scores[f"{benchmark}/{kind}/{run.name}"].tolist()
             known = [None if np.isnan(value) else value for value in values]
             rows[benchmark] = list(zip(ids, known, strict=True))
-        return row_scores(rows, equal_benchmarks=kind == "right")
+        scores = row_scores(rows, equal_benchmarks=kind == "right")
+        return self._as_pool(scores) if judged.as_pool else scores
+
+    def _as_pool(self, scores: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+        """Scores scaled so that each source has its share of the pool in their mean."""
+        asked = collections.Counter(self.sources[row] for row in scores)
+        pool = {source: self.results["pool"]["sources"][source] for source in asked}
+        share = len(scores) / sum(pool.values())
+        return {
+            row: score * share * pool[self.sources[row]] / asked[self.sources[row]]
+            for row, score in scores.items()
+        }
 
     def named(self, name: str) -> list[RunGroup]:
         """The groups of an entry of selection.runs, by budget."""
@@ -125,20 +156,13 @@ def _name(group: RunGroup) -> str:
     return entry_of(group.runs[0].name)
 
 
-def _measure(name: str) -> tuple[Measure, str]:
-    """The measure, and the benchmark, of "accuracy" or "accuracy@BENCHMARK"."""
-    own, _, part = name.partition("@")
-    return next(measure for measure in MEASURES if measure.name == own), part
-
-
 def spread(study: str, measure: str, *names: str) -> Iterator[Sequence[str]]:
     """A line for each selection, a column for each budget: means and standard deviations over replicates.
 
-    `measure` is accuracy or heldout_loss, of one benchmark with @BENCHMARK after it; `names` are the
-    selections that have a line, all unless given.
+    `names` are the selections that have a line, all unless given.
     """
-    found, (of, part) = study_of(study), _measure(measure)
-    value = functools.partial(found.value, measure=of, part=part)
+    found, judged = study_of(study), Judged.by(measure)
+    of, value = judged.measure, functools.partial(found.value, judged=judged)
     yield ["selection", "replicates", NONE, *found.columns.values(), ALL]
     lines = []
     for name in names or dict.fromkeys(_name(group) for group in found.groups):
@@ -170,7 +194,7 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
     all unless given. Bold is what is not chance by Holm's method over all selections, shown or not, and has
     several replicates. All rows, and the untuned model, are compared with the largest budget of the baseline.
     """
-    found, (of, _) = study_of(study), _measure(measure)
+    found, of = study_of(study), Judged.by(measure).measure
     said = {
         key: _said(difference, of, bold=p < ALPHA and difference.num_replicates > 1)
         for key, (difference, p) in compared(study, measure, baseline).items()
@@ -187,7 +211,7 @@ def compared(
     study: str, measure: str, baseline: str
 ) -> dict[tuple[str, str], tuple[PairedDifference, float]]:
     """The difference of each selection and column from a baseline, and its p value by Holm's method."""
-    found, (of, part) = study_of(study), _measure(measure)
+    found, judged = study_of(study), Judged.by(measure)
     elsewhere, _, entry = baseline.rpartition(":")
     others = study_of(elsewhere or study)
     bases = {others.column(base): base for base in others.named(entry)}
@@ -196,9 +220,7 @@ def compared(
         column = found.column(group)
         base = bases.get(list(found.columns.values())[-1] if column in (NONE, ALL) else column)
         if base is not None and group is not base:
-            scores, base_scores = (
-                functools.partial(each.scores, measure=of, part=part) for each in (found, others)
-            )
+            scores, base_scores = (functools.partial(each.scores, judged=judged) for each in (found, others))
             if (difference := paired(group, base, scores, base_scores)) is not None:
                 if (key := (_name(group), column)) in measured:
                     raise SystemExit(f"{study} has two budgets of {key[0]} near {column}")
@@ -228,7 +250,8 @@ def by_source(study: str, what: str, share: str, *names: str) -> Iterator[Sequen
     for source in sorted(sizes, key=lambda name: -sizes[name]):
         values = [np.mean([_of_source(found, run, what, source) for run in group.runs]) for group in groups]
         cells = [
-            f"{each:.0f}" if what == "rows" else _measure(what)[0].amount(float(each)) for each in values
+            f"{each:.0f}" if what == "rows" else Judged.by(what).measure.amount(float(each))
+            for each in values
         ]
         yield [source, f"{sizes[source]:,}", *cells]
 
@@ -236,7 +259,7 @@ def by_source(study: str, what: str, share: str, *names: str) -> Iterator[Sequen
 def _of_source(found: Study, run: RunResult, what: str, source: str) -> float:
     if what == "rows":
         return float(found.results["selections"][run.name]["sources"].get(source, 0))
-    scores = found.scores(run, _measure(what)[0])
+    scores = found.scores(run, Judged.by(what))
     return float(np.mean([score for row, score in scores.items() if found.sources[row] == source]))
 
 

@@ -3,6 +3,7 @@
 import importlib
 import re
 
+import numpy as np
 import pytest
 
 from s2l_jax.config.replicates import entry_of
@@ -78,3 +79,16 @@ def test_one_benchmark_is_what_all_are_where_there_is_one(made):
     assert alone == all_of
     asked = [made.compared("quickstart", f"accuracy{part}", "random") for part in ("@synthetic", "")]
     assert asked[0] == asked[1]
+
+
+def test_sources_count_for_their_share_of_the_pool(made):
+    """By hand from the means of each source, which the report's evaluation has no part in."""
+    stored = made.study_of("quickstart")
+    (group,) = [each for each in stored.named("s2l") if stored.column(each) == "15 %"]
+    lines = list(made.by_source("quickstart", "heldout_loss", "15%", "s2l"))[1:]
+    sizes = [int(line[1].replace(",", "")) for line in lines]
+    by_hand = np.average([float(line[2]) for line in lines], weights=sizes)
+    judged = made.Judged.by("heldout_loss/as_pool")
+    weighted = group.statistic(lambda run: stored.value(run, judged)).mean
+    assert weighted == pytest.approx(by_hand, abs=5e-4)
+    assert abs(weighted - group.statistic(lambda run: run.heldout_loss).mean) > 0.05
