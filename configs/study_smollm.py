@@ -5,9 +5,10 @@
     python launch.py --config=configs/study_smollm.py:lora --workdir=runs/study_smollm_lora \
         --config.pool.path=mathmix.jsonl --config.evaluation.path=mathematics_interpolate.jsonl
 
-":lora" trains adapters, ":whole" all weights (in a workdir of its own). The proxy is study 2's small base;
-`config.proxies.layers` is the model's own first six layers. A hundred steps of 16 rows are one pass over a
-subset; all rows are left out, as 1,600 of them at random are what `random` has.
+":lora" trains adapters, ":whole" all weights (in a workdir of its own). The proxy is study 2's small base; with
+":layers" in the workdir of ":lora" it goes on with the model's own first six layers as a second proxy. A hundred
+steps of 16 rows are one pass over a subset; all rows are left out, as 1,600 of them at random are what `random`
+has.
 """
 
 from ml_collections import ConfigDict
@@ -19,11 +20,11 @@ SEEDS = (0, 1)
 
 
 def get_config(how: str = "lora") -> ConfigDict:
-    """S2L by two proxies, random in both forms; a hundred steps of 16 rows for each target."""
-    if how not in ("lora", "whole"):
-        raise InputError(f"configs/study_smollm.py:{how}: after the colon is lora or whole.")
+    """S2L, and random in both forms; a hundred steps of 16 rows for each target."""
+    if how not in ("lora", "whole", "layers"):
+        raise InputError(f"configs/study_smollm.py:{how}: after the colon is lora, whole or layers.")
     config = default()
-    config.name = f"study_smollm_{how}"
+    config.name = "study_smollm_whole" if how == "whole" else "study_smollm_lora"
     config.seeds = SEEDS
     config.tokenize.prompt = "plain"
     config.tokenize.max_length = 256
@@ -33,8 +34,6 @@ def get_config(how: str = "lora") -> ConfigDict:
     config.proxy.train.batch_size = 64
     config.proxy.train.learning_rate = 1e-3
     config.trajectories.every = 110
-    layers = {"checkpoint": "runs/smollm2_6_layers", "train": {"learning_rate": 2e-4}}
-    config.proxies.layers = ConfigDict({"proxy": layers})
     config.clustering.num_clusters = 20
     config.selection.budget_fraction = 0.05
 
@@ -42,7 +41,7 @@ def get_config(how: str = "lora") -> ConfigDict:
     config.target.train.steps = 100
     config.target.train.batch_size = 16
     config.target.train.learning_rate = 2e-4
-    if how == "lora":
+    if how != "whole":
         config.target.lora.rank = 16
         config.target.train.learning_rate = 1e-3
     for model in (config.proxy, config.target):
@@ -53,8 +52,11 @@ def get_config(how: str = "lora") -> ConfigDict:
     config.evaluation.max_new_tokens = 32
     runs = config.selection.runs
     runs.s2l = run(method="s2l")
-    runs.s2l_layers = run(method="s2l", proxy="layers")
-    runs.random = run(method="random")
     runs.random_by_source = run(method="random", stratify_by="source")
+    runs.random = run(method="random")
+    if how == "layers":
+        layers = {"checkpoint": "runs/smollm2_6_layers", "train": {"learning_rate": 2e-4}}
+        config.proxies.layers = ConfigDict({"proxy": layers})
+        runs.s2l_layers = run(method="s2l", proxy="layers")
     config.report.baseline = "random_by_source"
     return config
