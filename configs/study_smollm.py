@@ -5,10 +5,10 @@
     python launch.py --config=configs/study_smollm.py:lora --workdir=runs/study_smollm_lora \
         --config.pool.path=mathmix.jsonl --config.evaluation.path=mathematics_interpolate.jsonl
 
-":lora" trains adapters, ":whole" all weights (in a workdir of its own). The proxy is study 2's small base; with
-":layers" in the workdir of ":lora" it goes on with the model's own first six layers as a second proxy. A hundred
-steps of 16 rows are one pass over a subset; all rows are left out, as 1,600 of them at random are what `random`
-has.
+":lora" trains adapters, ":whole" all weights (in a workdir of its own). The proxy is study 2's small base;
+with ":layers" in the workdir of ":lora" it goes on with the model's own first six layers as a second proxy. A
+hundred steps of 16 rows are one pass over a subset; all rows are left out, as 1,600 of them at random are
+what `random` has.
 """
 
 from ml_collections import ConfigDict
