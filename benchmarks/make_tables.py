@@ -23,6 +23,7 @@ import numpy as np
 from store_study import RESULTS
 
 from s2l_jax.config.replicates import entry_of
+from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.evaluation.paired import PairedDifference, holm
 from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, paired, row_scores
 from s2l_jax.report.findings import Findings
@@ -52,9 +53,12 @@ class Judged(NamedTuple):
         """That of "accuracy", "accuracy@BENCHMARK" or either with "/as_pool" after it."""
         rest, _, weighted = name.partition("/")
         own, _, benchmark = rest.partition("@")
-        return cls(
-            next(measure for measure in MEASURES if measure.name == own), benchmark, weighted == "as_pool"
-        )
+        measures = {measure.name: measure for measure in MEASURES}
+        if own not in measures or weighted not in ("", "as_pool"):
+            raise SystemExit(
+                f"{name}: a measure is one of {', '.join(measures)}, after which is /as_pool at most"
+            )
+        return cls(measures[own], benchmark, bool(weighted))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,14 @@ class Study:
     @functools.cached_property
     def _scores(self) -> Mapping[str, np.ndarray]:
         return dict(np.load(RESULTS / self.name / "scores.npz"))
+
+    @functools.cached_property
+    def _clusters(self) -> Mapping[str, np.ndarray]:
+        return dict(np.load(RESULTS / self.name / "clusters.npz"))
+
+    def rows(self, run: RunResult) -> np.ndarray:
+        """The rows of the pool that a run chose."""
+        return self._clusters[f"rows/{run.name}"]
 
     @functools.cached_property
     def benchmarks(self) -> list[str]:
@@ -114,14 +126,16 @@ class Study:
         return self._as_pool(scores) if judged.as_pool else scores
 
     def _as_pool(self, scores: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
-        """Scores scaled so that each source has its share of the pool in their mean."""
+        """Scores scaled so that each source that was asked counts in the mean as its rows in the pool do."""
         asked = collections.Counter(self.sources[row] for row in scores)
-        pool = {source: self.results["pool"]["sources"][source] for source in asked}
-        share = len(scores) / sum(pool.values())
-        return {
-            row: score * share * pool[self.sources[row]] / asked[self.sources[row]]
-            for row, score in scores.items()
-        }
+        sizes: dict[str, int] = self.results["pool"]["sources"]
+        if others := sorted(set(asked) - set(sizes)):
+            raise SystemExit(
+                f"{self.name}: no rows of {', '.join(others)} in the pool to count as; name a benchmark"
+            )
+        of_all = sum(sizes[source] for source in asked) / len(scores)
+        weights = {source: sizes[source] / count / of_all for source, count in asked.items()}
+        return {row: score * weights[self.sources[row]] for row, score in scores.items()}
 
     def named(self, name: str) -> list[RunGroup]:
         """The groups of an entry of selection.runs, by budget."""
@@ -192,7 +206,8 @@ def differences(study: str, measure: str, baseline: str, *names: str) -> Iterato
 
     `baseline` is a run of the study, or of another: "STUDY:RUN"; `names` are the selections that have a line,
     all unless given. Bold is what is not chance by Holm's method over all selections, shown or not, and has
-    several replicates. All rows, and the untuned model, are compared with the largest budget of the baseline.
+    several replicates. All rows, and the untuned model, are compared with the largest budget of the baseline;
+    every budget with a baseline of all rows.
     """
     found, of = study_of(study), Judged.by(measure).measure
     said = {
@@ -218,7 +233,8 @@ def compared(
     measured: dict[tuple[str, str], PairedDifference] = {}
     for group in found.groups:
         column = found.column(group)
-        base = bases.get(list(found.columns.values())[-1] if column in (NONE, ALL) else column)
+        nearest = list(found.columns.values())[-1] if column in (NONE, ALL) else column
+        base = bases.get(nearest, bases.get(ALL))
         if base is not None and group is not base:
             scores, base_scores = (functools.partial(each.scores, judged=judged) for each in (found, others))
             if (difference := paired(group, base, scores, base_scores)) is not None:
@@ -241,6 +257,8 @@ def by_source(study: str, what: str, share: str, *names: str) -> Iterator[Sequen
     `what` is rows, of the subsets, or a measure on the source's evaluation rows; `share` a column, as 15%.
     """
     found = study_of(study)
+    if what != "rows" and Judged.by(what).as_pool:
+        raise SystemExit(f"{what}: a source by itself has no share of the pool to count as")
     column = share.replace("%", " %")
     groups = [group for name in names for group in found.named(name) if found.column(group) == column]
     if len(groups) != len(names):
@@ -261,6 +279,24 @@ def _of_source(found: Study, run: RunResult, what: str, source: str) -> float:
         return float(found.results["selections"][run.name]["sources"].get(source, 0))
     scores = found.scores(run, Judged.by(what))
     return float(np.mean([score for row, score in scores.items() if found.sources[row] == source]))
+
+
+def mislabelled(study: str, *names: str) -> Iterator[Sequence[str]]:
+    """A line for each selection, a column for each budget: the share of its rows that are mislabelled.
+
+    Of studies of the embedded pool, which knows of each row whether it is.
+    """
+    found = study_of(study)
+    size = found.results["pool"]["num_examples"]
+    wrong = np.array([not row["clean"] for row in pool_rows(size)])
+    yield ["selection", *found.columns.values(), ALL]
+    for name in names:
+        groups = found.named(name)
+        shares = {
+            found.column(group): np.mean([wrong[found.rows(run)].mean() for run in group.runs])
+            for group in groups
+        }
+        yield [name, *found.line({column: f"{100 * share:.1f}" for column, share in shares.items()})[1:]]
 
 
 def cost(study: str, *names: str) -> Iterator[Sequence[str]]:
@@ -295,7 +331,7 @@ def made(study: str) -> Iterator[Sequence[str]]:
 
 
 TABLES: Mapping[str, Callable[..., Iterator[Sequence[str]]]] = {
-    function.__name__: function for function in (spread, differences, by_source, cost, made)
+    function.__name__: function for function in (spread, differences, by_source, mislabelled, cost, made)
 }
 
 

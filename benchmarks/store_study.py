@@ -1,4 +1,4 @@
-"""Keeps what the tables of docs/results/results.md are made of, from the workdir of a study that has ended.
+"""Keeps what the tables of docs/results are made of, from the workdir of a study that has ended.
 
     python benchmarks/store_study.py --workdir=runs/study_embedded --name=embedded
 

@@ -1,5 +1,6 @@
 """The documents' tables are those of the stored studies, whose numbers are what the runs reported."""
 
+import collections
 import importlib
 import re
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from s2l_jax.config.replicates import entry_of
+from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.report.comparisons import MEASURES
 from tests.support.paths import REPOSITORY
 
@@ -67,6 +69,11 @@ def test_differences_are_those_that_the_run_reported(made, study, measure):
         ("differences quickstart accuracy random_by_source s2ll", "no accuracy of s2ll beside random_by"),
         ("by_source quickstart rows 15% s2l s2ll", "quickstart has not each of s2l, s2ll once at 15%"),
         ("differences quickstart accuracy randon s2l", "no accuracy of s2l beside randon"),
+        (
+            "spread quickstart accuracy/as_a_pool s2l",
+            "accuracy/as_a_pool: a measure is one of accuracy, heldout",
+        ),
+        ("by_source quickstart accuracy/as_pool 15% s2l", "a source by itself has no share"),
     ],
 )
 def test_a_table_of_what_there_is_not_is_refused(made, table, message):
@@ -92,3 +99,17 @@ def test_sources_count_for_their_share_of_the_pool(made):
     weighted = group.statistic(lambda run: stored.value(run, judged)).mean
     assert weighted == pytest.approx(by_hand, abs=5e-4)
     assert abs(weighted - group.statistic(lambda run: run.heldout_loss).mean) > 0.05
+
+
+def test_mislabelled_rows_are_counted_by_hand(made):
+    """The stored rows are of the pool as it is made today: of the sources that the run counted."""
+    pool, stored = pool_rows(4000), made.study_of("quickstart")
+    (group,) = [each for each in stored.named("s2l") if stored.column(each) == "15 %"]
+    wrong = []
+    for run in group.runs:
+        chosen = [pool[row] for row in stored.rows(run)]
+        counted = collections.Counter(row["source"] for row in chosen)
+        assert counted == stored.results["selections"][run.name]["sources"]
+        wrong.append(sum(row["output"].split()[-1] != row["answer"] for row in chosen) / len(chosen))
+    (line,) = list(made.mislabelled("quickstart", "s2l"))[1:]
+    assert line[2] == f"{100 * np.mean(wrong):.1f}"
