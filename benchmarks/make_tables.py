@@ -25,7 +25,7 @@ from store_study import RESULTS
 from s2l_jax.config.replicates import entry_of
 from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.evaluation.paired import PairedDifference, holm
-from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, paired, row_scores
+from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, Row, paired, row_scores
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.load import load_results
 from s2l_jax.report.page import write_figures
@@ -95,7 +95,7 @@ class Study:
         return [key.removesuffix("/ids") for key in self._scores if key.endswith("/ids")]
 
     @functools.cached_property
-    def sources(self) -> dict[tuple[str, int], str]:
+    def sources(self) -> dict[Row, str]:
         """The source of each evaluation row, by what `scores` are by."""
         return {
             (part, row): source
@@ -109,11 +109,11 @@ class Study:
         """Of a run's model."""
         if not (judged.benchmark or judged.as_pool):
             return judged.measure.of(run)
-        scores = list(self.scores(run, judged).values())
-        return float(np.mean(scores)) if scores else None
+        scores = self.scores(run, judged)
+        return float(np.mean([*scores.values()] * self.weights([*scores], judged))) if scores else None
 
-    def scores(self, run: RunResult, judged: Judged) -> dict[tuple[str, int], float]:
-        """Of a run's model on every evaluation row; their mean is `value`."""
+    def scores(self, run: RunResult, judged: Judged) -> dict[Row, float]:
+        """Of a run's model on every evaluation row."""
         kind, rows = "right" if judged.measure.name == "accuracy" else "loss", {}
         for benchmark in [judged.benchmark] if judged.benchmark else self.benchmarks:
             if f"{benchmark}/{kind}/{run.name}" not in self._scores:
@@ -122,20 +122,20 @@ class Study:
             values = self._scores[f"{benchmark}/{kind}/{run.name}"].tolist()
             known = [None if np.isnan(value) else value for value in values]
             rows[benchmark] = list(zip(ids, known, strict=True))
-        scores = row_scores(rows, equal_benchmarks=kind == "right")
-        return self._as_pool(scores) if judged.as_pool else scores
+        return row_scores(rows)
 
-    def _as_pool(self, scores: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
-        """Scores scaled so that each source that was asked counts in the mean as its rows in the pool do."""
-        asked = collections.Counter(self.sources[row] for row in scores)
+    def weights(self, rows: Sequence[Row], judged: Judged) -> np.ndarray:
+        """How rows count in a mean, which is `value` of all of a model's."""
+        if not judged.as_pool:
+            return judged.measure.weights(rows)
+        asked = collections.Counter(self.sources[row] for row in rows)
         sizes: dict[str, int] = self.results["pool"]["sources"]
         if others := sorted(set(asked) - set(sizes)):
             raise SystemExit(
                 f"{self.name}: no rows of {', '.join(others)} in the pool to count as; name a benchmark"
             )
-        of_all = sum(sizes[source] for source in asked) / len(scores)
-        weights = {source: sizes[source] / count / of_all for source, count in asked.items()}
-        return {row: score * weights[self.sources[row]] for row, score in scores.items()}
+        counted = np.array([sizes[self.sources[row]] / asked[self.sources[row]] for row in rows])
+        return counted / counted.mean()
 
     def named(self, name: str) -> list[RunGroup]:
         """The groups of an entry of selection.runs, by budget."""
@@ -237,7 +237,8 @@ def compared(
         base = bases.get(nearest, bases.get(ALL))
         if base is not None and group is not base:
             scores, base_scores = (functools.partial(each.scores, judged=judged) for each in (found, others))
-            if (difference := paired(group, base, scores, base_scores)) is not None:
+            weights = functools.partial(found.weights, judged=judged)
+            if (difference := paired(group, base, scores, base_scores, weights)) is not None:
                 if (key := (_name(group), column)) in measured:
                     raise SystemExit(f"{study} has two budgets of {key[0]} near {column}")
                 measured[key] = difference

@@ -10,6 +10,8 @@ from scipy import optimize, special
 
 from s2l_jax.evaluation.intervals import Interval
 
+_TIED = 1e-24  # share of the largest square below which a variance is the rounding of one of 0
+
 
 @dataclasses.dataclass(frozen=True)
 class PairedDifference:
@@ -57,7 +59,8 @@ def paired_difference(differences: Float[np.ndarray, "n m"]) -> PairedDifference
     in squares (as in "MOVER", see `intervals.mean_interval`). Satterthwaite's degrees of freedom instead
     called 9 to 13 % of equal methods different at 2 or 3 replicates, this at most about 5 %
     (tests/evaluation/test_paired.py). With one row it is the paired t-test over replicates, with one
-    replicate that over rows.
+    replicate that over rows. Where replicates have the same mean, as two of few right or wrong answers often
+    do, that says nothing of how far they could have been apart: the rows' means then tell alone.
 
     Args:
       differences: of each replicate (rows of the array) on each evaluation row, in any unit.
@@ -78,7 +81,11 @@ def paired_difference(differences: Float[np.ndarray, "n m"]) -> PairedDifference
     else:
         rest = ((d - by_replicate[:, None] - by_row[None, :] + mean) ** 2).sum() / ((n - 1) * (m - 1))
         of_rows = max(0.0, float(n * np.var(by_row, ddof=1) - rest)) / d.size
-        parts = ((float(np.var(by_replicate, ddof=1)) / n, n - 1), (of_rows, m - 1))
+        of_replicates = float(np.var(by_replicate, ddof=1))
+        if of_replicates > _TIED * float(np.square(d).max()):
+            parts = ((of_replicates / n, n - 1), (of_rows, m - 1))
+        else:
+            parts = ((float(np.var(by_row, ddof=1)) / m, m - 1),)
     return PairedDifference(mean, n, m, parts)
 
 

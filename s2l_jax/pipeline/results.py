@@ -136,7 +136,7 @@ def compared(run: Run, results: dict[str, Any], given: ConfigDict) -> dict[str, 
             benchmark: [(p.id, p.correct if measure == "accuracy" else p.loss) for p in found]
             for benchmark, found in predictions(result.name).items()
         }
-        return row_scores(rows, equal_benchmarks=measure == "accuracy")
+        return row_scores(rows)
 
     return {"comparisons": compare(group_runs(results), scores, subsets(given, baseline), baseline)}
 

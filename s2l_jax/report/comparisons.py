@@ -1,5 +1,6 @@
 """Every method against a baseline: paired differences with intervals, and each in a sentence."""
 
+import collections
 import dataclasses
 import functools
 import math
@@ -7,11 +8,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from s2l_jax.evaluation.paired import PairedDifference, holm, paired_difference
 from s2l_jax.report.runs import RunGroup, RunResult
 
-Scores = Mapping[Any, float]  # of a model on each evaluation row, by what identifies the row
+Row = tuple[str, int]  # a benchmark, and the id of one of its rows
+Scores = Mapping[Row, float]  # of a model on each evaluation row
 
 ALPHA = 0.05
 METHOD = (
@@ -20,12 +23,27 @@ METHOD = (
 )
 
 
+def rows_alike(rows: Sequence[Row]) -> Float[np.ndarray, " m"]:
+    """Weights with which every row counts the same in a mean over rows."""
+    return np.ones(len(rows))
+
+
+def benchmarks_alike(rows: Sequence[Row]) -> Float[np.ndarray, " m"]:
+    """Weights with which every benchmark counts the same in a mean over rows, as in the overall accuracy."""
+    sizes = collections.Counter(benchmark for benchmark, _ in rows)
+    return np.array([len(rows) / (len(sizes) * sizes[benchmark]) for benchmark, _ in rows])
+
+
+Weights = Callable[[Sequence[Row]], Float[np.ndarray, " m"]]  # of rows, whose mean is 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """What is compared: its name in results.json, and how a difference is said."""
+    """What is compared: its name in results.json, how rows count in it, and how a difference is said."""
 
     name: str
     of: Callable[[RunResult], float | None]
+    weights: Weights
     scale: float
     unit: str
 
@@ -35,8 +53,8 @@ class Measure:
 
 
 MEASURES = (
-    Measure("accuracy", lambda run: run.accuracy, 100.0, " points"),
-    Measure("heldout_loss", lambda run: run.heldout_loss, 1.0, ""),
+    Measure("accuracy", lambda run: run.accuracy, benchmarks_alike, 100.0, " points"),
+    Measure("heldout_loss", lambda run: run.heldout_loss, rows_alike, 1.0, ""),
 )
 
 
@@ -66,7 +84,7 @@ def compare(
             base = _base_of(group, bases)
             if entry and base is not None:
                 of_run = functools.partial(scores, measure=measure.name)
-                if (difference := paired(group, base, of_run, of_run)) is not None:
+                if (difference := paired(group, base, of_run, of_run, measure.weights)) is not None:
                     entry["difference"] = _as_json(difference) | {"baseline_budget": base.budget}
             if entry:
                 compared.append(entry)
@@ -110,8 +128,13 @@ def paired(
     base: RunGroup,
     scores: Callable[[RunResult], Scores],
     base_scores: Callable[[RunResult], Scores],
+    weights: Weights,
 ) -> PairedDifference | None:
-    """The difference of two groups, paired by seed and evaluation row; None where they share neither."""
+    """The difference of two groups, paired by seed and evaluation row; None where they share neither.
+
+    Rows count by the weights of those that all have, so that models that were asked other benchmarks, too,
+    are compared on what they were asked alike.
+    """
     pairs = [(scores(run), base_scores(other)) for run, other in _replicates(group, base)]
     pairs = [(ours, theirs) for ours, theirs in pairs if ours and theirs]
     rows = (
@@ -120,7 +143,7 @@ def paired(
     if not rows:
         return None
     differences = np.array([[ours[key] - theirs[key] for key in rows] for ours, theirs in pairs])
-    return paired_difference(differences)
+    return paired_difference(differences * weights(rows))
 
 
 def _replicates(group: RunGroup, base: RunGroup) -> list[tuple[RunResult, RunResult]]:
@@ -173,20 +196,8 @@ def comparison_lines(results: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {entry['in_words']}" for name, entry in named if "in_words" in entry]
 
 
-def row_scores(
-    benchmarks: Mapping[str, Sequence[tuple[int, float | None]]], *, equal_benchmarks: bool
-) -> dict[tuple[str, int], float]:
-    """Scores of rows by (benchmark, row id), of rows that have one.
-
-    With `equal_benchmarks` every benchmark weighs the same in their mean, as in the overall accuracy.
-    """
-    kept = {
-        name: {row: score for row, score in rows if score is not None} for name, rows in benchmarks.items()
+def row_scores(benchmarks: Mapping[str, Sequence[tuple[int, float | None]]]) -> dict[Row, float]:
+    """Scores of rows, of those that have one, from the (row id, score) of each benchmark."""
+    return {
+        (name, row): score for name, rows in benchmarks.items() for row, score in rows if score is not None
     }
-    kept = {name: rows for name, rows in kept.items() if rows}
-    total = sum(len(rows) for rows in kept.values())
-    scores: dict[tuple[str, int], float] = {}
-    for name, rows in kept.items():
-        weight = total / (len(kept) * len(rows)) if equal_benchmarks else 1.0
-        scores |= {(name, row): weight * score for row, score in rows.items()}
-    return scores

@@ -68,6 +68,19 @@ def test_methods_alike_are_seldom_called_different(n, effects):
     )  # 50 are due; 75 is 3.6 standard errors above
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("m", [50, 200])
+def test_replicates_that_tie_are_no_evidence(m):
+    """Two replicates of right and wrong answers often differ from their pairs by the same number of rows."""
+    rng = np.random.default_rng(m)
+    p_values = []
+    for _ in range(2000):
+        right = rng.random((2, 2, m)) < rng.random((1, 1, m))
+        p_values.append(paired_difference(right[0].astype(float) - right[1]).p_value)
+    assert np.mean(np.array(p_values) < 0.005) < 0.01
+    assert np.mean(np.array(p_values) < 0.05) < 0.06
+
+
 def test_a_clear_difference_is_found():
     rng = np.random.default_rng(0)
     found = [paired_difference(crossed(rng, 5, 200, replicates=0.1, mean=0.5)) for _ in range(100)]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from s2l_jax.report.comparisons import compare, row_scores
+from s2l_jax.report.comparisons import benchmarks_alike, compare, row_scores
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import group_runs
 from s2l_jax.report.section import Section
@@ -160,11 +160,22 @@ def test_without_a_partner_there_is_no_difference():
 
 
 def test_benchmarks_weigh_the_same_in_the_accuracy():
-    scores = row_scores(
-        {"a": [(0, 1.0), (1, 0.0), (2, None)], "b": [(i, 1.0) for i in range(8)]}, equal_benchmarks=True
-    )
-    assert np.mean(list(scores.values())) == pytest.approx((0.5 + 1.0) / 2)
+    scores = row_scores({"a": [(0, 1.0), (1, 0.0), (2, None)], "b": [(i, 1.0) for i in range(8)]})
     assert ("a", 2) not in scores
+    weights = benchmarks_alike([*scores])
+    assert np.mean([*scores.values()] * weights) == pytest.approx((0.5 + 1.0) / 2)
+    assert np.mean(weights) == pytest.approx(1)
+
+
+def test_models_are_compared_on_what_both_were_asked():
+    """One of them answered another benchmark, too; on that of both they answered the same."""
+    results, verdicts = results_of(("random", "random", 20, 0, 0.5), ("s2l", "s2l", 20, 0, 0.5))
+    verdicts["s2l"] = dict(verdicts["random"])
+    verdicts["random"] |= {("another", row): 1.0 for row in range(7)}
+    found = compare(group_runs(results), lambda run, measure: verdicts[run.name], {"random"}, "random")
+    (entry,) = [each for each in found["accuracy"] if "difference" in each]
+    assert entry["difference"]["mean"] == 0
+    assert entry["difference"]["num_rows"] == ROWS
 
 
 def page_of(results):
