@@ -1,6 +1,6 @@
 """The numbers of an evaluation: accuracy and loss with intervals, by level, type and source, and averages."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,33 +83,44 @@ def _group(predictions: Sequence[Prediction]) -> dict[str, Any]:
     return summary | ({"heldout_loss": float(np.mean(losses))} if losses else {})
 
 
-def combine(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def combine(benchmarks: Mapping[str, Mapping[str, Any]], asked: Collection[str] = ()) -> dict[str, Any]:
     """What results.json says of a model, from the results of its benchmarks.
 
     `overall` and `averages` are means over benchmarks, each weighing the same, as tables of the field
-    have them; the held-out loss is the mean over rows.
+    have them; the held-out loss is the mean over rows. They are over the benchmarks of `asked` (all that
+    there are if left out), and there are none where one is missing: means of models are over the same.
     """
     sources: dict[str, Any] = {}
     for name, found in benchmarks.items():
         whole = {key: found[key] for key in _GROUP if key in found}
         sources |= {name: whole} if found["domain"] else found["sources"]
-    parts = list(benchmarks.values())
-    averages = {}
-    for domain, title in _DOMAINS.items():
-        if members := [b for b in parts if b["domain"] == domain and "accuracy" in b]:
-            averages[title] = _average(members)
+    parts = [found for name, found in benchmarks.items() if name in asked or not asked]
     overall: dict[str, Any] = {
         "num_examples": sum(b["num_examples"] for b in parts),
         "num_without_loss": sum(b["num_without_loss"] for b in parts),
     }
-    if all("accuracy" in b for b in parts):
-        overall |= _average(parts)
+    if missing := [name for name in asked if name not in benchmarks]:
+        overall["missing_benchmarks"] = missing
+        averages = {}
+    else:
+        overall |= _means(parts)
+        averages = {
+            title: _average(members)
+            for domain, title in _DOMAINS.items()
+            if (members := [b for b in parts if b["domain"] == domain and "accuracy" in b])
+        }
+    return {"overall": overall, "averages": averages, "sources": sources, "benchmarks": dict(benchmarks)}
+
+
+def _means(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracy and held-out loss over benchmarks, where they have them, and the metrics of a single one."""
+    means: dict[str, Any] = _average(parts) if all("accuracy" in b for b in parts) else {}
     if with_loss := [b for b in parts if "heldout_loss" in b]:
         weights = [b["num_examples"] - b["num_without_loss"] for b in with_loss]
-        overall["heldout_loss"] = float(np.average([b["heldout_loss"] for b in with_loss], weights=weights))
+        means["heldout_loss"] = float(np.average([b["heldout_loss"] for b in with_loss], weights=weights))
     if len(parts) == 1 and "metrics" in parts[0]:
-        overall["metrics"] = parts[0]["metrics"]
-    return {"overall": overall, "averages": averages, "sources": sources, "benchmarks": dict(benchmarks)}
+        means["metrics"] = parts[0]["metrics"]
+    return means
 
 
 def _average(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -130,6 +130,8 @@ def _run(
     if plan.has("target"):
         waiting = evaluation.waiting(run) if "evaluation" in plan.stages else ()
         target.train_targets(run, _pool_of(pools, "target"), waiting)
+    else:
+        target.check_content(run)
     if plan.has("evaluation"):
         evaluation.evaluate_all(run)
     else:

@@ -189,7 +189,16 @@ def test_another_benchmark_is_added_and_other_settings_are_refused(asked, folder
     made = make_run(tmp_path, folder)
     evaluate(made)
     made.config.evaluation.benchmarks = ("gsm8k", "svamp")
-    assert set(evaluate(made)["benchmarks"]) == {"gsm8k", "svamp"}
+    half, _ = evaluation.gather(made, "untuned")
+    assert half["overall"] == {"num_examples": 5, "num_without_loss": 0, "missing_benchmarks": ["svamp"]}
+    asked.answers = {"8 figs": "It is 8."}
+    found = evaluate(made)
+    assert set(found["benchmarks"]) == {"gsm8k", "svamp"}
+    assert (found["overall"]["accuracy"], found["overall"]["num_benchmarks"]) == (0.5, 2)
+    made.config.evaluation.benchmarks = ("svamp",)  # what else was answered counts in no mean
+    found, _ = evaluation.gather(made, "untuned")
+    assert (found["overall"]["accuracy"], found["overall"]["num_benchmarks"]) == (1.0, 1)
+    made.config.evaluation.benchmarks = ("gsm8k", "svamp")
     assert [len(call) for call in asked.calls] == [5, 1]
     made.config.evaluation.max_new_tokens = 7
     with pytest.raises(InputError, match=r"max_new_tokens: 256 before, 7 now"):

@@ -172,3 +172,19 @@ def test_a_selection_is_tied_to_its_trajectories(runs, make_config, tmp_path):
     config.trajectories.path = str(tmp_path / "two.npy")
     with pytest.raises(InputError, match="made with other settings"):
         run_pipeline(config, tmp_path / "run", stages=["selection"])
+
+
+def test_a_subset_that_was_made_anew_is_not_paired_with_what_the_old_one_gave(runs, make_config, tmp_path):
+    """Neither with its target, where that stage is not asked for, nor with that target's answers."""
+    workdir = shutil.copytree(runs / "unbroken", tmp_path / "run")
+    config = make_config()
+    config.selection.runs.s2l.num_clusters = 2
+    shutil.rmtree(workdir / "selection" / "s2l")
+    run_pipeline(config, workdir, stages=["selection"], name="kills", parts=["selection/s2l"])
+    with pytest.raises(InputError, match=r"target/s2l was made with other settings:\s+selection\.sha256"):
+        run_pipeline(config, workdir, stages=["evaluation", "report"], name="kills")
+    shutil.rmtree(workdir / "target" / "s2l")
+    with pytest.raises(InputError, match=r"evaluation/s2l/synthetic .* settings:\s+target\.export_sha256"):
+        run_pipeline(config, workdir, name="kills")
+    shutil.rmtree(workdir / "evaluation" / "s2l")
+    run_pipeline(config, workdir, name="kills")

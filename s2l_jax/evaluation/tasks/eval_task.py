@@ -1,6 +1,7 @@
 """What is evaluated: benchmarks as they are named, each with the place of its rows."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ class EvalTask:
     benchmark: Benchmark
     path: str
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
         """Names and hashes of the files that its rows are read from, or what names them."""
         own = self.benchmark.reader is not None

@@ -1,6 +1,9 @@
 """Stage `evaluation`: what the untuned target and every tuned one answer, graded, benchmark by benchmark."""
 
 import functools
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -70,7 +73,7 @@ def check_content(run: Run) -> None:
         for name in _models_of(run):
             benchmark = task.benchmark.name
             where = f"evaluation/{name}/{benchmark}"
-            records.check_content(folder(run, name) / benchmark, where, _settings(run, task))
+            records.check_content(folder(run, name) / benchmark, where, _settings(run, task, name))
 
 
 def evaluate_all(run: Run) -> None:
@@ -78,10 +81,10 @@ def evaluate_all(run: Run) -> None:
     tasks = tasks_of(run)
     if not tasks:
         return
-    settings = {task.benchmark.name: _settings(run, task) for task in tasks}
     for name in _models_of(run):
+        settings = {task.benchmark.name: _settings(run, task, name) for task in tasks}
 
-        def record(task: EvalTask, name: str = name) -> Record:
+        def record(task: EvalTask, name: str = name, settings: Mapping[str, Any] = settings) -> Record:
             benchmark = task.benchmark.name
             return Record(
                 folder(run, name) / benchmark, f"evaluation/{name}/{benchmark}", settings[benchmark]
@@ -120,7 +123,10 @@ def folder(run: Run, name: str) -> epath.Path:
 
 
 def gather(run: Run, name: str) -> tuple[dict[str, Any], dict[str, float]] | None:
-    """A model's results over its finished benchmarks, and the seconds of each; None without any."""
+    """A model's results over its finished benchmarks, and the seconds of each; None without any.
+
+    Means are over the benchmarks that the config has, so that those of all models are over the same.
+    """
     where = folder(run, name)
     names = [each.name for each in artifacts.files_in(where)]
     order = [task.benchmark.name for task in tasks_of(run)]
@@ -128,7 +134,7 @@ def gather(run: Run, name: str) -> tuple[dict[str, Any], dict[str, float]] | Non
     found = {n: stored for n in names if (stored := stored_results(where / n)) is not None}
     if not found:
         return None
-    results = combine({n: stored["results"] for n, stored in found.items()})
+    results = combine({n: stored["results"] for n, stored in found.items()}, order)
     return results, {n: stored["seconds"] for n, stored in found.items()}
 
 
@@ -170,18 +176,26 @@ def _forms(run: Run, task: EvalTask) -> tuple[bool, ...]:
     return FORMS[run.config.evaluation.mode if task.benchmark.answered_by == "text" else "text"]
 
 
-def _settings(run: Run, task: EvalTask) -> dict[str, Any]:
-    """What decides the results of a benchmark."""
+def _settings(run: Run, task: EvalTask, name: str) -> dict[str, Any]:
+    """What decides the results of a model on a benchmark."""
     beyond = {
         "benchmark": task.benchmark.name,
         "answer_type": task.benchmark.answer_type,
         "answered_by": task.benchmark.answered_by,
         "evaluation.path": task.identity,
         **run.model_content("target"),
+        **_weights_of(run, name),
     }
     if path := run.config.evaluation.shots_path:
         beyond["evaluation.shots_path"] = EvalTask(task.benchmark, path).identity
     return deciding(run.config, "evaluation", beyond)
+
+
+def _weights_of(run: Run, name: str) -> dict[str, str]:
+    """Which weights a tuned target has, where they are there."""
+    files = {} if name == UNTUNED else stored_digests(target_folder(run, name))
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return {"target.export_sha256": digest} if files else {}
 
 
 def _model(run: Run, name: str) -> tuple[Decoder, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import numpy as np
 from etils import epath
 
-from s2l_jax import integrity
+from s2l_jax import integrity, records
 from s2l_jax.config import deciding, resolved_run
 from s2l_jax.console import say
 from s2l_jax.data.prepared import PreparedPool
@@ -16,7 +16,7 @@ from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.plan import target_names
 from s2l_jax.pipeline.stages import selection as selections
-from s2l_jax.records import Record, stored_digests
+from s2l_jax.records import Record, stored_digests, stored_results
 from s2l_jax.selection import Selection
 from s2l_jax.training.export import export
 from s2l_jax.training.flops import training_flops
@@ -24,6 +24,8 @@ from s2l_jax.training.loop import train
 from s2l_jax.training.metrics import loss_curve
 from s2l_jax.training.out_of_memory import explained
 from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, trainable
+
+_SUBSET = "selection.sha256"  # setting that says which rows a target was trained on
 
 
 def folder(run: Run, name: str) -> epath.Path:
@@ -44,9 +46,18 @@ def train_targets(run: Run, pool: PreparedPool, read: Collection[str] = ()) -> N
         _train_one(replicate, name, pool, name in read)
 
 
+def check_content(run: Run) -> None:
+    """Raise an InputError if a target was trained on another subset than its selection is now."""
+    for name in target_names(run.config):
+        chosen = stored_results(selections.folder(run, name))
+        if chosen is not None and run.makes(f"target/{name}"):
+            content = {_SUBSET: chosen["results"]["indices_sha256"]}
+            records.check_content(folder(run, name), f"target/{name}", content)
+
+
 def _record(run: Run, name: str, pool: PreparedPool, chosen: Selection) -> Record:
     subset_sha256 = hashlib.sha256(chosen.indices.tobytes()).hexdigest()
-    beyond = {"pool.fingerprint": pool.fingerprint, "selection.sha256": subset_sha256}
+    beyond = {"pool.fingerprint": pool.fingerprint, _SUBSET: subset_sha256}
     beyond |= run.model_content("target")
     return Record(folder(run, name), f"target/{name}", deciding(run.config, "target", beyond))
 
