@@ -36,8 +36,11 @@ def compare_cluster_counts(
     counts: Sequence[int],
     *,
     distance: str = "euclidean",
-    repeats: int = 3,
+    init: str = "k-means++",
+    restarts: int = 1,
     max_iter: int = 20,
+    tol: float = 0.0,
+    repeats: int = 3,
     seed: int = 0,
     sample: int = 4096,
 ) -> list[ClusterCount]:
@@ -49,9 +52,8 @@ def compare_cluster_counts(
     Args:
       points: rows [N, T].
       counts: the numbers of clusters K to try, each at least 2.
-      distance: as in `KMeans`.
+      distance, init, restarts, max_iter, tol: as in `KMeans`.
       repeats: fits of each K, with seeds `seed`, `seed + 1`, ...; at least 2.
-      max_iter: iterations of each fit.
       seed: the first.
       sample: rows that the silhouette is computed on, among themselves.
 
@@ -63,16 +65,14 @@ def compare_cluster_counts(
     if not tried or len(set(tried)) < len(tried):
         raise InputError(f"cluster counts to compare must be different numbers from 2 up, got {tried}")
     whole("repeats of each cluster count", repeats, 2)
+    model = functools.partial(
+        KMeans, distance=distance, init=init, restarts=restarts, max_iter=max_iter, tol=tol
+    )
     found = []
     for count in tried:
         # Fits of up to twice as many clusters share a program.
         size = 1 << (count - 1).bit_length()
-        fits = [
-            fit_sharing_programs(
-                KMeans(count, distance=distance, max_iter=max_iter, seed=seed + n), points, size
-            )
-            for n in range(repeats)
-        ]
+        fits = [fit_sharing_programs(model(count, seed=seed + n), points, size) for n in range(repeats)]
         best = min(fits, key=lambda fit: fit.inertia_)
         pairs = itertools.combinations([fit.labels_ for fit in fits], 2)
         found.append(

@@ -14,6 +14,7 @@ Settings = dict[str, Any]
 
 # What the clustering that is refreshed with each column goes by.
 _RUNNING_CLUSTERS = ("clustering.num_clusters", "selection.stratify_by")
+_KMEANS = tuple(f"clustering.{name}" for name in ("init", "restarts", "max_iterations", "tolerance"))
 
 # The fields and groups of fields that each part reads; what else decides it, the part itself tells. (Features
 # say themselves what they read.)
@@ -23,7 +24,7 @@ _READS: dict[str, tuple[str, ...]] = {
     "snapshots": ("tokenize",),
     "trajectories": ("trajectories.dtype", *_RUNNING_CLUSTERS, "seed"),
     "imported": (),
-    "cluster_counts": ("seed",),
+    "cluster_counts": ("seed", *_KMEANS),
     "target": ("target", "seed"),
     "theory": ("analysis", "target", "seed"),
     "evaluation": ("evaluation", "target", "tokenize", "pool.fields", "seed"),

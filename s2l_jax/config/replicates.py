@@ -31,6 +31,12 @@ def expand(config: ConfigDict) -> ConfigDict:
                     f"selection.runs.{name}: {subset!r} is the name of two subsets; rename the run."
                 )
             expanded.selection.runs[subset] = ConfigDict(entry.to_dict() | fields)
+    for name, entry in expanded.selection.runs.items():
+        if entry.prefix_of and entry.prefix_of not in expanded.selection.runs:
+            raise InputError(
+                f"selection.runs.{name}.prefix_of={entry.prefix_of!r}: there is no such subset, as seeds or "
+                "budgets of the two differ: give both the same, or neither."
+            )
     if config.analysis.theory:
         expanded.analysis.run = next(iter(subsets(config, _analysed(config))))
     return expanded
@@ -95,7 +101,7 @@ def budgets_of(config: ConfigDict) -> list[dict[str, Any]]:
     """
     budgets = [parse_budget(text) for text in config.selection.budgets]
     for i, budget in enumerate(budgets):
-        if budget in budgets[:i]:
+        if _label(budget) in map(_label, budgets[:i]):  # or so near to another that names cannot tell them
             raise InputError(f"selection.budgets: {config.selection.budgets[i]!r} is there twice.")
     return budgets
 

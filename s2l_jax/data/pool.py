@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from s2l_jax.data.pool_messages import (
 from s2l_jax.data.pool_sources import Source, find_sources
 from s2l_jax.data.row_ids import RowIds, joined
 from s2l_jax.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 MAX_LISTED = 10_000  # skipped rows that are listed one by one; all are counted
 
@@ -89,9 +92,12 @@ class RowReader:
         if not num_rows:
             self._refuse_empty_pool()
         for field in sorted(unseen):
+            lacks = f'none of the {num_rows} rows of {self.name} has the field "{field}" that fields names'
+            if num_rows == self.limit:  # it may be in those that were not read
+                _log.warning("%s; more are not read, by limit", lacks)
+                continue
             raise InputError(
-                f'none of the {num_rows} rows of {self.name} has the field "{field}" that fields '
-                f'names; the last one has {quoted(row.original)}; correct it, or set it to "" for none'
+                f'{lacks}; the last one has {quoted(row.original)}; correct it, or set it to "" for none'
             )
 
     def _good_rows(self, on_bad_row: Callable[[str, str], None]) -> Iterator[tuple[PoolRow, bytes]]:
@@ -252,7 +258,7 @@ def _messages_before(row: dict[str, Any], fields: FieldMap) -> tuple[tuple[Messa
     lead = (Message("system", system),) if system.strip() else ()
     if not history:
         return lead, frozenset()
-    turns = earlier_turns(history, fields.history)
+    turns = earlier_turns(history, fields.history, fields.ignore)
     return lead + turns, frozenset(len(lead) + place for place in left_out(history, fields.ignore))
 
 

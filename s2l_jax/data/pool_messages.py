@@ -70,8 +70,10 @@ def conversation(value: Any, name: str, ignore: Collection[str] = ()) -> tuple[M
     return messages
 
 
-def earlier_turns(value: Any, name: str) -> tuple[Message, ...]:
+def earlier_turns(value: Any, name: str, ignore: Collection[str] = ()) -> tuple[Message, ...]:
     """The messages of a history: a list of pairs [user, assistant], or of messages.
+
+    Names of `ignore` in messages are passed over.
 
     Raises:
       BadRow: anything else, or a text that is empty.
@@ -85,7 +87,7 @@ def earlier_turns(value: Any, name: str) -> tuple[Message, ...]:
     for number, item in enumerate(value):
         where = f"{name}[{number}]"
         if isinstance(item, dict):
-            messages.append(_message(item, where))
+            messages.append(_message(item, where, ignore))
         elif isinstance(item, list) and len(item) == 2:
             pair = enumerate(zip(("user", "assistant"), item, strict=True))
             messages += [Message(role, _content(text, f"{where}[{place}]")) for place, (role, text) in pair]

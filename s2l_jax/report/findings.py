@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, Int64
 
 from s2l_jax.errors import InputError
 from s2l_jax.report.rows import PoolRows
-from s2l_jax.report.runs import RunGroup, group_runs
+from s2l_jax.report.runs import RunGroup, clusters_losses, group_runs
 
 SAMPLED_ROWS = 200_000  # trajectories that are looked at at once
 
@@ -105,6 +105,12 @@ class Findings:
 
     @property
     def clustered(self) -> list[str]:
-        """The selections that clustered the trajectories."""
+        """The selections that have clusters, of whatever."""
         selections = self.part("selections")
         return [name for name in self.labels if selections.get(name, {}).get("cluster_sizes")]
+
+    @property
+    def clustered_losses(self) -> list[str]:
+        """Those whose clusters are of trajectories."""
+        selections = self.part("selections")
+        return [name for name in self.clustered if clusters_losses(selections[name])]

@@ -109,6 +109,14 @@ def _known(method: str) -> Method | None:
         return None
 
 
+def clusters_losses(selection: Mapping[str, Any]) -> bool:
+    """Whether a selection, of these results, clusters trajectories, as far as its method is known."""
+    if (method := _known(selection.get("method", ""))) is None:
+        return True
+    features = (selection.get("options") or {}).get("features", "")
+    return "num_clusters" in method.options and "trajectories" in method.by_features(features).needs
+
+
 def selection_seconds(results: Mapping[str, Any], name: str) -> float | None:
     """Wall time of choosing a subset: the proxy, its sweeps and features where used, and the choice itself.
 
@@ -147,7 +155,8 @@ def part_results(results: Mapping[str, Any], part: str) -> Mapping[str, Any]:
 def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     """One group per (method, options, budget): untuned first, then by budget, the full pool last.
 
-    Runs of one budget in tokens differ in their rows; the group's budget is the mean of these. Within a
+    Runs of one budget in tokens differ in their rows; the group's budget is the mean of these. Of runs that
+    have the seed, too, alike the first by name is the replicate, and others are groups by themselves. Within a
     budget the most accurate comes first; groups without an accuracy follow, by held-out loss. Names that only
     trained or were only evaluated (no selection) are groups of their own.
     """
@@ -162,7 +171,13 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     groups = []
     for key, runs in members.items():
         runs.sort(key=lambda run: (run.selection.get("seed", 0), run.name))
-        groups.append(RunGroup(labels[key], key[0], _rows(runs, key[2]), tuple(runs)))
+        # Another run of a seed is no replicate: it is a group of its own.
+        firsts = {run.selection.get("seed"): run for run in reversed(runs)}
+        own = tuple(run for run in runs if firsts[run.selection.get("seed")] is run)
+        groups.append(RunGroup(labels[key], key[0], _rows(own, key[2]), own))
+        for run in runs:
+            if run not in own:
+                groups.append(RunGroup(f"{labels[key]}, {run.name}", key[0], _rows([run], key[2]), (run,)))
     return sorted(groups, key=_order)
 
 

@@ -68,7 +68,8 @@ def round_robin(
     place = ranks(np.argsort(sizes, kind="stable")[::-1], len(sizes))
     turns = _turns(groups, key)
     if weights is not None:
-        turns = (turns + 0.5) / np.maximum(weights, np.finfo(np.float64).tiny)[groups]
+        least = 1e-12 * np.max(weights, initial=0.0) or 1.0  # all alike where all are 0
+        turns = (turns + 0.5) / np.maximum(weights, least)[groups]
     return np.lexsort((place[groups], turns))
 
 

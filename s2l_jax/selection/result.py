@@ -18,6 +18,7 @@ from s2l_jax.selection.table import read_table, write_table
 
 _INDICES, _CENTROIDS, _TABLE, _SUMMARY = "indices.npy", "centroids.npy", "clusters.parquet", "summary.json"
 _SETTINGS = ("method", "budget", "unit", "seed", "options", "nested", "weighted", "notes")
+LEFT_OUT = "num_left_out"  # of the notes
 # Columns of the table that are fields as they are.
 _COLUMNS = {
     "id": "ids",
@@ -38,7 +39,7 @@ class Selection:
     Attributes:
       indices: the chosen rows, sorted and distinct.
       labels: the cluster of every row of the pool; all 0 where the method has no clusters, -1 for
-        rows that could not be chosen because the choice was from a slice of the pool.
+        rows that could not be chosen: not in the slice that the choice was from, or left out beforehand.
       centroids: of the clusters, in the columns that were clustered; [0, 0] without clusters.
       cluster_sources: the source of each cluster, where sources were clustered on their own.
       weights: one per chosen row: for S2L `|C_k| / R_k`, its cluster's rows per row chosen from it
@@ -96,8 +97,18 @@ class Selection:
 
     @property
     def num_candidates(self) -> int:
-        """How many rows the choice was from: the pool's, or those of a slice of it."""
+        """How many rows the choice was from: `num_asked` but those that were left out beforehand."""
         return int((self.labels >= 0).sum())
+
+    @property
+    def num_left_out(self) -> int:
+        """How many rows drop_unlearnt and drop_rising left out beforehand."""
+        return int(self.notes.get(LEFT_OUT, 0))
+
+    @property
+    def num_asked(self) -> int:
+        """The rows that a fraction is of: the pool's, or a slice's, with those that were left out."""
+        return self.num_candidates + self.num_left_out
 
     @property
     def picked_per_cluster(self) -> Int[np.ndarray, " k"]:
@@ -132,7 +143,7 @@ class Selection:
         whole, so its rows come at random, unless cluster_small_sources=True asks for it.)
 
         Args:
-          budget: examples, a fraction of the candidates, or tokens.
+          budget: examples, a fraction (of what the budget here is one of, see `num_asked`), or tokens.
           unit: "examples" or "tokens".
 
         Raises:
@@ -151,7 +162,7 @@ class Selection:
             assert self.num_tokens is not None
             size, wanted = int(self.num_tokens[order].sum()), int(budget)
         else:
-            count = wanted = asked.most(self.num_candidates, None)
+            count = wanted = asked.most(self.num_asked, None)
         if wanted > size:
             raise InputError(
                 f"a budget of {wanted} {unit} does not fit into this subset of {size}: select the larger "

@@ -16,7 +16,7 @@ from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.known import Known
 from s2l_jax.selection.method import METHODS, Method
 from s2l_jax.selection.ranking import ranks
-from s2l_jax.selection.result import Selection, cluster_weights
+from s2l_jax.selection.result import LEFT_OUT, Selection, cluster_weights
 from s2l_jax.selection.suspects import RISING, UNLEARNT, least_learnt, rising, suspects
 from s2l_jax.trajectories.load import Trajectories
 
@@ -60,13 +60,13 @@ def select(
 
     Raises:
       InputError: a budget of 0 or less, an unknown method or option or a value of the wrong kind, a
-        missing input (with the stage that makes it), inputs of different lengths, NaN or infinite
-        trajectories, a budget above what is left without the unlearnt, and what a method cannot work with:
-        too few columns, rows that are all zeros.
+        missing input (with the stage that makes it), a seed below 0, inputs of different lengths, NaN or
+        infinite trajectories, a budget above what is left without the unlearnt, and what a method cannot
+        work with: too few columns, rows that are all zeros.
     """
     asked = Budget(budget, unit)
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise InputError(f"seed must be a whole number, got {seed!r}")
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0, got {seed!r}")
     found = METHODS.find(method)
     features = options.get("features", found.options.get("features", ""))
     chosen = found.by_features(features).after_filter(drop_unlearnt, drop_rising)
@@ -197,7 +197,7 @@ def _select_learnt(
         reasons=(*chosen.reasons, UNLEARNT, RISING),
         reason_of=reason_of,
         scores=np.where(left_out, scores, found),
-        notes=chosen.notes | {"num_left_out": int(left_out.sum())},
+        notes=chosen.notes | {LEFT_OUT: int(left_out.sum())},
     )
 
 

@@ -75,7 +75,8 @@ def num_unlearnt(sources: Sequence[str] | Int[np.ndarray, " n"] | None, size: in
 
 
 def _counts(groups: Int[np.ndarray, " n"], share: float) -> Int64[np.ndarray, " g"]:
-    return np.floor(share * np.bincount(groups)).astype(np.int64)
+    # A share such as 0.29 of 100 is 28.999999999999996 in floating point.
+    return np.floor(share * np.bincount(groups) + 1e-9).astype(np.int64)
 
 
 def rising(losses: Float[np.ndarray, "n t"]) -> Bool[np.ndarray, " n"]:

@@ -103,7 +103,7 @@ def _checked(path: epath.Path, losses: Any, steps: Any, ids: Any) -> Trajectorie
         )
     n, t = losses.shape
     steps = np.arange(1, t + 1) if steps is None else steps
-    if steps.shape != (t,) or steps.dtype.kind not in "iuf" or (np.diff(steps) <= 0).any():
+    if steps.shape != (t,) or steps.dtype.kind not in "iuf" or (steps[1:] <= steps[:-1]).any():
         raise InputError(
             f"{path}: {t} columns of losses, but steps of shape {steps.shape} and type "
             f"{steps.dtype}; one number a column is needed, each above the one before."

@@ -83,8 +83,10 @@ def test_a_run_compares_what_its_config_lists(tmp_path):
     config.trajectories.path = str(tmp_path / "losses.npy")
     config.clustering.compare = (3, 6)
     config.clustering.num_clusters, config.selection.budget = 6, 30
+    config.clustering.update(init="random", restarts=2, max_iterations=3, tolerance=0.01)
+    fits = {"init": "random", "restarts": 2, "max_iter": 3, "tol": 0.01}
     results = run_pipeline(config, tmp_path / "run", stages=["selection", "report"])
-    expected = [dataclasses.asdict(c) for c in compare_cluster_counts(rows, [3, 6], seed=config.seed)]
+    expected = [dataclasses.asdict(c) for c in compare_cluster_counts(rows, [3, 6], seed=config.seed, **fits)]
     assert results["cluster_counts"] == expected
     assert "Other numbers of clusters" in (tmp_path / "run" / "report" / "index.html").read_text()
     config.clustering.compare = (12, 6)

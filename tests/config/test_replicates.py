@@ -61,6 +61,17 @@ def test_a_prefix_is_of_the_subset_of_its_own_seed():
     validate(expanded)
 
 
+def test_a_prefix_of_a_subset_that_budgets_have_renamed_is_refused():
+    config = config_of(a={}, part={"budget": 5, "prefix_of": "a"}, budgets=("5%", "10%"))
+    with pytest.raises(InputError, match=r"runs\.part\.prefix_of='a': there is no such subset"):
+        expand(config)
+
+
+def test_budgets_that_names_cannot_tell_apart_are_refused():
+    with pytest.raises(InputError, match=r"'33.3333332%' is there twice"):
+        expand(config_of(a={}, budgets=("33.3333331%", "33.3333332%")))
+
+
 @pytest.mark.parametrize(
     ("text", "fields"),
     [("600", {"budget": 600}), ("2.5%", {"budget_fraction": 0.025}), (" 90t", {"budget_tokens": 90})],

@@ -206,3 +206,12 @@ def test_a_part_of_a_content_without_its_text():
         InputError, match=r'"messages\[0\].content\[0\]" has no "text"; it has "type", "value"'
     ):
         row_of(row, "")
+
+
+def test_what_is_ignored_in_messages_is_in_a_history_too():
+    history = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "hm"}]
+    row = {"instruction": "more", "output": "b", "history": history}
+    with pytest.raises(InputError, match=r'"history\[1\]" has "reasoning", which is not read'):
+        row_of(row, "", FieldMap())
+    read = row_of(row, "", FieldMap(ignore=("reasoning",)))
+    assert [message.content for message in read.conversation] == ["q", "a", "more", "b"]

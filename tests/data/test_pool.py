@@ -230,6 +230,15 @@ class TestBadRows:
         (row,) = read_rows(path, fields=FieldMap(instruction="q", output="a", source="", input=""))
         assert (row.input, row.source) == ("", "all")
 
+    def test_a_field_that_no_row_below_the_limit_has_is_warned_of(self, tmp_path, caplog):
+        rows = [{"instruction": "q", "output": "a"} | ({"text": "t"} if n > 4 else {}) for n in range(8)]
+        path = write_jsonl(tmp_path / "pool.jsonl", rows)
+        assert len(list(read_rows(path, fields=FieldMap(input="text")))) == 8
+        assert not caplog.messages
+        assert len(list(read_rows(path, limit=4, fields=FieldMap(input="text")))) == 4
+        assert "none of the 4 rows" in caplog.text
+        assert "more are not read, by limit" in caplog.text
+
     def test_optional_field_that_was_set_and_never_met(self, tmp_path):
         path = write_jsonl(tmp_path / "a.jsonl", ROWS)
         with pytest.raises(InputError, match=r'none of the 4 rows .* has the field "topic"'):

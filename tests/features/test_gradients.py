@@ -10,6 +10,7 @@ import pytest
 from s2l_jax import load_model
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 from s2l_jax.features.compute.example_gradients import AdamMoments, ExampleGradients
+from s2l_jax.features.compute.warm_up import epoch_ends
 from s2l_jax.models.lora import Lora
 from s2l_jax.models.parameters import bind, flatten_params, joined, model_params
 from s2l_jax.parallel.placement import random_adapters
@@ -125,3 +126,10 @@ def test_a_projection_keeps_angles_and_is_the_same_for_all(one_device_mesh, on_o
     np.testing.assert_allclose(alone, ours, atol=1e-5 * np.abs(ours).max())
     other = ExampleGradients(config, one_device_mesh, dims=1024, seed=4)
     assert np.abs(other.of(frozen, adapters, examples, numbers) - ours).max() > 0.1 * np.abs(ours).max()
+
+
+@pytest.mark.parametrize(
+    ("rows", "ends"), [(96, [3, 6, 9, 12]), (40, [2, 3, 4, 5]), (17, [1, 2, 3, 4]), (1, [1, 2, 3, 4])]
+)
+def test_every_epoch_of_the_warm_up_ends_with_a_step_of_its_own(rows, ends):
+    assert epoch_ends(rows, 32, 4) == ends

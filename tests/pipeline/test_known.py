@@ -32,6 +32,10 @@ def config(tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
+        (
+            {"part": {"prefix_of": "s2l", "budget": 20}},
+            r"runs\.part: its budget of 20 examples is above the 12 of 's2l', of which it is to be a part",
+        ),
         ({"proxy.train.batch_size": 48}, r"proxy.train.batch_size=48 is above the 40 rows of the pool"),
         ({"target.train.batch_size": 48}, r"target.train.batch_size=48 is above the 40 rows"),
         ({"clustering.num_clusters": 41}, r"clustering.num_clusters=41 is above the 40 rows"),
@@ -58,8 +62,8 @@ def config(tiny_checkpoint, tmp_path):
 )
 def test_nothing_is_trained(config, tmp_path, fields, reason):
     for name, value in fields.items():
-        if name == "runs":
-            config.selection.runs.s2l = run(**value)
+        if name in ("runs", "part"):
+            config.selection.runs["s2l" if name == "runs" else name] = run(**value)
         else:
             config.update_from_flattened_dict({name: value})
     with pytest.raises(InputError, match=reason):

@@ -242,3 +242,10 @@ def test_points_of_one_budget_are_beside_one_another_and_ticks_are_the_budgets()
     for places, budget in zip(near, (10, 50), strict=True):
         assert len(set(places)) == len(names)
         assert np.abs(places / budget - 1).max() < 0.03
+
+
+def test_two_runs_of_one_seed_are_no_replicates():
+    seeds = {"random": 0, "again": 0, "more": 1}
+    results, _ = results_of(*((name, "random", 20, seed, 0.5) for name, seed in seeds.items()))
+    found = {group.label: [run.name for run in group.runs] for group in group_runs(results)}
+    assert found == {"random": ["again", "more"], "random, random": ["random"]}

@@ -146,3 +146,11 @@ def test_a_filter_that_leaves_too_few(known):
         select(rising, 10, method="random", drop_rising=True)
     with pytest.raises(InputError, match="needs losses at two checkpoints"):
         select(known.trajectories[:, :1], 10, method="random", drop_rising=True)
+
+
+def test_sources_that_weigh_nothing_take_turns():
+    groups = np.repeat([0, 1, 2], 30)
+    order = round_robin(groups, np.arange(90), np.zeros(3))
+    assert np.bincount(groups[order[:30]]).tolist() == [10, 10, 10]
+    order = round_robin(groups, np.arange(90), np.array([0.0, 1.0, 1.0]))
+    assert np.bincount(groups[order[:30]], minlength=3).tolist() == [0, 15, 15]

@@ -277,7 +277,8 @@ def bad_rows():
         (np.ones((4, 2)), {"distance": 1}, "distance must be text, got 1"),
         (np.ones((4, 2)), {"standardise": 1}, "standardise must be True or False, got 1"),
         (np.ones((4, 2)), {"method": "forgetting", "margin": "0"}, "margin must be a number, got .0."),
-        (np.ones((4, 2)), {"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        (np.ones((4, 2)), {"seed": 1.5}, "seed must be a whole number of at least 0, got 1.5"),
+        (np.ones((4, 2)), {"seed": -1}, "seed must be a whole number of at least 0, got -1"),
         (np.ones((4, 2)), {"num_checkpoints": 3}, "num_checkpoints=3, but trajectories have 2 columns"),
         (np.ones((4, 2)), {"num_checkpoints": 1, "every": 2}, "leaves none of the 1 trajectory columns"),
         (

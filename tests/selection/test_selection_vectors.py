@@ -117,6 +117,8 @@ def test_facility_location_is_chunked_without_a_difference(monkeypatch):
     everything = select(SelectionInputs(hidden_states=rows), 700, method="facility_location",
                         evaluation="stochastic")  # fmt: skip
     assert everything.notes["objective"] == pytest.approx(1, abs=1e-5)
+    with pytest.raises(InputError, match="'facility_location' does not nest"):
+        everything.first(40)
 
 
 def slow_k_center(rows, chosen, count):
@@ -158,6 +160,7 @@ def test_diverse_evol_embeds_anew_in_each_round():
         assert asked.pop(0) == expected
         expected, _ = slow_k_center(states.astype(float), expected, size)
     assert chosen.order.tolist() == expected
+    assert not chosen.nested
     for wrong in (np.ones((39, 2)), np.ones(40), None, np.full((40, 2), np.nan)):
         short = SelectionInputs(ids=np.arange(40), embed=lambda rows, wrong=wrong: wrong)
         with pytest.raises(InputError, match="must be finite, and one vector an example"):

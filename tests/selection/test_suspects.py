@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import s2l_jax
 from s2l_jax.errors import InputError
-from s2l_jax.selection import METHODS, SelectionInputs
+from s2l_jax.selection import METHODS, SelectionInputs, select
+from s2l_jax.selection.suspects import num_unlearnt
 
 
 def area_under_curve(scores, positive):
@@ -127,3 +128,19 @@ def test_a_filter_that_cannot_be_is_said(arguments, message):
 def test_random_needs_losses_to_leave_rows_out():
     with pytest.raises(InputError, match="needs trajectories"):
         s2l_jax.select(SelectionInputs(ids=np.arange(9)), 3, method="random", drop_unlearnt=0.3)
+
+
+def test_a_share_that_has_no_exact_number_is_not_rounded_down_twice():
+    assert num_unlearnt(None, 100, 0.29) == 29
+    assert num_unlearnt(None, 1000, 0.001) == 1
+    assert num_unlearnt(None, 999, 0.1) == 99
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_fraction_of_a_subset_is_one_of_what_the_subset_is_of(share):
+    losses = np.random.default_rng(0).gamma(2, 1, (400, 5)).astype(np.float32)
+    whole = select(losses, 0.5, num_clusters=4, drop_unlearnt=share)
+    assert (whole.num_asked, whole.num_left_out) == (400, int(400 * share))
+    part = whole.first(0.1)
+    assert np.array_equal(part.indices, select(losses, 0.1, num_clusters=4, drop_unlearnt=share).indices)
+    assert len(part.indices) == 40

@@ -298,6 +298,12 @@ class TestParquet:
 
 
 class TestNumpy:
+    @pytest.mark.parametrize("kind", [np.uint64, np.uint8, np.int64, np.float32])
+    def test_steps_that_go_down(self, tmp_path, kind):
+        np.savez(tmp_path / "t.npz", losses=np.ones((2, 3), np.float32), steps=np.array([5, 4, 3], kind))
+        with pytest.raises(InputError, match="each above the one before"):
+            load_trajectories(tmp_path / "t.npz")
+
     @settings(max_examples=40, deadline=None)
     @given(
         losses=hnp.arrays(

@@ -126,7 +126,7 @@ def test_it_says_so(sliced):
     assert results["trajectories"]["slice_of"] == POOL
     for name, size in (("s2l", 60), ("s2l_all", SLICE)):
         assert results["selections"][name]["slice"] == {"size": SLICE, "pool": POOL}
-        assert results["selections"][name]["size"] == size
+        assert results["selections"][name]["size"] == results["selections"][name]["budget"] == size
         summary = json.loads((workdir / "selection" / name / "summary.json").read_text())
         assert (summary["num_examples"], summary["num_candidates"]) == (POOL, SLICE)
     assert "tracking a slice of 100 of 240 pool rows" in said

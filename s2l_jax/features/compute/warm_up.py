@@ -83,7 +83,7 @@ def _warm_up(
     train.update(
         learning_rate=asked.learning_rate, batch_size=asked.batch_size, accumulation=1, dtype=asked.dtype
     )
-    steps = [math.ceil(epoch * len(rows) / asked.batch_size) for epoch in range(1, asked.epochs + 1)]
+    steps = epoch_ends(len(rows), asked.batch_size, asked.epochs)
     optimizer = train_settings(run, train).optimizer
     like = abstract_state(config, optimizer, steps[-1], run.mesh)
     files = [folder / f"warmup_{epoch}.npz" for epoch in range(1, asked.epochs + 1)]
@@ -123,6 +123,12 @@ def _warm_up(
         mean_rate = float(np.mean([rate(step) for step in range(begin, end)]))
         found.append(Checkpoint(state.params, moments, mean_rate))
     return found
+
+
+def epoch_ends(num_rows: int, batch_size: int, epochs: int) -> list[int]:
+    """The step that each epoch ends with; it is one at least, where a batch has more rows than there are."""
+    ends = (math.ceil(epoch * num_rows / batch_size) for epoch in range(1, epochs + 1))
+    return list(itertools.accumulate(ends, lambda before, end: max(end, before + 1)))
 
 
 def _warm_up_rows(pool: PreparedPool, fraction: float, seed: int) -> Int64[np.ndarray, " b"]:

@@ -29,11 +29,18 @@ def compare_all(run: Run, trajectories: Trajectories | None) -> None:
         )
     check_counts(run, len(trajectories.losses))
     settings = deciding(run.config, "cluster_counts", {"trajectories.sha256": trajectories.digest})
+    asked = run.config.clustering
+    fits = {
+        "init": asked.init,
+        "restarts": asked.restarts,
+        "max_iter": asked.max_iterations,
+        "tol": asked.tolerance,
+    }
     progress = Progress("comparing numbers of clusters", len(counts), "numbers")
     for done, count in enumerate(counts, start=1):
         record = Record(run.workdir / FOLDER / str(count), f"{FOLDER}/{count}", settings)
         if not record.done:
-            (found,) = compare_cluster_counts(trajectories.losses, [count], seed=run.config.seed)
+            (found,) = compare_cluster_counts(trajectories.losses, [count], seed=run.config.seed, **fits)
             record.finish(dataclasses.asdict(found))
         progress.update(done, f"K={count}")
     progress.close()

@@ -120,13 +120,16 @@ def check_known(run: Run, contexts: Contexts, planned: Mapping[Inputs, Sequence[
     """
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
-        if entry["prefix_of"] or stored_results(folder(run, name)) is not None:
+        if stored_results(folder(run, name)) is not None:
             continue
         by_losses = "trajectories" in method.needs
         context = _losses_of(contexts, run.config, entry)
         pool = _inputs(context)
         inputs = pool.rows(context.rows) if by_losses and context.rows is not None else pool
         size = inputs.num_examples
+        if entry["prefix_of"]:
+            _check_prefix(name, entry, resolved_run(run.config, entry["prefix_of"]), size)
+            continue
         count = size if method.takes_all else Budget(*_budget(entry).values()).most(size, inputs.num_tokens)
         own = proxy_inputs(run.config, entry)
         steps = (planned or {}).get(own) if own is not None else None
@@ -140,6 +143,19 @@ def check_known(run: Run, contexts: Contexts, planned: Mapping[Inputs, Sequence[
                 feature.check_steps(steps, entry)
         except InputError as error:
             raise InputError(f"selection.runs.{name}: {error}") from None
+
+
+def _check_prefix(name: str, entry: dict[str, Any], outer: dict[str, Any], size: int) -> None:
+    """Raise an InputError for a subset of another that is larger than that; in other units it shows later."""
+    inner, whole = (Budget(*_budget(each).values()) for each in (entry, outer))
+    if inner.unit != whole.unit:
+        return
+    own, most = (each.amount if each.unit == "tokens" else each.most(size, None) for each in (inner, whole))
+    if own > most:
+        raise InputError(
+            f"selection.runs.{name}: its budget of {own} {inner.unit} is above the {most} of "
+            f"{entry['prefix_of']!r}, of which it is to be a part: exchange the two, or lower it."
+        )
 
 
 def _check_left(entry: dict[str, Any], method: Method, known: Known) -> None:
@@ -258,15 +274,15 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
         else:
             selection.save(record.folder)
         _export(run, record.folder, selection, pool)
-    sizes, candidates, size = selection.cluster_sizes, selection.num_candidates, len(selection.labels)
+    sizes, asked, size = selection.cluster_sizes, selection.num_asked, len(selection.labels)
     inputs = proxy_inputs(run.config, entry)
     proxy = proxy_part(run.config, inputs) if inputs is not None else ""
     parts = [proxy, *(part_of(feature, run.config, entry) for feature in method.features.values())]
     record.finish(
         {
             "method": selection.method,
-            # Comparisons go by examples; how else the budget was said is in `asked`.
-            "budget": selection.budget if _in_examples(selection) else len(selection.indices),
+            # Comparisons go by examples that there are; how else the budget was said is in `asked`.
+            "budget": min(selection.budget, asked) if _in_examples(selection) else len(selection.indices),
             **({} if _in_examples(selection) else {"asked": _budget(entry)}),
             "size": len(selection.indices),
             "seed": selection.seed,
@@ -278,7 +294,8 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
             "indices_sha256": hashlib.sha256(selection.indices.tobytes()).hexdigest(),
             # The parts of the workdir that the subset was made with, whose cost it is charged.
             **({"used": used} if (used := [part for part in parts if part]) else {}),
-            **({} if candidates == size else {"slice": {"size": candidates, "pool": size}}),
+            **({} if asked == size else {"slice": {"size": asked, "pool": size}}),
+            **({"num_left_out": left_out} if (left_out := selection.num_left_out) else {}),
         }
     )
     say(f"selection {name}: {_described(selection)}")
@@ -333,14 +350,16 @@ def _in_examples(selection: Selection) -> bool:
 
 def _described(selection: Selection) -> str:
     """One line on a selection."""
-    size, candidates, pool = len(selection.indices), selection.num_candidates, len(selection.labels)
-    text = f"{size} of {candidates} examples"
+    size, asked, pool = len(selection.indices), selection.num_asked, len(selection.labels)
+    text = f"{size} of {asked} examples"
     if selection.unit == "tokens" and selection.num_tokens is not None:
         text += f", {int(selection.num_tokens[selection.indices].sum())} tokens"
-    if candidates < pool:
+    if asked < pool:
         text += f", a slice of the pool's {pool}"
-        if _in_examples(selection) and selection.budget > candidates:
+        if _in_examples(selection) and selection.budget > asked:
             text += f": all of it, for the budget of {selection.budget} is above it"
+    if selection.num_left_out:
+        text += f", {selection.num_left_out} left out beforehand"
     count = len(selection.centroids)
     return f"{text}, {count} clusters" if count else text
 

@@ -25,10 +25,10 @@ _FEWEST = 50  # rows of a source whose silhouette is measured
 
 @diagnostic
 def clusters(found: Findings) -> Iterator[Verdict | Measured]:
-    """Judges the clustering of the first selection that has one."""
-    if found.measured_losses is None or not found.clustered:
+    """Judges the clustering of the first selection that has one of the trajectories."""
+    if found.measured_losses is None or not found.clustered_losses:
         return
-    name = found.clustered[0]
+    name = found.clustered_losses[0]
     labels = found.labels[name][found.measured_rows]
     sizes = np.asarray(found.part("selections")[name]["cluster_sizes"])
     yield from _count(name, sizes)
@@ -103,7 +103,7 @@ def stability(found: Findings) -> Iterator[Verdict | Measured]:
     """Whether clusters are the same from other seeds, and had settled at the last checkpoint."""
     yield from _settled(found.part("trajectories").get("refreshes") or [])
     for group in found.groups:
-        names = [run.name for run in group.runs if run.name in found.clustered]
+        names = [run.name for run in group.runs if run.name in found.clustered_losses]
         pairs = list(itertools.combinations(names[:4], 2))
         if not pairs:
             continue

@@ -25,7 +25,7 @@ def trajectories(section: Section, found: Findings) -> None:
     if found.trajectories is None or not found.trajectories.shape[1]:
         section.missing = "no trajectories were recorded"
         return
-    clustered = found.clustered
+    clustered = found.clustered_losses
     if not clustered:
         section.missing = "no selection clustered the trajectories"
         return

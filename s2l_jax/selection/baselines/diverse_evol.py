@@ -44,4 +44,7 @@ def diverse_evol(
                 "diverse_evol: embeddings must be finite, and one vector an example, at each round"
             )
         order, radius = k_center(states, order, int(size))
-    return Ranking(order, reasons=("farthest from what was chosen before",), notes={"radius": radius})
+    # Rounds are parts of the budget, so that what is embedded anew differs by it.
+    nested = rounds == 1 or inputs.embed is None
+    reasons = ("farthest from what was chosen before",)
+    return Ranking(order, nested=nested, reasons=reasons, notes={"radius": radius})

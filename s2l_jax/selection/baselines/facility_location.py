@@ -48,4 +48,7 @@ def facility_location(
     else:
         order = stochastic_greedy(objective, count, epsilon=epsilon, seed=seed)
     notes = {"objective": objective.value / len(rows), "evaluation": evaluation}
-    return Ranking(order, reasons=("the pool's similarity to the subset rose most",), notes=notes)
+    # The samples of stochastic greedy are larger for a smaller budget.
+    nested = evaluation == "lazy"
+    reasons = ("the pool's similarity to the subset rose most",)
+    return Ranking(order, nested=nested, reasons=reasons, notes=notes)

@@ -13,6 +13,7 @@ from s2l_jax.report.diagnostic import FAULT, diagnose
 from s2l_jax.report.diagnostics.rows import repeated, unlearnt
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.rows import PoolRows, RowText
+from s2l_jax.report.runs import clusters_losses
 from s2l_jax.report.section import Section
 from s2l_jax.report.sections.diagnostics import diagnostics, rows_of
 from tests.support.paths import GOLDEN, REPOSITORY
@@ -279,3 +280,17 @@ def test_what_is_wrong_with_many_targets_is_said_once():
     assert "overfits" in verdict.title
     assert ["overfits" in each.title for each in others] == [True]
     assert verdict.title != others[0].title
+
+
+@pytest.mark.parametrize(
+    ("selection", "does"),
+    [
+        ({"method": "s2l"}, True),
+        ({"method": "s2l", "options": {"features": "hidden_states"}}, False),
+        ({"method": "semdedup", "options": {"num_clusters": 9}}, False),
+        ({"method": "confidence_curriculum"}, False),  # its labels are stages
+        ({"method": "nobody:knows_this"}, True),
+    ],
+)
+def test_which_clusters_are_of_trajectories(selection, does):
+    assert clusters_losses(selection) is does
