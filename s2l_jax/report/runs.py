@@ -156,9 +156,9 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     """One group per (method, options, budget): untuned first, then by budget, the full pool last.
 
     Runs of one budget in tokens differ in their rows; the group's budget is the mean of these. Of runs that
-    have the seed, too, alike the first by name is the replicate, and others are groups by themselves. Within a
-    budget the most accurate comes first; groups without an accuracy follow, by held-out loss. Names that only
-    trained or were only evaluated (no selection) are groups of their own.
+    have the seed, too, alike the first by name is the replicate, and others are groups by themselves. Within
+    a budget the most accurate comes first; groups without an accuracy follow, by held-out loss. Names that
+    only trained or were only evaluated (no selection) are groups of their own.
     """
     members: dict[tuple[str, str, int], list[RunResult]] = {}
     pool_size = (results.get("pool") or {}).get("num_examples") or 0

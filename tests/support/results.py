@@ -87,7 +87,8 @@ def make_results(num_sources=4, num_clusters=5, steps=(10, 20, 30, 40)):
     add("full", "full", num_examples, 0, 0.7)
 
     def verdicts(run, measure):
-        return {row: float(row < 20 * run.accuracy) for row in range(20)} if measure == "accuracy" else {}
+        right = {("pool", row): float(row < 20 * run.accuracy) for row in range(20)}
+        return right if measure == "accuracy" else {}
 
     baseline = {name for name in results["selections"] if name.startswith("random")}
     results["comparisons"] = compare(group_runs(results), verdicts, baseline, "random")
