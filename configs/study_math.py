@@ -6,8 +6,8 @@
 
 Five replicates. With `configs/study_math.py:more` in the same workdir it goes on with other methods and
 budgets of 5 and 33 %. `configs/study_math_base.py` says how the base models are made. Every target is trained
-for the same 200 steps of 32 rows: 3.7 passes over 5 %, 1.7 over 11 %, less than one over 33 % and all rows. Of
-GSM8K, which models so small do not solve, the losses count; the run's own accuracy is a mean over both
+for the same 200 steps of 32 rows: 3.7 passes over 5 %, 1.7 over 11 %, less than one over 33 % and all rows.
+Of GSM8K, which models so small do not solve, the losses count; the run's own accuracy is a mean over both
 benchmarks.
 """
 
