@@ -27,7 +27,9 @@ CLUSTERS = (100, 240)  # of the whole pool; S2L by source has 20 of each of 12
 def get_config(part: str = "") -> ConfigDict:
     """The quickstart and its methods compared; 200 steps for every target, whatever its budget."""
     if part not in ("", "as_much", "clusters"):
-        raise InputError(f"configs/study_embedded.py:{part}: after the colon is nothing, as_much or clusters.")
+        raise InputError(
+            f"configs/study_embedded.py:{part}: after the colon is nothing, as_much or clusters."
+        )
     config = load("quickstart" if part else "compare_methods")
     config.name = "study_embedded" + (f"_{part}" if part else "")
     config.seeds = SEEDS
