@@ -1,4 +1,4 @@
-"""The base models of study 2, from random weights: one pass over easy questions, none of them in its pool.
+"""The base models of study 2, from random weights: half a pass over easy questions, none in its pool.
 
     python benchmarks/study_math_models.py --rows=easy.jsonl.gz,mathmix.jsonl --out=runs/study_math_models
     python launch.py --config=configs/study_math_base.py:proxy --workdir=runs/study_math_base_proxy \
@@ -26,11 +26,10 @@ def get_config(model: str = "target") -> ConfigDict:
 
     config.target.init = "random"
     config.target.checkpoint = f"runs/study_math_models/{model}"
-    config.target.train.epochs = 1
+    config.target.train.steps = 1_800
     config.target.train.batch_size = 64
     config.target.train.learning_rate = LEARNING_RATES[model]
     config.target.train.dtype = "float32"
-    config.target.train.remat = "full"  # the allocations it spares cost more than the arithmetic
     config.target.train.checkpoint_every = 500
     config.selection.runs.full = run(method="full")
     return config
