@@ -4,11 +4,11 @@
         --config.pool.path=mathmix.jsonl \
         --config.evaluation.benchmarks=pool=mathematics_interpolate.jsonl,gsm8k=gsm8k.jsonl
 
-Five replicates. With `configs/study_math.py:more` in the same workdir it goes on with other methods and
-budgets of 5 and 33 %. `configs/study_math_base.py` says how the base models are made. Every target is trained
-for the same 150 steps of 32 rows: 2.7 passes over 5 %, 1.2 over 11 %, less than one over 33 % and all rows.
-Of GSM8K, which models so small do not solve, the losses count; the run's own accuracy is a mean over both
-benchmarks.
+Five replicates. In the same workdir `configs/study_math.py:budgets` goes on with 5 and 33 %, and `:more`
+with other methods as well. `configs/study_math_base.py` says how the base models are made. Every target is
+trained for the same 150 steps of 32 rows: 2.7 passes over 5 %, 1.2 over 11 %, less than one over 33 % and
+all rows. Of GSM8K, which models so small do not solve, the losses count; the run's own accuracy is a mean
+over both benchmarks.
 """
 
 from ml_collections import ConfigDict
@@ -21,9 +21,9 @@ BUDGET = 0.11
 
 
 def get_config(what: str = "") -> ConfigDict:
-    """A proxy for each replicate; S2L and random in both forms, all rows; "more" has other methods, too."""
-    if what not in ("", "more"):
-        raise InputError(f"configs/study_math.py:{what}: after the colon is nothing, or more.")
+    """A proxy for each replicate; S2L and random in both forms, all rows, and what `what` adds."""
+    if what not in ("", "budgets", "more"):
+        raise InputError(f"configs/study_math.py:{what}: after the colon is nothing, budgets or more.")
     config = default()
     config.name = "study_math"
     config.seeds = SEEDS
@@ -57,6 +57,7 @@ def get_config(what: str = "") -> ConfigDict:
     runs.full = run(method="full")
     if what:
         config.selection.budgets = ("5%", f"{BUDGET:.0%}", "33%")
+    if what == "more":
         # The best three others of study 1.
         runs.s2l_clean = run(method="s2l", drop_unlearnt=0.05, **one)
         runs.random_by_source_clean = run(method="random", stratify_by="source", drop_unlearnt=0.05, **one)
