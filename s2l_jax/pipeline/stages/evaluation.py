@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -82,24 +81,23 @@ def evaluate_all(run: Run) -> None:
     if not tasks:
         return
     for name in _models_of(run):
-        settings = {task.benchmark.name: _settings(run, task, name) for task in tasks}
-
-        def record(task: EvalTask, name: str = name, settings: Mapping[str, Any] = settings) -> Record:
-            benchmark = task.benchmark.name
-            return Record(
-                folder(run, name) / benchmark, f"evaluation/{name}/{benchmark}", settings[benchmark]
-            )
-
         # All settings are compared before the first answer; a record's time counts from when it is made.
-        records = [record(task) for task in tasks]
+        records = [_record(run, task, name) for task in tasks]
         for each in records:
             integrity.check(each.folder, stored_digests(each.folder), way_out(each.folder))
         if left := [task for task, each in zip(tasks, records, strict=True) if not each.done]:
             model, tokenizer = _model(run, name)
             for task in left:
                 with explained(run.config, "evaluation"):
-                    _evaluate_one(run, name, task, record(task), model, tokenizer)
+                    _evaluate_one(run, name, task, _record(run, task, name), model, tokenizer)
             del model
+
+
+def _record(run: Run, task: EvalTask, name: str) -> Record:
+    """That of a model on one benchmark."""
+    benchmark = task.benchmark.name
+    where = f"evaluation/{name}/{benchmark}"
+    return Record(folder(run, name) / benchmark, where, _settings(run, task, name))
 
 
 def waiting(run: Run) -> list[str]:
