@@ -13,7 +13,7 @@ from s2l_jax.config import default, run
 
 
 def get_config() -> ConfigDict:
-    """Trained like the mathematics configs; S2L clusters the pool as a whole, as reports have one source."""
+    """Trained like the mathematics configs; S2L by the paper's Algorithm 1, one clustering of the pool."""
     config = default()
     config.name = "clinical_pythia70m"
     config.pool.path = "data/clinical/train.jsonl"

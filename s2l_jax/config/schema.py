@@ -122,7 +122,10 @@ SCHEMA: Group = Group(
     trajectories=Group(
         "Trajectories: the losses that rows are selected by",
         path=Field(
-            "", "trajectories made elsewhere (.zarr, .npy, .npz); no proxy is trained", by_content=True
+            "",
+            "trajectories made elsewhere (.zarr, .npy, .npz, .parquet, or a folder of the official code's "
+            "losses); no proxy is trained",
+            by_content=True,
         ),
         source=choice(
             "sweep",

@@ -101,7 +101,7 @@ def test_overlaps_are_of_equal_seeds_and_beside_that_of_two():
     assert [panel.title.partition(" (")[0] for panel in section.views["number of clusters"]] == [
         "accuracy",
         "held-out loss",
-        "rows in common with the subset of 20",
+        "overlap with the subset of 20",
     ]
     scores = drawn(section.views["number of clusters"][0].chart)
     assert {point["x"] for point in scores if "low" in point} == {5, 20, 80}

@@ -323,3 +323,10 @@ def test_loaded_trajectories_are_selected_from_with_their_ids(tmp_path):
     np.testing.assert_array_equal(chosen.indices, stated.indices)
     np.testing.assert_array_equal(chosen.ids, ids)
     assert repr(chosen) == "<Selection by s2l: 9 of 50 rows, 3 clusters>"
+
+
+@pytest.mark.parametrize(("given", "warned"), [({"stratify_by": "source"}, True), ({}, False)])
+def test_a_split_over_sources_that_nobody_gave_is_warned(caplog, given, warned):
+    losses = np.random.default_rng(0).random((20, 3), np.float32)
+    select(losses, budget=5, num_clusters=2, **given)
+    assert ("no sources are known" in caplog.text) == warned

@@ -27,7 +27,7 @@ def ablations(section: Section, found: Findings) -> None:
                 section.show(_scores(series, measure), series.name, _TITLES[measure.name])
         if any(common != NOT_MEASURED for *_, common in lines):
             reference = series.values[series.reference]
-            title = f"rows in common with the subset of {reference} (Jaccard index, %)"
+            title = f"overlap with the subset of {reference} (Jaccard index, %)"
             section.show(_overlaps(found, series), series.name, title)
         text = [
             f"{_TITLES[m.name].partition(' (')[0].capitalize()} {each}" for m, each in words.items() if each
@@ -77,7 +77,7 @@ def _overlap_in_words(found: Findings, series: Series) -> str:
         return ""
     value = series.values[series.reference]
     ends = dict.fromkeys(f"{100 * share:.0f}" for share in (min(shares), max(shares)))
-    text = f"Subsets have {' to '.join(ends)} % in common with those of {value}"
+    text = f"Subsets have a Jaccard index of {' to '.join(ends)} % with those of {value}"
     seeds = overlap_of_seeds(found, reference)
     return f"{text}{'' if seeds is None else f'; two seeds of {value} have {100 * seeds:.0f} % (dashed)'}."
 
