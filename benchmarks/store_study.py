@@ -5,8 +5,8 @@
 Writes benchmarks/results/NAME: `results.json` without learning curves and sizes of single clusters, but with
 the commit, the packages and the machine that made it; `scores.npz`, of every model and evaluation row
 whether it was answered right and its loss; `clusters.npz`, the rows of every subset and the cluster of every
-row for each of S2L's clusterings. `benchmarks/make_tables.py` makes the tables of the first two; the third is
-for what they leave open.
+row for each of S2L's clusterings; asked for, `trajectories.npz`, the losses that `trajectories.path` takes.
+`benchmarks/make_tables.py` makes the tables of the first two; the others are for what they leave open.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 from s2l_jax.evaluation.predictions import PREDICTIONS, read_predictions
 from s2l_jax.report.load import load_results
 from s2l_jax.selection import Selection
+from s2l_jax.trajectories.load import load_trajectories
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _LEFT_OUT = ("curve", "cluster_sizes", "picked_per_cluster")
@@ -35,6 +36,7 @@ def main() -> None:
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of the study")
     parser.add_argument("--name", required=True, help="folder of benchmarks/results to write")
+    parser.add_argument("--trajectories", action="store_true", help="keep those of the first proxy as well")
     parser.add_argument("--commit", help="that ran it; default the checked-out one")
     parser.add_argument("--machine", help="in words; default this one")
     args = parser.parse_args()
@@ -52,6 +54,11 @@ def main() -> None:
     (folder / "results.json").write_text(f"{text}\n")
     np.savez_compressed(folder / "scores.npz", **_scores(args.workdir, results))
     np.savez_compressed(folder / "clusters.npz", **_clusters(args.workdir, results))
+    if args.trajectories:
+        found = load_trajectories(args.workdir / "trajectories.zarr")
+        np.savez_compressed(
+            folder / "trajectories.npz", losses=found.losses, steps=found.steps, ids=found.ids
+        )
     for file in sorted(folder.iterdir()):
         print(f"{file}: {file.stat().st_size / 1e3:,.0f} kB")
 
