@@ -1,5 +1,6 @@
 """What each part of a workdir was made with: finished parts are kept, and never change meaning."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ class Record:
         self._settings = _as_stored(settings)
         self._start = time.monotonic()
         self._stored: dict[str, Any] = {}
+        self._before = 0.0  # seconds of earlier sittings
         # Looked at before the settings, which another process may be replacing.
         empty = _is_empty(folder)
         if (stored := _read(folder)) is not None:
@@ -46,7 +48,9 @@ class Record:
                 raise InputError(other_settings(folder, what, differences))
         elif not empty:
             raise _gone(folder)
-        if self._stored.get("settings") != self._settings and processes.is_writer():
+        if self._stored.get("settings") == self._settings:
+            self._before = self._stored.get("seconds", 0.0)
+        elif processes.is_writer():
             integrity.write_json(folder / _FILE, {"settings": self._settings})
 
     @property
@@ -61,8 +65,23 @@ class Record:
 
     @property
     def seconds(self) -> float:
-        """Wall time of the sitting that finished the part."""
+        """Wall time of the sittings that made the part, without those that were killed outright."""
         return self._stored["seconds"]
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Keep the time of a sitting that a signal or a failure ends, for the one that goes on from there."""
+        try:
+            yield
+        except BaseException:
+            if not self.done and processes.is_writer():
+                with contextlib.suppress(OSError):  # what ended it is what is to be said
+                    so_far = {"settings": self._settings, "seconds": self._seconds()}
+                    integrity.write_json(self.folder / _FILE, so_far)
+            raise
+
+    def _seconds(self) -> float:
+        return round(self._before + time.monotonic() - self._start, 3)
 
     def finish(
         self,
@@ -82,7 +101,7 @@ class Record:
         self._stored = {
             "settings": self._settings,
             "results": json.loads(json.dumps(results, default=artifacts.plain)),
-            "seconds": round(time.monotonic() - self._start, 3),
+            "seconds": self._seconds(),
         }
         if processes.is_writer():
             self._stored[_DIGESTS] = integrity.digests(self.folder, files) | digests()

@@ -35,6 +35,27 @@ class TestRecord:
         assert again.seconds >= 0
         assert stored_results(folder)["results"] == again.results
 
+    def test_time_is_that_of_all_sittings(self, folder, monkeypatch):
+        clock = iter([0.0, 10.0, 100.0, 107.0])
+        monkeypatch.setattr("time.monotonic", lambda: next(clock))
+        record = Record(folder, "target/s2l", SETTINGS)
+        with pytest.raises(KeyboardInterrupt), record.counting():
+            raise KeyboardInterrupt
+        assert stored_results(folder) is None
+        (folder / "checkpoints").mkdir()
+        record = Record(folder, "target/s2l", SETTINGS)
+        with record.counting():
+            record.finish({})
+        assert stored_results(folder)["seconds"] == 17.0
+
+    def test_time_of_other_settings_does_not_count(self, folder, monkeypatch):
+        clock = iter([0.0, 10.0, 100.0, 107.0])
+        monkeypatch.setattr("time.monotonic", lambda: next(clock))
+        with pytest.raises(KeyboardInterrupt), Record(folder, "target/s2l", SETTINGS).counting():
+            raise KeyboardInterrupt
+        Record(folder, "target/s2l", changed(steps=20)).finish({})
+        assert stored_results(folder)["seconds"] == 7.0
+
     def test_what_json_makes_of_settings_is_no_change(self, folder):
         Record(folder, "target/s2l", SETTINGS | {"names": ("a", "b")}).finish({})
         assert Record(folder, "target/s2l", SETTINGS).done

@@ -78,7 +78,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
         hooks.append(sweeper_of(run, pool, tracked, model.config, writer, swept))
         if asked.stop_when_stable:
             hooks.append(StopWhenSettled(writer, asked.stop_when_stable, asked.stable_above))
-    with explained(config, "proxy"):
+    with explained(config, "proxy"), record.counting():
         result = train(
             model.config,
             model.initial_params,

@@ -83,7 +83,7 @@ def _train_one(run: Run, name: str, pool: PreparedPool, is_read: bool) -> None:
     batches = make_batches(run, pool, subset, weights, model.trained_config, config.target.train, steps)
     num_changed = num_trained(model.trained_config)
     part = "" if model.lora is None else f" and {num_changed / 1e6:.3g}M in adapters"
-    with explained(config, "target"):
+    with explained(config, "target"), record.counting():
         result = train(
             model.trained_config,
             model.first_params,
