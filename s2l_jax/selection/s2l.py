@@ -149,6 +149,7 @@ def s2l(
             reasons=(f"its cluster's share{_FIRST[pick]}",),
         )
     if inputs.sources is None:
+        _log.warning("stratify_by='source', and no sources are known: all examples are taken for one source")
         names, codes, numbers = None, np.zeros(len(points), np.int64), np.zeros(1, np.int64)
     else:
         names, codes = np.unique(inputs.sources, return_inverse=True)

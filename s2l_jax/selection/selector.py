@@ -89,8 +89,6 @@ def select(
     if unit == "examples" and budget > size and not chosen.takes_all:
         _log.warning("budget %d is above the %d examples there are: all are taken", budget, size)
     settings = _settings(chosen, num_clusters, options)
-    if options.get("stratify_by") == "source" and inputs.sources is None:
-        _log.warning("stratify_by='source', and no sources are known: %s takes all examples for one", method)
     if unit == "tokens" and "cluster_small_sources" in settings:
         settings["cluster_small_sources"] = True  # which sources are taken whole is known only at the end
     count = size if chosen.takes_all else asked.most(size, inputs.num_tokens)

@@ -325,8 +325,8 @@ def test_loaded_trajectories_are_selected_from_with_their_ids(tmp_path):
     assert repr(chosen) == "<Selection by s2l: 9 of 50 rows, 3 clusters>"
 
 
-@pytest.mark.parametrize(("given", "warned"), [({"stratify_by": "source"}, True), ({}, False)])
-def test_a_split_over_sources_that_nobody_gave_is_warned(caplog, given, warned):
+@pytest.mark.parametrize(("stratify_by", "warned"), [("source", True), ("none", False)])
+def test_a_split_over_sources_that_nobody_gave_is_warned(caplog, stratify_by, warned):
     losses = np.random.default_rng(0).random((20, 3), np.float32)
-    select(losses, budget=5, num_clusters=2, **given)
+    select(losses, budget=5, num_clusters=2, stratify_by=stratify_by)
     assert ("no sources are known" in caplog.text) == warned
