@@ -7,8 +7,8 @@
 
 ":lora" trains adapters, ":whole" all weights (in a workdir of its own). S2L goes by the losses that the
 first proxy of study 2 left (`trajectories.npz`, stored); with ":layers" in the workdir of ":lora" it goes by
-those of the model's own first six layers as well. Replicates share a proxy. Two hundred steps of 16 rows are
-1.8 passes over a subset; all rows are left out, as 3,200 of them at random are nearly what `random` has.
+those of the model's own first six layers as well. Replicates share a proxy. A hundred steps of 16 rows are
+nine tenths of a pass over a subset; all rows are left out, as 1,600 of them at random are what `random` has.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ SEEDS = (0, 1, 2)
 
 
 def get_config(how: str = "lora") -> ConfigDict:
-    """S2L, and random in both forms; two hundred steps of 16 rows for each target."""
+    """S2L, and random in both forms; a hundred steps of 16 rows for each target."""
     if how not in ("lora", "whole", "layers"):
         raise InputError(f"configs/study_smollm.py:{how}: after the colon is lora, whole or layers.")
     config = default()
@@ -34,7 +34,7 @@ def get_config(how: str = "lora") -> ConfigDict:
     config.selection.budget_fraction = 0.05
 
     config.target.checkpoint = "runs/smollm2"
-    config.target.train.steps = 200
+    config.target.train.steps = 100
     config.target.train.batch_size = 16
     config.target.train.learning_rate = 2e-4
     if how != "whole":
