@@ -22,7 +22,7 @@ _PROCESSES = multiprocessing.get_context("spawn")
 _CEILING_SECONDS = 2.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Rows:
     """Tokenised rows with a response, as `data.batching.Examples`; holds no library's objects."""
 
@@ -30,11 +30,10 @@ class Rows:
     prompt_lengths: np.ndarray
     common_prefix: np.ndarray  # tokens that all begin with
     gaps: Gaps = NO_GAPS
+    lengths: np.ndarray = dataclasses.field(init=False)  # tokens of each
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each."""
-        return np.array([len(tokens) for tokens in self.tokens], np.int32)
+    def __post_init__(self) -> None:
+        self.lengths = np.array([len(tokens) for tokens in self.tokens], np.int32)
 
     def read(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Token ids of some."""

@@ -138,7 +138,8 @@ def _ott(rows: np.ndarray, first: np.ndarray, iterations: int) -> tuple[np.ndarr
         min_iterations=iterations,
         max_iterations=iterations,
     )
-    return tuple(map(np.asarray, jax.block_until_ready((found.assignment, found.centroids))))
+    labels, centroids = jax.block_until_ready((found.assignment, found.centroids))
+    return np.asarray(labels), np.asarray(centroids)
 
 
 def _flash(rows: np.ndarray, first: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:

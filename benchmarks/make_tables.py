@@ -150,10 +150,10 @@ class Study:
 
     def column(self, group: RunGroup) -> str:
         """Where a group stands: under its budget, or the nearest for one in tokens."""
-        if group.budget is None or group.method == FULL:
-            return NONE if group.budget is None else ALL
-        nearest = min(self.columns, key=lambda budget: abs(np.log(budget / group.budget)))
-        return self.columns[nearest]
+        rows = group.budget
+        if rows is None or group.method == FULL:
+            return NONE if rows is None else ALL
+        return self.columns[min(self.columns, key=lambda budget: abs(np.log(budget / rows)))]
 
     def line(self, cells: Mapping[str, str]) -> list[str]:
         """The cells of one selection, in the order of columns."""

@@ -99,7 +99,7 @@ def _rows(options: argparse.Namespace, config: ConfigDict) -> list[Row]:
 
 
 def _tokenized(config: ConfigDict, tokenizer: Any, rows: list[Row]) -> list[TokenizedExample]:
-    texts = [render(config.tokenize.prompt, row_of(row, i)) for i, row in enumerate(rows)]
+    texts = [render(config.tokenize.prompt, row_of(row, f"row {i}")) for i, row in enumerate(rows)]
     return tokenize(tokenizer, texts, max_length=config.tokenize.max_length, template=config.tokenize.prompt)
 
 

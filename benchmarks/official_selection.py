@@ -108,7 +108,7 @@ def _of_clusters(labels: Int[np.ndarray, " m"], count: int, rng: np.random.Gener
 
 
 def ours(
-    losses: Float[np.ndarray, "n t"], sources: np.ndarray, budget: int, num_clusters: int, **options: object
+    losses: Float[np.ndarray, "n t"], sources: np.ndarray, budget: int, num_clusters: int, **options: Any
 ) -> Subset:
     """S2L by source as `select` has it."""
     inputs = SelectionInputs(trajectories=losses, sources=sources)

@@ -24,7 +24,7 @@ def load(checkpoint: str, dtype: str = "float32") -> Any:
     torch.set_num_threads(os.cpu_count() or 1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype=getattr(torch, dtype), attn_implementation="sdpa"
     )
     return model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -106,7 +106,7 @@ def _overlap(options: argparse.Namespace) -> None:
     ]
     variants.insert(1, ("s2l", {"stratify_by": "none"}))
     for name, more in variants:
-        clusters = {"num_clusters": 20} if name in ("s2l", "semdedup") else {}
+        clusters: dict[str, Any] = {"num_clusters": 20} if name in ("s2l", "semdedup") else {}
         subsets = [
             select(inputs, budget, method=name, seed=seed, **clusters, **more).indices
             for seed in range(options.seeds)

@@ -52,13 +52,15 @@ def main() -> None:
     }
     text = json.dumps(results, indent=1, sort_keys=True)
     (folder / "results.json").write_text(f"{text}\n")
-    np.savez_compressed(folder / "scores.npz", **_scores(args.workdir, results))
-    np.savez_compressed(folder / "clusters.npz", **_clusters(args.workdir, results))
+    arrays: dict[str, dict[str, Any]] = {
+        "scores": _scores(args.workdir, results),
+        "clusters": _clusters(args.workdir, results),
+    }
     if args.trajectories:
         found = load_trajectories(args.workdir / "trajectories.zarr")
-        np.savez_compressed(
-            folder / "trajectories.npz", losses=found.losses, steps=found.steps, ids=found.ids
-        )
+        arrays["trajectories"] = {"losses": found.losses, "steps": found.steps, "ids": found.ids}
+    for name, of_file in arrays.items():
+        np.savez_compressed(folder / f"{name}.npz", **of_file)
     for file in sorted(folder.iterdir()):
         print(f"{file}: {file.stat().st_size / 1e3:,.0f} kB")
 

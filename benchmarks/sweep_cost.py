@@ -110,7 +110,7 @@ def _measure(checkpoint: str, rows: Rows, options: argparse.Namespace, folder: e
 
         def run() -> None:
             nonlocal state
-            columns = types.SimpleNamespace(steps=[], add=lambda *_: None)
+            columns: Any = types.SimpleNamespace(steps=[], add=lambda *_: None)
             recorder = TrainingLossRecorder(folder, everything, everything, options.batch, columns)
             for number in range(options.steps):
                 batch = batches.read(number)
@@ -122,7 +122,7 @@ def _measure(checkpoint: str, rows: Rows, options: argparse.Namespace, folder: e
 
         return run
 
-    def sweeping(numbers: np.ndarray) -> Callable[[], None]:
+    def sweeping(numbers: np.ndarray) -> Callable[[], np.ndarray]:
         tracked = PackedDataset(
             rows,
             numbers,
