@@ -5,8 +5,8 @@
 
 A page has a table between `<!-- table: KIND ARGUMENTS -->` and `<!-- end of table -->`; the kinds are the
 functions of `TABLES`. A measure is accuracy or heldout_loss; with @NAME it is of one benchmark, and with
-/as_pool each source counts for its share of the pool. Figures are those of the report, in
-docs/results/figures/STUDY.
+/as_pool each source counts for its share of the pool. A figure that a page shows as figures/STUDY/FILE is
+that of the report, in docs/results; figures/STUDY/BENCHMARK/FILE is that of one benchmark.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from s2l_jax.report.findings import Findings
 from s2l_jax.report.load import load_results
 from s2l_jax.report.page import write_figures
 from s2l_jax.report.runs import FULL, RunGroup, RunResult, Statistic, group_runs, selection_flops
-from s2l_jax.report.section import all_sections
+from s2l_jax.report.section import Section, all_sections
 from s2l_jax.report.table import format_seconds
 
 REPOSITORY = RESULTS.parent.parent
@@ -39,6 +39,7 @@ DRAWN = ("budgets",)  # sections of the report whose figures the documents show
 NONE, ALL = "untuned", "all rows"  # columns beside those of budgets
 COMPARED = ("s2l", "s2l_whole", "random", "random_by_source", "full")  # those that figures show
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+_FIGURE = re.compile(r"figures/(\w+(?:/\w+)?)/([\w-]+\.svg)\)")
 
 
 class Judged(NamedTuple):
@@ -356,19 +357,31 @@ def pages() -> list[pathlib.Path]:
     return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "results").glob("*.md"))]
 
 
-def drawn() -> list[str]:
-    """The studies whose figures a document shows."""
-    return sorted({name for page in pages() for name in re.findall(r"figures/(\w+)/", page.read_text())})
+def draw(folder: pathlib.Path) -> None:
+    """Every figure that a document shows, as it stands in docs/results/figures."""
+    shown = {found for page in pages() for found in _FIGURE.findall(page.read_text())}
+    for place in sorted({place for place, _ in shown}):
+        write_figures(folder / place, _sections(*place.split("/")))
+    for file in folder.rglob("*.svg"):
+        if (file.parent.relative_to(folder).as_posix(), file.name) not in shown:
+            file.unlink()
 
 
-def draw(name: str, folder: pathlib.Path) -> None:
-    """The figures of a study into a folder, of the selections that are compared in all of them."""
-    results = study_of(name).results
-    shown = {run.name for group in study_of(name).groups if _name(group) in COMPARED for run in group.runs}
-    parts = ("selections", "targets", "evaluations")
-    kept = {part: {n: each for n, each in results[part].items() if n in shown} for part in parts}
-    sections = all_sections(Findings(results | kept))
-    write_figures(folder, [section for section in sections if section.key in DRAWN])
+def _sections(name: str, benchmark: str = "") -> list[Section]:
+    """Parts of a study's report whose figures are shown, of the selections that all studies compare."""
+    study = study_of(name)
+    runs = [run for group in study.groups if _name(group) in COMPARED for run in group.runs]
+    kept = {
+        part: {run.name: study.results[part][run.name] for run in runs if run.name in study.results[part]}
+        for part in ("selections", "targets", "evaluations")
+    }
+    if benchmark:
+        judged = {measure.name: Judged(measure, benchmark) for measure in MEASURES}
+        kept["evaluations"] = {
+            run.name: {"overall": {measure: study.value(run, by) for measure, by in judged.items()}}
+            for run in runs
+        }
+    return [each for each in all_sections(Findings(study.results | kept)) if each.key in DRAWN]
 
 
 def main() -> None:
@@ -384,8 +397,7 @@ def main() -> None:
     for page in stale:
         page.write_text(tables_of(page.read_text()))
         print(page)
-    for name in drawn():
-        draw(name, FIGURES / name)
+    draw(FIGURES)
 
 
 if __name__ == "__main__":

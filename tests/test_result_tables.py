@@ -37,11 +37,12 @@ def test_every_stored_study_is_in_a_document(made):
 
 
 def test_figures_are_those_of_the_stored_results(made, tmp_path):
-    assert {folder.name for folder in made.FIGURES.iterdir()} == set(made.drawn())
-    for study in made.drawn():
-        made.draw(study, tmp_path / study)
-        drawn = {file.name: file.read_bytes() for file in (tmp_path / study).iterdir()}
-        assert drawn == {file.name: file.read_bytes() for file in (made.FIGURES / study).iterdir()} != {}
+    made.draw(tmp_path)
+    drawn, stored = (
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        for folder in (tmp_path, made.FIGURES)
+    )
+    assert drawn == stored != {}
 
 
 @pytest.mark.parametrize("study", STUDIES)

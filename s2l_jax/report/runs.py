@@ -1,5 +1,6 @@
 """Group the runs in a results dictionary so that repeats under other seeds are read as one."""
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -8,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from s2l_jax.config.replicates import entry_of
 from s2l_jax.config.runs import UNTUNED
 from s2l_jax.errors import InputError
 from s2l_jax.selection import METHODS, Method
@@ -15,6 +17,7 @@ from s2l_jax.selection import METHODS, Method
 FULL = "full"
 LONGEST_LABEL = 40  # characters that fit beside a figure
 _PARTS = ("selections", "targets", "evaluations")
+Key = tuple[str, str, int]  # what a group's runs have alike: method, options as JSON, budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,14 +163,14 @@ def group_runs(results: Mapping[str, Any]) -> list[RunGroup]:
     a budget the most accurate comes first; groups without an accuracy follow, by held-out loss. Names that
     only trained or were only evaluated (no selection) are groups of their own.
     """
-    members: dict[tuple[str, str, int], list[RunResult]] = {}
+    members: dict[Key, list[RunResult]] = {}
     pool_size = (results.get("pool") or {}).get("num_examples") or 0
     for name in dict.fromkeys(name for part in _PARTS for name in results.get(part) or {}):
         run = _run(results, name)
         key = (run.method, _canonical(_options(run)), _asked(run, pool_size))
         members.setdefault(key, []).append(run)
 
-    labels = _labels({key: [run.name for run in runs] for key, runs in members.items()})
+    labels = _labels(members)
     groups = []
     for key, runs in members.items():
         runs.sort(key=lambda run: (run.selection.get("seed", 0), run.name))
@@ -218,25 +221,37 @@ def _canonical(options: Mapping[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, default=str)
 
 
-def _labels(keys: Mapping[tuple[str, str, int], Sequence[str]]) -> dict[tuple[str, str, int], str]:
-    """Name each group by its method and the options in which groups of that method differ.
+def _labels(members: Mapping[Key, Sequence[RunResult]]) -> dict[Key, str]:
+    """Name each group, whatever its budget, as the entry of selection.runs that its runs are of.
 
-    Where that would be long it has the name of its runs, whatever the budget, if no other has that. `keys`
-    has the names of each group's runs.
+    Runs alike that are of several entries, or that share one with others, are named by their method and the
+    options in which groups of that method differ; where that would be long, by what their names have alike.
     """
-    labels: dict[tuple[str, str, int], str] = {}
-    named: dict[tuple[str, str], list[str]] = {}
-    for key in keys:
-        method, own = key[0], json.loads(key[1])
-        others = [json.loads(other[1]) for other in keys if other[0] == method]
-        names = sorted({name for options in others for name in options})
-        varied = [n for n in names if len({_canonical({n: o.get(n)}) for o in others}) > 1]
-        text = ", ".join(f"{name}={_plain(own[name])}" for name in varied if name in own)
-        labels[key] = f"{method} ({text})" if text else method
-        named.setdefault(key[:2], []).extend(keys[key])
-    short = {key: _shared_name(named[key[:2]]) for key, label in labels.items() if len(label) > LONGEST_LABEL}
-    kept = {label for key, label in labels.items() if key not in short}
-    return labels | {key: name for key, name in short.items() if name not in kept}
+    runs: dict[tuple[str, str], list[RunResult]] = {}
+    for (method, options, _), own in members.items():
+        runs.setdefault((method, options), []).extend(own)
+    entries = {kind: {entry_of(r.name) if r.selection else r.name for r in own} for kind, own in runs.items()}
+    count = collections.Counter(entry for own in entries.values() for entry in own)
+    labels: dict[tuple[str, str], str] = {}
+    for kind, (entry, *others) in entries.items():
+        if not others and count[entry] == 1:
+            labels[kind] = entry
+            continue
+        text = _told_apart(kind, list(runs))
+        labels[kind] = text if len(text) <= LONGEST_LABEL else _shared_name([run.name for run in runs[kind]])
+    twice = {label for label, times in collections.Counter(labels.values()).items() if times > 1}
+    plain = {kind: _told_apart(kind, list(runs)) for kind, label in labels.items() if label in twice}
+    return {key: (labels | plain)[key[:2]] for key in members}
+
+
+def _told_apart(kind: tuple[str, str], kinds: Sequence[tuple[str, str]]) -> str:
+    """A method, with the options of its own that others of the method do not have all alike."""
+    method, own = kind[0], json.loads(kind[1])
+    all_options = [json.loads(options) for other, options in kinds if other == method]
+    names = sorted({name for options in all_options for name in options})
+    varied = [n for n in names if len({_canonical({n: o.get(n)}) for o in all_options}) > 1]
+    text = ", ".join(f"{name}={_plain(own[name])}" for name in varied if name in own)
+    return f"{method} ({text})" if text else method
 
 
 def _shared_name(names: Sequence[str]) -> str:

@@ -213,11 +213,11 @@ def test_the_page_has_a_line_for_each_proxy_and_pair():
         "evaluations": {"s2l": {"overall": {"accuracy": 0.25, "heldout_loss": 1.5}}},
         "proxy_comparison": comparison,
     }
-    assert {group.label for group in group_runs(results)} == {"s2l", "s2l (proxy=odd)"}
+    assert {group.label for group in group_runs(results)} == {"s2l", "s2l_odd"}
     sections = {section.key: section.rows for section in all_sections(Findings(results))}
     assert sections["proxies"] == [
         ["proxy", "s2l · 60", "7", "3e+09", "25.0", "1.500"],
-        ["odd", "s2l (proxy=odd) · 60", "-", "not known", "-", "-"],
+        ["odd", "s2l_odd · 60", "-", "not known", "-", "-"],
     ]
     assert sections["proxy-agreement"] == [
         ["proxy and odd", "+0.90", "+0.10", "+0.00", "-", "0.50", "0.30"]

@@ -20,13 +20,13 @@ def found():
 
 def test_all_rows_of_a_small_pool_with_their_clusters_and_texts(found):
     content = explore(found)
-    labels, taken = found.labels["s2l-100-0"], found.taken["s2l-100-0"]
+    labels, taken = found.labels["s2l-100-seed0"], found.taken["s2l-100-seed0"]
     assert content["total"] == len(content["row"]) == len(labels)
-    assert [run["name"] for run in content["runs"]] == ["s2l-100-0", "random-50"]
-    assert content["runs"][1]["clustering"] == "s2l-100-0"  # random has none of its own
+    assert [run["name"] for run in content["runs"]] == ["s2l-100-seed0", "random-50"]
+    assert content["runs"][1]["clustering"] == "s2l-100-seed0"  # random has none of its own
     assert content["runs"][0]["picked"] == np.bincount(labels[taken]).tolist()
     assert content["runs"][0]["taken"].tolist() == np.flatnonzero(taken).tolist()
-    cluster = content["clusterings"]["s2l-100-0"]["clusters"][2]
+    cluster = content["clusterings"]["s2l-100-seed0"]["clusters"][2]
     assert cluster["size"] == (labels == 2).sum()
     np.testing.assert_allclose(cluster["mean"], found.trajectories[labels == 2].mean(0), atol=1e-3)
     assert content["texts"][7] == ["text asked 7", "text answered 7"]
@@ -48,7 +48,7 @@ def test_a_sample_has_some_taken_and_some_left_of_every_cluster():
 
 
 def test_texts_of_a_large_pool_are_cut_to_a_bound(found, monkeypatch):
-    monkeypatch.setattr(explorer, "TEXT_CHARACTERS", 10 * 2 * len(found.labels["s2l-100-0"]))
+    monkeypatch.setattr(explorer, "TEXT_CHARACTERS", 10 * 2 * len(found.labels["s2l-100-seed0"]))
     texts = [part for text in explore(found)["texts"] for part in text]
     assert {len(text) for text in texts} == {10}
     assert all(text.endswith("…") for text in texts)

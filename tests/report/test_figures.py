@@ -22,7 +22,7 @@ from tests.support.results import drawn, filled, make_results, make_rows, make_t
 
 def test_accuracy_by_source_averages_seeds():
     results = make_results()
-    results["evaluations"]["s2l-100-0"]["sources"]["group/source 2"]["accuracy"] = 0.1
+    results["evaluations"]["s2l-100-seed0"]["sources"]["group/source 2"]["accuracy"] = 0.1
     groups = group_runs(results)
     figure = source_scores(results, groups)
     assert not isinstance(figure, str)
@@ -77,11 +77,11 @@ def test_time_bars_charge_features_to_the_runs_that_used_them():
     for name, chosen in results["selections"].items():
         if chosen["method"] == "s2l":
             chosen["used"] = [*chosen.get("used", ()), "hidden_states/target-mean", f"gradients/{name}"]
-    results["timing"] |= {"hidden_states/target-mean": 7.0, "gradients/s2l-100-0": 3.0}
+    results["timing"] |= {"hidden_states/target-mean": 7.0, "gradients/s2l-100-seed0": 3.0}
     figure = time_bars(results, [g for g in group_runs(results) if g.budget == 100])
     bars = {(bar["part"], bar["name"]): bar["x"] for bar in drawn(figure)}
     seeds = len([name for name in results["selections"] if name.startswith("s2l-100")])
-    expected = 7.0 + (3.0 / seeds if "s2l-100-0" in results["selections"] else 0.0)
+    expected = 7.0 + (3.0 / seeds if "s2l-100-seed0" in results["selections"] else 0.0)
     assert bars["hidden states, gradients", "s2l · 100"] == pytest.approx(expected, rel=1e-3)
     assert ("hidden states, gradients", "random · 100") not in bars
 
@@ -196,16 +196,16 @@ def test_clusterings_of_each_source_alone_have_no_figure_of_topics():
 
 def test_embeddings_clusters_stand_beside_those_of_loss_trajectories():
     results = make_results()
-    first = results["selections"]["s2l-100-0"]
+    first = results["selections"]["s2l-100-seed0"]
     results["selections"]["states"] = first | {"options": {"features": "hidden_states"}}
     count = results["pool"]["num_examples"]
     by_losses, by_states = np.arange(count) % 5, np.arange(count) % 2  # make_rows has the sources by turns
     by_states[:10] = 1 - by_states[:10]
-    labels = {"s2l-100-0": by_losses, "states": by_states}
+    labels = {"s2l-100-seed0": by_losses, "states": by_states}
     found = Findings(results, labels=labels, rows=make_rows(count))
     section = filled("topics", found)
     (panel,) = section.views[""]
     best = {line["name"]: line["y"] for line in drawn(panel.chart) if line["x"] == 100}
     losses, states = sorted(best, key=best.__getitem__)
-    assert losses.startswith("s2l-100-0: loss trajectories (5")
+    assert losses.startswith("s2l-100-seed0: loss trajectories (5")
     assert states.startswith("states: embeddings (99 %)")

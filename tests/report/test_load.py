@@ -44,7 +44,7 @@ def test_a_row_for_each_run_with_its_numbers(workdir):
     results = s2l_jax.load_results(workdir / "results.json")
     rows = {row["name"]: row for row in results.rows}
     assert set(rows) == {"untuned", *results.content["selections"]}
-    row = rows["s2l-100-1"]
+    row = rows["s2l-100-seed1"]
     assert (row["method"], row["budget"], row["seed"], row["accuracy"]) == ("s2l", 100, 1, 0.5)
     assert row["selection_seconds"] == 26.0  # the proxy and its sweeps are charged
     assert rows["untuned"]["size"] is None

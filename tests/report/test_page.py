@@ -280,7 +280,7 @@ def test_many_sources_and_runs_stay_small_and_complete():
         for seed in range(2):
             name = f"s2l-{budget}-{seed}"
             for part in ("selections", "targets", "evaluations"):
-                results[part][name] = dict(results[part]["s2l-100-0"])
+                results[part][name] = dict(results[part]["s2l-100-seed0"])
             results["selections"][name] |= {"budget": budget, "seed": seed}
     trajectories, labels = make_trajectories(results, num_clusters=100)
     text = render(results, trajectories, labels)

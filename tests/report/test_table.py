@@ -47,17 +47,36 @@ def test_rows_are_sorted_with_the_references_at_the_ends():
 
 def test_a_budget_above_the_pool_is_shown_as_the_rows_there_were():
     results = make_results()
-    results["selections"] = {"s2l-100-0": dict(results["selections"]["s2l-100-0"], budget=10_000, size=800)}
+    results["selections"] = {"s2l-100-seed0": dict(results["selections"]["s2l-100-seed0"], budget=10_000, size=800)}
     del results["pool"]
     assert rows_by_label(results)["s2l", 10_000][1] == "800"
 
 
-def test_options_name_rows_only_where_they_differ():
+def test_rows_are_named_as_their_entry_is():
     results = make_results()
-    other = dict(results["selections"]["s2l-100-0"], options={"num_clusters": 9, "init": "random"})
-    results["selections"]["other"] = other
+    s2l = results["selections"].pop("s2l-100-seed0")
+    other = s2l | {"options": {"num_clusters": 9, "init": "random"}}
+    results["selections"] |= {"s2l-12pct": s2l, "other": other, "other-seed5": other | {"seed": 5}}
+    labels = [group.label for group in group_runs(results)]
+    assert {"s2l", "random", "other"} < set(labels)
+    assert labels.count("other") == 1
+
+
+def test_options_name_rows_where_several_entries_are_alike_or_one_has_others():
+    results = make_results()
+    other = dict(results["selections"]["s2l-100-seed0"], options={"num_clusters": 9, "init": "random"})
+    results["selections"] |= {
+        "again": results["selections"]["s2l-100-seed0"] | {"seed": 9},
+        "other": other,
+        "other-seed5": other | {"seed": 5, "options": {"init": "random"}},
+    }
     labels = {group.label for group in group_runs(results)}
-    assert {"s2l (num_clusters=5)", "s2l (init=random, num_clusters=9)", "random"} <= labels
+    assert {
+        "s2l (num_clusters=5)",
+        "s2l (init=random, num_clusters=9)",
+        "s2l (init=random)",
+        "random",
+    } <= labels
 
 
 def test_where_options_are_many_a_group_has_its_runs_name():
@@ -66,7 +85,7 @@ def test_where_options_are_many_a_group_has_its_runs_name():
         options = {"num_clusters": 5, "features": "trajectories", "stratify_by": "source"}
         for budget in (100, 50):  # one label, whatever the budget
             own = {"budget": budget, "options": options, "seed": seed}
-            results["selections"][f"whole-{budget}-{seed}"] = results["selections"]["s2l-100-0"] | own
+            results["selections"][f"whole-{'abc'[seed]}-{budget}"] = results["selections"]["s2l-100-seed0"] | own
     labels = [group.label for group in group_runs(results)]
     assert labels.count("whole") == 2
     assert "s2l" in labels  # which has no more options than the others of its method
@@ -91,7 +110,7 @@ def test_what_was_not_measured_is_a_dash_and_never_zero():
 
 def test_a_nan_seed_is_left_out_of_the_mean():
     results = make_results()
-    results["evaluations"]["s2l-100-2"]["overall"]["accuracy"] = math.nan
+    results["evaluations"]["s2l-100-seed2"]["overall"]["accuracy"] = math.nan
     assert rows_by_label(results)["s2l", 100][4] == "45.0 ± 7.1"
 
 

@@ -80,9 +80,9 @@ def make_results(num_sources=4, num_clusters=5, steps=(10, 20, 30, 40)):
         results["timing"][f"target/{name}"] = 30.0 + seed
 
     for seed, accuracy in enumerate((0.40, 0.50, 0.60)):
-        add(f"s2l-100-{seed}", "s2l", 100, seed, accuracy, {"num_clusters": num_clusters})
+        add(f"s2l-100-seed{seed}", "s2l", 100, seed, accuracy, {"num_clusters": num_clusters})
     for seed, accuracy in enumerate((0.30, 0.34)):
-        add(f"random-100-{seed}", "random", 100, seed, accuracy)
+        add(f"random-100-seed{seed}", "random", 100, seed, accuracy)
     add("random-50", "random", 50, 0, 0.2)
     add("full", "full", num_examples, 0, 0.7)
 
@@ -102,7 +102,7 @@ def hostile_results(text):
         written = written.replace(json.dumps(name), json.dumps(text))
     results = json.loads(written) | {"config_name": text}
     for seed in range(3):  # an ablation by three of them
-        results["selections"][f"s2l-100-{seed}"]["options"]["pick"] = f"{text} {seed}"
+        results["selections"][f"s2l-100-seed{seed}"]["options"]["pick"] = f"{text} {seed}"
     part = {"accuracy": 0.5, "num_examples": 20}
     benchmark = part | {"domain": "in", "levels": {text: part}}
     results["evaluations"]["full"]["benchmarks"] = {text: benchmark}
@@ -130,11 +130,11 @@ def make_rows(num_examples, text="text"):
 
 
 def make_findings(results, trajectories=None, labels=None, steps=(10, 20, 30, 40), text="text"):
-    """Findings of which s2l-100-0 clustered the rows, every fifth of which it took."""
+    """Findings of which s2l-100-seed0 clustered the rows, every fifth of which it took."""
     if labels is None:
         return Findings(results, trajectories, steps)
-    taken = {"s2l-100-0": np.arange(len(labels)) % 5 == 0, "random-50": np.arange(len(labels)) % 9 == 0}
-    named = {"s2l-100-0": labels, "random-50": np.zeros(len(labels), int)}
+    taken = {"s2l-100-seed0": np.arange(len(labels)) % 5 == 0, "random-50": np.arange(len(labels)) % 9 == 0}
+    named = {"s2l-100-seed0": labels, "random-50": np.zeros(len(labels), int)}
     return Findings(results, trajectories, steps, named, taken, make_rows(len(labels), text))
 
 
