@@ -301,11 +301,15 @@ def mislabelled(study: str, *names: str) -> Iterator[Sequence[str]]:
         yield [name, *found.line({column: f"{100 * share:.1f}" for column, share in shares.items()})[1:]]
 
 
-def cost(study: str, *names: str) -> Iterator[Sequence[str]]:
-    """A line for each of the named selections and budgets: what it took in operations and time, by part."""
+def cost(study: str, share: str, *names: str) -> Iterator[Sequence[str]]:
+    """A line for each of the named selections: what it took in operations and time, by part.
+
+    `share` is the column of the selections' budget, as 15%, or "each": a line for each budget.
+    """
     found = study_of(study)
     yield ["selection", "rows", "proxy and sweeps, TFLOP", "target, TFLOP", "in all", "selecting", "training"]
-    for group in (group for name in names for group in found.named(name)):
+    columns = (*found.columns.values(), ALL) if share == "each" else (share.replace("%", " %"), ALL)
+    for group in (each for name in names for each in found.named(name) if found.column(each) in columns):
         training = group.statistic(lambda run: run.target.get("training_flops"))
         selecting = group.statistic(lambda run: selection_flops(found.results, run.name)[0])
         seconds = [

@@ -6,7 +6,8 @@ Writes benchmarks/results/NAME: `results.json` without learning curves and sizes
 the commit, the packages and the machine that made it; `scores.npz`, of every model and evaluation row
 whether it was answered right and its loss; `clusters.npz`, the rows of every subset and the cluster of every
 row for each of S2L's clusterings; asked for, `trajectories.npz`, the losses that `trajectories.path` takes.
-`benchmarks/make_tables.py` makes the tables of the first two; the others are for what they leave open.
+`benchmarks/make_tables.py` makes the tables of the first two, and of the subsets what is wrong in them; the
+others are for what these leave open.
 """
 
 import argparse
