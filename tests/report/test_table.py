@@ -47,7 +47,9 @@ def test_rows_are_sorted_with_the_references_at_the_ends():
 
 def test_a_budget_above_the_pool_is_shown_as_the_rows_there_were():
     results = make_results()
-    results["selections"] = {"s2l-100-seed0": dict(results["selections"]["s2l-100-seed0"], budget=10_000, size=800)}
+    results["selections"] = {
+        "s2l-100-seed0": dict(results["selections"]["s2l-100-seed0"], budget=10_000, size=800)
+    }
     del results["pool"]
     assert rows_by_label(results)["s2l", 10_000][1] == "800"
 
@@ -85,7 +87,9 @@ def test_where_options_are_many_a_group_has_its_runs_name():
         options = {"num_clusters": 5, "features": "trajectories", "stratify_by": "source"}
         for budget in (100, 50):  # one label, whatever the budget
             own = {"budget": budget, "options": options, "seed": seed}
-            results["selections"][f"whole-{'abc'[seed]}-{budget}"] = results["selections"]["s2l-100-seed0"] | own
+            results["selections"][f"whole-{'abc'[seed]}-{budget}"] = (
+                results["selections"]["s2l-100-seed0"] | own
+            )
     labels = [group.label for group in group_runs(results)]
     assert labels.count("whole") == 2
     assert "s2l" in labels  # which has no more options than the others of its method
