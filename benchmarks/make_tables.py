@@ -10,165 +10,31 @@ that of the report, in docs/results; figures/STUDY/BENCHMARK/FILE is that of one
 """
 
 import argparse
-import collections
-import dataclasses
 import functools
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 from store_study import RESULTS
+from studies import ALL, NONE, Judged, Study, name_of, study_of
 
-from s2l_jax.config.replicates import entry_of
 from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.evaluation.paired import PairedDifference, holm
-from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, Row, paired, row_scores
+from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, paired
 from s2l_jax.report.findings import Findings
-from s2l_jax.report.load import load_results
 from s2l_jax.report.page import write_figures
-from s2l_jax.report.runs import FULL, RunGroup, RunResult, Statistic, group_runs, selection_flops
+from s2l_jax.report.runs import RunResult, Statistic, selection_flops
 from s2l_jax.report.section import Section, all_sections
 from s2l_jax.report.table import format_seconds
 
 REPOSITORY = RESULTS.parent.parent
 FIGURES = REPOSITORY / "docs" / "results" / "figures"
 DRAWN = ("budgets",)  # sections of the report whose figures the documents show
-NONE, ALL = "untuned", "all rows"  # columns beside those of budgets
 COMPARED = ("s2l", "s2l_whole", "random", "random_by_source", "full")  # those that figures show
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 _FIGURE = re.compile(r"figures/(\w+(?:/\w+)?)/([\w-]+\.svg)\)")
-
-
-class Judged(NamedTuple):
-    """A measure, of one benchmark or with "" of all; sources count as asked, or as the pool has them."""
-
-    measure: Measure
-    benchmark: str = ""
-    as_pool: bool = False
-
-    @classmethod
-    def by(cls, name: str) -> "Judged":
-        """That of "accuracy", "accuracy@BENCHMARK" or either with "/as_pool" after it."""
-        rest, _, weighted = name.partition("/")
-        own, _, benchmark = rest.partition("@")
-        measures = {measure.name: measure for measure in MEASURES}
-        if own not in measures or weighted not in ("", "as_pool"):
-            raise SystemExit(
-                f"{name}: a measure is one of {', '.join(measures)}, after which is /as_pool at most"
-            )
-        return cls(measures[own], benchmark, bool(weighted))
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """What is stored of a study."""
-
-    name: str
-
-    @functools.cached_property
-    def results(self) -> dict[str, Any]:
-        """The content of its results.json."""
-        return load_results(RESULTS / self.name / "results.json").content
-
-    @functools.cached_property
-    def groups(self) -> list[RunGroup]:
-        """Its runs, replicates together, by name and then by budget."""
-        return sorted(group_runs(self.results), key=lambda group: (_name(group), group.budget or 0))
-
-    @functools.cached_property
-    def _scores(self) -> Mapping[str, np.ndarray]:
-        return dict(np.load(RESULTS / self.name / "scores.npz"))
-
-    @functools.cached_property
-    def _clusters(self) -> Mapping[str, np.ndarray]:
-        return dict(np.load(RESULTS / self.name / "clusters.npz"))
-
-    def rows(self, run: RunResult) -> np.ndarray:
-        """The rows of the pool that a run chose."""
-        return self._clusters[f"rows/{run.name}"]
-
-    @functools.cached_property
-    def benchmarks(self) -> list[str]:
-        """Those that its models were asked."""
-        return [key.removesuffix("/ids") for key in self._scores if key.endswith("/ids")]
-
-    @functools.cached_property
-    def sources(self) -> dict[Row, str]:
-        """The source of each evaluation row, by what `scores` are by."""
-        return {
-            (part, row): source
-            for part in self.benchmarks
-            for row, source in zip(
-                self._scores[f"{part}/ids"].tolist(), self._scores[f"{part}/sources"].tolist(), strict=True
-            )
-        }
-
-    def value(self, run: RunResult, judged: Judged) -> float | None:
-        """Of a run's model."""
-        if not (judged.benchmark or judged.as_pool):
-            return judged.measure.of(run)
-        scores = self.scores(run, judged)
-        return float(np.mean([*scores.values()] * self.weights([*scores], judged))) if scores else None
-
-    def scores(self, run: RunResult, judged: Judged) -> dict[Row, float]:
-        """Of a run's model on every evaluation row."""
-        kind, rows = "right" if judged.measure.name == "accuracy" else "loss", {}
-        for benchmark in [judged.benchmark] if judged.benchmark else self.benchmarks:
-            if f"{benchmark}/{kind}/{run.name}" not in self._scores:
-                continue
-            ids = self._scores[f"{benchmark}/ids"].tolist()
-            values = self._scores[f"{benchmark}/{kind}/{run.name}"].tolist()
-            known = [None if np.isnan(value) else value for value in values]
-            rows[benchmark] = list(zip(ids, known, strict=True))
-        return row_scores(rows)
-
-    def weights(self, rows: Sequence[Row], judged: Judged) -> np.ndarray:
-        """How rows count in a mean, which is `value` of all of a model's."""
-        if not judged.as_pool:
-            return judged.measure.weights(rows)
-        asked = collections.Counter(self.sources[row] for row in rows)
-        sizes: dict[str, int] = self.results["pool"]["sources"]
-        if others := sorted(set(asked) - set(sizes)):
-            raise SystemExit(
-                f"{self.name}: no rows of {', '.join(others)} in the pool to count as; name a benchmark"
-            )
-        counted = np.array([sizes[self.sources[row]] / asked[self.sources[row]] for row in rows])
-        return counted / counted.mean()
-
-    def named(self, name: str) -> list[RunGroup]:
-        """The groups of an entry of selection.runs, by budget."""
-        return [group for group in self.groups if _name(group) == name]
-
-    @functools.cached_property
-    def columns(self) -> dict[int, str]:
-        """The budgets of the study's runs by name, in rows, and the share of the pool that each is."""
-        size = self.results["pool"]["num_examples"]
-        rows = {g.budget for g in self.groups if g.budget and g.asked[1] == "examples" and g.method != FULL}
-        return {budget: f"{100 * budget / size:.3g} %" for budget in sorted(rows)}
-
-    def column(self, group: RunGroup) -> str:
-        """Where a group stands: under its budget, or the nearest for one in tokens."""
-        rows = group.budget
-        if rows is None or group.method == FULL:
-            return NONE if rows is None else ALL
-        return self.columns[min(self.columns, key=lambda budget: abs(np.log(budget / rows)))]
-
-    def line(self, cells: Mapping[str, str]) -> list[str]:
-        """The cells of one selection, in the order of columns."""
-        return [cells.get(column, "-") for column in (NONE, *self.columns.values(), ALL)]
-
-
-@functools.cache
-def study_of(name: str) -> Study:
-    """The stored study of a name."""
-    return Study(name)
-
-
-def _name(group: RunGroup) -> str:
-    return entry_of(group.runs[0].name)
 
 
 def spread(study: str, measure: str, *names: str) -> Iterator[Sequence[str]]:
@@ -180,12 +46,12 @@ def spread(study: str, measure: str, *names: str) -> Iterator[Sequence[str]]:
     of, value = judged.measure, functools.partial(found.value, judged=judged)
     yield ["selection", "replicates", NONE, *found.columns.values(), ALL]
     lines = []
-    for name in names or dict.fromkeys(_name(group) for group in found.groups):
+    for name in names or dict.fromkeys(name_of(group) for group in found.groups):
         groups = [(group, s) for group in found.named(name) if (s := group.statistic(value))]
         cells = {found.column(group): _deviating(statistic, of) for group, statistic in groups}
         if not groups:
             raise SystemExit(
-                f"{study} has no {measure} of {name}: it has {', '.join(map(_name, found.groups))}"
+                f"{study} has no {measure} of {name}: it has {', '.join(map(name_of, found.groups))}"
             )
         mean = np.mean([statistic.mean for _, statistic in groups])
         count = max(statistic.count for _, statistic in groups)
@@ -240,7 +106,7 @@ def compared(
             scores, base_scores = (functools.partial(each.scores, judged=judged) for each in (found, others))
             weights = functools.partial(found.weights, judged=judged)
             if (difference := paired(group, base, scores, base_scores, weights)) is not None:
-                if (key := (_name(group), column)) in measured:
+                if (key := (name_of(group), column)) in measured:
                     raise SystemExit(f"{study} has two budgets of {key[0]} near {column}")
                 measured[key] = difference
     corrected = holm([difference.p_value for difference in measured.values()])
@@ -309,7 +175,12 @@ def cost(study: str, share: str, *names: str) -> Iterator[Sequence[str]]:
     found = study_of(study)
     yield ["selection", "rows", "proxy and sweeps, TFLOP", "target, TFLOP", "in all", "selecting", "training"]
     columns = (*found.columns.values(), ALL) if share == "each" else (share.replace("%", " %"), ALL)
-    for group in (each for name in names for each in found.named(name) if found.column(each) in columns):
+    groups = {
+        name: [group for group in found.named(name) if found.column(group) in columns] for name in names
+    }
+    if missing := [name for name in names if not groups[name]]:
+        raise SystemExit(f"{study} has no {', '.join(missing)} at {share}")
+    for group in (each for name in names for each in groups[name]):
         training = group.statistic(lambda run: run.target.get("training_flops"))
         selecting = group.statistic(lambda run: selection_flops(found.results, run.name)[0])
         seconds = [
@@ -319,7 +190,7 @@ def cost(study: str, share: str, *names: str) -> Iterator[Sequence[str]]:
         parts = [each.mean / 1e12 if each else 0.0 for each in (selecting, training)]
         operations = [f"{number:.3f}" for number in (*parts, sum(parts))]
         times = [format_seconds(each.mean) if each else "-" for each in seconds]
-        yield [_name(group), f"{group.budget:,}" if group.budget else "-", *operations, *times]
+        yield [name_of(group), f"{group.budget:,}" if group.budget else "-", *operations, *times]
 
 
 def made(study: str) -> Iterator[Sequence[str]]:
@@ -374,7 +245,7 @@ def draw(folder: pathlib.Path) -> None:
 def _sections(name: str, benchmark: str = "") -> list[Section]:
     """Parts of a study's report whose figures are shown, of the selections that all studies compare."""
     study = study_of(name)
-    runs = [run for group in study.groups if _name(group) in COMPARED for run in group.runs]
+    runs = [run for group in study.groups if name_of(group) in COMPARED for run in group.runs]
     kept = {
         part: {run.name: study.results[part][run.name] for run in runs if run.name in study.results[part]}
         for part in ("selections", "targets", "evaluations")

@@ -69,6 +69,8 @@ def test_differences_are_those_that_the_run_reported(made, study, measure):
         ("spread quickstart accuracy s2ll", "quickstart has no accuracy of s2ll"),
         ("differences quickstart accuracy random_by_source s2ll", "no accuracy of s2ll beside random_by"),
         ("by_source quickstart rows 15% s2l s2ll", "quickstart has not each of s2l, s2ll once at 15%"),
+        ("cost quickstart 15% s2l s2ll", "quickstart has no s2ll at 15%"),
+        ("cost quickstart 20% s2l", "quickstart has no s2l at 20%"),
         ("differences quickstart accuracy randon s2l", "no accuracy of s2l beside randon"),
         (
             "spread quickstart accuracy/as_a_pool s2l",

@@ -278,7 +278,7 @@ def test_many_sources_and_runs_stay_small_and_complete():
     results = make_results(num_sources=75, num_clusters=100)
     for budget in range(200, 212):
         for seed in range(2):
-            name = f"s2l-{budget}-{seed}"
+            name = f"s2l-{budget}-seed{seed}"
             for part in ("selections", "targets", "evaluations"):
                 results[part][name] = dict(results[part]["s2l-100-seed0"])
             results["selections"][name] |= {"budget": budget, "seed": seed}

@@ -10,18 +10,7 @@ import pytest
 from s2l_jax.errors import InputError
 from s2l_jax.trajectories.load import load_trajectories
 from s2l_jax.trajectories.store import TrajectoryStore, Writers
-
-IDS = np.array([2**64 - 1, 5, 0, 2**63, 17], np.uint64)
-ATTRIBUTES = {"proxy": "tiny", "settings": "a1"}
-COLUMNS = np.random.default_rng(0).uniform(0, 9, (5, 4)).astype(np.float32)
-STEPS = [0, 10, 20, 500]
-
-
-def new_store(path, columns=4):
-    store = TrajectoryStore.create(path, IDS, ATTRIBUTES)
-    for step, column in zip(STEPS[:columns], COLUMNS.T, strict=False):
-        store.append(step, column)
-    return store
+from tests.support.stores import ATTRIBUTES, COLUMNS, IDS, STEPS, new_store
 
 
 class TestStore:
@@ -336,72 +325,6 @@ class TestLoading:
         group.create_array("ids", data=IDS)
         with pytest.raises(InputError, match=r"shapes \[\(5,\), \(4,\), \(5,\)\]"):
             load_trajectories(tmp_path / "t.zarr")
-
-
-def flip(file, place=-1):
-    data = bytearray(file.read_bytes())
-    data[place] ^= 4
-    file.write_bytes(data)
-
-
-class TestDamage:
-    @pytest.mark.parametrize("name", ["losses/c/0/1", "steps/c/0", "ids/c/0"])
-    @pytest.mark.parametrize("place", [0, 7, -1])
-    def test_a_changed_bit_is_named(self, tmp_path, name, place):
-        path = tmp_path / "t.zarr"
-        new_store(path)
-        flip(path / name, place)
-        with pytest.raises(InputError, match="is damaged") as error:
-            load_trajectories(path)
-        assert str(path / name) in str(error.value)
-        assert "\n" not in str(error.value)
-
-    @pytest.mark.parametrize("name", ["losses/c/0/1", "ids/c/0"])
-    def test_a_chunk_that_is_gone_is_named(self, tmp_path, name):
-        path = tmp_path / "t.zarr"
-        new_store(path)
-        (path / name).unlink()
-        with pytest.raises(InputError, match="missing") as error:
-            load_trajectories(path)
-        assert str(path / name) in str(error.value)
-
-    @pytest.mark.parametrize("name", ["zarr.json", "losses/zarr.json", "steps/zarr.json", "ids/zarr.json"])
-    @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe"])
-    def test_metadata_that_are_none_are_named(self, tmp_path, name, content):
-        path = tmp_path / "t.zarr"
-        new_store(path)
-        (path / name).write_bytes(content)
-        with pytest.raises(InputError, match=r"t\.zarr") as error:
-            load_trajectories(path)
-        assert "\n" not in str(error.value)
-
-    def test_chunks_of_fill_by_other_writers_may_be_left_out(self, tmp_path):
-        zarr = pytest.importorskip("zarr")
-        path = tmp_path / "t.zarr"
-        group = zarr.open_group(str(path), mode="w")
-        group.create_array("losses", data=COLUMNS)
-        group.create_array("steps", data=np.array([0]))
-        group["steps"].resize((4,))
-        group["steps"][:] = STEPS
-        group.create_array("ids", data=np.array([0, 1, 2, 3, 4], np.uint64), chunks=(1,))
-        assert not (path / "ids" / "c" / "0").exists()
-        assert load_trajectories(path).ids.tolist() == [0, 1, 2, 3, 4]
-
-    @pytest.mark.parametrize("change", [{"shape": [2**40, 2]}, {"chunk": [2**40, 1]}], ids=["shape", "chunk"])
-    def test_more_than_memory_is_refused(self, tmp_path, change):
-        """tensorstore ends the process when it cannot allocate."""
-        path = tmp_path / "t.zarr"
-        new_store(path)
-        metadata = json.loads((path / "losses" / "zarr.json").read_text())
-        metadata["shape"] = change.get("shape", metadata["shape"])
-        if "chunk" in change:
-            metadata["chunk_grid"]["configuration"]["chunk_shape"] = change["chunk"]
-        else:
-            ids = json.loads((path / "ids" / "zarr.json").read_text())
-            (path / "ids" / "zarr.json").write_text(json.dumps(ids | {"shape": [2**40]}))
-        (path / "losses" / "zarr.json").write_text(json.dumps(metadata))
-        with pytest.raises(InputError, match=r"`losses` has .*GiB, more than this machine's memory"):
-            load_trajectories(path)
 
 
 @pytest.mark.parametrize(
