@@ -55,8 +55,9 @@ def main() -> None:
     options = {"max_length": args.max_length, "prompt": args.prompt}
     losses = s2l_jax.example_losses(ours, tokenizer, rows, **options)
     with torch.no_grad():
-        labelled = ({n: torch.tensor([v]) for n, v in each.items()} for each in LabelledExamples(examples))
-        expected = np.array([float(theirs(**each).loss) for each in labelled])
+        labelled = LabelledExamples(examples)
+        batches = ({n: torch.tensor([v]) for n, v in labelled[i].items()} for i in range(len(labelled)))
+        expected = np.array([float(theirs(**batch).loss) for batch in batches])
     difference = float(np.max(np.abs(losses - expected) / np.maximum(expected, 1e-6)))
     print(
         f"losses: largest relative difference {difference:.1e} on {len(rows)} of {len(read)} rows", flush=True
