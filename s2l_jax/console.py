@@ -4,6 +4,7 @@ import contextlib
 import logging as std_logging
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -57,6 +58,26 @@ class Progress:
         if ahead > 0 and fresh > 0:
             text += f", {duration(seconds * ahead / fresh)} left"
         say(f"{text}{', ' if detail else ''}{detail}")
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Within it, say what is waited for: after a quarter of a minute, and again at twice the time each."""
+    ended, start = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        pause = _LINE_EVERY
+        while not ended.wait(pause):
+            pause = time.monotonic() - start
+            say(f"{what}: {duration(pause)} so far")
+
+    thread = threading.Thread(target=watch, name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def say(text: str) -> None:

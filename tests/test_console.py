@@ -1,6 +1,7 @@
 """What is said to a terminal cannot steer it, wherever the text came from."""
 
 import logging as std_logging
+import threading
 
 import pytest
 from absl import logging
@@ -56,3 +57,26 @@ def test_a_terminal_that_was_closed_is_no_failure(monkeypatch):
 
     monkeypatch.setattr("sys.stderr", Closed())
     console.say("nobody hears this")
+
+
+def test_long_waits_are_told_of(monkeypatch):
+    said, twice = [], threading.Event()
+
+    def say(text):
+        said.append(text)
+        if len(said) == 2:
+            twice.set()
+
+    monkeypatch.setattr(console, "say", say)
+    monkeypatch.setattr(console, "_LINE_EVERY", 0.001)
+    with pytest.raises(ZeroDivisionError), console.waiting("sweeping"):  # noqa: PT012  it ends by any error
+        assert twice.wait(60)
+        _ = 1 / 0
+    assert all(line.startswith("sweeping: ") and line.endswith(" s so far") for line in said)
+    assert not [thread for thread in threading.enumerate() if thread.name == "waiting"]
+
+
+def test_short_waits_are_not(capsys):
+    with console.waiting("sweeping"):
+        pass
+    assert capsys.readouterr().err == ""

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int64
 
-from s2l_jax.console import duration
+from s2l_jax.console import duration, waiting
 from s2l_jax.data.packing import PackedRows
 from s2l_jax.data.pool import PoolRow, row_of
 from s2l_jax.data.prompts import render
@@ -107,6 +107,7 @@ class LossSweeper(Hook):
         steps: Collection[int] = (),
     ):
         self._sweep, self._rows, self._writer, self._steps = sweep, rows, writer, frozenset(steps)
+        self._expected = ""
 
     def is_due(self, step: int) -> bool:
         return step in self._steps
@@ -121,7 +122,8 @@ class LossSweeper(Hook):
             self._writer.show_again(step)
             return
         start = time.monotonic()
-        column = np.asarray(self._sweep(params))
+        with waiting(f"  sweeping {len(self._rows):,} examples at step {step}{self._expected}"):
+            column = np.asarray(self._sweep(params))
         if not np.isfinite(column).all():
             bad = np.flatnonzero(~np.isfinite(column))
             raise DivergedError(
@@ -130,6 +132,7 @@ class LossSweeper(Hook):
                 "trajectories.dtype=float32."
             )
         seconds = duration(time.monotonic() - start)
+        self._expected = f", the last took {seconds}"
         self._writer.add(step, column, f"swept {len(column)} examples in {seconds}")
 
     def shown(self) -> Shown | None:

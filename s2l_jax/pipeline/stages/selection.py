@@ -13,7 +13,7 @@ from s2l_jax import records
 from s2l_jax.config import deciding_run, resolved_run
 from s2l_jax.config.inputs import Inputs
 from s2l_jax.config.runs import method_of
-from s2l_jax.console import say
+from s2l_jax.console import say, waiting
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
@@ -262,7 +262,7 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
         selection = Selection.load(folder(run, entry["prefix_of"])).first(**_budget(entry))
     else:
         try:
-            with explained(run.config, "features"):
+            with explained(run.config, "features"), waiting(f"selecting {name}"):
                 selection = _run_method(run.config, contexts, entry, record.folder)
         except Exception as error:
             error.add_note(f"This was in selection.runs.{name}, method {entry['method']!r}.")
