@@ -9,8 +9,8 @@ import argparse
 import json
 import pathlib
 import re
-import shutil
 
+import transformers
 from safetensors import safe_open
 from safetensors.flax import save_file
 
@@ -36,14 +36,17 @@ def main() -> None:
                 layer = _LAYER.search(f".{key}")
                 if layer is None or int(layer[1]) < args.layers:
                     kept[key] = tensors.get_tensor(key)
+    layers = {int(layer[1]) for key in kept if (layer := _LAYER.search(f".{key}"))}
+    if layers != set(range(args.layers)):
+        parser.error(f"{args.checkpoint}: no tensors of {args.layers} layers in its *.safetensors")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.checkpoint)
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(kept, args.out / "model.safetensors", metadata={"format": "pt"})
     config[name] = args.layers
     if config.get("layer_types"):
         config["layer_types"] = config["layer_types"][: args.layers]
     (args.out / "config.json").write_text(json.dumps(config, indent=2))
-    for file in args.checkpoint.glob("*token*"):
-        shutil.copy(file, args.out / file.name)
+    tokenizer.save_pretrained(args.out)
     print(
         f"{args.out}: {args.layers} layers, {sum(each.size for each in kept.values()) / 1e6:.1f}M parameters"
     )

@@ -10,7 +10,9 @@ that of the report, in docs/results; figures/STUDY/BENCHMARK/FILE is that of one
 """
 
 import argparse
+import collections
 import functools
+import math
 import pathlib
 import re
 import sys
@@ -97,11 +99,11 @@ def compared(
     elsewhere, _, entry = baseline.rpartition(":")
     others = study_of(elsewhere or study)
     bases = {others.column(base): base for base in others.named(entry)}
+    largest = max(bases.values(), key=lambda base: base.budget or 0, default=None)
     measured: dict[tuple[str, str], PairedDifference] = {}
     for group in found.groups:
         column = found.column(group)
-        nearest = list(found.columns.values())[-1] if column in (NONE, ALL) else column
-        base = bases.get(nearest, bases.get(ALL))
+        base = largest if column in (NONE, ALL) else bases.get(column, bases.get(ALL))
         if base is not None and group is not base:
             scores, base_scores = (functools.partial(each.scores, judged=judged) for each in (found, others))
             weights = functools.partial(found.weights, judged=judged)
@@ -155,8 +157,12 @@ def mislabelled(study: str, *names: str) -> Iterator[Sequence[str]]:
     Of studies of the embedded pool, which knows of each row whether it is.
     """
     found = study_of(study)
-    size = found.results["pool"]["num_examples"]
-    wrong = np.array([not row["clean"] for row in pool_rows(size)])
+    rows = pool_rows(found.results["pool"]["num_examples"])
+    if collections.Counter(row["source"] for row in rows) != found.results["pool"]["sources"]:
+        raise SystemExit(f"{study} is not of the embedded pool: of its rows it is not known")
+    if missing := [name for name in names if not found.named(name)]:
+        raise SystemExit(f"{study} has no {', '.join(missing)}")
+    wrong = np.array([not row["clean"] for row in rows])
     yield ["selection", *found.columns.values(), ALL]
     for name in names:
         groups = found.named(name)
@@ -170,7 +176,8 @@ def mislabelled(study: str, *names: str) -> Iterator[Sequence[str]]:
 def cost(study: str, share: str, *names: str) -> Iterator[Sequence[str]]:
     """A line for each of the named selections: what it took in operations and time, by part.
 
-    `share` is the column of the selections' budget, as 15%, or "each": a line for each budget.
+    Operations of a proxy that another run trained are not known here, nor is the sum with them. `share` is
+    the column of the selections' budget, as 15%, or "each": a line for each budget.
     """
     found = study_of(study)
     yield ["selection", "rows", "proxy and sweeps, TFLOP", "target, TFLOP", "in all", "selecting", "training"]
@@ -182,15 +189,22 @@ def cost(study: str, share: str, *names: str) -> Iterator[Sequence[str]]:
         raise SystemExit(f"{study} has no {', '.join(missing)} at {share}")
     for group in (each for name in names for each in groups[name]):
         training = group.statistic(lambda run: run.target.get("training_flops"))
-        selecting = group.statistic(lambda run: selection_flops(found.results, run.name)[0])
+        selecting = group.statistic(lambda run: _known_flops(found, run))
         seconds = [
             group.statistic(lambda run: run.selection_seconds),
             group.statistic(lambda run: run.target_seconds),
         ]
-        parts = [each.mean / 1e12 if each else 0.0 for each in (selecting, training)]
-        operations = [f"{number:.3f}" for number in (*parts, sum(parts))]
+        parts = [None if each is None else each.mean / 1e12 for each in (selecting, training)]
+        known = [part for part in parts if part is not None]
+        whole = math.fsum(known) if len(known) == len(parts) else None
+        operations = ["not known" if number is None else f"{number:.3f}" for number in (*parts, whole)]
         times = [format_seconds(each.mean) if each else "-" for each in seconds]
         yield [name_of(group), f"{group.budget:,}" if group.budget else "-", *operations, *times]
+
+
+def _known_flops(found: Study, run: RunResult) -> float | None:
+    operations, unknown = selection_flops(found.results, run.name)
+    return None if unknown else operations
 
 
 def made(study: str) -> Iterator[Sequence[str]]:

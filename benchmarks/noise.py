@@ -4,10 +4,10 @@
     python benchmarks/noise.py --workdir=runs/noise
     python benchmarks/noise.py --workdir=runs/noise_own --pool=pool.jsonl --steps=750 --shares=0.03,0.1
 
-Noise of four kinds, equally many rows of each, is planted in the embedded pool (without the rows that are
-mislabelled in it already) or in a sample of another whose rows fit the quickstart's proxy. That proxy is
-trained on each pool and swept as the quickstart has it. From the same losses, or the same weights at the last
-sweep, come
+Noise of four kinds in turn (a response that is too short for one gets the next) is planted in the embedded
+pool (without the rows that are mislabelled in it already) or in a sample of another whose rows fit the
+quickstart's proxy. That proxy is trained on each pool and swept as the quickstart has it. From the same
+losses, or the same weights at the last sweep, come
 
   suspects          s2l_jax.suspects: the lowest late loss, within its source, in robust standard deviations
   last loss         the loss at the last checkpoint, as it is

@@ -27,7 +27,12 @@ from s2l_jax.selection import Selection
 from s2l_jax.trajectories.load import load_trajectories
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-_LEFT_OUT = ("curve", "cluster_sizes", "picked_per_cluster")
+_LEFT_OUT = {
+    "selections": ("cluster_sizes", "picked_per_cluster"),
+    "targets": ("curve",),
+    "proxy": ("curve",),
+    "proxies": ("curve",),
+}  # by part of the results
 
 
 def main() -> None:
@@ -43,7 +48,8 @@ def main() -> None:
     args = parser.parse_args()
     folder = RESULTS / args.name
     folder.mkdir(parents=True, exist_ok=True)
-    results = _without(load_results(args.workdir).content, _LEFT_OUT)
+    content = load_results(args.workdir).content
+    results = {part: _without(value, _LEFT_OUT.get(part, ())) for part, value in content.items()}
     of_all_rows = {name: {"overall": each["overall"]} for name, each in results["evaluations"].items()}
     results["evaluations"] = of_all_rows  # those by source are in the scores
     results["made"] = {

@@ -77,6 +77,8 @@ def test_differences_are_those_that_the_run_reported(made, study, measure):
             "accuracy/as_a_pool: a measure is one of accuracy, heldout",
         ),
         ("by_source quickstart accuracy/as_pool 15% s2l", "a source by itself has no share"),
+        ("mislabelled quickstart s2ll", "quickstart has no s2ll"),
+        ("mislabelled math s2l", "math is not of the embedded pool"),
     ],
 )
 def test_a_table_of_what_there_is_not_is_refused(made, table, message):
@@ -89,6 +91,21 @@ def test_one_benchmark_is_what_all_are_where_there_is_one(made):
     assert alone == all_of
     asked = [made.compared("quickstart", f"accuracy{part}", "random") for part in ("@synthetic", "")]
     assert asked[0] == asked[1]
+
+
+def test_a_baseline_of_fewer_budgets_is_compared_at_its_largest(made):
+    """As the run's report does: study 2's plain draw is at 11 % alone."""
+    found = made.compared("math", "heldout_loss@gsm8k", "random")
+    assert ("full", made.ALL) in found
+    assert ("untuned", made.NONE) in found
+    assert not [key for key in found if key[1] in ("5 %", "33 %")]
+
+
+def test_operations_of_a_proxy_that_another_run_trained_are_not_known(made):
+    lines = {line[0]: line[2:5] for line in list(made.cost("smollm_lora", "each", "s2l", "random"))[1:]}
+    assert lines["s2l"][0] == lines["s2l"][2] == "not known"
+    assert float(lines["s2l"][1]) > 0
+    assert lines["random"] == ["0.000", lines["random"][1], lines["random"][1]]
 
 
 def test_sources_count_for_their_share_of_the_pool(made):

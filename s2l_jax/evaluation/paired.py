@@ -51,7 +51,7 @@ class PairedDifference:
 
 
 def paired_difference(differences: Float[np.ndarray, "n m"]) -> PairedDifference | None:
-    """The mean of differences, with what its 95 % interval is made of; None with one replicate and one row.
+    """The mean of differences, with what its 95 % interval is made of; None where nothing tells of chance.
 
     With several replicates and rows both are random and crossed. In the two-way layout without repeats the
     mean's variance is that of replicates, MS_replicates / nm (with n - 1 degrees of freedom), and what rows
@@ -60,7 +60,8 @@ def paired_difference(differences: Float[np.ndarray, "n m"]) -> PairedDifference
     called 9 to 13 % of equal methods different at 2 or 3 replicates, this at most about 5 %
     (tests/evaluation/test_paired.py). With one row it is the paired t-test over replicates, with one
     replicate that over rows. Where replicates have the same mean, as two of few right or wrong answers often
-    do, that says nothing of how far they could have been apart: the rows' means then tell alone.
+    do, that says nothing of how far they could have been apart: the rows' means then tell alone, and with
+    one row nothing does, as with one replicate and one row.
 
     Args:
       differences: of each replicate (rows of the array) on each evaluation row, in any unit.
@@ -72,17 +73,18 @@ def paired_difference(differences: Float[np.ndarray, "n m"]) -> PairedDifference
     if d.ndim != 2 or not d.size or not np.isfinite(d).all():
         raise ValueError(f"differences: needs finite numbers, n replicates x m rows; shape {d.shape}.")
     n, m = d.shape
-    if n == m == 1:
-        return None
     mean, by_replicate, by_row = float(d.mean()), d.mean(axis=1), d.mean(axis=0)
     parts: tuple[tuple[float, int], ...]
+    tied = _TIED * float(np.square(d).max())
+    if m == 1 and (n == 1 or np.var(d, ddof=1) <= tied):
+        return None
     if n == 1 or m == 1:
         parts = ((float(np.var(d, ddof=1)) / d.size, d.size - 1),)
     else:
         rest = ((d - by_replicate[:, None] - by_row[None, :] + mean) ** 2).sum() / ((n - 1) * (m - 1))
         of_rows = max(0.0, float(n * np.var(by_row, ddof=1) - rest)) / d.size
         of_replicates = float(np.var(by_replicate, ddof=1))
-        if of_replicates > _TIED * float(np.square(d).max()):
+        if of_replicates > tied:
             parts = ((of_replicates / n, n - 1), (of_rows, m - 1))
         else:
             parts = ((float(np.var(by_row, ddof=1)) / m, m - 1),)

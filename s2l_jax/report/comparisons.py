@@ -133,7 +133,8 @@ def paired(
     """The difference of two groups, paired by seed and evaluation row; None where they share neither.
 
     Rows count by the weights of those that all have, so that models that were asked other benchmarks, too,
-    are compared on what they were asked alike.
+    are compared on what they were asked alike. Weighted rows are taken for draws of one kind: what benchmarks
+    or sources differ in counts as chance, so that intervals are wider than they would have to be.
     """
     pairs = [(scores(run), base_scores(other)) for run, other in _replicates(group, base)]
     pairs = [(ours, theirs) for ours, theirs in pairs if ours and theirs]

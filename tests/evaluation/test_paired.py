@@ -92,6 +92,12 @@ def test_no_variation_at_all():
     assert paired_difference(np.zeros((3, 4))).p_value == 1.0
 
 
+@pytest.mark.parametrize("number", [0.02, 0.0])
+def test_replicates_that_tie_on_one_row_say_nothing(number):
+    """Two seeds of 300 right or wrong answers often differ from their pairs by as many."""
+    assert paired_difference(np.array([[0.51 - 0.50 + number], [0.53 - 0.52 + number]])) is None
+
+
 @pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.zeros(3), np.array([[np.nan, 1.0]])])
 def test_what_is_no_difference_is_refused(bad):
     with pytest.raises(ValueError, match="replicates x m rows"):
