@@ -96,6 +96,26 @@ def test_thin_curve_keeps_the_mean_and_the_order(length, limit):
         assert thin.mean() == pytest.approx(loss.mean())
 
 
+def test_curves_of_all_proxies_are_drawn_by_name():
+    results = make_results()
+    of_first = results["proxy"]
+    other, third = ({"proxy": of_first | {"curve": {"step": [1, 2], "loss": [n, 1]}}} for n in (7, 9))
+    results["proxies"] = {"seed_1": other, "proxy_seed_2/seed_1": third, "proxy_given": {"trajectories": {}}}
+    results["trajectories"] |= {"proxy": "", "seed": 11}
+
+    def starts():
+        points = drawn(filled("learning_curves", Findings(results)).views[""][0].chart)
+        return {point["name"]: point["y"] for point in points if point["x"] == 1}
+
+    others = {"proxy of seed 1": 7, "proxy seed_2 of seed 1": 9}
+    assert starts() == {"proxy of seed 11": 3.5, **others}
+    results["proxy"] = {}  # not trained here
+    assert starts() == others
+    del results["proxies"], results["trajectories"]
+    results["proxy"] = of_first
+    assert starts() == {"proxy": 3.5}
+
+
 def test_thin_curve_skips_what_is_not_finite():
     step, thin = thin_curve({"step": [1, 2, 3, 4], "loss": [1.0, math.nan, None, math.inf]}, 2)
     assert step.tolist() == [1.5, 3.5]

@@ -1,4 +1,4 @@
-"""Training loss of the proxy and of all targets."""
+"""Training loss of the proxies and of all targets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 from jaxtyping import Float
 
+from s2l_jax.config.inputs import OWN
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import FULL, RunGroup, RunResult, finite_number
 from s2l_jax.report.section import Section, report_section
@@ -29,31 +30,46 @@ CROWDED_POINTS = 40
 
 @report_section("Learning curves", place=60)
 def learning_curves(section: Section, found: Findings) -> None:
-    """Training loss against the optimiser step: of the proxy, and of all targets."""
+    """Training loss against the optimiser step: of all proxies, and of all targets."""
     section.intro = (
-        "Training loss; long curves are averaged over equal runs of steps. Grey ticks mark the "
-        "proxy's checkpoints. Click a name to see its curves alone."
+        "Training loss; long curves are averaged over equal runs of steps. Grey ticks mark the (first) "
+        "proxy's checkpoints. Click the name of a target to see its curves alone."
     )
-    proxy, steps = found.part("proxy").get("curve") or {}, found.steps
+    proxies = _proxies(found)
     trained = [(group, run) for group in found.groups for run in group.runs]
     runs = [(g, run) for g, run in trained if (run.target.get("curve") or {}).get("step")]
-    if not proxy.get("step") and not runs:
+    if not proxies and not runs:
         section.missing = "no model was trained"
         return
-    if proxy.get("step"):
-        own = {f"proxy of seed {s}": each.get("proxy") for s, each in found.part("replicates").items()}
-        curves = {"proxy": proxy} | {name: each["curve"] for name, each in own.items() if each}
-        section.show(_proxy_curves(curves, steps), title="proxy")
+    if proxies:
+        section.show(_proxy_curves(proxies, found.steps), title="proxy" if len(proxies) == 1 else "proxies")
     if runs:
         section.show(_target_curves(found, runs), title="targets")
+
+
+def _proxies(found: Findings) -> dict[str, Mapping[str, Sequence[Any]]]:
+    """Curves of the proxies that were trained, by what they are called."""
+    shown = found.part("trajectories")
+    made = {_called(shown.get("proxy", ""), shown.get("seed")): found.part("proxy")}
+    for folder, part in found.part("proxies").items():
+        model, _, seed = f"/{folder}".partition("/seed_")  # see `Inputs.folder`
+        name = _called(model.partition("_")[2], seed or found.results.get("seed"))
+        made[name] = part.get("proxy") or {}
+    curves = {name: proxy.get("curve") or {} for name, proxy in made.items()}
+    return {name: curve for name, curve in curves.items() if curve.get("step")}
+
+
+def _called(proxy: str, seed: Any) -> str:
+    return f"{OWN} {proxy}".rstrip() + ("" if seed is None else f" of seed {seed}")
 
 
 def _proxy_curves(curves: Mapping[str, Mapping[str, Sequence[Any]]], steps: Sequence[int]) -> Any:
     rows = []
     for name, curve in curves.items():
-        rows += [_point(name, a, b) | {"run": name} for a, b in zip(*thin_curve(curve), strict=True)]
-    line = chart(rows).mark_line(color=COLORS[0], strokeWidth=1.5)
-    line = line.encode(x=_STEP, y=_LOSS, detail="run:N", tooltip="about:N")
+        rows += [_point(name, a, b) | {"name": name} for a, b in zip(*thin_curve(curve), strict=True)]
+    colors = [COLORS[place % len(COLORS)] for place in range(len(curves))]
+    line = chart(rows).mark_line(strokeWidth=1.5)
+    line = line.encode(x=_STEP, y=_LOSS, color=series(list(curves), colors), tooltip="about:N")
     if not 0 < len(steps) <= 60:
         return sized(line, 270)
     ticks = [{"x": step, "about": f"checkpoint at step {step:,}"} for step in steps]
