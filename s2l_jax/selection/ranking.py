@@ -1,12 +1,17 @@
 """Orders of preference: a method ranks the pool, and a budget takes the first rows of the ranking."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Int64, UInt64
 
 _NO_CENTROIDS = np.zeros((0, 0), np.float32)
+
+# Reasons: of rows whose source was not clustered, and what `Selection.first` says of them instead.
+TAKEN_WHOLE = "its source is taken whole"
+OF_TAKEN_WHOLE = "drawn at random from its source, which a larger subset takes whole"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +30,10 @@ class Ranking:
         1 where both are left out.
       scores: what rows were ranked by, if by one number.
       reasons: what decided, in a few words, and `reason_of` which of them holds for each row
-        (None: the first for all).
+        (None: the first for all). A smaller subset taken from this one keeps them.
       notes: numbers for summary.json, such as an objective.
+      subset_notes: the names of those that are of the first `count` rows together: where fewer are taken,
+        they are left out.
     """
 
     order: Int64[np.ndarray, " m"]
@@ -40,6 +47,7 @@ class Ranking:
     reasons: tuple[str, ...] = ("",)
     reason_of: Int[np.ndarray, " n"] | None = None
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    subset_notes: Sequence[str] = ()
 
 
 def by_score(score: Float[np.ndarray, " n"], priority: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:

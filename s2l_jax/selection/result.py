@@ -1,7 +1,7 @@
 """A selection, and the folder it is kept in."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike
 from s2l_jax import artifacts, integrity
 from s2l_jax.errors import InputError
 from s2l_jax.selection.budget import Budget
-from s2l_jax.selection.ranking import ranks_within
+from s2l_jax.selection.ranking import OF_TAKEN_WHOLE, TAKEN_WHOLE, ranks_within
 from s2l_jax.selection.summary import summarise
 from s2l_jax.selection.table import read_table, write_table
 
 _INDICES, _CENTROIDS, _TABLE, _SUMMARY = "indices.npy", "centroids.npy", "clusters.parquet", "summary.json"
-_SETTINGS = ("method", "budget", "unit", "seed", "options", "nested", "weighted", "notes")
+_SETTINGS = ("method", "budget", "unit", "seed", "options", "nested", "weighted", "notes", "subset_notes")
 LEFT_OUT = "num_left_out"  # of the notes
 # Columns of the table that are fields as they are.
 _COLUMNS = {
@@ -61,6 +61,7 @@ class Selection:
       num_tokens: of every row of the pool, where known.
       losses: of every row of the pool at the last checkpoint, NaN where not measured, if known.
       notes: other numbers of the method, such as an objective.
+      subset_notes: the names of those that are of this subset, and not of smaller ones.
     """
 
     indices: Int64[np.ndarray, " b"]
@@ -84,6 +85,7 @@ class Selection:
     num_tokens: Int64[np.ndarray, " n"] | None = None
     losses: Float32[np.ndarray, " n"] | None = None
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    subset_notes: Sequence[str] = ()
 
     def __repr__(self) -> str:
         clusters = f", {len(self.centroids)} clusters" if len(self.centroids) else ""
@@ -140,7 +142,8 @@ class Selection:
 
         For S2L, and for every method whose order does not depend on its budget, it is the subset that
         the smaller budget gives by itself. (S2L by source does not cluster a source that is taken
-        whole, so its rows come at random, unless cluster_small_sources=True asks for it.)
+        whole, so its rows come at random, unless cluster_small_sources=True asks for it.) An objective and
+        other `subset_notes` of this one are left out.
 
         Args:
           budget: examples, a fraction (of what the budget here is one of, see `num_asked`), or tokens.
@@ -172,12 +175,18 @@ class Selection:
         weights = self.weights[np.searchsorted(self.indices, indices)]
         if self.weighted:
             weights = cluster_weights(self.labels, indices)
+        notes, reasons = self.notes, self.reasons
+        if count < len(self.indices):
+            notes = notes_of_fewer(notes, self.subset_notes)
+            reasons = tuple(OF_TAKEN_WHOLE if reason == TAKEN_WHOLE else reason for reason in reasons)
         return dataclasses.replace(
             self,
             indices=indices,
             weights=weights,
             budget=budget,
             unit=unit,
+            reasons=reasons,
+            notes=notes,
         )
 
     def summary(self) -> dict[str, Any]:
@@ -237,7 +246,8 @@ class Selection:
             weights=columns["weight"][indices],
             reasons=reasons,
             **{field: columns[name] for name, field in _COLUMNS.items()},
-            **{name: summary[name] for name in _SETTINGS},
+            # Folders of earlier versions lack some.
+            **{name: summary[name] for name in _SETTINGS if name in summary},
         )
 
     def _columns(self) -> dict[str, Any]:
@@ -246,6 +256,11 @@ class Selection:
         selected[self.indices], weights[self.indices] = True, self.weights
         own = {name: getattr(self, field) for name, field in _COLUMNS.items()}
         return own | {"selected": selected, "weight": weights}
+
+
+def notes_of_fewer(notes: Mapping[str, Any], subset_notes: Sequence[str]) -> dict[str, Any]:
+    """Those of a method's notes that hold for fewer rows, too: all but `subset_notes`."""
+    return {name: value for name, value in notes.items() if name not in subset_notes}
 
 
 def cluster_weights(

@@ -25,7 +25,7 @@ from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.known import Known, drawn_numbers
 from s2l_jax.selection.method import StratifyBy, method
 from s2l_jax.selection.points import check_points, points_of
-from s2l_jax.selection.ranking import Ranking, ranks
+from s2l_jax.selection.ranking import TAKEN_WHOLE, Ranking, ranks
 
 _log = logging.getLogger(__name__)
 
@@ -266,7 +266,7 @@ def _by_source(
         stands_for_cluster=True,
         reasons=(
             f"its cluster's share{_FIRST[rule.pick]}",
-            "its source is taken whole",
+            TAKEN_WHOLE,
             "its source gets nothing of this budget",
             f"clusters of at most {rule.min_cluster_size} rows come last",
         ),

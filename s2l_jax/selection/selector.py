@@ -16,7 +16,7 @@ from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.known import Known
 from s2l_jax.selection.method import METHODS, Method
 from s2l_jax.selection.ranking import ranks
-from s2l_jax.selection.result import LEFT_OUT, Selection, cluster_weights
+from s2l_jax.selection.result import LEFT_OUT, Selection, cluster_weights, notes_of_fewer
 from s2l_jax.selection.suspects import RISING, UNLEARNT, least_learnt, rising, suspects
 from s2l_jax.trajectories.load import Trajectories
 
@@ -97,9 +97,9 @@ def select(
     except InputError as error:  # what a run of the pipeline refuses; what cannot be done, the method refuses
         _log.warning("%s", error)
     ranking = chosen(inputs, count, int(seed), **settings)
-    order = ranking.order[:count]
-    if not chosen.takes_all:
-        order = order[: asked.cut(order, inputs.num_tokens)]
+    order, notes = ranking.order[:count], ranking.notes
+    if not chosen.takes_all and (fitting := asked.cut(order, inputs.num_tokens)) < len(order):
+        order, notes = order[:fitting], notes_of_fewer(notes, ranking.subset_notes)
     indices = np.sort(order).astype(np.int64)
     labels = np.zeros(size, np.int32) if ranking.labels is None else ranking.labels
     if ranking.stands_for_cluster:
@@ -130,7 +130,8 @@ def select(
         reason_of=ranking.reason_of,
         num_tokens=inputs.num_tokens,
         losses=None if trajectories is None else np.asarray(trajectories[:, -1], np.float32),
-        notes=ranking.notes,
+        notes=notes,
+        subset_notes=ranking.subset_notes,
     )
 
 

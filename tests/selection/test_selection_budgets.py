@@ -89,6 +89,52 @@ def test_nested_after_loading(tmp_path):
     assert np.array_equal(loaded.first(900, unit="tokens").indices, large.first(900, unit="tokens").indices)
 
 
+def test_reasons_hold_in_a_smaller_subset(tmp_path):
+    losses = np.random.default_rng(0).gamma(2, 1, (100, 4)).astype(np.float32)
+    large = select(losses, 45, num_clusters=5, sources=["a"] * 10 + ["b"] * 90)
+    large.save(tmp_path)
+    for each in (large, Selection.load(tmp_path)):
+        assert said_of(each, slice(10)) == {"its source is taken whole"}
+        assert said_of(each.first(45), slice(10)) == {"its source is taken whole"}
+        small = each.first(9)
+        assert (small.indices < 10).sum() == 4  # of 10
+        assert said_of(small, slice(10)) == {
+            "drawn at random from its source, which a larger subset takes whole"
+        }
+        others = slice(10, 100)
+        assert said_of(small, others) == said_of(each, others) >= {"its cluster's share"}
+
+
+def said_of(chosen, rows):
+    return {chosen.reasons[code] for code in chosen.reason_of[rows]}
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "kept"),
+    [("facility_location", "objective", {"evaluation"}), ("diverse_evol", "radius", set())],
+)
+def test_notes_of_a_subset_are_of_no_smaller_one(method, name, kept, tmp_path):
+    given = SelectionInputs(
+        hidden_states=np.random.default_rng(0).standard_normal((100, 4)).astype(np.float32),
+        num_tokens=np.random.default_rng(1).integers(5, 200, 100),
+    )
+    large = select(given, 30, method=method)
+    large.save(tmp_path)
+    for each in (large, Selection.load(tmp_path)):
+        assert set(each.notes) == set(each.first(30).notes) == {name} | kept
+        assert set(each.first(3).notes) == kept
+    # Ranked are as many rows as the budget can come to, and these do not fit.
+    assert set(select(given, 1_000, unit="tokens", method=method).notes) == kept
+    whole = int(given.num_tokens.sum())
+    of_all = select(given, whole, unit="tokens", method=method)
+    assert of_all.notes == select(given, 100, method=method).notes
+
+
+def test_notes_of_the_pool_are_of_smaller_subsets_too():
+    large = select(inputs(), 60, method="random", drop_rising=True)
+    assert large.first(5).notes == large.notes == {"num_left_out": large.num_left_out}
+
+
 @pytest.mark.parametrize(
     ("budget", "unit", "message"),
     [

@@ -47,4 +47,5 @@ def diverse_evol(
     # Rounds are parts of the budget, so that what is embedded anew differs by it.
     nested = rounds == 1 or inputs.embed is None
     reasons = ("farthest from what was chosen before",)
-    return Ranking(order, nested=nested, reasons=reasons, notes={"radius": radius})
+    notes = {"radius": radius}
+    return Ranking(order, nested=nested, reasons=reasons, notes=notes, subset_notes=("radius",))

@@ -51,4 +51,4 @@ def facility_location(
     # The samples of stochastic greedy are larger for a smaller budget.
     nested = evaluation == "lazy"
     reasons = ("the pool's similarity to the subset rose most",)
-    return Ranking(order, nested=nested, reasons=reasons, notes=notes)
+    return Ranking(order, nested=nested, reasons=reasons, notes=notes, subset_notes=("objective",))
