@@ -17,7 +17,7 @@ def check_points(known: Known, features: str, *, every: int, num_checkpoints: in
         if asked := [name for name, is_set in of_losses.items() if is_set]:
             raise InputError(f"s2l: {asked[0]} is of losses, and features='hidden_states' has none")
     elif known.num_columns is not None:
-        kept = _check_thinning(known.num_columns, every, num_checkpoints)
+        kept = num_kept(known.num_columns, every, num_checkpoints)
         if features == "loss_falls":
             _check_falls(kept)
 
@@ -51,12 +51,12 @@ def thinned(
     Raises:
       InputError: more columns than there are, or none left.
     """
-    _check_thinning(trajectories.shape[1], every, num_checkpoints)
+    num_kept(trajectories.shape[1], every, num_checkpoints)
     return trajectories[:, : num_checkpoints or None][:, every - 1 :: every]
 
 
-def _check_thinning(columns: int, every: int, num_checkpoints: int) -> int:
-    """How many columns are left."""
+def num_kept(columns: int, every: int, num_checkpoints: int) -> int:
+    """How many columns `thinned` leaves; it raises the same."""
     if num_checkpoints > columns:
         raise InputError(
             f"s2l: num_checkpoints={num_checkpoints}, but trajectories have {columns} columns; use at most "

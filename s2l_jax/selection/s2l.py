@@ -24,7 +24,7 @@ from s2l_jax.selection.balanced import (
 from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.known import Known, drawn_numbers
 from s2l_jax.selection.method import StratifyBy, method
-from s2l_jax.selection.points import check_points, points_of
+from s2l_jax.selection.points import check_points, num_kept, points_of, thinned
 from s2l_jax.selection.ranking import TAKEN_WHOLE, Ranking, ranks
 
 _log = logging.getLogger(__name__)
@@ -50,8 +50,15 @@ def _check(
             "s2l: pick='stable' and source_shares='difficulty' go by losses, and features='hidden_states' "
             "has none"
         )
+    if pick == "stable" and known.num_columns is not None:
+        _check_stable(num_kept(known.num_columns, every, num_checkpoints))
     if stratify_by == "source":
         known.check_sources("s2l")
+
+
+def _check_stable(columns: int) -> None:
+    if columns < 2:
+        raise InputError(f"s2l: pick='stable' needs losses at two checkpoints or more, got {columns}")
 
 
 @method("s2l", needs=["trajectories"], needs_for={"hidden_states": ["hidden_states"]}, check=_check)
@@ -92,7 +99,7 @@ def s2l(
         6); or "loss_falls", how much the loss fell from each checkpoint to the next, whatever its level.
       every: use every so-many-th column, as if checkpoints were this many times as far apart.
       num_checkpoints: use the first so many columns, as if training had ended there; 0: all. `every`
-        thins them.
+        thins them, and `pick` and `source_shares` go by those that are left, too.
       distance: between trajectories: "euclidean" (the paper), "cosine" or "correlation"; see
         `clustering.KMeans`.
       log_losses: cluster the logarithms of the losses, none taken below 1e-6.
@@ -120,9 +127,10 @@ def s2l(
         log_losses=log_losses,
         standardise=standardise,
     )
+    losses = None if inputs.trajectories is None else thinned(inputs.trajectories, every, num_checkpoints)
     rule = _Rule(
         priorities(inputs.ids, seed),
-        inputs.trajectories,
+        losses,
         distance,
         pick,
         cluster_shares,
@@ -154,7 +162,7 @@ def s2l(
     else:
         names, codes = np.unique(inputs.sources, return_inverse=True)
         numbers = drawn_numbers(names, seed)
-    weights = _source_weights(source_shares, codes, inputs.trajectories)
+    weights = _source_weights(source_shares, codes, losses)
     return _by_source(points, names, codes, numbers, weights, count, rule, cluster_small_sources)
 
 
@@ -184,9 +192,9 @@ class _Rule:
         if self.pick == "nearest":
             far = _distances(rescaled(points, self.distance), labels, centroids)
         else:
-            if self.losses is None or self.losses.shape[1] < 2:
-                raise InputError("s2l: pick='stable' needs losses at two checkpoints or more")
-            far = np.abs(np.diff(self.losses[rows].astype(np.float64), axis=1)).mean(1)
+            losses = np.zeros((len(rows), 0)) if self.losses is None else self.losses[rows]
+            _check_stable(losses.shape[1])
+            far = np.abs(np.diff(losses.astype(np.float64), axis=1)).mean(1)
         return ranks(np.lexsort((priority, far)), len(far))
 
 

@@ -97,6 +97,8 @@ def test_more_clusters_than_rows(name):
         ({"num_checkpoints": 5}, "num_checkpoints=5, but trajectories have 4 columns"),
         ({"every": 5}, "every=5 leaves none of the 4 trajectory columns"),
         ({"num_checkpoints": 2, "every": 3}, "every=3 leaves none of the 2"),
+        ({"pick": "stable", "num_checkpoints": 1}, "needs losses at two checkpoints or more, got 1"),
+        ({"pick": "stable", "every": 3}, "needs losses at two checkpoints or more, got 1"),
     ],
 )
 def test_columns_that_there_are_not(options, reason):

@@ -96,6 +96,16 @@ def test_rows_of_a_cluster_are_taken_in_order(known, pick, stratify_by):
         assert set(smaller.indices) < set(chosen.indices)
 
 
+@pytest.mark.parametrize("by", [{"pick": "stable"}, {"source_shares": "difficulty"}])
+@pytest.mark.parametrize(
+    ("options", "columns"), [({"num_checkpoints": 3}, slice(3)), ({"every": 2}, slice(1, None, 2))]
+)
+def test_what_goes_by_losses_goes_by_the_columns_that_are_used(known, options, columns, by):
+    kept = known.replace(trajectories=known.trajectories[:, columns])
+    chosen = select(known, 90, num_clusters=4, **options, **by)
+    assert chosen.indices.tolist() == select(kept, 90, num_clusters=4, **by).indices.tolist()
+
+
 @pytest.mark.parametrize("options", [{"pick": "stable"}, {"source_shares": "difficulty"}])
 def test_what_goes_by_losses_needs_them(known, options):
     states = SelectionInputs(hidden_states=known.trajectories, sources=known.sources)
