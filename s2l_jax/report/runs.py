@@ -112,12 +112,21 @@ def _known(method: str) -> Method | None:
         return None
 
 
+def clustered_needs(selection: Mapping[str, Any]) -> list[str] | None:
+    """What the method of a selection, of these results, needs to cluster, such as "trajectories".
+
+    Empty for a method without clusters, which has no option `num_clusters`; None where it is not known.
+    """
+    if (method := _known(selection.get("method", ""))) is None:
+        return None
+    features = (selection.get("options") or {}).get("features", "")
+    return sorted(method.by_features(features).needs) if "num_clusters" in method.options else []
+
+
 def clusters_losses(selection: Mapping[str, Any]) -> bool:
     """Whether a selection, of these results, clusters trajectories, as far as its method is known."""
-    if (method := _known(selection.get("method", ""))) is None:
-        return True
-    features = (selection.get("options") or {}).get("features", "")
-    return "num_clusters" in method.options and "trajectories" in method.by_features(features).needs
+    needs = clustered_needs(selection)
+    return needs is None or "trajectories" in needs
 
 
 def selection_seconds(results: Mapping[str, Any], name: str) -> float | None:

@@ -228,3 +228,24 @@ def test_embeddings_clusters_stand_beside_those_of_loss_trajectories():
     losses, states = sorted(best, key=best.__getitem__)
     assert losses.startswith("s2l-100-seed0: loss trajectories (5")
     assert states.startswith("states: embeddings (99 %)")
+
+
+def test_topics_are_of_what_a_method_clusters_and_of_clusters_alone():
+    results = make_results()
+    options = {
+        "s2l": {"features": "loss_falls", "num_clusters": 2},
+        "semdedup": {"num_clusters": 2},
+        "confidence_curriculum": {},  # its labels are stages
+        "nobody:knows_this": {},
+    }
+    sizes = {"budget": 10, "size": 10, "seed": 0, "cluster_sizes": [5, 5]}
+    results["selections"] = {name: sizes | {"method": name, "options": own} for name, own in options.items()}
+    count = results["pool"]["num_examples"]
+    labels = dict.fromkeys(options, np.arange(count) % 5)
+    (panel,) = filled("topics", Findings(results, labels=labels, rows=make_rows(count))).views[""]
+    named = {line["name"].partition(" (")[0] for line in drawn(panel.chart)}
+    assert named == {
+        "s2l: loss falls",
+        "semdedup: embeddings",
+        "nobody:knows_this: clusters of a method that is not installed",
+    }

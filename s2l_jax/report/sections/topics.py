@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.purity import largest_shares
+from s2l_jax.report.runs import clustered_needs
 from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.style import COLORS, chart, series, significant, sized, whole_numbers
 
@@ -34,19 +35,22 @@ def _shares(found: Findings) -> dict[str, Float[np.ndarray, " k"]]:
         return {}
     codes, names = rows.source_codes()
     firsts = [group.runs[0].name for group in found.groups]
-    clustered = [name for name in firsts if name in found.clustered][:_SHOWN]
+    of = {name: what for name in firsts if name in found.clustered and (what := _clustered(found, name))}
     return {
-        f"{name}: {_clustered(found, name)} ({overall:.0f} %)": share
-        for name in clustered
+        f"{name}: {of[name]} ({overall:.0f} %)": share
+        for name in list(of)[:_SHOWN]
         for share, overall in [largest_shares(found.labels[name], codes, len(names))]
     }
 
 
 def _clustered(found: Findings, name: str) -> str:
-    """What a selection clustered, in words."""
-    options = found.part("selections")[name].get("options") or {}
-    features = options.get("features", "trajectories")
-    return _FEATURES.get(features, features.replace("_", " "))
+    """What a selection clustered, in words; empty for a method whose groups of rows are no clusters."""
+    selection = found.part("selections")[name]
+    if (needs := clustered_needs(selection)) is None:
+        return "clusters of a method that is not installed"
+    own = (selection.get("options") or {}).get("features")
+    what = [own] if own and needs else needs  # "loss_falls" says more than that they are of trajectories
+    return " and ".join(_FEATURES.get(each, each.replace("_", " ")) for each in what)
 
 
 def topics_figure(shares: dict[str, Float[np.ndarray, " k"]]) -> Any:
