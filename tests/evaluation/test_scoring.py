@@ -364,3 +364,19 @@ def test_tables_show_intervals_and_averages():
     header, rows = part_table(evaluations)
     assert header == ["benchmark", "part", "rows", "s2l", "elsewhere"]
     assert [row[:3] for row in rows] == [[n, f"Level {k}", "2"] for n in ("gsm8k", "svamp") for k in (0, 1)]
+
+
+def test_benchmarks_of_neither_domain_have_a_table_where_there_are_several():
+    def benchmark(correct):
+        return {"num_examples": 4, "domain": "", "accuracy": correct / 4}
+
+    both = {"mmlu": benchmark(1), "own": benchmark(3)}
+    evaluations = {"s2l": {"benchmarks": both, "overall": {"accuracy": 0.5}}}
+    assert benchmark_table(evaluations) == (
+        ["model", "mmlu", "own", "mean of all"],
+        [["s2l", "25.0", "75.0", "50.0"]],
+    )
+    both["read"] = {"num_examples": 4, "domain": "in"}  # no answers were graded
+    assert benchmark_table(evaluations)[0] == ["model", "mmlu", "own", "mean of all"]
+    del both["own"]
+    assert benchmark_table(evaluations) == ([], [])

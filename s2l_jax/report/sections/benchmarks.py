@@ -8,7 +8,7 @@ from s2l_jax.report.runs import finite_number
 from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.table import NOT_MEASURED
 
-_AVERAGES = (("in_domain", "in-domain mean"), ("out_of_domain", "out-of-domain mean"))
+_DOMAINS = {"in": ("in_domain", "in-domain mean"), "out": ("out_of_domain", "out-of-domain mean")}
 _METRICS = {
     "bleu": "BLEU",
     "rouge1": "ROUGE-1",
@@ -16,7 +16,6 @@ _METRICS = {
     "rougeL": "ROUGE-L",
     "bertscore": "BERTScore",
 }
-_DOMAINS = ("in", "out", "")
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -40,23 +39,21 @@ def benchmark_parts(section: Section, found: Findings) -> None:
 
 
 def benchmark_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Header and rows: a row for each model; in-domain benchmarks and their mean, then the others.
+    """Header and rows: a row for each model; a column for each benchmark with accuracies, and for means.
 
-    Cells are "accuracy [95 % interval]" in percent, or metrics of summaries. No rows where nothing
-    but the embedded or pool rows without metrics was evaluated: the results table has that.
+    In-domain benchmarks come first, then those out of it, then others. Cells are "accuracy [95 % interval]"
+    in percent, or metrics of summaries. No rows where that would say no more than the results table, as of a
+    single benchmark of neither domain without metrics.
     """
     columns: list[tuple[str, tuple[str, ...]]] = []
     found = [b for e in evaluations.values() for b in (e.get("benchmarks") or {}).items()]
-    domains = {name: benchmark.get("domain", "") for name, benchmark in found}
-    for domain in _DOMAINS:
-        inside = [name for name in domains if domains[name] == domain]
-        columns += [(name, ("benchmarks", name)) for name in inside if domain]
-        title = {"in": _AVERAGES[0], "out": _AVERAGES[1]}.get(domain)
-        if title and inside:
-            columns.append((title[1], ("averages", title[0])))
-    if columns:
-        other = [name for name in domains if not domains[name]]
-        columns += [(name, ("benchmarks", name)) for name in other]
+    domains = {name: benchmark.get("domain", "") for name, benchmark in found if "accuracy" in benchmark}
+    for domain, (average, title) in _DOMAINS.items():
+        if inside := [name for name in domains if domains[name] == domain]:
+            columns += [(name, ("benchmarks", name)) for name in inside]
+            columns.append((title, ("averages", average)))
+    if columns or len(domains) > 1:
+        columns += [(name, ("benchmarks", name)) for name in domains if domains[name] not in _DOMAINS]
         if len(domains) > 1:
             columns.append(("mean of all", ("overall",)))
     kinds = [k for k in _METRICS if any(k in (b.get("metrics") or {}) for _, b in found)]
