@@ -26,7 +26,7 @@ _WITHOUT = {"proxy": "the run's own"}  # what the value of an option is called w
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Groups of one method and budget that differ in one option alone.
+    """Groups of one method and budget that differ in one option alone, each in its value.
 
     Attributes:
       option: its name.
@@ -54,23 +54,22 @@ class Series:
 
 
 def find_series(found: Findings) -> list[Series]:
-    """Every option that at least three groups differ in, and in nothing else."""
+    """Every option of which groups that differ in nothing else have at least three values."""
     options = [_options(group) for group in found.groups]
-    alike: dict[tuple[str, int | None, str, str], list[int]] = {}
-    for place, own in enumerate(options):
-        group = found.groups[place]
+    alike: dict[tuple[str, int | None, str, str], dict[Any, list[RunGroup]]] = {}
+    for own, group in zip(options, found.groups, strict=True):
         of_method = [o for o, g in zip(options, found.groups, strict=True) if g.method == group.method]
         for option in sorted({name for each in of_method for name in each}):
             rest = json.dumps({n: v for n, v in own.items() if n != option}, sort_keys=True, default=str)
-            alike.setdefault((group.method, group.budget, option, rest), []).append(place)
-    series = [key for key, places in alike.items() if len(places) >= FEWEST]
+            values = alike.setdefault((group.method, group.budget, option, rest), {})
+            values.setdefault(_shown(found, option, own.get(option)), []).append(group)
+    series = {key: values for key, values in alike.items() if len(values) >= FEWEST}
     made = []
-    for key in series:
-        method, budget, option, _ = key
+    for (method, budget, option, _), values in series.items():
         title = _TITLES.get(option, option.replace("_", " "))
         several = sum(other[2] == option for other in series) > 1
         name = f"{title} · {method} {budget or ''}".strip() if several else title
-        made.append(_series(found, option, name, {place: options[place].get(option) for place in alike[key]}))
+        made.append(_series(found, option, name, values))
     return made
 
 
@@ -78,15 +77,22 @@ def _options(group: RunGroup) -> Mapping[str, Any]:
     return group.runs[0].selection.get("options") or {}
 
 
-def _series(found: Findings, option: str, name: str, values: Mapping[int, Any]) -> Series:
+def _series(found: Findings, option: str, name: str, groups: Mapping[Any, Sequence[RunGroup]]) -> Series:
     named = list(found.part("selections"))
-    shown = {place: _shown(found, option, value) for place, value in values.items()}
-    since = {place: min(named.index(run.name) for run in found.groups[place].runs) for place in values}
-    first = min(since, key=since.__getitem__)
-    are_numbers = all(isinstance(value, (int, float)) for value in shown.values())
-    order = sorted(shown, key=shown.__getitem__ if are_numbers else since.__getitem__)
-    groups = tuple(found.groups[place] for place in order)
-    return Series(option, name, tuple(shown[place] for place in order), groups, order.index(first))
+
+    def since(group: RunGroup) -> int:
+        return min(named.index(run.name) for run in group.runs)
+
+    def rank(group: RunGroup) -> tuple[int, int]:
+        # Runs alike of one seed are groups of one value, of which that of most seeds tells most.
+        return -len(group.runs), since(group)
+
+    shown = {value: min(own, key=rank) for value, own in groups.items()}
+    first = {value: min(map(since, own)) for value, own in groups.items()}
+    are_numbers = all(isinstance(value, (int, float)) for value in shown)
+    order = sorted(shown) if are_numbers else sorted(shown, key=first.__getitem__)
+    reference = order.index(min(first, key=first.__getitem__))
+    return Series(option, name, tuple(order), tuple(shown[value] for value in order), reference)
 
 
 def _shown(found: Findings, option: str, value: Any) -> Any:

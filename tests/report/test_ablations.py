@@ -45,6 +45,21 @@ def test_groups_that_differ_in_one_option_are_a_series():
     assert [len(group.runs) for group in series.groups] == [3, 3, 3]
 
 
+def test_runs_that_are_alike_are_of_one_value():
+    results = results_of({20: 0.5, 80: 0.5})
+    again = results["selections"]["s2l_20-seed0"]
+    results["selections"] = {"s2l_again": again, "again": again} | results["selections"]
+    results["evaluations"] |= dict.fromkeys(("s2l_again", "again"), evaluation(0.7, 1.0, ["a"]))
+    assert find_series(Findings(results)) == []  # four groups of two values
+    added = results_of({5: 0.3, 20: 0.5})
+    for part in ("selections", "evaluations"):
+        results[part] |= added[part]
+    (series,) = find_series(Findings(results))
+    assert series.values == (5, 20, 80)
+    assert series.values[series.reference] == 20  # that of the run named first
+    assert [len(group.runs) for group in series.groups] == [3, 3, 3]
+
+
 def test_all_checkpoints_are_as_many_as_there_are():
     (series,) = find_series(Findings(results_of({0: 0.5, 1: 0.3, 3: 0.4}, "num_checkpoints", reference=0)))
     assert series.values == (1, 3, 4)
