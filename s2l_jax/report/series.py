@@ -104,7 +104,10 @@ def _shown(found: Findings, option: str, value: Any) -> Any:
 
 
 def spread(group: RunGroup, measure: Measure) -> tuple[Statistic, Interval | None] | None:
-    """A measure's statistic over the seeds of a group, and its mean's 95 % interval (Student's t)."""
+    """A measure's statistic over the seeds of a group, and its mean's 95 % interval (Student's t).
+
+    There is no interval with one seed, or where all seeds have the same value.
+    """
     statistic = group.statistic(measure.of)
     if statistic is None:
         return None
@@ -125,7 +128,9 @@ def in_words(series: Series, measure: Measure) -> str:
     reference = series.values[series.reference]
     compared = {v: d for v, g in series.others() if (d := _difference(series, g, measure)) is not None}
     if not compared:
-        return f"{text} With one seed each, how much of that is luck is not known."
+        return f"{text} How much of that is luck is not known: to tell takes seeds whose differences vary."
+    if unknown := [str(v) for v, _ in series.others() if v in means and v not in compared]:
+        text += f" How much is luck at {', '.join(unknown)} is not known."
     p_values = dict(
         zip(compared, holm([difference.p_value for difference in compared.values()]), strict=True)
     )
@@ -133,9 +138,10 @@ def in_words(series: Series, measure: Measure) -> str:
     n = min(difference.num_replicates for difference in compared.values())
     if not apart:
         most = max(compared, key=lambda value: abs(compared[value].mean))
+        none = "None of the others" if unknown else "None"
         return (
-            f"{text} None is told apart from {reference} by {n} seeds (after Holm's correction): the largest "
-            f"difference is {_amount(compared[most], measure)} at {most}."
+            f"{text} {none} is told apart from {reference} by {n} seeds (after Holm's correction): the "
+            f"largest difference is {_amount(compared[most], measure)} at {most}."
         )
     said = "; ".join(f"{_amount(compared[value], measure)} at {value}" for value in apart)
     rest = "" if len(apart) == len(compared) else " Others are within what seeds do."
@@ -152,13 +158,13 @@ def _amount(difference: PairedDifference, measure: Measure) -> str:
 
 
 def _difference(series: Series, group: RunGroup, measure: Measure) -> PairedDifference | None:
-    """Of a group from the reference, paired by seed; None with fewer than two seeds in common."""
+    """Of a group from the reference, paired by seed; None without two seeds whose differences vary."""
     sides = []
     for each in (group, series.groups[series.reference]):
         known = {run.selection.get("seed"): measure.of(run) for run in each.runs}
         sides.append({seed: value for seed, value in known.items() if value is not None})
     differences = [sides[0][seed] - sides[1][seed] for seed in sides[0] if seed in sides[1]]
-    return paired_difference(np.array(differences)[:, None]) if len(differences) > 1 else None
+    return paired_difference(np.array(differences)[:, None]) if differences else None
 
 
 def overlap(found: Findings, one: RunGroup, other: RunGroup) -> float | None:

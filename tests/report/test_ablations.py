@@ -20,14 +20,17 @@ def results_of(accuracies, option="num_clusters", reference=20, num_seeds=3):
     for part in ("selections", "targets", "evaluations"):
         results[part] = {}
     defaults = {"num_clusters": 20, "every": 1, "num_checkpoints": 0}
-    for value in (reference, *(value for value in accuracies if value != reference)):
+    values = (reference, *(value for value in accuracies if value != reference))
+    for place, value in enumerate(values):
         for seed in range(num_seeds):
             name = f"s2l_{value}-seed{seed}"
             options = {name: v for name, v in (defaults | {option: value}).items() if v is not None}
             results["selections"][name] = {
                 "method": "s2l", "budget": 100, "size": 100, "seed": seed, "options": options,
             }  # fmt: skip
-            results["evaluations"][name] = evaluation(accuracies[value] + LUCK[seed], 1.0, ["a"])
+            results["evaluations"][name] = evaluation(
+                accuracies[value] + LUCK[(seed + place) % 3], 1.0, ["a"]
+            )
     return results
 
 
@@ -93,6 +96,30 @@ def test_one_seed_is_said_to_tell_nothing():
     section = filled("ablations", Findings(results_of({5: 0.3, 20: 0.5, 80: 0.5}, num_seeds=1)))
     (layer,) = section.views["number of clusters"][0].spec["layer"]  # no interval, no single seeds
     assert layer["mark"]["type"] == "line"
+
+
+def test_nothing_is_said_of_seeds_that_tie():
+    results = results_of({5: 0.5, 20: 0.5, 80: 0.5}, num_seeds=2)
+
+    def accuracies(value, *right):
+        for seed, number in enumerate(right):
+            results["evaluations"][f"s2l_{value}-seed{seed}"]["overall"]["accuracy"] = number / 300
+        return in_words(find_series(Findings(results))[0], ACCURACY)
+
+    accuracies(20, 150, 153)
+    accuracies(5, 156, 159)
+    text = accuracies(80, 150, 150)
+    assert "How much is luck at 5 is not known. None of the others is told apart from 20 by 2 seeds" in text
+    assert "+2.0" not in text
+    assert [row[3] for row in filled("ablations", Findings(results)).rows] == [
+        "52.5 (46.1 to 58.9)",
+        "50.5 (44.1 to 56.9)",
+        "50.0",
+    ]
+    assert accuracies(80, 156, 159) == (
+        "50.5 at 20 to 52.5 at 5. How much of that is luck is not known: to tell takes seeds whose differences "
+        "vary."
+    )
 
 
 def test_intervals_are_students():
