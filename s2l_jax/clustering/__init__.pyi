@@ -1,4 +1,4 @@
-from .agreement import adjusted_rand_index
+from .agreement import adjusted_rand_index, adjusted_rand_within
 from .cluster_count import ClusterCount, compare_cluster_counts, silhouette
 from .distances import DISTANCES, check_distance, rescaled
 from .kmeans import KMeans, fit_sharing_programs
@@ -12,6 +12,7 @@ __all__ = [
     "Refresh",
     "StreamingKMeans",
     "adjusted_rand_index",
+    "adjusted_rand_within",
     "check_distance",
     "compare_cluster_counts",
     "count_distinct",

@@ -1,7 +1,7 @@
 """How far two clusterings of the same examples agree."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from numpy.typing import ArrayLike
 
 from s2l_jax.errors import InputError
@@ -33,6 +33,27 @@ def adjusted_rand_index(a: ArrayLike, b: ArrayLike) -> float:
     if most == 0:  # both put every example alone, or all of them together
         return 1.0
     return 2 * (together * total - chance) / most
+
+
+def adjusted_rand_within(
+    a: Int[np.ndarray, " n"], b: Int[np.ndarray, " n"], groups: Shaped[np.ndarray, " n"] | None = None
+) -> float | None:
+    """The adjusted Rand index of two clusterings within each group of rows, the mean by their rows.
+
+    That is for rows that were clustered group by group: over all of them rows of two groups are always
+    apart, which would count as agreement. Without `groups` all rows are one. Groups count that both have in
+    several clusters; None where there are none. Rows with a negative label in either are left out.
+    """
+    rows = np.flatnonzero((a >= 0) & (b >= 0))
+    codes = np.zeros(len(rows), np.int64)
+    if groups is not None:
+        codes = np.unique(groups[rows], return_inverse=True)[1]
+    values, sizes = [], []
+    for own in np.split(rows[np.argsort(codes, kind="stable")], np.cumsum(np.bincount(codes))[:-1]):
+        if len(np.unique(a[own])) > 1 and len(np.unique(b[own])) > 1:
+            values.append(adjusted_rand_index(a[own], b[own]))
+            sizes.append(len(own))
+    return float(np.average(values, weights=sizes)) if values else None
 
 
 def _pairs(counts: Int[np.ndarray, " m"]) -> int:

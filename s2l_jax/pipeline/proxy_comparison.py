@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from s2l_jax.analysis.similarity import rank_correlation
-from s2l_jax.clustering.agreement import adjusted_rand_index
+from s2l_jax.clustering.agreement import adjusted_rand_within
 from s2l_jax.config.inputs import OWN, Inputs
 from s2l_jax.data.order import priorities
 from s2l_jax.report.runs import part_results
@@ -112,10 +112,11 @@ def _belong(one: ComparedRun, other: ComparedRun, a: str, b: str) -> bool:
 
 def _overlap(one: Selection, other: Selection) -> dict[str, float | None]:
     by_chance = [jaccard(a.indices, drawn_alike(b)) for a, b in ((one, other), (other, one))]
+    by_source = one.cluster_sources is not None and other.cluster_sources is not None
     return {
         "jaccard": jaccard(one.indices, other.indices),
         "jaccard_by_chance": float(np.mean(by_chance)),
-        "adjusted_rand": agreement(one, other),
+        "adjusted_rand": adjusted_rand_within(one.labels, other.labels, one.sources if by_source else None),
     }
 
 
@@ -128,21 +129,6 @@ def drawn_alike(chosen: Selection) -> Int[np.ndarray, " b"]:
         rows = np.flatnonzero(source & (chosen.labels >= 0))
         found.append(rows[np.argsort(priority[rows], kind="stable")][: taken[rows].sum()])
     return np.sort(np.concatenate(found))
-
-
-def agreement(one: Selection, other: Selection) -> float | None:
-    """The adjusted Rand index of two clusterings; of each source on its own where these were clustered so.
-
-    It is the mean then over sources that both have in several clusters, by their rows; None without any.
-    """
-    by_source = one.cluster_sources is not None and other.cluster_sources is not None
-    values, sizes = [], []
-    for source in _sources(one.sources if by_source else None, len(one.labels)):
-        a, b = (each.labels[source & (one.labels >= 0) & (other.labels >= 0)] for each in (one, other))
-        if len(np.unique(a)) > 1 and len(np.unique(b)) > 1:
-            values.append(adjusted_rand_index(a, b))
-            sizes.append(len(a))
-    return float(np.average(values, weights=sizes)) if values else None
 
 
 def rank_correlations(one: Losses, other: Losses, sources: np.ndarray | None) -> dict[str, Any]:

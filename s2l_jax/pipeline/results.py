@@ -246,6 +246,7 @@ def findings_of(
             None if pool is None else pool.response_lengths()[kept],
             texts if pool is not None and run.config.report.texts else None,
         ),
+        by_source={name for name in clustered if selections[name].cluster_sources is not None},
         left_out={n: out for n, each in selections.items() if (out := _left_out(each, kept)) is not None},
     )
 

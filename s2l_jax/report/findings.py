@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class Findings:
       taken: whether a selection has each row, [N], by its name.
       rows: the rows themselves.
       left_out: rows that a selection could not take, by its name.
+      by_source: the selections that clustered each source on its own.
 
     Raises:
       InputError: they do not fit together.
@@ -54,6 +55,7 @@ class Findings:
     taken: Mapping[str, Bool[np.ndarray, "n"]] = dataclasses.field(default_factory=dict)
     rows: PoolRows | None = None
     left_out: Mapping[str, LeftOut] = dataclasses.field(default_factory=dict)
+    by_source: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if self.trajectories is None:

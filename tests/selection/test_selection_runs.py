@@ -39,6 +39,8 @@ def done(config_of, tmp_path_factory):
     runs["tokens"] = {"method": "least_confidence", "budget_tokens": 1500}
     runs["inner_tokens"] = {"method": "least_confidence", "budget_tokens": 500, "prefix_of": "tokens"}
     runs["scaled"] = {"method": "s2l", "log_losses": True, "standardise": True, "num_checkpoints": 2}
+    for name, stratify_by in (("apart", "source"), ("together", "none")):
+        runs[name] = {"method": "s2l", "budget": 30, "stratify_by": stratify_by, "seeds": (0, 1)}
     config = config_of(**runs)
     config.selection.exports = ("jsonl", "messages")
     folder = tmp_path_factory.mktemp("methods")
@@ -128,6 +130,12 @@ def test_the_table_has_the_losses(done):
     for name in ("s2l", "random"):
         table = pq.read_table(workdir / "selection" / name / "clusters.parquet")
         assert np.array_equal(np.stack(table["losses"].to_numpy()), losses)
+
+
+def test_the_report_says_how_clusters_of_each_kind_agree_over_seeds(done):
+    page = (done[1] / "report" / "index.html").read_text()
+    assert page.count("clusters over seeds (adjusted Rand index within sources)") == 1
+    assert page.count("clusters over seeds (adjusted Rand index)") == 1
 
 
 @pytest.fixture

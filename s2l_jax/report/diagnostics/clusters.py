@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from s2l_jax.clustering.agreement import adjusted_rand_index
+from s2l_jax.clustering.agreement import adjusted_rand_within
 from s2l_jax.clustering.cluster_count import silhouette
 from s2l_jax.report.diagnostic import FAULT, WARNING, Measured, Verdict, diagnostic
 from s2l_jax.report.findings import Findings
@@ -32,7 +32,8 @@ def clusters(found: Findings) -> Iterator[Verdict | Measured]:
     labels = found.labels[name][found.measured_rows]
     sizes = np.asarray(found.part("selections")[name]["cluster_sizes"])
     yield from _count(name, sizes)
-    value = mean_silhouette(found.measured_losses, labels, found.source_codes)
+    groups = found.source_codes if name in found.by_source else np.zeros_like(found.source_codes)
+    value = mean_silhouette(found.measured_losses, labels, groups)
     if value is not None:
         yield Measured(f"silhouette of {name} (within sources, from -1 to 1)", f"{value:.2f}")
         if value < SEPARATED:
@@ -59,14 +60,12 @@ def _count(name: str, sizes: Int[np.ndarray, " k"]) -> Iterator[Verdict | Measur
 
 
 def mean_silhouette(
-    losses: Float[np.ndarray, "m t"], labels: Int[np.ndarray, " m"], sources: Int[np.ndarray, " m"]
+    losses: Float[np.ndarray, "m t"], labels: Int[np.ndarray, " m"], groups: Int[np.ndarray, " m"]
 ) -> float | None:
-    """The silhouette within each source, weighted by its rows; None where no source has two clusters."""
-    shared = _is_shared(labels, sources)
-    groups = np.zeros_like(sources) if shared else sources
+    """The silhouette within each group, weighted by its rows; None where no group has two clusters."""
     found = []
-    for source in np.unique(groups):
-        rows = np.flatnonzero((groups == source) & (labels >= 0))
+    for group in np.unique(groups):
+        rows = np.flatnonzero((groups == group) & (labels >= 0))
         if len(rows) > _SAMPLE:
             rows = np.random.default_rng(0).choice(rows, _SAMPLE, replace=False)
         if len(rows) >= _FEWEST and len(np.unique(labels[rows])) > 1:
@@ -77,24 +76,17 @@ def mean_silhouette(
     return float(np.average(values, weights=weights))
 
 
-def _is_shared(labels: Int[np.ndarray, " m"], sources: Int[np.ndarray, " m"]) -> bool:
-    """Whether a cluster has rows of several sources, so that sources were clustered together."""
-    pairs = np.unique(np.stack([labels, sources]), axis=1)
-    return len(np.unique(pairs[0])) < pairs.shape[1]
-
-
 @diagnostic
 def purity(found: Findings) -> Iterator[Verdict | Measured]:
     """How far clusters of all sources together are those of one source each."""
     rows = found.rows
     if rows is None or rows.sources is None or not found.clustered:
         return
-    labels = found.labels[found.clustered[0]]
+    name = found.clustered[0]
     codes, names = rows.source_codes()
-    inside = labels >= 0
-    if len(names) < 2 or not _is_shared(labels[inside], codes[inside]):
+    if len(names) < 2 or name in found.by_source:
         return
-    _, share = largest_shares(labels, codes, len(names))
+    _, share = largest_shares(found.labels[name], codes, len(names))
     yield Measured("rows that are of their cluster's largest source", f"{share:.0f} %")
 
 
@@ -104,18 +96,23 @@ def stability(found: Findings) -> Iterator[Verdict | Measured]:
     yield from _settled(found.part("trajectories").get("refreshes") or [])
     for group in found.groups:
         names = [run.name for run in group.runs if run.name in found.clustered_losses]
-        pairs = list(itertools.combinations(names[:4], 2))
-        if not pairs:
+        if len(names) < 2:
             continue
-        agreement = float(np.mean([adjusted_rand_index(found.labels[a], found.labels[b]) for a, b in pairs]))
-        title = f"agreement of {group.full_label}'s clusters over seeds (adjusted Rand index)"
-        yield Measured(title, f"{agreement:.2f}")
+        sources, index = None, "adjusted Rand index"
+        if found.rows is not None and set(names) <= set(found.by_source):
+            sources, index = found.rows.source_codes()[0], "adjusted Rand index within sources"
+        pairs = itertools.combinations(names[:4], 2)
+        values = [adjusted_rand_within(found.labels[a], found.labels[b], sources) for a, b in pairs]
+        if not (known := [value for value in values if value is not None]):
+            continue
+        agreement = float(np.mean(known))
+        yield Measured(f"agreement of {group.full_label}'s clusters over seeds ({index})", f"{agreement:.2f}")
         if agreement < UNSTABLE:
             yield Verdict(
                 WARNING,
                 "Clusters depend on the seed",
                 f"Clusterings of {group.full_label} from {len(names)} seeds agree to {agreement:.2f} "
-                "(adjusted Rand index; 1: the same, 0: as by chance).",
+                f"({index}; 1: the same, 0: as by chance).",
                 "Use fewer clusters, more checkpoints, or more iterations (clustering.max_iterations).",
             )
 

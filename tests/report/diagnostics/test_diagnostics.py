@@ -61,7 +61,15 @@ def sound(seed=0, num_rows=600, columns=10):
         texts=lambda indices: [RowText(f"asked {i}", f"answered {i}") for i in indices],
     )
     steps = list(range(10, 10 * columns + 1, 10))
-    return Findings(results, losses.astype(np.float32), steps, {"s2l": labels}, {"s2l": taken}, rows)
+    return Findings(
+        results,
+        losses.astype(np.float32),
+        steps,
+        {"s2l": labels},
+        {"s2l": taken},
+        rows,
+        by_source={"s2l"},
+    )
 
 
 def titles(found):
@@ -162,16 +170,36 @@ def test_clusters_by_chance_are_found():
     assert "Clusters are hardly separated" in titles(dataclasses.replace(found, labels={"s2l": by_chance}))
 
 
+def with_another_seed(found, labels, by_source):
+    selection = found.results["selections"]["s2l"]
+    return dataclasses.replace(
+        found,
+        results=found.results | {"selections": {"s2l": selection, "again": selection | {"seed": 1}}},
+        labels=found.labels | {"again": labels},
+        by_source=by_source,
+    )
+
+
 def test_clusters_that_depend_on_the_seed_are_found():
     found = sound()
-    again = found.results["selections"]["s2l"] | {"seed": 1}
     by_chance = np.random.default_rng(2).integers(0, 8, 600)
-    twice = dataclasses.replace(
-        found,
-        results=found.results | {"selections": {"s2l": found.results["selections"]["s2l"], "again": again}},
-        labels=dict(found.labels) | {"again": by_chance},
-    )
-    assert titles(twice) == ["Clusters depend on the seed"]
+    assert titles(with_another_seed(found, by_chance, ())) == ["Clusters depend on the seed"]
+
+
+@pytest.mark.parametrize("by_source", [True, False])
+def test_seeds_agree_within_the_sources_that_were_clustered(by_source):
+    """One source by chance, one taken whole: by source no agreement, and as clusters of all rows some."""
+    found = sound()
+    small = found.labels["s2l"] >= KINDS
+    first = np.where(small, KINDS, found.labels["s2l"])
+    again = np.where(small, KINDS, np.random.default_rng(2).integers(0, KINDS, 600))
+    names = {"s2l", "again"} if by_source else set()
+    found = with_another_seed(dataclasses.replace(found, labels={"s2l": first}), again, names)
+    verdicts, measured = diagnose(found)
+    assert [verdict.title for verdict in verdicts] == ["Clusters depend on the seed"] * by_source
+    (line,) = (each for each in measured if "over seeds" in each.name)
+    assert ("within sources" in line.name) == by_source
+    assert abs(float(line.value)) < 0.05 if by_source else float(line.value) > 0.5
 
 
 @pytest.mark.parametrize(
