@@ -117,8 +117,8 @@ def test_nothing_is_said_of_seeds_that_tie():
         "50.0",
     ]
     assert accuracies(80, 156, 159) == (
-        "50.5 at 20 to 52.5 at 5. How much of that is luck is not known: to tell takes seeds whose differences "
-        "vary."
+        "50.5 at 20 to 52.5 at 5. How much of that is luck is not known: to tell takes seeds whose "
+        "differences vary."
     )
 
 
