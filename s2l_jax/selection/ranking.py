@@ -9,10 +9,6 @@ from jaxtyping import Float, Int, Int64, UInt64
 
 _NO_CENTROIDS = np.zeros((0, 0), np.float32)
 
-# Reasons: of rows whose source was not clustered, and what `Selection.first` says of them instead.
-TAKEN_WHOLE = "its source is taken whole"
-OF_TAKEN_WHOLE = "drawn at random from its source, which a larger subset takes whole"
-
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
@@ -30,7 +26,7 @@ class Ranking:
         1 where both are left out.
       scores: what rows were ranked by, if by one number.
       reasons: what decided, in a few words, and `reason_of` which of them holds for each row
-        (None: the first for all). A smaller subset taken from this one keeps them.
+        (None: the first for all). They hold for smaller budgets, too.
       notes: numbers for summary.json, such as an objective.
       subset_notes: the names of those that are of the first `count` rows together: where fewer are taken,
         they are left out.

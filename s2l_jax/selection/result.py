@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from s2l_jax import artifacts, integrity
 from s2l_jax.errors import InputError
 from s2l_jax.selection.budget import Budget
-from s2l_jax.selection.ranking import OF_TAKEN_WHOLE, TAKEN_WHOLE, ranks_within
+from s2l_jax.selection.ranking import ranks_within
 from s2l_jax.selection.summary import summarise
 from s2l_jax.selection.table import read_table, write_table
 
@@ -175,17 +175,15 @@ class Selection:
         weights = self.weights[np.searchsorted(self.indices, indices)]
         if self.weighted:
             weights = cluster_weights(self.labels, indices)
-        notes, reasons = self.notes, self.reasons
+        notes = self.notes
         if count < len(self.indices):
             notes = notes_of_fewer(notes, self.subset_notes)
-            reasons = tuple(OF_TAKEN_WHOLE if reason == TAKEN_WHOLE else reason for reason in reasons)
         return dataclasses.replace(
             self,
             indices=indices,
             weights=weights,
             budget=budget,
             unit=unit,
-            reasons=reasons,
             notes=notes,
         )
 

@@ -25,7 +25,7 @@ from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.known import Known, drawn_numbers
 from s2l_jax.selection.method import StratifyBy, method
 from s2l_jax.selection.points import check_points, num_kept, points_of, thinned
-from s2l_jax.selection.ranking import TAKEN_WHOLE, Ranking, ranks
+from s2l_jax.selection.ranking import Ranking, ranks
 
 _log = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ def _by_source(
         stands_for_cluster=True,
         reasons=(
             f"its cluster's share{_FIRST[rule.pick]}",
-            TAKEN_WHOLE,
+            "drawn at random: its source was not clustered",  # as it is taken whole, by this budget
             "its source gets nothing of this budget",
             f"clusters of at most {rule.min_cluster_size} rows come last",
         ),

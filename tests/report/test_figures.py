@@ -101,17 +101,16 @@ def test_curves_of_all_proxies_are_drawn_by_name():
     of_first = results["proxy"]
     other, third = ({"proxy": of_first | {"curve": {"step": [1, 2], "loss": [n, 1]}}} for n in (7, 9))
     results["proxies"] = {"seed_1": other, "proxy_seed_2/seed_1": third, "proxy_given": {"trajectories": {}}}
-    results["trajectories"] |= {"proxy": "", "seed": 11}
 
     def starts():
         points = drawn(filled("learning_curves", Findings(results)).views[""][0].chart)
         return {point["name"]: point["y"] for point in points if point["x"] == 1}
 
-    others = {"proxy of seed 1": 7, "proxy seed_2 of seed 1": 9}
-    assert starts() == {"proxy of seed 11": 3.5, **others}
+    others = {"seed_1/proxy": 7, "proxy_seed_2/seed_1/proxy": 9}
+    assert starts() == {"proxy": 3.5, **others}
     results["proxy"] = {}  # not trained here
     assert starts() == others
-    del results["proxies"], results["trajectories"]
+    del results["proxies"]
     results["proxy"] = of_first
     assert starts() == {"proxy": 3.5}
 

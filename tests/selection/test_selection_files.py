@@ -47,7 +47,7 @@ def test_the_table_says_why(tmp_path):
         assert word == ("taken" if line["selected"] else "left")
         whole = {other["selected"] for other in table if other["source"] == line["source"]} == {True}
         assert reason in (
-            ["its source is taken whole"] if whole
+            ["drawn at random: its source was not clustered"] if whole
             else ["its cluster's share", "clusters of at most 2 rows come last"]
         )  # fmt: skip
     picked = [line["selected"] for line in sorted(table, key=lambda line: line["rank"])]

@@ -32,10 +32,12 @@ def clusters(found: Findings) -> Iterator[Verdict | Measured]:
     labels = found.labels[name][found.measured_rows]
     sizes = np.asarray(found.part("selections")[name]["cluster_sizes"])
     yield from _count(name, sizes)
-    groups = found.source_codes if name in found.by_source else np.zeros_like(found.source_codes)
+    by_source = name in found.by_source
+    groups = found.source_codes if by_source else np.zeros_like(found.source_codes)
     value = mean_silhouette(found.measured_losses, labels, groups)
     if value is not None:
-        yield Measured(f"silhouette of {name} (within sources, from -1 to 1)", f"{value:.2f}")
+        where = "within sources, " if by_source else ""
+        yield Measured(f"silhouette of {name} ({where}from -1 to 1)", f"{value:.2f}")
         if value < SEPARATED:
             yield Verdict(
                 WARNING,

@@ -7,7 +7,6 @@ import altair as alt
 import numpy as np
 from jaxtyping import Float
 
-from s2l_jax.config.inputs import OWN
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import FULL, RunGroup, RunResult, finite_number
 from s2l_jax.report.section import Section, report_section
@@ -48,19 +47,11 @@ def learning_curves(section: Section, found: Findings) -> None:
 
 
 def _proxies(found: Findings) -> dict[str, Mapping[str, Sequence[Any]]]:
-    """Curves of the proxies that were trained, by what they are called."""
-    shown = found.part("trajectories")
-    made = {_called(shown.get("proxy", ""), shown.get("seed")): found.part("proxy")}
-    for folder, part in found.part("proxies").items():
-        model, _, seed = f"/{folder}".partition("/seed_")  # see `Inputs.folder`
-        name = _called(model.partition("_")[2], seed or found.results.get("seed"))
-        made[name] = part.get("proxy") or {}
+    """Curves of the proxies that were trained, by where the workdir has them."""
+    others = {f"{folder}/proxy": part.get("proxy") or {} for folder, part in found.part("proxies").items()}
+    made = {"proxy": found.part("proxy"), **others}
     curves = {name: proxy.get("curve") or {} for name, proxy in made.items()}
     return {name: curve for name, curve in curves.items() if curve.get("step")}
-
-
-def _called(proxy: str, seed: Any) -> str:
-    return f"{OWN} {proxy}".rstrip() + ("" if seed is None else f" of seed {seed}")
 
 
 def _proxy_curves(curves: Mapping[str, Mapping[str, Sequence[Any]]], steps: Sequence[int]) -> Any:
