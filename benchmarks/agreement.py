@@ -55,7 +55,7 @@ def main() -> None:
         config.pool.path = options.pool or config.pool.path
         for field, value in fields.items():
             _set(config, field, value)
-        config.selection.runs = {}
+        config.selection.runs, config.report.baseline = {}, ""
         config.selection.runs.all = configs.run(method="full", train_target=False)
         config.selection.runs.s2l = configs.run(method="s2l", train_target=False)
         config.trajectories.update(trajectories)

@@ -135,7 +135,7 @@ def _warmups(options: argparse.Namespace) -> None:
             config.seed = seed
             config.selection.queries = str(queries)
             config.selection.gradients.update(rank=8, alpha=32.0, epochs=1, dims=256, batch_tokens=16_384)
-            config.selection.runs = {}
+            config.selection.runs, config.report.baseline = {}, ""
             for name in subsets:
                 config.selection.runs[name] = run(method=name, train_target=False)
             workdir = pathlib.Path(folder) / str(seed)
