@@ -246,7 +246,7 @@ def test_folders_of_killed_servers_are_cleared_by_the_next_one(monkeypatch, tmp_
         (server,) = set(children(os.getpid())) - before
         with concurrent.futures.ThreadPoolExecutor() as threads:
             result = threads.submit(first.run, [code.format(60)])
-            while not os.listdir(folder):
+            while "d" not in os.listdir(folder):  # what the program makes last
                 pass
             os.kill(server, signal.SIGKILL)
             assert "its process died" in result.result()[0].error
