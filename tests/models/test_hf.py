@@ -198,7 +198,7 @@ def test_a_dtype_that_cannot_be_had_is_refused(dtype, directory, one_device_mesh
 
 
 def test_fields_that_nobody_reads_and_dropout_are_named(directory):
-    rewrite(directory, attention_dropout=0.25, mystery=3, use_cache=True, torch_dtype="float16")
+    rewrite(directory, attention_dropout=0.25, mystery=3, use_cache=True, _model_name_or_path="own")
     with pytest.warns(UserWarning, match="not used|dropout") as caught:
         hf.load_config(directory)
     messages = sorted(str(warning.message).removeprefix(f"{directory}: ") for warning in caught)

@@ -10,10 +10,10 @@ HFConfig = dict[str, Any]
 # Fields that say nothing about what the model computes in one forward pass.
 # fmt: off
 _METADATA = frozenset({
-    "_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures",
-    "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout",
-    "dtype", "eos_token_id", "finetuning_task", "id2label", "is_decoder", "is_encoder_decoder",
-    "keys_to_ignore_at_inference", "label2id", "model_type", "n_ctx", "num_labels",
+    "_attn_implementation", "_attn_implementation_autoset", "_model_name_or_path", "_name_or_path",
+    "architectures", "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward",
+    "classifier_dropout", "dtype", "eos_token_id", "finetuning_task", "id2label", "is_decoder",
+    "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id", "model_type", "n_ctx", "num_labels",
     "original_max_position_embeddings", "output_attentions", "output_hidden_states", "pad_token_id",
     "predict_special_tokens", "pretraining_tp", "problem_type", "return_dict", "sep_token_id",
     "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
