@@ -53,18 +53,19 @@ def get_config(what: str = "") -> ConfigDict:
 
     config.evaluation.limit = 600
     config.evaluation.max_new_tokens = 32
-    runs, one = config.selection.runs, {"budget_fraction": BUDGET}
+    runs = config.selection.runs
     config.report.baseline = "random_by_source"
     runs.random_by_source = run(method="random", stratify_by="source")
     if what == "as_much":
         return config
     runs.s2l = run(method="s2l")
     runs.random = run(method="random")
-    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100, **one)
+    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100)
     runs.full = run(method="full")
     if what:
         config.selection.budgets = ("5%", f"{BUDGET:.0%}", "33%")
     if what == "more":
+        one = {"budget_fraction": BUDGET}
         # The best three others of study 1.
         runs.s2l_clean = run(method="s2l", drop_unlearnt=0.05, **one)
         runs.random_by_source_clean = run(method="random", stratify_by="source", drop_unlearnt=0.05, **one)
