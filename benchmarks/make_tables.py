@@ -27,7 +27,7 @@ from s2l_jax.evaluation.paired import PairedDifference, holm
 from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, paired
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.page import write_figures
-from s2l_jax.report.runs import RunResult, Statistic, selection_flops
+from s2l_jax.report.runs import RunGroup, RunResult, Statistic, part_results, selection_flops
 from s2l_jax.report.section import Section, all_sections
 from s2l_jax.report.table import format_seconds
 
@@ -176,35 +176,62 @@ def mislabelled(study: str, *names: str) -> Iterator[Sequence[str]]:
 def cost(study: str, share: str, *names: str) -> Iterator[Sequence[str]]:
     """A line for each of the named selections: what it took in operations and time, by part.
 
-    Operations of a proxy that another run trained are not known here, nor is the sum with them. `share` is
-    the column of the selections' budget, as 15%, or "each": a line for each budget.
+    Operations of a proxy that another run trained are not known here, nor is the sum with them, unless the
+    name says which study's did: as s2l+STUDY:PART, of which the part's operations and time are charged.
+    `share` is the column of the selections' budget, as 15%, or "each": a line for each budget.
     """
     found = study_of(study)
-    yield ["selection", "rows", "proxy and sweeps, TFLOP", "target, TFLOP", "in all", "selecting", "training"]
+    operations = ["proxy and sweeps, TFLOP", "target, TFLOP", "TFLOP in all"]
+    yield ["selection", "rows", *operations, "selecting", "training", "time in all"]
     columns = (*found.columns.values(), ALL) if share == "each" else (share.replace("%", " %"), ALL)
-    groups = {
-        name: [group for group in found.named(name) if found.column(group) in columns] for name in names
-    }
-    if missing := [name for name in names if not groups[name]]:
-        raise SystemExit(f"{study} has no {', '.join(missing)} at {share}")
-    for group in (each for name in names for each in groups[name]):
-        training = group.statistic(lambda run: run.target.get("training_flops"))
-        selecting = group.statistic(lambda run: _known_flops(found, run))
-        seconds = [
-            group.statistic(lambda run: run.selection_seconds),
-            group.statistic(lambda run: run.target_seconds),
-        ]
-        parts = [None if each is None else each.mean / 1e12 for each in (selecting, training)]
-        known = [part for part in parts if part is not None]
-        whole = math.fsum(known) if len(known) == len(parts) else None
-        operations = ["not known" if number is None else f"{number:.3f}" for number in (*parts, whole)]
-        times = [format_seconds(each.mean) if each else "-" for each in seconds]
-        yield [name_of(group), f"{group.budget:,}" if group.budget else "-", *operations, *times]
+    for each in names:
+        name, _, payer = each.partition("+")
+        groups = [group for group in found.named(name) if found.column(group) in columns]
+        if not groups:
+            raise SystemExit(f"{study} has no {name} at {share}")
+        for group in groups:
+            flops = [
+                _mean(group, functools.partial(_known_flops, found)),
+                _mean(group, lambda run: run.target.get("training_flops")),
+            ]
+            seconds = [
+                _mean(group, lambda run: run.selection_seconds),
+                _mean(group, lambda run: run.target_seconds),
+            ]
+            if payer:
+                payer_study, _, part = payer.partition(":")
+                flops[0], paid = _spent(payer_study, part)
+                seconds[0] = _sum([seconds[0], paid])
+            yield [
+                name,
+                f"{group.budget:,}" if group.budget else "-",
+                *("not known" if part is None else f"{part / 1e12:.3f}" for part in (*flops, _sum(flops))),
+                *("-" if part is None else format_seconds(part) for part in (*seconds, _sum(seconds))),
+            ]
+
+
+def _mean(group: RunGroup, value: Callable[[RunResult], float | None]) -> float | None:
+    found = group.statistic(value)
+    return found.mean if found else None
 
 
 def _known_flops(found: Study, run: RunResult) -> float | None:
     operations, unknown = selection_flops(found.results, run.name)
     return None if unknown else operations
+
+
+def _spent(study: str, part: str) -> tuple[float, float]:
+    """Operations and seconds of a study's proxy and its sweeps."""
+    results = study_of(study).results
+    spent = [part_results(results, part).get(kind) for kind in ("training_flops", "sweep_flops")]
+    if None in spent:
+        raise SystemExit(f"{study} has no operations of {part or 'a part without a name'} to charge")
+    return math.fsum(spent), results["timing"][part]
+
+
+def _sum(parts: Sequence[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return math.fsum(known) if len(known) == len(parts) else None
 
 
 def made(study: str) -> Iterator[Sequence[str]]:

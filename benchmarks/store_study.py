@@ -95,7 +95,7 @@ def _scores(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, np.ndar
     for model in results["evaluations"]:
         for file in sorted((workdir / "evaluation" / model).glob(f"*/{PREDICTIONS}")):
             rows, benchmark = read_predictions(file), file.parent.name
-            found[f"{benchmark}/ids"] = np.array([row.id for row in rows])
+            found[f"{benchmark}/ids"] = np.array([row.id for row in rows], np.uint64)
             found[f"{benchmark}/sources"] = np.array([row.source for row in rows])
             for kind, values in (
                 ("right", [row.correct for row in rows]),

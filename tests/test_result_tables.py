@@ -71,6 +71,7 @@ def test_differences_are_those_that_the_run_reported(made, study, measure):
         ("by_source quickstart rows 15% s2l s2ll", "quickstart has not each of s2l, s2ll once at 15%"),
         ("cost quickstart 15% s2l s2ll", "quickstart has no s2ll at 15%"),
         ("cost quickstart 20% s2l", "quickstart has no s2l at 20%"),
+        ("cost smollm_lora 5% s2l+math:proxi", "math has no operations of proxi to charge"),
         ("differences quickstart accuracy randon s2l", "no accuracy of s2l beside randon"),
         (
             "spread quickstart accuracy/as_a_pool s2l",
@@ -94,8 +95,8 @@ def test_one_benchmark_is_what_all_are_where_there_is_one(made):
 
 
 def test_a_baseline_of_fewer_budgets_is_compared_at_its_largest(made):
-    """As the run's report does: study 2's plain draw is at 11 % alone."""
-    found = made.compared("math", "heldout_loss@gsm8k", "random")
+    """As the run's report does: this method of study 2 is at 11 % alone."""
+    found = made.compared("math", "heldout_loss@gsm8k", "middle_perplexity")
     assert ("full", made.ALL) in found
     assert ("untuned", made.NONE) in found
     assert not [key for key in found if key[1] in ("5 %", "33 %")]
@@ -106,6 +107,16 @@ def test_operations_of_a_proxy_that_another_run_trained_are_not_known(made):
     assert lines["s2l"][0] == lines["s2l"][2] == "not known"
     assert float(lines["s2l"][1]) > 0
     assert lines["random"] == ["0.000", lines["random"][1], lines["random"][1]]
+
+
+def test_what_another_study_paid_for_is_charged(made):
+    """Study 3's S2L goes by the losses of study 2's first proxy; at one pool every proxy takes as much."""
+    (line,) = list(made.cost("smollm_lora", "each", "s2l+math:proxy"))[1:]
+    (alone,) = list(made.cost("smollm_lora", "each", "s2l"))[1:]
+    (of_study_2,) = list(made.cost("math", "5%", "s2l"))[1:]
+    assert line[2] == of_study_2[2]
+    assert float(line[4]) == pytest.approx(float(line[2]) + float(line[3]), abs=2e-3)
+    assert line[5] != alone[5]
 
 
 def test_sources_count_for_their_share_of_the_pool(made):
