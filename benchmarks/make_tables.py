@@ -223,10 +223,11 @@ def _known_flops(found: Study, run: RunResult) -> float | None:
 def _spent(study: str, part: str) -> tuple[float, float]:
     """Operations and seconds of a study's proxy and its sweeps."""
     results = study_of(study).results
-    spent = [part_results(results, part).get(kind) for kind in ("training_flops", "sweep_flops")]
-    if None in spent:
+    made = part_results(results, part)
+    spent = _sum([made.get(kind) for kind in ("training_flops", "sweep_flops")])
+    if spent is None:
         raise SystemExit(f"{study} has no operations of {part or 'a part without a name'} to charge")
-    return math.fsum(spent), results["timing"][part]
+    return spent, results["timing"][part]
 
 
 def _sum(parts: Sequence[float | None]) -> float | None:

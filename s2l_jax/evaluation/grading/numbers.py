@@ -8,6 +8,7 @@ from s2l_jax.evaluation.grading.characters import plain
 
 _LONGEST = 400  # digits, and powers of ten: more is no answer, and slow
 _NOISE = Fraction(1, 10**9)  # relative; what is left of sums in double precision is far less
+_NOUGHT = Fraction(1, 10**12)  # what such sums leave where 0 is expected is less, too
 
 _THIN = "\u00a0\u2009\u202f"  # no-break spaces that separate thousands
 _SCALES = {
@@ -57,11 +58,14 @@ class Number:
       value: exactly; of 25 % it is 25.
       percent: a percent sign follows.
       is_fraction: written as a fraction, so nothing was rounded.
+      unit: what its last digit counts: 1/100 of 1.50; of a fraction that of its decimal form, 0 if that
+        never ends.
     """
 
     value: Fraction
     percent: bool = False
     is_fraction: bool = False
+    unit: Fraction = Fraction(1)
 
 
 def parse_number(text: str) -> Number | None:
@@ -82,14 +86,14 @@ def same_number(answer: Number, expected: Number) -> str:
     """Why two numbers are the same answer; empty if they are not.
 
     * They are equal, up to the noise of floating-point sums where one is no whole number.
-    * The expected one is a decimal of two or more digits, and the answer, two or more places longer,
-      rounds to it.
+    * The expected one is a decimal of two or more digits, as written, and the answer, two or more places
+      longer, rounds to it.
     * Just one has a percent sign, and the two are equal with the sign as a unit or as hundredths.
     """
     if answer.percent != expected.percent:
         plain = [dataclasses.replace(each, percent=False) for each in (answer, expected)]
         hundredths = [
-            dataclasses.replace(each, value=each.value / 100 if had.percent else each.value)
+            dataclasses.replace(each, value=each.value / 100, unit=each.unit / 100) if had.percent else each
             for each, had in zip(plain, (answer, expected), strict=True)
         ]
         return same_number(*plain) or same_number(*hundredths)
@@ -98,25 +102,22 @@ def same_number(answer: Number, expected: Number) -> str:
         return "equal numbers"
     if a.denominator == b.denominator == 1:
         return ""
-    if abs(a - b) <= _NOISE * abs(b):
+    if abs(a - b) <= (_NOISE * abs(b) if b else _NOUGHT):
         return "equal numbers"
-    places, answer_places = _decimal_places(b), _decimal_places(a)
-    if not places or expected.is_fraction or abs(b) * 10**places < 10:
+    if expected.is_fraction or expected.unit >= 1 or abs(b) < 10 * expected.unit:
         return ""
-    rounded = abs(a - b) <= Fraction(1, 2 * 10**places)
-    if rounded and (answer_places is None or answer_places >= places + 2):
-        return "equal when rounded"
-    return ""
+    rounded = abs(a - b) <= expected.unit / 2
+    return "equal when rounded" if rounded and answer.unit <= expected.unit / 100 else ""
 
 
-def _decimal_places(value: Fraction) -> int | None:
-    """Digits after the point; None if they never end."""
+def _last_place(value: Fraction) -> Fraction:
+    """What the last digit of a decimal form counts; 0 if the digits never end."""
     rest, twos, fives = value.denominator, 0, 0
     while rest % 2 == 0:
         rest, twos = rest // 2, twos + 1
     while rest % 5 == 0:
         rest, fives = rest // 5, fives + 1
-    return max(twos, fives) if rest == 1 else None
+    return Fraction(1, 10 ** max(twos, fives)) if rest == 1 else Fraction(0)
 
 
 def _read(match: re.Match[str]) -> Number | None:
@@ -130,19 +131,25 @@ def _read(match: re.Match[str]) -> Number | None:
         if not bottom:
             return None
         value = _decimal(part["mixed"] or part["with"] or "0") + _decimal(top) / bottom
+        unit = _last_place(value)
     else:
         power = int(part["exponent"] or part["power"] or 0)
         if abs(power) > _LONGEST:
             return None
-        value = _decimal(part["decimal"]) * Fraction(10) ** power
+        ten = Fraction(10) ** power
+        value, unit = _decimal(part["decimal"]) * ten, _unit(part["decimal"]) * ten
     signs = (part["sign"] or "", part["inner_sign"] or "", part["top_sign"] or "")
     value *= (-1) ** sum("-" in sign for sign in signs)
     for scale in re.findall("[a-z]+", part["scales"]):
-        value *= _SCALES[scale]
-    return Number(value, bool(part["percent"]), is_fraction=bool(top))
+        value, unit = value * _SCALES[scale], unit * _SCALES[scale]
+    return Number(value, bool(part["percent"]), is_fraction=bool(top), unit=unit)
 
 
 def _decimal(text: str) -> Fraction:
     digits, _, places = text.partition(".")
     digits = re.sub(r"\D", "", digits)
     return Fraction(int(digits + places or "0"), 10 ** len(places))
+
+
+def _unit(text: str) -> Fraction:
+    return Fraction(1, 10 ** len(text.partition(".")[2]))

@@ -130,6 +130,17 @@ def test_reading_numbers(text, value):
         ("2.6749", "2.67", True),
         ("2.6751", "2.67", False),
         ("0.3333", "0.3", False),  # one digit is too little to be a rounded number
+        # Noughts at the end are digits, too.
+        ("1.548", "1.50", False),
+        ("1.4997", "1.50", True),
+        ("10.149", "10.10", False),
+        ("0.1999", "0.20", True),
+        ("1.5480", "1.5", True),
+        ("1.5480e3", "1.5e3", False),
+        ("0.154%", "0.0015", False),
+        ("0.15499%", "0.0015", True),
+        ("5.55e-17", "0", True),
+        ("0.001", "0", False),
         ("66.67", "67", False),
         ("2.67", "2.6666666666666665", False),
         ("0.333", "1/3", False),
