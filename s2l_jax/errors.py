@@ -21,7 +21,7 @@ class InputError(_Said, ValueError):
 
 
 class DivergedError(_Said, RuntimeError):
-    """Training met a loss or gradient that is not finite; the last good checkpoint is kept.
+    """Training, a sweep or an evaluation met a number that is not finite; the last good checkpoint is kept.
 
     `launch.py` prints it without a traceback and exits with status 3.
     """

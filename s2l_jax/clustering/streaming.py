@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from s2l_jax.clustering.agreement import adjusted_rand_index
+from s2l_jax.clustering.agreement import adjusted_rand_index, adjusted_rand_within
 from s2l_jax.clustering.fitting import fit_rows
 from s2l_jax.clustering.rows import Rows, count_distinct, prepare_rows, whole
 from s2l_jax.clustering.seeding import key_of, kmeans_plus_plus, mean_and_variance, sample_rows
@@ -23,7 +23,7 @@ class Refresh:
 
     columns: int  # how many there are now
     inertia: float
-    adjusted_rand: float  # against the clustering before this column; 0.0 at the first
+    adjusted_rand: float  # against the clustering before this column, within sources; 0.0 at the first
 
 
 class StreamingKMeans:
@@ -64,8 +64,9 @@ class StreamingKMeans:
         self.max_iter = whole("StreamingKMeans: max_iter", max_iter, 1)
         self.records: list[Refresh] = []
         self._rows: list[Int[np.ndarray, "_"]] = []  # of each source, where there are several
-        if sources is not None and len(names := np.unique(sources)) > 1:
-            self._rows = [np.flatnonzero(sources == name) for name in names]
+        self._sources = sources
+        if sources is not None and len(counts := np.unique(sources, return_counts=True)[1]) > 1:
+            self._rows = np.split(np.argsort(sources, kind="stable"), np.cumsum(counts)[:-1])
         sizes = [len(rows) for rows in self._rows] or [self.num_examples]
         self._parts = [_Part(size, self.num_clusters, self.seed, self.max_iter) for size in sizes]
 
@@ -89,10 +90,15 @@ class StreamingKMeans:
             self._parts[0].update(values)
         before, self.labels_ = getattr(self, "labels_", None), self._labels()
         self.cluster_centers_ = np.concatenate([part.centroids for part in self._parts])
-        agreement = 0.0 if before is None else adjusted_rand_index(before, self.labels_)
+        agreement = 0.0 if before is None else self._agreement(before)
         inertia = sum(part.inertia for part in self._parts)
         self.records.append(Refresh(self._parts[0].num_columns, inertia, agreement))
         return self.records[-1]
+
+    def _agreement(self, before: Int[np.ndarray, " n"]) -> float:
+        within = adjusted_rand_within(before, self.labels_, self._sources)
+        # No source is in several clusters both times: what is left to compare is how many it is in.
+        return adjusted_rand_index(before, self.labels_) if within is None else within
 
     def _check_shape(self, values: np.ndarray | Array) -> None:
         known = self._parts[0].length

@@ -198,12 +198,21 @@ def _check_trajectories(asked: dict[str, Any], proxy: dict[str, Any]) -> None:
         "trajectories.snapshots": asked["snapshots"],
         "trajectories.checkpoints": asked["checkpoints"],
         "trajectories.stop_when_stable": asked["stop_when_stable"],
+        "trajectories.step_zero": asked["step_zero"],
     }
     for name, is_set in of_sweeps.items():
         if is_set and by_training:
             raise InputError(
                 f"{name} is for sweeps, and with trajectories.source='train' there are none: leave one of "
                 "the two out."
+            )
+
+    made = next((f"trajectories.{name}={asked[name]!r}" for name in _MADE_BEFORE if asked[name]), "")
+    for name in ("proxy.save_params", "trajectories.stop_when_stable"):
+        if made and of_sweeps[name]:
+            raise InputError(
+                f"{name} is for a proxy that is trained here, and {made} trains none: leave one of the two "
+                "out."
             )
 
 

@@ -8,12 +8,14 @@ from etils import epath
 from s2l_jax import artifacts
 
 _CHUNK = 2**24  # bytes
+_PREFIXES = ("hub", "tfds")
 
 
 def data_identity(path: str) -> str:
     """Names and content hashes of the files a path stands for, or the path where it names none.
 
-    It is a file, a folder, a glob, several with commas between, or the name of a dataset.
+    It is a file, a folder, a glob, several with commas between, or the name of a dataset; `hub:` or `tfds:`
+    before a folder changes nothing.
     """
     # An empty path would stand for the working directory.
     return ",".join(identity for part in path_parts(path) if part for identity in _identities(part))
@@ -26,8 +28,14 @@ def path_parts(path: str) -> list[str]:
     return [os.path.expanduser(part.strip()) for part in path.split(",")]
 
 
+def split_prefix(part: str) -> tuple[str, str]:
+    """A dataset's `hub:` or `tfds:`, without the colon, and the rest; "" and all of it without either."""
+    prefix, _, rest = part.partition(":")
+    return (prefix, rest) if prefix in _PREFIXES and rest else ("", part)
+
+
 def _identities(part: str) -> list[str]:
-    where = epath.Path(part)
+    where = epath.Path(split_prefix(part)[1])
     if where.is_dir():
         files = artifacts.files_under(where)
     elif where.exists():

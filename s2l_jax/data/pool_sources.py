@@ -9,7 +9,7 @@ from etils import epath
 
 from s2l_jax import artifacts
 from s2l_jax.data import pool_datasets, pool_files
-from s2l_jax.data.identity import path_parts
+from s2l_jax.data.identity import path_parts, split_prefix
 from s2l_jax.data.pool_files import RawRow
 from s2l_jax.errors import InputError
 
@@ -50,8 +50,8 @@ def find_sources(path: str, format: str, split: str) -> list[Source]:
 
 
 def _resolve(part: str, format: str, split: str) -> Iterator[tuple[str, Source]]:
-    prefix, _, rest = part.partition(":")
-    if prefix in ("hub", "tfds") and rest and format in ("auto", prefix):
+    prefix, rest = split_prefix(part)
+    if prefix and format in ("auto", prefix):
         part, format = rest, prefix
     elif format == "auto" and _is_hub_id(part):
         format = "hub"

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from s2l_jax.data.pool_files import shortened
 from s2l_jax.data.tokens import TokenizedExample, TokenizedList
 from s2l_jax.errors import InputError
+from s2l_jax.evaluation.finite import check_finite
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
 from s2l_jax.evaluation.generation.respond import check_vocabulary
 from s2l_jax.evaluation.predictions import Response
@@ -71,11 +72,14 @@ def choice_likelihoods(
 
     Raises:
       InputError: a tokeniser of another model, or as `choice_examples`.
+      DivergedError: a loss is not finite.
     """
     check_vocabulary(model, tokenizer)
     context = model.config.max_positions  # of all calls, so that their rows have the same few lengths
     examples = choice_examples(tokenizer, prompts, choices, context)
     losses = tokenized_losses(model, TokenizedList(examples), max_length=context, dtype=dtype, mesh=mesh)
+    flat = [text for texts in choices for text in texts]
+    check_finite(losses, lambda number: f"the choice {shortened(flat[number])}")
     counts = [len(example.tokens) - example.prompt_length for example in examples]
     sums = (-float(loss) * count for loss, count in zip(losses, counts, strict=True))
     return [[next(sums) for _ in texts] for texts in choices]

@@ -14,6 +14,7 @@ from s2l_jax.data.tokens import TokenizedList, tokenize
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.execution.response_programs import ProgramRun
 from s2l_jax.evaluation.execution.response_programs import run_programs as _run_programs
+from s2l_jax.evaluation.finite import check_finite
 from s2l_jax.evaluation.generation.kept_responses import KeptResponses
 from s2l_jax.evaluation.generation.respond import check_vocabulary
 from s2l_jax.evaluation.predictions import Prediction, Response, graded, needs_text
@@ -119,6 +120,7 @@ def reference_losses(
 
     Raises:
       InputError: the tokeniser has more tokens than the model's embedding.
+      DivergedError: a loss is not finite.
     """
     check_vocabulary(model, tokenizer)
     texts = [render(template, row, tokenizer) for row in rows]
@@ -129,6 +131,7 @@ def reference_losses(
     if not has_loss.any():
         return [None] * len(rows)
     losses = tokenized_losses(model, examples, max_length=max_length, dtype=dtype, mesh=mesh)
+    check_finite(losses, lambda number: f"row {rows[number].id}")
     return [float(loss) if has else None for loss, has in zip(losses, has_loss, strict=True)]
 
 

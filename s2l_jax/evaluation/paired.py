@@ -36,11 +36,14 @@ class PairedDifference:
 
     @property
     def p_value(self) -> float:
-        """Of no difference, two-sided: where the interval of 1 - p just reaches 0."""
-        if not any(variance for variance, _ in self.parts):
-            return float(self.mean == 0)
+        """Of no difference, two-sided: where the interval of 1 - p just reaches 0.
+
+        Where all differences are one number it is the sign test's, over rows.
+        """
         if self.mean == 0:
             return 1.0
+        if not any(variance for variance, _ in self.parts):
+            return 2.0 ** (1 - self.num_rows)
         reach = lambda logarithm: self._half_width(math.exp(logarithm)) - abs(self.mean)  # noqa: E731
         least = -300.0
         return math.exp(optimize.brentq(reach, least, 0.0)) if reach(least) > 0 else math.exp(least)

@@ -1,5 +1,6 @@
 """The numbers of an evaluation: accuracy and loss with intervals, by level, type and source, and averages."""
 
+import collections
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -90,10 +91,6 @@ def combine(benchmarks: Mapping[str, Mapping[str, Any]], asked: Collection[str] 
     have them; the held-out loss is the mean over rows. They are over the benchmarks of `asked` (all that
     there are if left out), and there are none where one is missing: means of models are over the same.
     """
-    sources: dict[str, Any] = {}
-    for name, found in benchmarks.items():
-        whole = {key: found[key] for key in _GROUP if key in found}
-        sources |= {name: whole} if found["domain"] else found["sources"]
     parts = [found for name, found in benchmarks.items() if name in asked or not asked]
     overall: dict[str, Any] = {
         "num_examples": sum(b["num_examples"] for b in parts),
@@ -109,7 +106,30 @@ def combine(benchmarks: Mapping[str, Mapping[str, Any]], asked: Collection[str] 
             for domain, title in _DOMAINS.items()
             if (members := [b for b in parts if b["domain"] == domain and "accuracy" in b])
         }
-    return {"overall": overall, "averages": averages, "sources": sources, "benchmarks": dict(benchmarks)}
+    return {
+        "overall": overall,
+        "averages": averages,
+        "sources": _by_source(benchmarks),
+        "benchmarks": dict(benchmarks),
+    }
+
+
+def _by_source(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Benchmarks of a domain, by name, and the sources of others; "BENCHMARK: SOURCE" where two clash."""
+    groups = [
+        (name, source, group)
+        for name, found in benchmarks.items()
+        for source, group in (
+            [(name, {key: found[key] for key in _GROUP if key in found})]
+            if found["domain"]
+            else found["sources"].items()
+        )
+    ]
+    times = collections.Counter(source for _, source, _ in groups)
+    return {
+        source if times[source] == 1 or source == name else f"{name}: {source}": group
+        for name, source, group in groups
+    }
 
 
 def _means(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Known:
         names, sizes = np.unique(np.asarray(self.sources), return_counts=True)
         if len(names) > self.count:
             reason = f"more than the budget of {self.count} examples, so that some would get nothing"
-        elif len(names) > 1 and 2 * (single := int((sizes == 1).sum())) > len(names):
+        elif single := mostly_single(sizes):
             reason = f"for {self.num_examples} rows, and {single} are of a single row, no categories"
         else:
             return
@@ -60,6 +60,12 @@ class Known:
             f"({shown}, ...), {reason}. Set stratify_by='none', or name a field that is a category as the "
             "source (pool.fields.source)."
         )
+
+
+def mostly_single(sizes: Int[np.ndarray, " s"]) -> int:
+    """How many sources are of a single row, where these are most of several: no categories; else 0."""
+    single = int((sizes == 1).sum())
+    return single if 2 * single > len(sizes) > 1 else 0
 
 
 def drawn_numbers(names: np.ndarray, seed: int) -> Int64[np.ndarray, " s"]:

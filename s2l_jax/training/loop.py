@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
@@ -79,7 +80,9 @@ def train(
       DivergedError: a loss or gradient norm that is not finite; no checkpoint is written after it.
       OSError: a checkpoint could not be written.
     """
-    rate = learning_rate_schedule(settings.optimizer, batches.num_steps)
+    # All at once: a rate that is asked for between two steps would wait for the device.
+    schedule = learning_rate_schedule(settings.optimizer, batches.num_steps)
+    rates = np.asarray(jax.vmap(schedule)(np.arange(batches.num_steps)))
     shape = config, settings.optimizer, batches.num_steps, mesh
     step_fn = make_train_step(
         *shape,
@@ -123,7 +126,7 @@ def train(
             if pending is not None:
                 batch, values = pending
                 pending = None
-                finished = _finished(batch, values, float(rate(batch.step)), path)
+                finished = _finished(batch, values, float(rates[batch.step]), path)
                 for hook in hooks:
                     hook.after_step(finished)
                 show()

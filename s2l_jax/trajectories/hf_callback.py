@@ -122,6 +122,8 @@ class TrajectoryCallback(TrainerCallback):
             raise InputError(problem)
         if step == 0 and self._step_zero:
             self._measure(model, 0)
+        if step and not self._every:  # a kill may have come between the checkpoint and its column
+            self._measure(model, step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._every and state.global_step % self._every == 0:

@@ -318,6 +318,18 @@ class TestTogether:
                 {"trajectories.source": "train", "trajectories.snapshots": "folder"},
                 r"trajectories\.snapshots is for sweeps",
             ),
+            (
+                {"trajectories.source": "train", "trajectories.step_zero": True},
+                r"trajectories\.step_zero is for sweeps",
+            ),
+            (
+                {"trajectories.checkpoints": ("out/checkpoint-*",), "trajectories.stop_when_stable": 2},
+                r"stop_when_stable is for a proxy .* and trajectories\.checkpoints=\('out/",
+            ),
+            (
+                {"trajectories.path": "t.npy", "proxy.save_params": True},
+                r"save_params is for a proxy .* trajectories\.path='t\.npy' trains none",
+            ),
             ({"trajectories.steps": (3, 4)}, r"steps are listed with cadence='list', and only with it"),
         ],
     )

@@ -318,6 +318,16 @@ class TestIdentity:
         chunk.write_bytes(b"2")
         assert data_identity(str(tmp_path / "store.zarr")) != before
 
+    @pytest.mark.parametrize("prefix", ["tfds:", "hub:"])
+    def test_of_a_dataset_that_lies_here(self, prefix, tmp_path):
+        record = tmp_path / "1.0.0" / "train.tfrecord"
+        record.parent.mkdir()
+        record.write_bytes(b"1")
+        before = data_identity(f"{prefix}{record.parent}")
+        assert before == data_identity(str(record.parent))
+        record.write_bytes(b"2")
+        assert data_identity(f"{prefix}{record.parent}") != before
+
     def test_of_a_glob_that_matches_a_folder_too(self, tmp_path):
         (tmp_path / "a.jsonl").write_text("a")
         (tmp_path / "b.jsonl").mkdir()

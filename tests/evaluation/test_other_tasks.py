@@ -12,7 +12,7 @@ from etils import epath
 from s2l_jax.config import default, validate
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.pool_files import RawRow
-from s2l_jax.errors import InputError
+from s2l_jax.errors import DivergedError, InputError
 from s2l_jax.evaluation import regrade
 from s2l_jax.evaluation.by_choices import choice_examples, choice_likelihoods
 from s2l_jax.evaluation.execution.tested_programs import UnitTests, complete_program, run_tests
@@ -24,6 +24,7 @@ from s2l_jax.evaluation.tasks.benchmark import BENCHMARKS, Benchmark, Parsed
 from s2l_jax.evaluation.tasks.prompting import read_examples
 from s2l_jax.evaluation.tasks.reading import read_problems
 from s2l_jax.models import hf
+from s2l_jax.models.parameters import bind, model_params
 from s2l_jax.parallel.placement import load_model
 from s2l_jax.pipeline.stages import evaluation
 from s2l_jax.training.run import Run
@@ -138,6 +139,14 @@ def test_likelihoods_are_those_of_each_choice_alone(tiny_checkpoint, one_device_
         choice_examples(tokenizer, prompts, choices[::-1], 10)
     with pytest.raises(InputError, match="the choice '' has no token"):
         choice_examples(tokenizer, prompts[:1], [["a", ""]], 100)
+
+
+def test_a_likelihood_that_is_no_number_is_no_answer(tiny_checkpoint, one_device_mesh):
+    """It would be the largest if it came first."""
+    model, tokenizer = load_model(str(tiny_checkpoint), one_device_mesh), hf.load_tokenizer(tiny_checkpoint)
+    model = bind(model.config, jax.tree.map(lambda p: p * np.nan, model_params(model)))
+    with pytest.raises(DivergedError, match=r"the choice 'A': its loss is nan, and 2 of 2"):
+        choice_likelihoods(model, tokenizer, [[1, 2]], [("A", "B")], dtype=np.float32, mesh=one_device_mesh)
 
 
 @pytest.mark.parametrize(

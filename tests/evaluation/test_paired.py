@@ -92,6 +92,14 @@ def test_no_variation_at_all():
     assert paired_difference(np.zeros((3, 4))).p_value == 1.0
 
 
+@pytest.mark.parametrize("replicates", [1, 3])
+@pytest.mark.parametrize("rows", [2, 4, 20])
+def test_rows_that_all_differ_alike_are_signs(replicates, rows):
+    """Two rows that one method has right and the other wrong are no proof."""
+    found = paired_difference(np.ones((replicates, rows)))
+    assert found.p_value == pytest.approx(stats.binomtest(rows, rows).pvalue)
+
+
 @pytest.mark.parametrize("number", [0.02, 0.0])
 def test_replicates_that_tie_on_one_row_say_nothing(number):
     """Two seeds of 300 right or wrong answers often differ from their pairs by as many."""

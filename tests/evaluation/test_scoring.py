@@ -366,6 +366,21 @@ def test_tables_show_intervals_and_averages():
     assert [row[:3] for row in rows] == [[n, f"Level {k}", "2"] for n in ("gsm8k", "svamp") for k in (0, 1)]
 
 
+def test_sources_of_one_name_are_told_apart():
+    """A benchmark's, and those of two files of held-out rows."""
+
+    def held_out(**correct):
+        sources = {name: {"num_examples": 2, "accuracy": right / 2} for name, right in correct.items()}
+        return {"num_examples": 4, "num_without_loss": 4, "domain": "", "sources": sources}
+
+    gsm8k = {"num_examples": 9, "num_without_loss": 9, "domain": "in", "heldout_loss": 1.0, "sources": {}}
+    gsm8k |= {"accuracy": 1 / 3, "interval": [0.1, 0.6], "num_without_loss": 0}
+    found = combine({"gsm8k": gsm8k, "a": held_out(gsm8k=2, x=1), "b": held_out(x=0, y=1)}, ["gsm8k"])
+    found = found["sources"]
+    accuracies = {name: each["accuracy"] for name, each in found.items()}
+    assert accuracies == {"gsm8k": 1 / 3, "a: gsm8k": 1.0, "a: x": 0.5, "b: x": 0.0, "y": 0.5}
+
+
 def test_benchmarks_of_neither_domain_have_a_table_where_there_are_several():
     def benchmark(correct):
         return {"num_examples": 4, "domain": "", "accuracy": correct / 4}

@@ -133,6 +133,17 @@ class TestResuming:
         assert loaded.losses[0, :3].tolist() == [100, 102, 104]
         np.testing.assert_allclose(loaded.losses[:, 3], losses[:, 3], atol=1e-5)
 
+    def test_a_column_that_a_kill_left_out_is_made(self, finished, tiny_checkpoint, tokenizer, tmp_path):
+        """Columns go by checkpoints, and that of the last one is missing."""
+        losses = self.copied(finished, tmp_path / "t.zarr")
+        TrajectoryStore(tmp_path / "t.zarr").drop_after(2)
+        callback = TrajectoryCallback(tmp_path / "t.zarr", ROWS, tokenizer, **OPTIONS)
+        checkpoint = str(finished[0] / "checkpoint-4")
+        train(checkpoint, tokenizer, tmp_path, callback, resume=checkpoint, dropout=0.1)
+        loaded = load_trajectories(tmp_path / "t.zarr")
+        assert loaded.steps.tolist() == [0, 2, 4, 6]
+        np.testing.assert_allclose(loaded.losses[:, 2:], losses[:, 2:], atol=1e-5)
+
     def test_another_run_does_not_overwrite_it(self, finished, tiny_checkpoint, tokenizer, tmp_path):
         self.copied(finished, tmp_path / "t.zarr")
         callback = TrajectoryCallback(tmp_path / "t.zarr", ROWS, tokenizer, every=2, **OPTIONS)

@@ -1,5 +1,6 @@
 """A proxy whose training ends once its clusters have settled."""
 
+import json
 import types
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from s2l_jax.clustering.streaming import Refresh, StreamingKMeans
 from s2l_jax.config import default, run
+from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
@@ -66,6 +68,20 @@ def test_what_is_judged_is_the_clustering_by_source_as_the_selection_makes_it(co
     config.selection.stratify_by = "none"
     with pytest.raises(InputError, match=r"selection\.stratify_by: 'source' before, 'none' now"):
         run_pipeline(config, tmp_path, stages=STAGES)
+
+
+def test_sources_that_tell_rows_apart_are_no_categories(config, tmp_path):
+    """Such as an address; a clustering of each would take minutes a sweep."""
+    rows = [row | {"source": f"page {n}"} for n, row in enumerate(pool_rows(160))]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config.pool.path = str(tmp_path / "pool.jsonl")
+    config.proxy.train.steps = 2
+    with pytest.warns(UserWarning, match=r"160 of 160 sources have a single tracked row: no categories"):
+        results = run_pipeline(config, tmp_path / "run", stages=STAGES)
+    expected = StreamingKMeans(160, 3, config.seed)
+    for column in load_trajectories(tmp_path / "run" / "trajectories.zarr").losses.T:
+        expected.update(column)
+    assert results["trajectories"]["refreshes"] == [vars(record) for record in expected.records]
 
 
 def test_a_run_stopped_at_its_end_goes_on_to_the_same(stopping, tmp_path, monkeypatch):

@@ -161,6 +161,8 @@ def _check_prefix(name: str, entry: dict[str, Any], outer: dict[str, Any], size:
 def _check_left(entry: dict[str, Any], method: Method, known: Known) -> None:
     """Raise an InputError for a filter that is known to leave fewer rows than the budget."""
     share, size = entry["drop_unlearnt"], known.num_examples
+    if not share:
+        return
     left = size - num_unlearnt(known.sources, size, share)
     within = bool(entry["budget_fraction"]) or entry["budget"] <= size  # above it: all that there are
     if left < known.count and within and not method.takes_all and not entry["budget_tokens"]:

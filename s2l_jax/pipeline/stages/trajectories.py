@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Int64, UInt64
+from jaxtyping import Array, Int, Int64, UInt64
 from ml_collections import ConfigDict
 
 from s2l_jax import artifacts, integrity
@@ -24,6 +25,7 @@ from s2l_jax.models.weights import DTYPES
 from s2l_jax.pipeline.plan import sweeps_saved
 from s2l_jax.pipeline.stages.given_costs import cost_of_losses
 from s2l_jax.records import Record, stored_digests, stored_results
+from s2l_jax.selection.known import mostly_single
 from s2l_jax.training.flops import forward_flops
 from s2l_jax.training.out_of_memory import explained
 from s2l_jax.training.run import Run
@@ -61,9 +63,23 @@ def writer_of(run: Run, tracked: TrackedRows, kind: str, settings: Mapping[str, 
             len(tracked.rows),
             config.clustering.num_clusters,
             config.seed,
-            sources=tracked.sources if config.selection.stratify_by == "source" else None,
+            sources=_categories(tracked) if config.selection.stratify_by == "source" else None,
         ),
     )
+
+
+def _categories(tracked: TrackedRows) -> Int[np.ndarray, " n"] | None:
+    """The sources of the tracked rows; None where they tell rows apart and not kinds of rows."""
+    sizes = np.unique(tracked.sources, return_counts=True)[1]
+    if single := mostly_single(sizes):
+        warnings.warn(
+            f"{single:,} of {len(sizes):,} sources have a single tracked row: no categories. While the proxy "
+            "trains, all rows are clustered together. Name a field that is a category as the source "
+            "(pool.fields.source), or set selection.stratify_by='none'.",
+            stacklevel=2,
+        )
+        return None
+    return tracked.sources
 
 
 def sweeper_of(

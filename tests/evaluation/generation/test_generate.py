@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from s2l_jax.data.pool import PoolRow
-from s2l_jax.errors import InputError
+from s2l_jax.errors import DivergedError, InputError
+from s2l_jax.evaluation import evaluate as evaluate_module
 from s2l_jax.evaluation.evaluate import reference_losses
 from s2l_jax.evaluation.generation import respond as respond_module
 from s2l_jax.evaluation.generation.generate import generate
@@ -262,6 +263,13 @@ def test_losses_of_references(tiny, one_device_mesh):
     want = example_losses(model, tokenizer, ROWS, prompt="plain", max_length=64)
     assert losses == [*want[:3].tolist(), None]
     assert reference_losses(model, tokenizer, ROWS[3:], mesh=one_device_mesh, **OPTIONS) == [None]
+
+
+def test_a_loss_that_is_no_number_names_its_row(tiny, one_device_mesh, monkeypatch):
+    losses = np.array([1.0, np.nan, 2.0, 0.0], np.float32)
+    monkeypatch.setattr(evaluate_module, "tokenized_losses", lambda *_, **__: losses)
+    with pytest.raises(DivergedError, match=rf"row {ROWS[1].id}: its loss is nan, and 1 of 4"):
+        reference_losses(*tiny, ROWS, mesh=one_device_mesh, **OPTIONS)
 
 
 def test_responses_are_text(tiny, one_device_mesh):
