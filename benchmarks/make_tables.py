@@ -22,6 +22,7 @@ import numpy as np
 from store_study import RESULTS
 from studies import ALL, NONE, Judged, Study, name_of, study_of
 
+from s2l_jax.config.replicates import entry_of
 from s2l_jax.data.datasets.synthetic import pool_rows
 from s2l_jax.evaluation.paired import PairedDifference, holm
 from s2l_jax.report.comparisons import ALPHA, MEASURES, Measure, paired
@@ -33,8 +34,8 @@ from s2l_jax.report.table import format_seconds
 
 REPOSITORY = RESULTS.parent.parent
 FIGURES = REPOSITORY / "docs" / "results" / "figures"
-DRAWN = ("budgets",)  # sections of the report whose figures the documents show
-COMPARED = ("s2l", "s2l_whole", "random", "random_by_source", "full")  # those that figures show
+DRAWN = ("budgets", "differences")  # sections of the report whose figures the documents show
+COMPARED = ("s2l", "s2l_whole", "s2l_layers", "random", "random_by_source", "full")  # those that figures show
 _TABLE = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 _FIGURE = re.compile(r"figures/(\w+(?:/\w+)?)/([\w-]+\.svg)\)")
 
@@ -292,6 +293,11 @@ def _sections(name: str, benchmark: str = "") -> list[Section]:
         part: {run.name: study.results[part][run.name] for run in runs if run.name in study.results[part]}
         for part in ("selections", "targets", "evaluations")
     }
+    told = study.results["comparisons"]
+    kept["comparisons"] = {
+        measure.name: [each for each in told[measure.name] if entry_of(each["runs"][0]) in COMPARED]
+        for measure in ([] if benchmark else MEASURES)  # which are of all benchmarks
+    } | {of: told[of] for of in ("baseline", "method")}
     if benchmark:
         judged = {measure.name: Judged(measure, benchmark) for measure in MEASURES}
         kept["evaluations"] = {

@@ -66,7 +66,7 @@ def get_config(what: str = "") -> ConfigDict:
         config.selection.budgets = ("5%", f"{BUDGET:.0%}", "33%")
     if what == "more":
         one = {"budget_fraction": BUDGET}
-        # The best three others of study 1.
+        # The three others of the best mean accuracy in study 1.
         runs.s2l_clean = run(method="s2l", drop_unlearnt=0.05, **one)
         runs.random_by_source_clean = run(method="random", stratify_by="source", drop_unlearnt=0.05, **one)
         runs.middle_perplexity = run(method="middle_perplexity", **one)

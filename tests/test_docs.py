@@ -106,7 +106,7 @@ def test_the_lists_of_pages_have_the_same_pages_in_the_same_order():
     trees = re.findall(r"```\{toctree\}\n(?::[^\n]*\n)*(.*?)```", index, re.DOTALL)
     assert listed == [page for tree in trees for page in tree.split()]
     mapped = re.findall(
-        r"\]\(docs/([\w/-]+)\.md\)", (REPOSITORY / "README.md").read_text().split("## Cite")[0]
+        r"\]\(docs/([\w/-]+)\.md\)", (REPOSITORY / "README.md").read_text().split("## Use it")[0]
     )
     mapped = mapped[mapped.index("guide/installation") :]
     made = {f"reference/{page.removesuffix('.md')}" for page in MADE_BY_SPHINX} | {"reference/api"}
