@@ -137,7 +137,7 @@ class TestResuming:
         """Columns go by checkpoints, and that of the last one is missing."""
         losses = self.copied(finished, tmp_path / "t.zarr")
         TrajectoryStore(tmp_path / "t.zarr").drop_after(2)
-        callback = TrajectoryCallback(tmp_path / "t.zarr", ROWS, tokenizer, **OPTIONS)
+        callback = TrajectoryCallback(tmp_path / "t.zarr", ROWS, tokenizer, every=0, **OPTIONS)
         checkpoint = str(finished[0] / "checkpoint-4")
         train(checkpoint, tokenizer, tmp_path, callback, resume=checkpoint, dropout=0.1)
         loaded = load_trajectories(tmp_path / "t.zarr")
