@@ -5,11 +5,12 @@
         --config.evaluation.benchmarks=pool=mathematics_interpolate.jsonl,gsm8k=gsm8k.jsonl
 
 Five replicates. In the same workdir `configs/study_math.py:budgets` goes on with 5 and 33 %, and `:more`
-with other methods as well; `:as_much`, in a workdir of its own, has the random draw with S2L's split alone,
-trained for as many more steps as S2L's proxy and sweeps would pay for. `configs/study_math_base.py` says how
-the base models are made. Every other target is trained for the same 150 steps of 32 rows: 2.7 passes over
-5 %, 1.2 over 11 %, less than one over 33 % and all rows. Of GSM8K, which models so small do not solve, the
-losses count; the run's own accuracy is a mean over both benchmarks.
+with other methods as well; `:as_much`, in a workdir of its own, has the random draw with S2L's split
+alone at 11 and 33 %, trained for as many more steps as S2L's proxy and sweeps would pay for.
+`configs/study_math_base.py` says how the base models are made. Every other target is trained for the same
+150 steps of 32 rows: 2.7 passes over 5 %, 1.2 over 11 %, less than one over 33 % and all rows. Of GSM8K,
+which models so small do not solve, the losses count; the run's own accuracy is a mean over both
+benchmarks.
 """
 
 from ml_collections import ConfigDict
@@ -57,15 +58,16 @@ def get_config(what: str = "") -> ConfigDict:
     config.report.baseline = "random_by_source"
     runs.random_by_source = run(method="random", stratify_by="source")
     if what == "as_much":
+        config.selection.budgets = (f"{BUDGET:.0%}", "33%")
         return config
     runs.s2l = run(method="s2l")
     runs.random = run(method="random")
-    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100)
+    one = {"budget_fraction": BUDGET}
+    runs.s2l_whole = run(method="s2l", stratify_by="none", num_clusters=100, **one)
     runs.full = run(method="full")
     if what:
         config.selection.budgets = ("5%", f"{BUDGET:.0%}", "33%")
     if what == "more":
-        one = {"budget_fraction": BUDGET}
         # The three others of the best mean accuracy in study 1.
         runs.s2l_clean = run(method="s2l", drop_unlearnt=0.05, **one)
         runs.random_by_source_clean = run(method="random", stratify_by="source", drop_unlearnt=0.05, **one)
