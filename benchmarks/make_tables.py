@@ -99,6 +99,8 @@ def compared(
     found, judged = study_of(study), Judged.by(measure)
     elsewhere, _, entry = baseline.rpartition(":")
     others = study_of(elsewhere or study)
+    if found.sources.keys() != others.sources.keys():
+        raise SystemExit(f"{study} and {elsewhere} were not judged by the same rows")
     bases = {others.column(base): base for base in others.named(entry)}
     largest = max(bases.values(), key=lambda base: base.budget or 0, default=None)
     measured: dict[tuple[str, str], PairedDifference] = {}

@@ -73,6 +73,7 @@ def test_differences_are_those_that_the_run_reported(made, study, measure):
         ("cost quickstart 20% s2l", "quickstart has no s2l at 20%"),
         ("cost smollm_lora 5% s2l+math:proxi", "math has no operations of proxi to charge"),
         ("differences quickstart accuracy randon s2l", "no accuracy of s2l beside randon"),
+        ("differences quickstart accuracy math:random s2l", "quickstart and math were not judged"),
         (
             "spread quickstart accuracy/as_a_pool s2l",
             "accuracy/as_a_pool: a measure is one of accuracy, heldout",
