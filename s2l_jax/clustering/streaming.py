@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
-from s2l_jax.clustering.agreement import adjusted_rand_index, adjusted_rand_within
+from s2l_jax.clustering.agreement import adjusted_rand_index
 from s2l_jax.clustering.fitting import fit_rows
 from s2l_jax.clustering.rows import Rows, count_distinct, prepare_rows, whole
 from s2l_jax.clustering.seeding import key_of, kmeans_plus_plus, mean_and_variance, sample_rows
@@ -64,7 +64,6 @@ class StreamingKMeans:
         self.max_iter = whole("StreamingKMeans: max_iter", max_iter, 1)
         self.records: list[Refresh] = []
         self._rows: list[Int[np.ndarray, "_"]] = []  # of each source, where there are several
-        self._sources = sources
         if sources is not None and len(counts := np.unique(sources, return_counts=True)[1]) > 1:
             self._rows = np.split(np.argsort(sources, kind="stable"), np.cumsum(counts)[:-1])
         sizes = [len(rows) for rows in self._rows] or [self.num_examples]
@@ -96,9 +95,10 @@ class StreamingKMeans:
         return self.records[-1]
 
     def _agreement(self, before: Int[np.ndarray, " n"]) -> float:
-        within = adjusted_rand_within(before, self.labels_, self._sources)
-        # No source is in several clusters both times: what is left to compare is how many it is in.
-        return adjusted_rand_index(before, self.labels_) if within is None else within
+        """Of all rows, or the mean over sources by their rows: rows of two sources are always apart."""
+        parts = self._rows or [np.arange(self.num_examples)]
+        values = [adjusted_rand_index(before[rows], self.labels_[rows]) for rows in parts]
+        return float(np.average(values, weights=[len(rows) for rows in parts]))
 
     def _check_shape(self, values: np.ndarray | Array) -> None:
         known = self._parts[0].length

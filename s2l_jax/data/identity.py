@@ -31,7 +31,7 @@ def path_parts(path: str) -> list[str]:
 def split_prefix(part: str) -> tuple[str, str]:
     """A dataset's `hub:` or `tfds:`, without the colon, and the rest; "" and all of it without either."""
     prefix, _, rest = part.partition(":")
-    return (prefix, rest) if prefix in _PREFIXES and rest else ("", part)
+    return (prefix, os.path.expanduser(rest)) if prefix in _PREFIXES and rest else ("", part)
 
 
 def _identities(part: str) -> list[str]:

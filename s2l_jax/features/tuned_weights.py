@@ -59,7 +59,12 @@ def check(run: Run, checkpoint: str, where: str) -> None:
                 f"{asked}: the proxy's checkpoints are kept; set selection.states.model='proxy', or "
                 "name a folder with tuned weights of the target, such as target/full/hf of a workdir."
             )
-        if config.trajectories.path or not (config.proxy.save_params or config.trajectories.snapshots):
+        if config.trajectories.path:
+            raise InputError(
+                f"{asked}: trajectories.path={config.trajectories.path!r} has losses, and no parameters of "
+                "the proxy are kept: leave it out, or name a folder with tuned weights."
+            )
+        if not (config.proxy.save_params or config.trajectories.snapshots):
             raise InputError(
                 f"{asked}: no parameters of the proxy are kept; set proxy.save_params=True, or "
                 "trajectories.snapshots to where another workdir has them."

@@ -92,6 +92,15 @@ def test_a_checkpoint_that_there_is_not_is_refused_before_training(
     assert not (tmp_path / "run" / "proxy").exists()
 
 
+def test_losses_alone_have_no_checkpoint(make_config, tmp_path):
+    np.save(tmp_path / "losses.npy", np.ones((120, 2), np.float32))
+    config = make_config(run="last")
+    config.proxy.save_params = False
+    config.trajectories.path = str(tmp_path / "losses.npy")
+    with pytest.raises(InputError, match=r"losses\.npy' has losses, and no parameters of the proxy"):
+        run_pipeline(config, tmp_path / "run", stages=STAGES)
+
+
 def test_a_loss_at_a_step_that_is_not_swept_is_refused_before_training(make_config, tmp_path):
     config = make_config()
     config.selection.runs.least = run(method="least_confidence", checkpoint="4")

@@ -86,8 +86,8 @@ def same_number(answer: Number, expected: Number) -> str:
     """Why two numbers are the same answer; empty if they are not.
 
     * They are equal, up to the noise of floating-point sums where one is no whole number.
-    * The expected one is a decimal of two or more digits, as written, and the answer, two or more places
-      longer, rounds to it.
+    * The expected one is no whole number and a decimal of two or more digits, as written, and the answer,
+      two or more places longer, rounds to it.
     * Just one has a percent sign, and the two are equal with the sign as a unit or as hundredths.
     """
     if answer.percent != expected.percent:
@@ -104,7 +104,8 @@ def same_number(answer: Number, expected: Number) -> str:
         return ""
     if abs(a - b) <= (_NOISE * abs(b) if b else _NOUGHT):
         return "equal numbers"
-    if expected.is_fraction or expected.unit >= 1 or abs(b) < 10 * expected.unit:
+    # A whole one with a nought behind the point is a float of JSON, not a rounded number.
+    if expected.is_fraction or b.denominator == 1 or abs(b) < 10 * expected.unit:
         return ""
     rounded = abs(a - b) <= expected.unit / 2
     return "equal when rounded" if rounded and answer.unit <= expected.unit / 100 else ""

@@ -73,8 +73,8 @@ def _categories(tracked: TrackedRows) -> Int[np.ndarray, " n"] | None:
     sizes = np.unique(tracked.sources, return_counts=True)[1]
     if single := mostly_single(sizes):
         warnings.warn(
-            f"{single:,} of {len(sizes):,} sources have a single tracked row: no categories. While the proxy "
-            "trains, all rows are clustered together. Name a field that is a category as the source "
+            f"{single:,} of {len(sizes):,} sources have a single tracked row: no categories. The running "
+            "clustering takes all rows together. Name a field that is a category as the source "
             "(pool.fields.source), or set selection.stratify_by='none'.",
             stacklevel=2,
         )
