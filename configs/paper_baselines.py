@@ -23,7 +23,8 @@ def get_config(base: str = "quickstart") -> ConfigDict:
     for checkpoint in ("first", "last"):
         for method in METHODS:
             runs[f"{method}_{checkpoint}"] = run(method=method, checkpoint=checkpoint)
-    whole = {"method": "s2l", "stratify_by": "none", "train_target": False}
-    runs.clusters_of_losses = run(**whole)
-    runs.clusters_of_states = run(**whole, features="hidden_states", checkpoint="last")
+    runs.clusters_of_losses = run(method="s2l", stratify_by="none", train_target=False)
+    runs.clusters_of_states = run(
+        method="s2l", stratify_by="none", features="hidden_states", checkpoint="last", train_target=False
+    )
     return config
