@@ -313,7 +313,7 @@ def test_the_workdir_holds_the_same_files(runs):
 def test_snapshots_on_the_store_are_swept_again(runs, folder, one_device_mesh, monkeypatch):
     monkeypatch.setattr(pipeline, "make_mesh", lambda *_: one_device_mesh)
     again = config()
-    again.trajectories.snapshots = f"{RUN}/proxy/snapshots"
+    again.proxy.save_params, again.trajectories.snapshots = False, f"{RUN}/proxy/snapshots"
     again.trajectories.slice_ids = f"{folder}/ids.txt"
     whole = TrajectoryStore(runs[1] / "trajectories.zarr")
     artifacts.write_text(f"{folder}/ids.txt", "\n".join(map(str, whole.ids()[30:90])))
