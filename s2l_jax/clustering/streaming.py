@@ -96,6 +96,7 @@ class StreamingKMeans:
 
     def _agreement(self, before: Int[np.ndarray, " n"]) -> float:
         """Of all rows, or the mean over sources by their rows: rows of two sources are always apart."""
+        # Unlike `adjusted_rand_within`: a source that was one cluster and is now several has changed.
         parts = self._rows or [np.arange(self.num_examples)]
         values = [adjusted_rand_index(before[rows], self.labels_[rows]) for rows in parts]
         return float(np.average(values, weights=[len(rows) for rows in parts]))
