@@ -91,6 +91,8 @@ def paired_difference(differences: Float[np.ndarray, "n m"]) -> PairedDifference
             parts = ((of_replicates / n, n - 1), (of_rows, m - 1))
         else:
             parts = ((float(np.var(by_row, ddof=1)) / m, m - 1),)
+    # The rounding of equal differences is no chance.
+    parts = tuple((variance if variance > tied else 0.0, freedom) for variance, freedom in parts)
     return PairedDifference(mean, n, m, parts)
 
 
