@@ -119,7 +119,7 @@ def main(argv: list[str]) -> int:
         keep_freed_memory()
     from s2l_jax.pipeline.run import STAGES, run_pipeline
 
-    if _PARTS.value:
+    if os.environ.pop(stopping.MEMBER, ""):
         stopping.end_with_parent()  # another may then have the workdir
     stages = _STAGES.value or STAGES
     run_pipeline(config, workdir, stages=stages, name=name, profile=profile, parts=_PARTS.value)

@@ -17,8 +17,9 @@ EVERY = (2, 3, 5)
 def get_config(base: str = "quickstart") -> ConfigDict:
     """The base config's runs, and S2L on every n-th checkpoint."""
     config = load(base)
+    own = config.selection.runs.s2l
     for n in EVERY:
         config.selection.runs[f"s2l_every{n}"] = run(
-            method="s2l", every=n, seeds=config.selection.runs.s2l.seeds
+            method="s2l", every=n, seeds=own.seeds, train_target=own.train_target
         )
     return config

@@ -17,8 +17,9 @@ FEW = (2, 5, 10, 50)  # for the 4,000 rows of the quickstart
 def get_config(base: str = "quickstart") -> ConfigDict:
     """The base config's runs, and S2L at every K of the list."""
     config = load(base)
+    own = config.selection.runs.s2l
     for k in FEW if base == "quickstart" else NUM_CLUSTERS:
         config.selection.runs[f"s2l_k{k}"] = run(
-            method="s2l", num_clusters=k, seeds=config.selection.runs.s2l.seeds
+            method="s2l", num_clusters=k, seeds=own.seeds, train_target=own.train_target
         )
     return config

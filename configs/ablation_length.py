@@ -18,8 +18,9 @@ NUM_CHECKPOINTS = (2, 4, 7)  # of 10 in the quickstart, 12 in math_pythia70m
 def get_config(base: str = "quickstart") -> ConfigDict:
     """The base config's runs, and S2L on the first n checkpoints."""
     config = load(base)
+    own = config.selection.runs.s2l
     for n in NUM_CHECKPOINTS:
         config.selection.runs[f"s2l_first{n}"] = run(
-            method="s2l", num_checkpoints=n, seeds=config.selection.runs.s2l.seeds
+            method="s2l", num_checkpoints=n, seeds=own.seeds, train_target=own.train_target
         )
     return config

@@ -21,6 +21,7 @@ MATH = {"pythia160m": "EleutherAI/pythia-160m-deduped", "gpt2": "openai-communit
 def get_config(base: str = "quickstart") -> ConfigDict:
     """The base config's runs, and S2L by every proxy."""
     config = load(base)
+    own = config.selection.runs.s2l
     if base in EMBEDDED:
         proxies = {"target": {"checkpoint": config.target.checkpoint}, "from_scratch": {"init": "random"}}
     else:
@@ -28,6 +29,6 @@ def get_config(base: str = "quickstart") -> ConfigDict:
     for name, fields in proxies.items():
         config.proxies[name] = ConfigDict({"proxy": fields})
         config.selection.runs[f"s2l_{name}"] = run(
-            method="s2l", proxy=name, seeds=config.selection.runs.s2l.seeds
+            method="s2l", proxy=name, seeds=own.seeds, train_target=own.train_target
         )
     return config

@@ -42,6 +42,9 @@ def leave() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+MEMBER = "S2L_JAX_MEMBER"  # in the environment of a process that is to end with the one that started it
+
+
 def end_with_parent() -> None:
     """End at once when the process that started this one, with a pipe as its input, is gone."""
     threading.Thread(target=_wait_for_end, daemon=True).start()

@@ -43,8 +43,8 @@ def resolve(checkpoint: str, *, with_weights: bool = True) -> epath.Path:
             "owner/name@revision)."
         )
     name, _, revision = checkpoint.partition("@")
-    first, *rest = name.split("/")
-    if rest and epath.Path(first).is_dir():
+    first = name.split("/")[0]
+    if epath.Path(first).is_dir():
         raise InputError(
             f"{checkpoint}: no such checkpoint directory in {first}/, which is here; it holds "
             f"{', '.join(f.name for f in artifacts.files_in(first)[:8]) or 'nothing'}. (A hub id is "
@@ -71,7 +71,7 @@ def resolve(checkpoint: str, *, with_weights: bool = True) -> epath.Path:
 
 def is_hub_id(checkpoint: str) -> bool:
     """Whether it is spelt as one: owner/name, or owner/name@revision."""
-    spelt = re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", checkpoint)
+    spelt = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", checkpoint)
     return spelt is not None and not checkpoint.startswith(".")
 
 

@@ -1,6 +1,7 @@
 """Parts of a run that do not need each other, made by processes of their own, a few at a time."""
 
 import concurrent.futures
+import os
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -137,10 +138,11 @@ class _Processes:
                 return 128 + self._ended
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE if name else None,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if name else None,
                 stderr=subprocess.STDOUT if name else None,
                 start_new_session=True,  # so that Ctrl-C reaches it once, from `_end`
+                env=os.environ | {stopping.MEMBER: "1"},
                 text=True,
                 errors="replace",
             )

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from s2l_jax.errors import InputError
 
+FEW_CHECKPOINTS = 4  # below which trajectories say little more than single losses
+
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:

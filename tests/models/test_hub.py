@@ -23,7 +23,7 @@ def test_a_path_that_is_no_hub_id_is_not_looked_up(monkeypatch, tmp_path):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
-    for path in ("./missing", "/missing/model", "a/b/c", "../x"):
+    for path in ("./missing", "/missing/model", "a/b/c", "../x", "pythia-70m", "pythia-70m@main"):
         with pytest.raises(InputError, match="no such checkpoint directory"):
             hf.resolve(path)
 

@@ -109,3 +109,21 @@ def test_more_clusters_to_compare_than_rows_of_given_losses(config, tmp_path):
 def test_fields_that_are_not_read_are_told(config, tmp_path, capsys):
     run_pipeline(config, tmp_path / "run", stages=["pool"])
     assert "are not read (pool.fields has those that are): 'url'\n" in capsys.readouterr().err
+
+
+def test_chosen_rows_without_a_response_are_counted(config, tmp_path, capsys):
+    """They have a part of the budget and none in training. Of one loss a row it is said that it is one."""
+    lines = (tmp_path / "pool.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows[:4]:
+        row["instruction"] *= 40
+    write_jsonl(tmp_path / "pool.jsonl", rows)
+    config.selection.runs.full = run(method="full")
+    config.trajectories.every = 9
+    run_pipeline(config, tmp_path / "run", stages=["proxy", "selection", "target"])
+    said = capsys.readouterr().err
+    assert "target on full: 4 of its 40 rows have no response within tokenize.max_length" in said
+    assert "s2l: clusters will be of losses at 1 checkpoint: lower trajectories.every" in said
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["targets"]["full"]["num_without_loss"] == 4
+    assert "random: clusters" not in said

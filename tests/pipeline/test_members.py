@@ -146,6 +146,26 @@ def test_a_member_ends_with_what_started_it():
     assert process.wait(timeout=60) == 128 + signal.SIGHUP
 
 
+def test_what_is_shared_is_not_made_on_when_the_command_was_killed():
+    made_by = (
+        "import os, time\n"
+        "from s2l_jax import stopping\n"
+        "assert os.environ.pop(stopping.MEMBER)\n"
+        "stopping.end_with_parent()\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    command = (
+        "import sys\n"
+        "from s2l_jax.pipeline import members\n"
+        f"members._run_alone([sys.executable, '-c', {made_by!r}])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, cwd=REPOSITORY)
+    assert process.stdout.readline() == b"begun\n"
+    process.kill()
+    assert process.communicate(timeout=60) == (b"", None)  # the output is closed by both
+
+
 @pytest.mark.long
 def test_members_make_what_one_process_makes(tmp_path, tiny_checkpoint):
     commands = Commands(tmp_path, tiny_checkpoint)

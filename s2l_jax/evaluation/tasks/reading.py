@@ -25,8 +25,8 @@ def read_problems(
     Args:
       benchmark: which.
       path: its file (JSON Lines, JSON or Parquet, .gz too), a folder that holds it under its name, a
-        dataset as in `data.pool.read_rows`, or "hub" for the datasets it comes from; of no account where
-        the rows are embedded.
+        dataset as in `data.pool.read_rows`, of which the benchmark's split is read, or "hub" for the
+        datasets it comes from; of no account where the rows are embedded.
       fields: of rows in the pool's schema.
       multi_turn: whether such rows may be conversations of several turns.
 
@@ -38,7 +38,7 @@ def read_problems(
             texts = raw["instruction"], raw.get("input", ""), raw["output"], raw["source"]
             yield Problem(PoolRow(i, *texts, raw, f"row {i}"), raw["output"], worked=True)
     elif benchmark.reader is None:
-        for row in read_rows(path, fields=fields, multi_turn=multi_turn):
+        for row in read_rows(path, split=benchmark.split, fields=fields, multi_turn=multi_turn):
             yield Problem(row, row.output, True, _label(row, "level"), _label(row, "type"))
     else:
         yield from _own_rows(benchmark, path)

@@ -31,6 +31,7 @@ from s2l_jax.selection.selector import select_from_slice
 from s2l_jax.selection.suspects import num_unlearnt
 from s2l_jax.training.out_of_memory import explained
 from s2l_jax.training.run import Run
+from s2l_jax.trajectories.cadence import FEW_CHECKPOINTS
 from s2l_jax.trajectories.load import Trajectories
 
 Contexts = Mapping[Inputs, SelectionContext]  # by whose trajectories and features they have
@@ -118,6 +119,7 @@ def check_known(run: Run, contexts: Contexts, planned: Mapping[Inputs, Sequence[
 
     `planned` are the steps that trajectories will be of, by their proxy, where there are none yet.
     """
+    few: dict[int, list[str]] = {}  # the runs that cluster trajectories of so few checkpoints
     for name in run.config.selection.runs:
         entry, method = _run(run, name)
         if stored_results(folder(run, name)) is not None:
@@ -143,6 +145,13 @@ def check_known(run: Run, contexts: Contexts, planned: Mapping[Inputs, Sequence[
                 feature.check_steps(steps, entry)
         except InputError as error:
             raise InputError(f"selection.runs.{name}: {error}") from None
+        if by_losses and steps is not None and len(steps) < FEW_CHECKPOINTS and "num_clusters" in entry:
+            few.setdefault(len(steps), []).append(name)
+    for number, names in few.items():
+        say(
+            f"{', '.join(names)}: clusters will be of losses at {number} checkpoint{'s' * (number > 1)}: "
+            "lower trajectories.every, or set trajectories.cadence='even'"
+        )
 
 
 def _check_prefix(name: str, entry: dict[str, Any], outer: dict[str, Any], size: int) -> None:

@@ -67,6 +67,7 @@ def _train_one(run: Run, name: str, pool: PreparedPool, is_read: bool) -> None:
     chosen = Selection.load(selections.folder(run, name))
     has_loss = np.isin(chosen.indices, trainable(pool))
     subset, weights = chosen.indices[has_loss], chosen.weights[has_loss]
+    num_lost = len(chosen.indices) - len(subset)
     if not len(subset):
         raise InputError(f"selection/{name}: none of its rows has a response within max_length.")
     matched = len(trainable(pool)) if config.target.match_by == "steps" else len(subset)
@@ -77,6 +78,11 @@ def _train_one(run: Run, name: str, pool: PreparedPool, is_read: bool) -> None:
         if not found:
             return
         say(f"{found}: it is exported again, from the last checkpoint if that is there")
+    if num_lost:
+        say(
+            f"target on {name}: {num_lost} of its {len(chosen.indices)} rows have no response within "
+            "tokenize.max_length, and are not trained on"
+        )
     model = run.model("target")
     if not config.target.use_weights:
         weights = np.ones_like(weights)
@@ -110,6 +116,7 @@ def _train_one(run: Run, name: str, pool: PreparedPool, is_read: bool) -> None:
             "trained_parameters": num_changed,
             "final_loss": float(result.losses[-1]),
             "curve": loss_curve(result.losses),
+            **({"num_without_loss": num_lost} if num_lost else {}),
         },
         files=[exported],
     )

@@ -13,6 +13,7 @@ from s2l_jax.report.diagnostic import FAULT, WARNING, Measured, Verdict, diagnos
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.purity import largest_shares
 from s2l_jax.report.runs import finite_number
+from s2l_jax.trajectories.cadence import FEW_CHECKPOINTS
 
 SEPARATED = 0.05  # silhouette below which clusters run into each other
 ROWS_PER_CLUSTER = 4
@@ -31,6 +32,7 @@ def clusters(found: Findings) -> Iterator[Verdict | Measured]:
     name = found.clustered_losses[0]
     labels = found.labels[name][found.measured_rows]
     sizes = np.asarray(found.part("selections")[name]["cluster_sizes"])
+    yield from _checkpoints(len(found.steps))
     yield from _count(name, sizes)
     by_source = name in found.by_source
     groups = found.source_codes if by_source else np.zeros_like(found.source_codes)
@@ -45,6 +47,18 @@ def clusters(found: Findings) -> Iterator[Verdict | Measured]:
                 f"The mean silhouette of {name} is {value:.2f} (1: far apart, 0: touching).",
                 "Compare numbers of clusters (clustering.compare), or a run with another `distance`.",
             )
+
+
+def _checkpoints(count: int) -> Iterator[Verdict | Measured]:
+    yield Measured("checkpoints of the trajectories", f"{count:,}")
+    if count < FEW_CHECKPOINTS:
+        yield Verdict(
+            FAULT if count == 1 else WARNING,
+            "Few checkpoints",
+            f"Losses were measured at {count}: "
+            + ("one loss is no trajectory." if count == 1 else "clusters are of little more than a loss."),
+            "Sweep more often: lower trajectories.every, or set trajectories.cadence='even'.",
+        )
 
 
 def _count(name: str, sizes: Int[np.ndarray, " k"]) -> Iterator[Verdict | Measured]:

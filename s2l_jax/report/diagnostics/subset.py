@@ -6,6 +6,7 @@ import numpy as np
 
 from s2l_jax.report.diagnostic import WARNING, Measured, Verdict, diagnostic
 from s2l_jax.report.diagnostics.clusters import TINY
+from s2l_jax.report.diagnostics.rows import CUT
 from s2l_jax.report.findings import Findings
 
 LEFT = 0.1  # share of the clusters that may go without a row
@@ -54,6 +55,25 @@ def lengths(found: Findings) -> Iterator[Verdict | Measured]:
                 f"They have {tokens[taken].mean():.0f} tokens in the mean, the pool's {tokens.mean():.0f} "
                 f"({ratio:.2f} times): in as many steps its target trains on another number of tokens.",
                 "Compare with a budget in tokens (budget_tokens) and with method longest.",
+            )
+
+
+@diagnostic
+def not_trained_on(found: Findings) -> Iterator[Verdict | Measured]:
+    """Chosen rows whose response was cut away, which the target leaves out: their budget is lost."""
+    for name in _first_of_each(found):
+        lost = found.part("targets").get(name, {}).get("num_without_loss")
+        if not lost:
+            continue
+        size = found.part("selections")[name]["size"]
+        yield Measured(f"rows of {name} without a response to train on", f"{lost:,} of {size:,}")
+        if lost > CUT * size:
+            yield Verdict(
+                WARNING,
+                f"Many rows of {name} cannot be trained on",
+                f"{lost:,} of {size:,} have no response within tokenize.max_length. Their losses are 0, "
+                "which some methods take for rows that are easy.",
+                "Raise tokenize.max_length, or leave such rows out of the pool.",
             )
 
 

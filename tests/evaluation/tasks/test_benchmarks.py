@@ -171,6 +171,22 @@ def test_hub_datasets_are_read_by_their_splits(monkeypatch):
         list(read_problems(BENCHMARKS.find("numglue"), "hub"))
 
 
+def test_held_out_rows_of_a_saved_dataset_are_of_its_split_test(tmp_path):
+    """Those in the pool's schema too: never the rows that are trained on."""
+    datasets = pytest.importorskip("datasets")
+    splits = {
+        name: datasets.Dataset.from_list([{"instruction": f"{name}?", "output": name}])
+        for name in ("train", "test")
+    }
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "both")
+    held_out = BENCHMARKS.find("pool")
+    (problem,) = read_problems(held_out, str(tmp_path / "both"))
+    assert problem.reference == "test"
+    datasets.DatasetDict({"train": splits["train"]}).save_to_disk(tmp_path / "one")
+    with pytest.raises(InputError, match='one has no split "test"; its splits are "train"'):
+        list(read_problems(held_out, str(tmp_path / "one")))
+
+
 def test_a_tfds_directory_is_read(tmp_path):
     """The benchmarks take whatever the pool's readers take."""
     tfds = pytest.importorskip("tensorflow_datasets")

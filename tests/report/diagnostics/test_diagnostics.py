@@ -9,7 +9,7 @@ import pytest
 
 from s2l_jax.config import default, find_field
 from s2l_jax.data.datasets.synthetic import pool_rows
-from s2l_jax.report.diagnostic import FAULT, diagnose
+from s2l_jax.report.diagnostic import FAULT, WARNING, diagnose
 from s2l_jax.report.diagnostics.rows import repeated, unlearnt
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.rows import PoolRows, RowText
@@ -142,6 +142,13 @@ def test_rows_that_are_learnt_too_soon_are_found():
     assert "Most rows were learnt before the first checkpoint" in titles(changed(found, losses))
 
 
+@pytest.mark.parametrize(("columns", "grade"), [(1, FAULT), (3, WARNING), (4, None)])
+def test_trajectories_of_few_checkpoints_are_found(columns, grade):
+    found = sound(columns=columns)
+    verdicts = [verdict.grade for verdict in diagnose(found)[0] if verdict.title == "Few checkpoints"]
+    assert verdicts == ([grade] if grade else [])
+
+
 def test_far_too_many_clusters_are_found():
     found = sound()
     labels = np.arange(600) // 2
@@ -218,6 +225,7 @@ def test_seeds_agree_within_the_sources_that_were_clustered(by_source):
         ),
         ("pool", {"num_examples": 600, "num_cut": 90}, "Many rows are cut off"),
         ("targets", {"s2l": {"epochs": 60.0, "final_loss": 0.01}}, "The target of s2l"),
+        ("targets", {"s2l": {"num_without_loss": 30}}, "Many rows of s2l cannot be trained on"),
     ],
 )
 def test_what_the_results_say_is_judged(part, value, title):
