@@ -61,6 +61,7 @@ def choice_likelihoods(
     *,
     dtype: Any,
     mesh: Mesh,
+    attention: str = "auto",
 ) -> list[list[float]]:
     """The log-likelihood of each choice after its prompt: the sum over its tokens, in nats.
 
@@ -69,6 +70,9 @@ def choice_likelihoods(
     Args:
       prompts: token ids.
       choices: texts, of each prompt some; as a response they follow it without a space.
+      dtype: of matrix products and activations.
+      mesh: where the model lies.
+      attention: as of `generate`.
 
     Raises:
       InputError: a tokeniser of another model, or as `choice_examples`.
@@ -77,7 +81,8 @@ def choice_likelihoods(
     check_vocabulary(model, tokenizer)
     context = model.config.max_positions  # of all calls, so that their rows have the same few lengths
     examples = choice_examples(tokenizer, prompts, choices, context)
-    losses = tokenized_losses(model, TokenizedList(examples), max_length=context, dtype=dtype, mesh=mesh)
+    how: dict[str, Any] = {"dtype": dtype, "mesh": mesh, "attention": attention}
+    losses = tokenized_losses(model, TokenizedList(examples), max_length=context, **how)
     flat = [text for texts in choices for text in texts]
     check_finite(losses, lambda number: f"the choice {shortened(flat[number])}")
     counts = [len(example.tokens) - example.prompt_length for example in examples]

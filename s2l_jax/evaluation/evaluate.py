@@ -113,10 +113,12 @@ def reference_losses(
     max_length: int,
     dtype: Any,
     mesh: Mesh,
+    attention: str = "auto",
 ) -> list[float | None]:
     """The loss of each row's response, nats a token; None where max_length cuts all of it away.
 
-    The arguments are those of `trajectories.sweep.example_losses`, `template` that which is `prompt` there.
+    The arguments are those of `trajectories.sweep.example_losses`, `template` that which is `prompt` there;
+    `attention` is as of `generate`.
 
     Raises:
       InputError: the tokeniser has more tokens than the model's embedding.
@@ -130,7 +132,8 @@ def reference_losses(
     has_loss = loss_token_counts(examples, np.arange(len(rows))) > 0
     if not has_loss.any():
         return [None] * len(rows)
-    losses = tokenized_losses(model, examples, max_length=max_length, dtype=dtype, mesh=mesh)
+    how: dict[str, Any] = {"dtype": dtype, "mesh": mesh, "attention": attention}
+    losses = tokenized_losses(model, examples, max_length=max_length, **how)
     check_finite(losses, lambda number: f"row {rows[number].id}")
     return [float(loss) if has else None for loss, has in zip(losses, has_loss, strict=True)]
 

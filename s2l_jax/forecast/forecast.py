@@ -14,7 +14,7 @@ from s2l_jax.config.runs import method_of
 from s2l_jax.console import muted
 from s2l_jax.errors import InputError
 from s2l_jax.forecast.compiling import Compiled, Compiler
-from s2l_jax.forecast.jobs import Job, jobs_of, leading_job
+from s2l_jax.forecast.jobs import Job, jobs_of, leading_job, left_proxies, left_targets
 from s2l_jax.forecast.layouts import Layouts
 from s2l_jax.forecast.outcome import Outcome, outcome
 from s2l_jax.forecast.stated_pool import SizedPool, Stated, repeated, spread
@@ -22,6 +22,7 @@ from s2l_jax.forecast.topology import Topology, describe
 from s2l_jax.parallel.mesh import make_mesh
 from s2l_jax.pipeline.plan import STAGES, Plan
 from s2l_jax.pipeline.run import plan_pipeline
+from s2l_jax.pipeline.stages import evaluation
 from s2l_jax.pipeline.stages.pool import prepare_pool
 from s2l_jax.training.models import trained_config
 from s2l_jax.training.run import Run
@@ -108,10 +109,11 @@ def forecast(
     meshes = [make_mesh(*sizes, devices=described.devices) for sizes in _cheapest(tried)] or [mesh]
     found: Forecast | None = None
     for mesh in meshes:
-        jobs = jobs_of(Run(config, epath.Path(workdir), mesh), plan, pools, layouts)
+        run = Run(config, epath.Path(workdir), mesh)
+        jobs = jobs_of(run, plan, pools, layouts)
         sizes = (mesh.shape["data"], mesh.shape["fsdp"], mesh.shape["tensor"])
         outcomes = _outcomes(described, compiler, [(sizes, job) for job in jobs])
-        found = Forecast(described, sizes, pools, outcomes, tried, _left_out(config, plan))
+        found = Forecast(described, sizes, pools, outcomes, tried, _left_out(run, plan))
         if found.fits:
             break
     assert found is not None
@@ -142,8 +144,8 @@ def _try_meshes(
 
     Of those whose state fits, the cheapest by count are compiled, until a few are known to fit.
     """
-    heads = [trained_config(each.config(config), "proxy").num_kv_heads for each in plan.to_train]
-    heads += [trained_config(config, "target").num_kv_heads] if plan.has("target") else []
+    heads = [trained_config(each.config(config), "proxy").num_kv_heads for each in left_proxies(plan)]
+    heads += [trained_config(config, "target").num_kv_heads] if left_targets(plan) else []
     count = len(topology.devices)
     tried: list[Tried] = []
     waiting: list[tuple[Outcome, Sizes]] = []
@@ -185,8 +187,9 @@ def _cheapest(tried: Sequence[Tried]) -> list[Sizes]:
 
 
 def _pools(config: ConfigDict, plan: Plan, mesh: Mesh, stated: Stated | None) -> dict[str, SizedPool]:
-    models = list(dict.fromkeys(inputs.model for inputs in plan.to_train))
-    models += ["target"] * (plan.has("target") or plan.has("evaluation"))
+    models = list(dict.fromkeys(inputs.model for inputs in left_proxies(plan)))
+    trained = [p for p in plan.parts if p.stage in ("target", "evaluation") and plan.is_left(p.name)]
+    models += ["target"] * bool(trained)
     if stated is not None and stated.tokens:
         return dict.fromkeys(models, spread(stated, config.tokenize.max_length))
     if not config.pool.path:
@@ -201,13 +204,18 @@ def _pools(config: ConfigDict, plan: Plan, mesh: Mesh, stated: Stated | None) ->
         return {what: repeated(prepared[what], stated.rows if stated else 0) for what in models}
 
 
-def _left_out(config: ConfigDict, plan: Plan) -> list[str]:
-    features = set()
+def _left_out(run: Run, plan: Plan) -> list[str]:
+    config, features = run.config, set[str]()
     for name in config.selection.runs if "selection" in plan.stages else ():
         features |= {each for each in method_of(resolved_run(config, name)).needs if each != "trajectories"}
     left = ["tokenising, reading and writing files, compiling", "reading prompts before they are answered"]
     if features:
         left.append(f"what methods go by beside losses ({', '.join(sorted(features))})")
+    answered_by = {task.benchmark.answered_by for task in evaluation.tasks_of(run)}
+    if plan.has("evaluation") and "choices" in answered_by:
+        left.append("likelihoods of choices")
+    if plan.has("evaluation") and "text" in answered_by and config.evaluation.mode == "hybrid":
+        left.append("answers in words where a program fails (evaluation.mode='hybrid')")
     if plan.has("analysis"):
         left.append("gradients for analysis.theory, and the target that is trained for them")
     if plan.to_sweep:

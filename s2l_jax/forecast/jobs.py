@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from s2l_jax.clustering.rows import padded_rows, spread_over
 from s2l_jax.config import resolved_run
 from s2l_jax.config.inputs import Inputs
-from s2l_jax.config.runs import find_method
+from s2l_jax.config.runs import UNTUNED, find_method
 from s2l_jax.data.batching import Size, size_of
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.generation.generate import bucket
@@ -33,7 +33,7 @@ from s2l_jax.forecast.traffic import decoding_bytes, forward_bytes, training_byt
 from s2l_jax.models.architecture import DecoderConfig
 from s2l_jax.models.weights import DTYPES
 from s2l_jax.parallel.mesh import row_groups
-from s2l_jax.pipeline.plan import Plan, proxy_inputs, target_names
+from s2l_jax.pipeline.plan import Plan, proxy_inputs, proxy_part, target_names
 from s2l_jax.pipeline.stages import evaluation
 from s2l_jax.pipeline.stages.proxy import planned_sweeps
 from s2l_jax.pipeline.stages.trajectories import packing_options, sweep_flops, tracked_of
@@ -97,13 +97,13 @@ def jobs_of(
     """
     layouts = layouts or Layouts()
     found: list[Job] = []
-    for proxy, times in collections.Counter(inputs.proxy for inputs in plan.to_train).items():
+    for proxy, times in collections.Counter(inputs.proxy for inputs in left_proxies(plan)).items():
         inputs = Inputs.of(run.config, proxy)
         found += _proxy(run.inputs_of(inputs), inputs, times, pools[inputs.model], layouts)
-    if plan.has("target"):
-        found += _targets(run, pools["target"], layouts)
-    if plan.has("evaluation"):
-        found += _evaluation(run, pools["target"])
+    if targets := left_targets(plan):
+        found += _targets(run, targets, pools["target"], layouts)
+    if answers := left_answers(run, plan):
+        found += _evaluation(run, answers, pools["target"])
     if not found:
         raise InputError("--plan: no model is left to be trained or evaluated in this workdir.")
     return found
@@ -114,11 +114,33 @@ def leading_job(run: Run, plan: Plan, pools: Mapping[str, SizedPool], layouts: L
 
     Arguments and errors are those of `jobs_of`.
     """
-    for inputs in plan.to_train:
+    for inputs in left_proxies(plan):
         check_batch(run.inputs_of(inputs), "proxy")
-    if plan.has("target"):
-        return next(_targets(run, pools["target"], layouts, most_often=True))
+    if targets := left_targets(plan):
+        return next(_targets(run, targets, pools["target"], layouts, most_often=True))
     return jobs_of(run, plan, pools, layouts)[0]
+
+
+def left_proxies(plan: Plan) -> list[Inputs]:
+    """Whose proxies are to be trained."""
+    return [inputs for inputs in plan.to_train if plan.is_left(proxy_part(plan.config, inputs))]
+
+
+def left_targets(plan: Plan) -> list[str]:
+    """The runs whose targets are to be trained."""
+    return [name for name in target_names(plan.config) if plan.is_left(f"target/{name}")]
+
+
+def left_answers(run: Run, plan: Plan) -> list[int]:
+    """How many responses each model is to write, for each benchmark; choices are compared, not written."""
+    models = [UNTUNED, *target_names(plan.config)]
+    asked = [task for task in evaluation.tasks_of(run) if task.benchmark.answered_by != "choices"]
+    return [
+        len(evaluation.problems_of(run, task))
+        for task in asked
+        if (left := [m for m in models if plan.is_left(f"evaluation/{m}/{task.benchmark.name}")])
+        for _ in left
+    ]
 
 
 def _proxy(run: Run, inputs: Inputs, seeds: int, pool: Any, layouts: Layouts) -> Iterator[Job]:
@@ -192,7 +214,7 @@ def _training(
             passes=passes,
             times=rows.tokens.shape[0],
         ),
-        executed=tokens / max(1, mean.tokens - mean.spared) * (1 + again / 3),
+        executed=tokens / max(1, mean.tokens - mean.spared) * (1 + again / (2 if model.lora else 3)),
     )
 
 
@@ -263,14 +285,14 @@ def _lloyd(run: Run, sources: np.ndarray, columns: int, fits: int, state: Mappin
     )
 
 
-def _targets(run: Run, pool: Any, layouts: Layouts, *, most_often: bool = False) -> Iterator[Job]:
+def _targets(
+    run: Run, names: Sequence[str], pool: Any, layouts: Layouts, *, most_often: bool = False
+) -> Iterator[Job]:
     """A job for each size of subset, or that of the one size trained most often."""
     model, train = trained_config(run.config, "target"), run.config.target.train
     check_batch(run, "target")
     usable = trainable(pool)
-    sizes = collections.Counter(
-        _subset_rows(run, name, pool, len(usable)) for name in target_names(run.config)
-    )
+    sizes = collections.Counter(_subset_rows(run, name, pool, len(usable)) for name in names)
     for rows, times in sizes.most_common(1) if most_often else sizes.items():
         # A random subset: which rows are chosen is not known yet.
         subset = np.sort(np.random.default_rng(0).choice(usable, rows, replace=False))
@@ -294,13 +316,11 @@ def _subset_rows(run: Run, name: str, pool: Any, most: int) -> int:
     return Budget(entry["budget_fraction"] or entry["budget"]).most(most, None)
 
 
-def _evaluation(run: Run, pool: Any) -> Iterator[Job]:
+def _evaluation(run: Run, answers: Sequence[int], pool: Any) -> Iterator[Job]:
     config = run.config.evaluation
-    tasks = evaluation.tasks_of(run)
-    problems = sum(len(evaluation.problems_of(run, task)) for task in tasks)
     model = dataclasses.replace(trained_config(run.config, "target"), lora=None)
     groups, tensor = row_groups(run.mesh), run.mesh.shape["tensor"]
-    per_group = math.ceil(min(config.batch_size, problems) / groups)
+    per_group = math.ceil(min(config.batch_size, max(answers)) / groups)
     prompt = int(np.max(pool.prompt_lengths, initial=1))
     slots = bucket(min(prompt + config.max_new_tokens, model.max_positions))
     width, batch = width_of(config.dtype), groups * per_group
@@ -312,7 +332,7 @@ def _evaluation(run: Run, pool: Any) -> Iterator[Job]:
         stage="evaluation",
         program=Decode(model, config.dtype, batch, slots, config.max_new_tokens),
         model="target",
-        runs=math.ceil(problems * config.max_new_tokens / batch) * (1 + len(target_names(run.config))),
+        runs=sum(math.ceil(each * config.max_new_tokens / batch) for each in answers),
         flops=forward_flops(model, size),
         dtype=config.dtype,
         traffic=decoding_bytes(model, width, rows=per_group, slots=slots, tensor=tensor),

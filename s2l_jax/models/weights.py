@@ -64,12 +64,14 @@ def load_params(directory: epath.Path, config: DecoderConfig, *, dtype: Any, sha
 
 
 def check_weights(directory: epath.Path, config: DecoderConfig) -> None:
-    """Check names, shapes and dtypes of a checkpoint's tensors without reading them.
+    """Check names, shapes and dtypes of a checkpoint's tensors, which are not read, but for tied ones.
 
     Raises:
       InputError: as `load_params`.
     """
-    _TensorFiles(directory, config).check()
+    files = _TensorFiles(directory, config)
+    files.check()
+    files.check_tie()
 
 
 def save_params(folder: epath.Path, params: Params, config: DecoderConfig, *, dtype: Any) -> None:

@@ -65,6 +65,10 @@ class Plan:
         """Whether a stage was asked for and has parts."""
         return stage in self.stages and any(part.stage == stage for part in self.parts)
 
+    def is_left(self, name: str) -> bool:
+        """Whether a part was asked for and is to be made, or made to its end."""
+        return any(part.name == name and part.stage in self.stages and part.is_left for part in self.parts)
+
     def leaves(self, stage: str) -> bool:
         """Whether a stage has parts and was not asked for: they are used as they are."""
         return stage not in self.stages and any(part.stage == stage for part in self.parts)

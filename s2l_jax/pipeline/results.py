@@ -125,10 +125,16 @@ def compared(run: Run, results: dict[str, Any], given: ConfigDict) -> dict[str, 
     if not baseline or not results["evaluations"]:
         return {}
 
+    asked = {task.benchmark.name for task in evaluation.tasks_of(run)}  # others may be there from before
+
     @functools.cache
     def predictions(name: str) -> dict[str, list[Prediction]]:
-        where = evaluation.folder(run, name)
-        done = [each for each in artifacts.files_in(where) if stored_results(each) is not None]
+        there = [
+            each
+            for each in artifacts.files_in(evaluation.folder(run, name))
+            if each.name in asked or not asked
+        ]
+        done = [each for each in there if stored_results(each) is not None]
         return {each.name: read_predictions(each / PREDICTIONS) for each in done}
 
     def scores(result: RunResult, measure: str) -> Scores:

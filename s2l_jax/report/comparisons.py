@@ -83,7 +83,7 @@ def compare(
             entry = _described(group, measure)
             base = _base_of(group, bases)
             if entry and base is not None:
-                of_run = functools.partial(scores, measure=measure.name)
+                of_run = functools.partial(_of_measured, scores, measure)
                 if (difference := paired(group, base, of_run, of_run, measure.weights)) is not None:
                     entry["difference"] = _as_json(difference) | {"baseline_budget": base.budget}
             if entry:
@@ -95,6 +95,11 @@ def compare(
         if compared:
             found[measure.name] = compared
     return found
+
+
+def _of_measured(scores: Callable[..., Scores], measure: Measure, run: RunResult) -> Scores:
+    """Scores of a run that has the measure: not of one that lacks a benchmark, which has no mean either."""
+    return {} if measure.of(run) is None else scores(run, measure=measure.name)
 
 
 def _described(group: RunGroup, measure: Measure) -> dict[str, Any] | None:

@@ -78,6 +78,13 @@ class RunGroup:
         return [run.selection["seed"] for run in self.runs if "seed" in run.selection]
 
     @property
+    def replicates(self) -> str:
+        """How many runs means are over, "2 of 3" where one was not judged yet."""
+        judged = sum(run.accuracy is not None or run.heldout_loss is not None for run in self.runs)
+        count = len(self.runs)
+        return f"{judged} of {count}" if 0 < judged < count else str(count)
+
+    @property
     def asked(self) -> tuple[int, str]:
         """The budget as it was asked for, with its unit: examples, or tokens."""
         return (

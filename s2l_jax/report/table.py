@@ -85,7 +85,7 @@ def table_rows(results: Mapping[str, Any]) -> list[TableRow]:
         cells = (
             group.label,
             _budget_cell(group, num_examples),
-            str(len(group.runs)) if group.seeds else NOT_MEASURED,
+            group.replicates if group.seeds else NOT_MEASURED,
             format_range(group.statistic(lambda run: run.target.get("steps")), "{:,.0f}".format),
             _accuracy(group.statistic(lambda run: run.accuracy)),
             _mean(group.statistic(lambda run: run.heldout_loss), "{:.3f}".format),

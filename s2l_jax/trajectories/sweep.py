@@ -193,6 +193,7 @@ def tokenized_losses(
     dtype: Any,
     mesh: Mesh,
     batch_tokens: int = 0,
+    attention: str = "auto",
 ) -> Float32[np.ndarray, "n"]:
     """`example_losses` of examples that are tokenised already."""
     dataset = PackedDataset(
@@ -204,4 +205,5 @@ def tokenized_losses(
         pinned_bytes=2**32,
         share_prefix=shares_prefix(model.config, max_length),
     )
-    return np.asarray(make_sweep(model.config, dataset, mesh, dtype=dtype)(model_params(model)))
+    sweep = make_sweep(model.config, dataset, mesh, dtype=dtype, attention=attention)
+    return np.asarray(sweep(model_params(model)))

@@ -289,3 +289,7 @@ def test_what_would_stop_an_evaluation_later(make_run):
         evaluation.check_benchmarks(make_run("mmlu", **shots))
     with pytest.raises(InputError, match=r"humaneval runs the programs .* evaluation\.run_programs=True"):
         evaluation.check_benchmarks(make_run("humaneval"))
+    embedded = make_run("mmlu")
+    embedded.config.evaluation.update(path="", benchmarks=("synthetic",), mode="hybrid")
+    with pytest.raises(InputError, match=r"synthetic runs the programs .* evaluation\.mode='text'"):
+        evaluation.check_benchmarks(embedded)

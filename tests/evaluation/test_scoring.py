@@ -381,6 +381,13 @@ def test_sources_of_one_name_are_told_apart():
     assert accuracies == {"gsm8k": 1 / 3, "a: gsm8k": 1.0, "a: x": 0.5, "b: x": 0.0, "y": 0.5}
 
 
+def test_each_of_several_benchmarks_has_its_metrics():
+    read = {"num_examples": 4, "num_without_loss": 4, "domain": "", "sources": {}}
+    both = {name: read | {"metrics": {"bleu": {"score": score}}} for name, score in (("a", 10), ("b", 20))}
+    found = combine(both | {"c": read})
+    assert benchmark_table({"s2l": found}) == (["model", "a BLEU", "b BLEU"], [["s2l", "10.0", "20.0"]])
+
+
 def test_benchmarks_of_neither_domain_have_a_table_where_there_are_several():
     def benchmark(correct):
         return {"num_examples": 4, "domain": "", "accuracy": correct / 4}

@@ -25,6 +25,7 @@ from s2l_jax.forecast.stated_pool import SizedPool, Stated, repeated, spread
 from s2l_jax.forecast.tables import in_words
 from s2l_jax.forecast.topology import describe
 from s2l_jax.parallel.mesh import make_mesh
+from s2l_jax.pipeline.plan import THERE
 from s2l_jax.pipeline.run import plan_pipeline
 from s2l_jax.training.models import trained_config
 from s2l_jax.training.out_of_memory import advice
@@ -123,6 +124,42 @@ class TestCounts:
         )
         assert adapted["optimiser state"] < whole["optimiser state"] / 5
         assert adapted["frozen parameters"] == whole["parameters"]
+
+
+def test_what_is_finished_is_not_planned_again(config):
+    config.evaluation.path, config.evaluation.limit, config.evaluation.max_new_tokens = "synthetic", 8, 8
+    config.selection.runs.random = run(method="random", budget=32)
+    mesh, pool = (
+        make_mesh(1, 8, 1),
+        SizedPool(*(np.full(64, 10, np.int32),) * 2, np.zeros(0, np.int32), np.zeros(64, np.int32)),
+    )
+    plan = plan_pipeline(config, "runs/none")
+
+    def jobs(*finished):
+        parts = [dataclasses.replace(p, state=THERE if p.name in finished else p.state) for p in plan.parts]
+        left = dataclasses.replace(plan, parts=tuple(parts))
+        run = Run(plan.config, epath.Path("runs/none"), mesh)
+        return {job.name: job.runs for job in jobs_of(run, left, {"proxy": pool, "target": pool})}
+
+    base = (
+        "proxy",
+        "selection/s2l",
+        "target/s2l",
+        "evaluation/s2l/synthetic",
+        "evaluation/untuned/synthetic",
+    )
+    assert jobs() | {"evaluation: decoding step": 3 * 8} == jobs()
+    assert jobs(*base) == {"target: training step, 32 rows": 8, "evaluation: decoding step": 8}
+    with pytest.raises(InputError, match="no model is left to be trained or evaluated"):
+        jobs(*(part.name for part in plan.parts))
+
+
+def test_choices_are_not_planned_as_answers(config, tmp_path):
+    row = {"question": "2 + 2?", "choices": ["3", "4"], "answer": 1}
+    (tmp_path / "mmlu.jsonl").write_text(json.dumps(row | {"subject": "sums"}) + "\n")
+    config.evaluation.path, config.evaluation.benchmarks = str(tmp_path), ("mmlu",)
+    assert "evaluation: decoding step" not in jobs_on(config, make_mesh(1, 8, 1))
+    assert "likelihoods of choices" in forecast(config, "cpu:8", workers=1).left_out
 
 
 def test_what_programs_take_is_what_was_counted(config):

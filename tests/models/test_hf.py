@@ -176,6 +176,8 @@ def test_buffers_and_a_tied_head_are_passed_over(directory, load):
     rewrite(directory, tie_word_embeddings=True)
     with pytest.raises(InputError, match=r"embed_out\.weight is not the embedding.*tie_word_embeddings"):
         load(directory)
+    with pytest.raises(InputError, match="is not the embedding"):  # before anything is trained, too
+        weights.check_weights(directory, hf.load_config(directory))
     rewrite(directory, tie, tie_word_embeddings=True)
     assert "lm_head" not in model_params(load(directory))
 

@@ -10,6 +10,7 @@ from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import group_runs
 from s2l_jax.report.section import Section
 from s2l_jax.report.sections.differences import budgets
+from s2l_jax.report.table import table_rows
 
 ROWS = 60
 
@@ -176,6 +177,24 @@ def test_models_are_compared_on_what_both_were_asked():
     (entry,) = [each for each in found["accuracy"] if "difference" in each]
     assert entry["difference"]["mean"] == 0
     assert entry["difference"]["num_rows"] == ROWS
+
+
+def test_a_replicate_that_lacks_a_benchmark_is_left_out_and_not_the_benchmark():
+    """As where one of several processes failed: it has no mean, and the others are compared on all rows."""
+    random = [(f"random{s}", "random", 20, s, 0.4) for s in range(3)]
+    results, verdicts = results_of(*random, *((f"s2l{s}", "s2l", 20, s, 0.9) for s in range(3)))
+    for name, found in verdicts.items():
+        found |= {("another", row): 0.5 for row in range(7)}
+        results["evaluations"][name]["overall"]["accuracy"] = 0.5
+    verdicts["s2l1"] = {("another", 0): 1.0}
+    results["evaluations"]["s2l1"]["overall"] = {"missing_benchmarks": ["pool"]}
+    baseline = {name for name, *_ in random}
+    found = compare(group_runs(results), lambda run, measure: verdicts[run.name], baseline, "random")
+    (entry,) = [each for each in found["accuracy"] if "difference" in each]
+    assert entry["difference"]["num_rows"] == ROWS + 7
+    assert entry["difference"]["num_replicates"] == entry["num_replicates"] == 2
+    (line,) = [row for row in table_rows(results) if row.group.method == "s2l"]
+    assert "2 of 3" in line.cells
 
 
 def page_of(results):

@@ -40,7 +40,7 @@ class DecodingPrograms:
     """What one model and one way to draw take, compiled: each method, shapes as they come.
 
     An answer ends before an end token, after `max_new_tokens`, or where the model's context does; `dtype` is
-    that of matrix products and of the cache.
+    that of matrix products and of the cache; `attention` is as of `parallel.attention.attention_on`.
     """
 
     def __init__(
@@ -51,10 +51,11 @@ class DecodingPrograms:
         sampling: Sampling,
         dtype: Any,
         mesh: Mesh,
+        attention: str = "auto",
     ) -> None:
         self.max_new_tokens, self.mesh, self.groups = max_new_tokens, mesh, row_groups(mesh)
         self._config, self._end_tokens, self._sampling, self._dtype = config, end_tokens, sampling, dtype
-        self._attend, self._constrain = attention_on(mesh, config, dtype), row_constraint(mesh)
+        self._attend, self._constrain = attention_on(mesh, config, dtype, attention), row_constraint(mesh)
         state = state_shardings(mesh, config)
         for method, options in (
             (self.prepare, {}),

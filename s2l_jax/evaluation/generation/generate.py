@@ -33,6 +33,7 @@ def generate(
     mesh: Mesh,
     batch_size: int = 64,
     dtype: Any = jnp.float32,
+    attention: str = "auto",
     sampling: Sampling = GREEDY,
     stops: Stops | None = None,
     indices: Sequence[int] | None = None,
@@ -52,6 +53,7 @@ def generate(
       mesh: the device mesh; rows are spread over its row axes.
       batch_size: prompts answered at a time.
       dtype: of matrix products and of the cache.
+      attention: "auto", or "xla" for plain XLA on every device.
       sampling: greedy, unless told otherwise.
       stops: says of an answer so far whether to end it, for stop strings; asked every few tokens,
         so an answer may run on past the place.
@@ -66,7 +68,8 @@ def generate(
         if value < 1:
             raise InputError(f"{name}={value}: must be 1 or above.")
     _check(prompts, model.config)
-    programs = decoding_programs(model.config, max_new_tokens, tuple(end_tokens), sampling, dtype, mesh)
+    drawn = max_new_tokens, tuple(end_tokens), sampling
+    programs = decoding_programs(model.config, *drawn, dtype, mesh, attention)
     params = programs.prepare(model_params(model))
     answers: list[list[int]] = [[] for _ in prompts]
     if indices is None:

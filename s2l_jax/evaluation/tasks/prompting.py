@@ -9,7 +9,7 @@ import numpy as np
 from s2l_jax.data.chat import CHAT
 from s2l_jax.data.order import visit_order
 from s2l_jax.data.pool import FieldMap, PoolRow, read_rows
-from s2l_jax.data.pool_messages import one_turn, single_turn
+from s2l_jax.data.pool_messages import single_turn
 from s2l_jax.data.pool_sources import find_sources
 from s2l_jax.data.prompts import render
 from s2l_jax.data.tokens import tokenize_prompts
@@ -58,7 +58,7 @@ class PromptBuilder:
         rows = self.rows(problems, program=program)
         examples = self.programs if program else self.examples
         # An example that is the question itself is passed over.
-        chosen = [[e for e in examples if e.instruction != row.instruction][: self.shots] for row in rows]
+        chosen = [[e for e in examples if _asked(e) != _asked(row)][: self.shots] for row in rows]
         prompts = self._rendered(rows, chosen)
         room = self.context - self.room
         while long := [i for i, p in enumerate(prompts) if p.shots and len(p.tokens) > room]:
@@ -76,11 +76,16 @@ class PromptBuilder:
         return prompts
 
     def stops(self) -> tuple[str, ...]:
-        """Texts with which an answer has run on into another task or example."""
+        """Texts with which an answer has run on into another task or example.
+
+        In a template without words before the question, as "plain" is, that is the empty line before it; none
+        if an example's own answer has one.
+        """
         stops: tuple[str, ...] = _NEXT_TASK.get(self.template, ())
         if self.shots and self.template != CHAT:
             opening = render(self.template, PoolRow(0, "\0", "", "", "", {}, ""))[0].partition("\0")[0]
-            stops += (_BETWEEN + opening[:24],)
+            stop = _BETWEEN + opening[:24]
+            stops += () if any(stop in e.output for e in (*self.examples, *self.programs)) else (stop,)
         return stops
 
     def _rendered(self, rows: Sequence[PoolRow], chosen: Sequence[list[PoolRow]]) -> list[Prompt]:
@@ -161,13 +166,21 @@ def _posed(benchmark: Benchmark, row: PoolRow, program: bool) -> PoolRow:
     wording = benchmark.program_prompt if program else benchmark.prompt
     if wording == "{question}":
         return row
-    # Messages would be rendered instead of the instruction.
-    return dataclasses.replace(row, instruction=wording.format(question=row.instruction), messages=())
+    if not row.messages:
+        return dataclasses.replace(row, instruction=wording.format(question=row.instruction))
+    *before, asked, response = row.messages
+    messages = (*before, asked._replace(content=wording.format(question=asked.content)), response)
+    instruction, input_ = single_turn(messages) or ("", "")
+    return dataclasses.replace(row, messages=messages, instruction=instruction, input=input_)
+
+
+def _asked(row: PoolRow) -> tuple[str, str]:
+    return row.instruction, row.input
 
 
 def _conversation(row: PoolRow, examples: Sequence[PoolRow]) -> PoolRow:
     """The row as a conversation with its examples as earlier turns, after a system message."""
     own = row.conversation
     lead = own[:1] if own[0].role == "system" else ()
-    turns = tuple(m for each in examples for m in one_turn(each.instruction, each.input, each.output))
+    turns = tuple(m for each in examples for m in each.conversation if m.role != "system")
     return dataclasses.replace(row, messages=(*lead, *turns, *own[len(lead) :]))

@@ -59,10 +59,12 @@ def check_benchmarks(run: Run) -> None:
         if task.benchmark.answered_by == "choices":
             tokens, choices = [p.tokens for p in prompts], [p.choices for p in problems]
             choice_examples(model.tokenizer, tokens, choices, model.config.max_positions)
-        if task.benchmark.answered_by == "tests" and not run.config.evaluation.run_programs:
+        of_tests, by_programs = task.benchmark.answered_by == "tests", any(_forms(run, task))
+        if (of_tests or by_programs) and not run.config.evaluation.run_programs:
+            way_out = "leave it out" if of_tests else "evaluation.mode='text'"
             raise InputError(
                 f"evaluation.benchmarks: {task.benchmark.name} runs the programs that the model writes: set "
-                "evaluation.run_programs=True once docs/design/security.md suits you, or leave it out."
+                f"evaluation.run_programs=True once docs/design/security.md suits you, or {way_out}."
             )
 
 
@@ -211,7 +213,12 @@ def _evaluate_one(
     builder = _prompt_builder(run, task, tokenizer, model.config.max_positions)
     kept = KeptResponses(record.folder / "parts")
     progress = Progress(f"evaluating {name} on {task.benchmark.name}", len(problems), "answers")
-    common = {"template": tokenize.prompt, "dtype": weights.DTYPES[config.dtype], "mesh": run.mesh}
+    computed: dict[str, Any] = {
+        "dtype": weights.DTYPES[config.dtype],
+        "mesh": run.mesh,
+        "attention": run.config.attention,
+    }
+    common = computed | {"template": tokenize.prompt}
     ask = functools.partial(
         respond,
         model,
@@ -234,8 +241,7 @@ def _evaluate_one(
     under_way: dict[str, Any] = {"kept": kept, "progress": progress.update}
     attempts: dict[int, Response] = {}
     if how == "choices":
-        options = {"dtype": common["dtype"], "mesh": run.mesh}
-        likelihoods = functools.partial(choice_likelihoods, model, tokenizer, **options)
+        likelihoods = functools.partial(choice_likelihoods, model, tokenizer, **computed)
         responses = answer_by_choices(builder, problems, likelihoods, **under_way)
     elif how == "tests":
         responses = answer_by_tests(builder, problems, ask, confined=confined, **under_way)

@@ -52,7 +52,7 @@ def _lines(found: Findings, series: Series) -> list[tuple[str, ...]]:
         cells = [
             series.name,
             f"{value}{' (compared with)' if own else ''}",
-            str(len(group.runs)),
+            group.replicates,
             *(_with_interval(group, measure) for measure in MEASURES),
             NOT_MEASURED if common is None else f"{100 * common:.0f}",
         ]

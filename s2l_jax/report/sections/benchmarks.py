@@ -42,8 +42,8 @@ def benchmark_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:
     """Header and rows: a row for each model; a column for each benchmark with accuracies, and for means.
 
     In-domain benchmarks come first, then those out of it, then others. Cells are "accuracy [95 % interval]"
-    in percent, or metrics of summaries. No rows where that would say no more than the results table, as of a
-    single benchmark of neither domain without metrics.
+    in percent, or metrics of summaries, of each benchmark by itself. No rows where that would say no more
+    than the results table, as of a single benchmark of neither domain without metrics.
     """
     columns: list[tuple[str, tuple[str, ...]]] = []
     found = [b for e in evaluations.values() for b in (e.get("benchmarks") or {}).items()]
@@ -56,14 +56,19 @@ def benchmark_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:
         columns += [(name, ("benchmarks", name)) for name in domains if domains[name] not in _DOMAINS]
         if len(domains) > 1:
             columns.append(("mean of all", ("overall",)))
-    kinds = [k for k in _METRICS if any(k in (b.get("metrics") or {}) for _, b in found)]
-    header = ["model", *(title for title, _ in columns), *(_METRICS[k] for k in kinds)]
+    one = len(dict(found)) == 1
+    metrics = {
+        (name, kind): title if one else f"{name} {title}"
+        for name in dict(found)
+        for kind, title in _METRICS.items()
+        if any(name == other and kind in (b.get("metrics") or {}) for other, b in found)
+    }
+    header = ["model", *(title for title, _ in columns), *metrics.values()]
     rows = []
     for model, evaluation in evaluations.items():
-        scored = (evaluation.get("overall") or {}).get("metrics") or {}
         cells = [_percent(_at(evaluation, path)) for _, path in columns]
-        cells += [_cell(scored.get(kind), "score", 1.0) for kind in kinds]
-        rows.append([model, *cells])
+        scores = (_at(evaluation, ("benchmarks", name, "metrics", kind)) for name, kind in metrics)
+        rows.append([model, *cells, *(_cell(each, "score", 1.0) for each in scores)])
     return (header, rows) if len(header) > 1 else ([], [])
 
 

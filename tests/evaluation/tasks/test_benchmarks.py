@@ -219,8 +219,10 @@ def tokenizer(tiny_checkpoint):
     return hf.load_tokenizer(tiny_checkpoint)
 
 
-def builder(tokenizer, template="alpaca", context=4000, room=10, shots=0, path="", forms=(False, True)):
-    benchmark = BENCHMARKS.find("gsm8k")
+def builder(
+    tokenizer, template="alpaca", context=4000, room=10, shots=0, path="", forms=(False, True), name="gsm8k"
+):
+    benchmark = BENCHMARKS.find(name)
     examples = [
         read_examples(
             benchmark, path, shots if program in forms else 0, program=program, seed=0, fields=FieldMap()
@@ -275,6 +277,47 @@ def test_examples_in_a_chat_are_earlier_turns(six, tokenizer):
     roles = [line.split("]")[0][1:] for line in text.splitlines() if line.startswith("[")]
     assert roles == ["user", "assistant", "user", "assistant"]
     assert text.index("The answer is 26") < text.index("Ann has 3 pens")
+
+
+def test_examples_of_one_instruction_are_told_apart_by_their_inputs(tmp_path, tokenizer):
+    """As of a pool whose rows have all the same task, or the same system message."""
+    rows = [{"instruction": "Double it.", "input": f"{n}", "output": f"It is {2 * n}."} for n in range(3)]
+    train = write(tmp_path, "train", rows, ".jsonl")
+    made = builder(tokenizer, name="pool", shots=2, path=str(train), forms=(False,))
+    for row, prompt in zip(rows, made.prompts(problems_of(train, "pool")), strict=True):
+        assert prompt.shots == 2
+        assert row["output"] not in prompt.text
+
+
+def test_a_system_message_stays_the_systems(tmp_path, tokenizer, monkeypatch):
+    import copy
+
+    def talk(n):
+        said = {"system": "Be brief.", "user": f"Double {n}.", "assistant": f"x = {n}\nprint(2 * x)"}
+        return {"messages": [{"role": role, "content": content} for role, content in said.items()]}
+
+    train = write(tmp_path, "train", [talk(n) for n in range(3)], ".jsonl")
+    speaking = copy.deepcopy(tokenizer)
+    speaking.chat_template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    made = builder(speaking, name="pool", template="chat", shots=1, path=str(train), forms=(True,))
+    (first, *_) = made.prompts(problems_of(train, "pool"), program=True)
+    roles = [line.split("]")[0][1:] for line in first.text.splitlines() if line.startswith("[")]
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
+    assert first.text.startswith("[system] Be brief.\n[user] Double ")
+    assert first.text.endswith("[user] Double 0. Let's write a program.\n[assistant] ")
+    assert first.text.count("Let's write a program.") == 2
+
+
+def test_an_empty_line_ends_an_answer_unless_answers_have_some(tmp_path, tokenizer):
+    """The template "plain" has no other sign that the next example begins."""
+    for between, stops in (("\n", ("\n\n",)), ("\n\n", ())):
+        rows = [{"instruction": f"{n}?", "output": f"First.{between}Then {n}."} for n in range(3)]
+        train = write(tmp_path, "train", rows, ".jsonl")
+        shown = {"template": "plain", "shots": 2, "path": str(train), "forms": (False,)}
+        assert builder(tokenizer, name="pool", **shown).stops() == stops
 
 
 def test_examples_that_do_not_fit_are_left_out(six, tokenizer):
