@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 OWN = "proxy"  # the name, beside those of `proxies`, of the config's own proxy
 GROUPS = ("proxy", "trajectories")  # that an entry of `proxies` may change fields of
+PROXY_PARTS = ("proxy", "trajectories", "imported")  # of a workdir, that trajectories are made or kept in
 
 
 @dataclasses.dataclass(frozen=True)

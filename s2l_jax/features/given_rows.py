@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt64
 
 from s2l_jax import artifacts, integrity
 from s2l_jax.data.identity import data_identity
@@ -36,6 +37,13 @@ class GivenRows(Feature):
             raise InputError("method='given' needs selection.path, a .npy of pool rows, and pool.path.")
         if not epath.Path(path).exists():
             raise InputError(f"selection.path={path!r} does not exist.")
+        given = epath.Path(path) / _INDICES if epath.Path(path).is_dir() else epath.Path(path)
+        if run.config.target.use_weights and _summary(given) is not None:
+            raise InputError(
+                "method='given' takes the rows of selection.path, each of weight 1, and "
+                "target.use_weights=True asks for what their method gave them: set it to False, or make the "
+                "subset here, by its method."
+            )
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         return {"selection.path": data_identity(context.run.config.selection.path)}
@@ -43,15 +51,31 @@ class GivenRows(Feature):
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         path = epath.Path(context.run.config.selection.path)
         assert context.pool is not None
-        return {"given_rows": _read(path / _INDICES if path.is_dir() else path, len(context.pool))}
+        return {"given_rows": _read(path / _INDICES if path.is_dir() else path, np.asarray(context.pool.ids))}
 
 
-def _read(path: epath.Path, size: int) -> Int64[np.ndarray, " m"]:
+def _summary(path: epath.Path) -> dict[str, Any] | None:
+    """What a selection's folder says of itself; None of a list that is in none."""
+    summary = path.parent / "summary.json"
+    return integrity.read_json(summary, _FIX) if path.name == _INDICES and summary.exists() else None
+
+
+def _read(path: epath.Path, ids: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
     if not path.exists():
         raise InputError(f"selection.path: {path} does not exist.")
-    if path.name == _INDICES and (summary := path.parent / "summary.json").exists():
-        kept = integrity.read_json(summary, _FIX)["digests"]
-        integrity.check(path.parent, {_INDICES: kept[_INDICES]}, _FIX)
+    size = len(ids)
+    if (kept := _summary(path)) is not None:
+        integrity.check(path.parent, {_INDICES: kept["digests"][_INDICES]}, _FIX)
+        # Without a pool and without ids, rows were chosen by their numbers.
+        of_pool, of_numbers = (
+            hashlib.sha256(np.ascontiguousarray(each).data).hexdigest()
+            for each in (ids, np.arange(size, dtype=np.uint64))
+        )
+        if kept["ids_sha256"] not in (of_pool, of_numbers):
+            raise InputError(
+                f"{path.parent} was chosen from other rows than the pool has, where its numbers mean others: "
+                "give the pool that it was chosen from, with the same pool.* fields, or select again."
+            )
     indices = artifacts.read_npy(path)
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
         raise InputError(f"{path}: needs a list of whole numbers, holds {indices.dtype}{indices.shape}.")

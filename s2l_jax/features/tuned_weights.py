@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax.config.fingerprint import deciding, untrained
 from s2l_jax.errors import InputError
-from s2l_jax.trajectories.cadence import find_checkpoint, is_checkpoint
+from s2l_jax.trajectories.cadence import Cadence, find_checkpoint, is_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,5 +122,7 @@ def _folder(run: Run, checkpoint: str) -> epath.Path:
 
     if not is_checkpoint(checkpoint):
         return epath.Path(checkpoint)
-    found = find_snapshots(run.config.trajectories.snapshots or run.workdir / "proxy" / "snapshots")
-    return list(found.values())[find_checkpoint(checkpoint, list(found))]
+    asked = run.config.trajectories
+    found = find_snapshots(asked.snapshots or run.workdir / "proxy" / "snapshots")
+    swept = Cadence.of(asked).among(found) if asked.snapshots else list(found)
+    return found[swept[find_checkpoint(checkpoint, swept)]]

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax.config import resolved_run
 from s2l_jax.config.fingerprint import Settings, deciding, deciding_run
-from s2l_jax.config.inputs import Inputs, of_seed
+from s2l_jax.config.inputs import PROXY_PARTS, Inputs, of_seed
 from s2l_jax.config.runs import find_method, method_of
 from s2l_jax.errors import InputError
 from s2l_jax.evaluation.tasks.eval_task import find_tasks
@@ -19,9 +19,9 @@ from s2l_jax.models.checkpoint_series import find_checkpoints
 from s2l_jax.records import conflicts, other_settings, stored_results
 from s2l_jax.report.runs import UNTUNED
 from s2l_jax.training.models import tokenizer_place
+from s2l_jax.trajectories.cadence import Cadence
 
 STAGES = ("pool", "proxy", "trajectories", "selection", "target", "evaluation", "analysis", "report")
-PROXY_PARTS = ("proxy", "trajectories", "imported")  # that trajectories are made or kept in
 THERE, GOES_ON, MADE, REFUSED, NOT_ASKED = "there", "goes on", "will be made", "refused", "not asked for"
 
 
@@ -271,9 +271,7 @@ def _trajectories(config: ConfigDict, inputs: Inputs, users: str) -> Part:
     if asked.snapshots:
         return _part(config, name, "trajectories", f"sweeps of {asked.snapshots}, for {users}")
     if asked.checkpoints:
-        steps = list(find_checkpoints(asked.checkpoints))
-        if asked.cadence == "list":
-            steps = [step for step in steps if step in asked.steps or (step == 0 and asked.step_zero)]
+        steps = Cadence.of(asked).among(find_checkpoints(asked.checkpoints))
         why = (
             f"sweeps of {', '.join(asked.checkpoints)} at steps {_named(list(map(str, steps)))}, for {users}"
         )

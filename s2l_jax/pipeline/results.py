@@ -17,13 +17,13 @@ from ml_collections import ConfigDict
 
 import s2l_jax
 from s2l_jax import artifacts
-from s2l_jax.config.inputs import Inputs
+from s2l_jax.config.inputs import PROXY_PARTS, Inputs
 from s2l_jax.config.replicates import subsets
 from s2l_jax.console import say
 from s2l_jax.data.pool import FieldMap, row_of
 from s2l_jax.data.prepared import PreparedPool
 from s2l_jax.evaluation.predictions import PREDICTIONS, Prediction, read_predictions
-from s2l_jax.pipeline.plan import PROXY_PARTS, proxy_part
+from s2l_jax.pipeline.plan import proxy_part
 from s2l_jax.pipeline.proxy_comparison import ComparedRun, Losses, compare_proxies
 from s2l_jax.pipeline.stages import cluster_counts, evaluation, selection, theory
 from s2l_jax.pipeline.stages import trajectories as columns
@@ -88,8 +88,9 @@ def gather_results(
     results |= take_inputs(shown)
     if others:
         results["proxies"] = {inputs.folder(run.config): take_inputs(inputs) for inputs in others}
-    if compared := take_all(cluster_counts.FOLDER):
-        results["cluster_counts"] = sorted(compared.values(), key=lambda found: found["num_clusters"])
+    fitted = map(take, cluster_counts.compared(run, trajectories[shown]))
+    if compared := [found for found in fitted if found is not None]:
+        results["cluster_counts"] = sorted(compared, key=lambda found: found["num_clusters"])
     results["selections"], results["targets"] = take_all("selection"), take_all("target")
     results["evaluations"] = {}
     for model in _names_in(run, "evaluation"):
@@ -103,12 +104,11 @@ def gather_results(
         results["selection_inputs"] = found_inputs
     # Subsets made under another config, by proxies that this one has not, are charged all the same.
     ours = {proxy_part(run.config, each) for each in trajectories}
-    for part in sorted(used - inputs - ours):
-        folder, _, kind = part.rpartition("/")
-        made = take(part) or {"training_flops": None}
-        made.pop("refreshes", None)
-        found = results.setdefault("proxies", {}).setdefault(folder, {})
-        found["proxy" if kind == "proxy" else "trajectories"] = made
+    for left in sorted(used - inputs - ours):
+        made = take(left) or {"training_flops": None}
+        for plotted in ("curve", "refreshes"):
+            made.pop(plotted, None)
+        results.setdefault("selection_inputs", {})[left] = made
     if (measured := take(theory.FOLDER)) is not None:
         results["theory"] = measured
     results["timing"] = timing

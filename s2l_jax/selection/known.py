@@ -35,6 +35,14 @@ class Known:
         """T, of the trajectories, where known."""
         return None if self.steps is None else len(self.steps)
 
+    def check_columns(self, least: int, what: str) -> None:
+        """Raise an InputError for trajectories of fewer columns, where they are known; `what` needs them."""
+        if self.num_columns is not None and self.num_columns < least:
+            raise InputError(
+                f"{what} needs trajectories of at least {least} columns, and there are {self.num_columns}: "
+                "measure at more checkpoints."
+            )
+
     def check_num_clusters(self, num_clusters: int, what: str) -> None:
         """Raise an InputError for more clusters than rows; `what` asks for them."""
         if num_clusters > self.num_examples:

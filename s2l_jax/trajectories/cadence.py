@@ -1,7 +1,10 @@
 """When the proxy's losses are swept: the finished training steps, from the cadence that was asked for."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from ml_collections import ConfigDict
 
 from s2l_jax.errors import InputError
 
@@ -17,6 +20,20 @@ class Cadence:
     num_checkpoints: int = 12  # for "even" and "log"
     steps: tuple[int, ...] = ()  # such as (10, 50, 200), for "list"
     step_zero: bool = False  # also before the first step
+
+    @classmethod
+    def of(cls, asked: ConfigDict) -> Self:
+        """That of the group `trajectories` of a config."""
+        return cls(**{field.name: asked[field.name] for field in dataclasses.fields(cls)})
+
+    def among(self, saved: Iterable[int]) -> list[int]:
+        """The steps to sweep of those that parameters were saved at: the listed ones, else all."""
+        return sorted(step for step in saved if self.cadence != "list" or step in self.listed)
+
+    @property
+    def listed(self) -> set[int]:
+        """The steps of "list"."""
+        return {*self.steps, *([0] if self.step_zero else [])}
 
 
 def sweep_steps(cadence: Cadence, num_steps: int) -> list[int]:

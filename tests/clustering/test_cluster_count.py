@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from s2l_jax.clustering import adjusted_rand_index, compare_cluster_counts, rescaled, silhouette
-from s2l_jax.config import load
+from s2l_jax.config import load, run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
 
@@ -92,6 +92,10 @@ def test_a_run_compares_what_its_config_lists(tmp_path):
     config.clustering.compare = (12, 6)
     again = run_pipeline(config, tmp_path / "run", stages=["selection"])["cluster_counts"]
     assert [found["num_clusters"] for found in again] == [3, 6, 12]
+    config.clustering.restarts, config.clustering.compare = 1, (9,)  # other settings, another curve
+    config.selection.runs = {"random": run(method="random", train_target=False)}
+    other = run_pipeline(config, tmp_path / "run", stages=["selection"])["cluster_counts"]
+    assert [found["num_clusters"] for found in other] == [9]
     config.clustering.compare = (12, 1)
     with pytest.raises(InputError, match=r"clustering\.compare=\(12, 1\)"):
         run_pipeline(config, tmp_path / "run", stages=["selection"])

@@ -261,7 +261,9 @@ def test_choices_measured_before_a_kill_are_not_measured_again(make_run, monkeyp
     run = make_run("mmlu", folder="broken")
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate_all(run)
+    so_far = json.loads((run.workdir / "evaluation/untuned/mmlu/stage.json").read_text())["seconds"]
     assert outcome(run, "mmlu")[2].read_bytes() == whole
+    assert evaluation.gather(run, "untuned")[1]["mmlu"] > so_far > 0
     assert measured == [2, 1, 1]
 
 

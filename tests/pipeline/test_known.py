@@ -8,6 +8,7 @@ import pytest
 from s2l_jax.config import run
 from s2l_jax.errors import InputError
 from s2l_jax.pipeline import run_pipeline
+from s2l_jax.report.runs import selection_flops
 from tests.support.pipeline_kills import small_config
 from tests.support.pool_rows import write_jsonl
 
@@ -53,6 +54,15 @@ def config(tiny_checkpoint, tmp_path):
             r"selection.runs.s2l: .*step of 3, 6, 9",
         ),
         ({"runs": {"every": 4}}, r"selection.runs.s2l: .*every=4 leaves none of the 3"),
+        (
+            {"trajectories.source": "train", "runs": {"method": "high_learnability"}},
+            r"selection.runs.s2l: this method needs trajectories of at least 2 columns, and there are 1",
+        ),
+        ({"runs": {"method": "early_loss", "early": 4}}, r"selection.runs.s2l: early=4 needs .* at least 4"),
+        (
+            {"trajectories.every": 9, "runs": {"drop_rising": True}},
+            r"selection.runs.s2l: drop_rising needs trajectories of at least 2 columns",
+        ),
         ({"runs": {"num_clusters": 41}}, r"selection.runs.s2l: .*num_clusters=41 is above the 40 rows"),
         (
             {"trajectories.source": "train", "runs": {"every": 2}},
@@ -123,7 +133,54 @@ def test_chosen_rows_without_a_response_are_counted(config, tmp_path, capsys):
     run_pipeline(config, tmp_path / "run", stages=["proxy", "selection", "target"])
     said = capsys.readouterr().err
     assert "target on full: 4 of its 40 rows have no response within tokenize.max_length" in said
-    assert "s2l: clusters will be of losses at 1 checkpoint: lower trajectories.every" in said
+    assert "s2l: clusters will be of losses at 1 checkpoint, which" in said
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["targets"]["full"]["num_without_loss"] == 4
     assert "random: clusters" not in said
+
+
+@pytest.fixture
+def without_model(config, tmp_path):
+    """The same by losses made elsewhere, with the tokeniser alone."""
+    np.save(tmp_path / "losses.npy", np.random.default_rng(0).random((40, 3), np.float32))
+    config.trajectories.path = str(tmp_path / "losses.npy")
+    config.target.tokenizer, config.target.checkpoint, config.proxy.checkpoint = (
+        config.proxy.checkpoint,
+        "",
+        "",
+    )
+    config.selection.runs = {"s2l": run(method="s2l", train_target=False)}
+    return config
+
+
+def test_a_dataset_that_changed_between_sittings_is_not_mixed(without_model, tmp_path, monkeypatch):
+    """Of the hub and of TFDS the name alone is known."""
+    monkeypatch.setattr("s2l_jax.pipeline.stages.pool.data_identity", lambda path: path)
+    run_pipeline(without_model, tmp_path / "run", stages=["pool", "selection"])
+    lines = (tmp_path / "pool.jsonl").read_text().splitlines()
+    (tmp_path / "pool.jsonl").write_text("\n".join([*lines[1:], lines[0]]))
+    without_model.selection.runs.longest = run(method="longest", train_target=False)  # reads tokens
+    with pytest.raises(InputError, match=r"its rows are not those that .*pool has of it from before"):
+        run_pipeline(without_model, tmp_path / "run", stages=["pool", "selection"])
+
+
+def test_tokens_are_counted_once_there_is_a_tokeniser(without_model, tmp_path):
+    before = run_pipeline(without_model, tmp_path / "run", stages=["pool", "selection"])
+    without_model.selection.runs.longest = run(method="longest", train_target=False)
+    after = run_pipeline(without_model, tmp_path / "run", stages=["pool", "selection"])
+    assert before["pool"]["num_tokens"] == 0 < after["pool"]["num_tokens"]
+    assert before["pool"]["num_examples"] == after["pool"]["num_examples"] == 40
+
+
+def test_each_subset_is_charged_the_proxy_that_it_was_made_by(config, tmp_path):
+    """By losses from elsewhere, of unknown cost, and later in the same workdir by a proxy of its own."""
+    np.save(tmp_path / "losses.npy", np.random.default_rng(0).random((40, 3), np.float32))
+    config.trajectories.path = str(tmp_path / "losses.npy")
+    config.selection.runs = {"s2l": run(method="s2l", train_target=False)}
+    run_pipeline(config, tmp_path / "run", stages=["pool", "selection"])
+    config.trajectories.path = ""
+    config.selection.runs = {"own": run(method="s2l", train_target=False)}
+    results = run_pipeline(config, tmp_path / "run", stages=["pool", "proxy", "selection"])
+    made = results["proxy"]
+    assert selection_flops(results, "own") == (made["training_flops"] + made["sweep_flops"], [])
+    assert selection_flops(results, "s2l") == (0, ["imported"])

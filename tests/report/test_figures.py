@@ -85,6 +85,17 @@ def test_time_bars_charge_features_to_the_runs_that_used_them():
     assert ("hidden states, gradients", "random · 100") not in bars
 
 
+def test_time_bars_show_losses_from_elsewhere_as_such():
+    results = make_results()
+    for chosen in results["selections"].values():
+        chosen["used"] = ["imported" if part == "proxy" else part for part in chosen.get("used", ())]
+    results["timing"]["imported"] = 70.0  # with that of the proxy there
+    figure = time_bars(results, [g for g in group_runs(results) if g.budget == 100])
+    bars = {(bar["part"], bar["name"]): bar["x"] for bar in drawn(figure)}
+    assert bars["losses from elsewhere", "s2l · 100"] == 70.0
+    assert {part for part, _ in bars}.isdisjoint({"proxy", "hidden states, gradients"})
+
+
 @hypothesis.given(st.integers(1, 200), st.integers(1, 50))
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_thin_curve_keeps_the_mean_and_the_order(length, limit):

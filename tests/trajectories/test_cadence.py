@@ -92,3 +92,10 @@ def test_the_config_has_these_fields_and_defaults():
     assert set(SCHEMA["trajectories"]["cadence"].choices) == set(_SPREAD)
     config = default().trajectories
     assert Cadence(config.cadence, config.every, config.num_checkpoints, config.steps) == Cadence()
+
+
+def test_of_what_was_saved_the_listed_steps_are_swept():
+    saved = [0, 3, 6, 9]
+    assert Cadence().among(saved) == saved
+    assert Cadence("list", steps=(3, 12)).among(saved) == [3]
+    assert Cadence("list", steps=(6,), step_zero=True).among(saved) == [0, 6]

@@ -1,6 +1,7 @@
 """Free trajectories: every example's loss in the epoch that visited it, kept through interruptions."""
 
 import json
+import shutil
 import types
 
 import jax
@@ -240,6 +241,28 @@ def test_losses_of_the_epoch_under_way_that_are_damaged(config_of, tmp_path, mon
         file.unlink()
     with pytest.raises(InputError, match=rf"^{file}.* To train again, remove {tmp_path}/proxy"):
         run_pipeline(config_of(), tmp_path)
+
+
+def test_columns_that_are_lost_at_the_end_of_an_epoch_are_missed(config_of, tmp_path, monkeypatch):
+    """Where training goes on with a new epoch, whose column is whole by itself."""
+    save = Checkpoints.save
+
+    def stopping_save(checkpoints, step, state):
+        save(checkpoints, step, state)
+        if step == 4:
+            checkpoints.wait()
+            raise Stopped
+
+    config = config_of()
+    config.pool.limit = 32  # epochs of four steps
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", stopping_save)
+        with pytest.raises(Stopped):
+            run_pipeline(config, tmp_path)
+    assert columns_of(tmp_path).steps.tolist() == [4]
+    shutil.rmtree(tmp_path / "trajectories.zarr")
+    with pytest.raises(InputError, match="lacks the columns of step 4, which were measured"):
+        run_pipeline(config, tmp_path)
 
 
 def test_of_a_slice(free, config_of, tmp_path):

@@ -63,14 +63,15 @@ class ChunkedArray:
           DivergedError: numbers that are not finite.
         """
         progress = Progress(self._record.what.replace("_", " ").replace("/", " "), self._size, "rows")
-        for start, rows in chunks:
-            finite = np.isfinite(rows).reshape(len(rows), -1).all(1)
-            if not finite.all():
-                row = start + int(finite.argmin())
-                raise DivergedError(f"{self._record.what}: pool row {row} is not finite; {fix}")
-            if processes.is_writer():
-                integrity.write_npz(self._chunk(start), {_ROWS: rows})
-            progress.update(start + len(rows))
+        with self._record.counting():
+            for start, rows in chunks:
+                finite = np.isfinite(rows).reshape(len(rows), -1).all(1)
+                if not finite.all():
+                    row = start + int(finite.argmin())
+                    raise DivergedError(f"{self._record.what}: pool row {row} is not finite; {fix}")
+                if processes.is_writer():
+                    integrity.write_npz(self._chunk(start), {_ROWS: rows})
+                progress.update(start + len(rows))
         progress.close()
         if processes.is_writer():
             self._join()

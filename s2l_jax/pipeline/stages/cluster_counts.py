@@ -1,7 +1,9 @@
 """Part of stage `selection`: what the report says of other numbers of clusters."""
 
 import dataclasses
+from typing import Any
 
+from s2l_jax import artifacts, records
 from s2l_jax.clustering import compare_cluster_counts
 from s2l_jax.config import deciding
 from s2l_jax.console import Progress
@@ -28,7 +30,7 @@ def compare_all(run: Run, trajectories: Trajectories | None) -> None:
             "run stage proxy, or set trajectories.path."
         )
     check_counts(run, len(trajectories.losses))
-    settings = deciding(run.config, "cluster_counts", {"trajectories.sha256": trajectories.digest})
+    settings = _settings(run, trajectories)
     asked = run.config.clustering
     fits = {
         "init": asked.init,
@@ -44,6 +46,19 @@ def compare_all(run: Run, trajectories: Trajectories | None) -> None:
             record.finish(dataclasses.asdict(found))
         progress.update(done, f"K={count}")
     progress.close()
+
+
+def compared(run: Run, trajectories: Trajectories | None) -> list[str]:
+    """The parts of numbers that were fitted to these trajectories as the config has it, in any sitting."""
+    if trajectories is None:
+        return []
+    settings = _settings(run, trajectories)
+    made = artifacts.files_in(run.workdir / FOLDER)
+    return [f"{FOLDER}/{each.name}" for each in made if not records.conflicts(each, settings)]
+
+
+def _settings(run: Run, trajectories: Trajectories) -> dict[str, Any]:
+    return deciding(run.config, "cluster_counts", {"trajectories.sha256": trajectories.digest})
 
 
 def check_counts(run: Run, size: int) -> None:

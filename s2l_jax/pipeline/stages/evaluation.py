@@ -90,8 +90,9 @@ def evaluate_all(run: Run) -> None:
         if left := [task for task, each in zip(tasks, records, strict=True) if not each.done]:
             model, tokenizer = _model(run, name)
             for task in left:
-                with explained(run.config, "evaluation"):
-                    _evaluate_one(run, name, task, _record(run, task, name), model, tokenizer)
+                record = _record(run, task, name)
+                with explained(run.config, "evaluation"), record.counting():
+                    _evaluate_one(run, name, task, record, model, tokenizer)
             del model
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from etils import epath
 
-from s2l_jax.pipeline.plan import PROXY_PARTS
+from s2l_jax.config.inputs import PROXY_PARTS
 from s2l_jax.records import stored_digests, stored_results
 
 UNKNOWN = {"training_flops": None}  # of what was trained elsewhere, and left no record of its cost

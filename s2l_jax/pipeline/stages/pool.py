@@ -1,10 +1,12 @@
 """Stage `pool`: rows to tokens, once for each tokeniser that the run uses."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -36,6 +38,9 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
 
     Under "rows" it has any of them.
     With no model the rows are stored without tokens. Empty when the config names no pool.
+
+    Raises:
+      InputError: bad rows, a template that leaves no room, or rows that changed since another tokeniser's.
     """
     config = run.config
     if not config.pool.path:
@@ -61,10 +66,19 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
             prepared[mark] = PreparedPool(path)
         pools[name] = prepared[mark]
     pools["rows"] = next(iter(pools.values()))
-    if not record.done:
-        manifest = pools["rows"].manifest
+    manifest = pools["rows"].manifest
+    ids = {hashlib.sha256(np.ascontiguousarray(each.ids).data).hexdigest() for each in prepared.values()}
+    known = record.results if record.done else {}
+    if len(ids | {known.get("ids_sha256", next(iter(ids)))}) > 1:
+        raise InputError(
+            f"pool.path={config.pool.path!r}: its rows are not those that {record.folder} has of it from "
+            "before. Use another --workdir, and a copy of a dataset that changes."
+        )
+    # Counts without a tokeniser are of rows alone.
+    if not known or (manifest["num_tokens"] and not known["num_tokens"]):
         sources = dict(zip(manifest["source_names"], manifest["source_counts"], strict=True))
-        record.finish({name: manifest[name] for name in _COUNTS} | {"sources": sources})
+        found = {name: manifest[name] for name in _COUNTS}
+        record.finish(found | {"ids_sha256": next(iter(ids)), "sources": sources})
     return pools
 
 

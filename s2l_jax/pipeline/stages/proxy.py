@@ -28,7 +28,7 @@ from s2l_jax.training.run import Run, make_batches, num_steps, train_settings, t
 from s2l_jax.trajectories.cadence import Cadence, sweep_steps
 from s2l_jax.trajectories.settled import StopWhenSettled
 from s2l_jax.trajectories.snapshots import SnapshotKeeper
-from s2l_jax.trajectories.training_losses import TrainingLossRecorder, check_epochs
+from s2l_jax.trajectories.training_losses import TrainingLossRecorder, check_epochs, epoch_ends
 
 
 def check_cadence(run: Run) -> None:
@@ -54,9 +54,10 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
     subset = trainable(pool)
     steps = num_steps(config.proxy.train, len(subset))
     asked, kind = config.trajectories, config.trajectories.source
-    swept = planned_sweeps(run, steps) if kind == "sweep" else []
+    swept = columns = planned_sweeps(run, steps) if kind == "sweep" else []
     if kind == "train":
         check_epochs(config.proxy.train.batch_size, steps, len(subset))
+        columns = epoch_ends(config.proxy.train.batch_size, steps, len(subset))
     tracked = tracked_of(run, pool)
     beyond = {"pool.fingerprint": pool.fingerprint} | tracked.settings | run.model_content("proxy")
     settings = deciding(config, "proxy", beyond)
@@ -95,7 +96,7 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
             f"  the clusters have settled: training ended after {done} of {steps} steps, with "
             f"{len(writer.steps)} of {len(swept)} sweeps"
         )
-    if absent := [step for step in swept if step <= done and step not in writer.steps]:
+    if absent := [step for step in columns if step <= done and step not in writer.steps]:
         raise lost_columns(run, absent)
     size = batches.size(done)
     num_sweeps = len(writer.steps) if swept else 0
@@ -119,5 +120,4 @@ def train_proxy(run: Run, pool: PreparedPool) -> None:
 def planned_sweeps(run: Run, steps: int) -> list[int]:
     """The numbers of finished steps, of so many, after which the config has the proxy swept."""
     asked = run.config.trajectories
-    cadence = Cadence(asked.cadence, asked.every, asked.num_checkpoints, asked.steps, asked.step_zero)
-    return sweep_steps(cadence, steps)
+    return sweep_steps(Cadence.of(asked), steps)

@@ -35,6 +35,7 @@ from s2l_jax.pipeline.stages.trajectories import (
 from s2l_jax.records import Record
 from s2l_jax.training.models import tokenizer_place
 from s2l_jax.training.run import Run
+from s2l_jax.trajectories.cadence import Cadence
 from s2l_jax.trajectories.snapshots import find_snapshots, load_snapshot, read_mark
 from s2l_jax.trajectories.sweep import LossSweeper
 
@@ -79,12 +80,13 @@ def sweep_saved(run: Run, pool: PreparedPool) -> None:
         return
     writer = writer_of(run, tracked, "sweep", settings)
     sweeper: LossSweeper | None = None
-    for step, folder in saved.folders.items():
-        if step in writer.steps:
-            continue
-        model = saved.load(folder, run.mesh)
-        sweeper = sweeper or sweeper_of(run, pool, tracked, model.config, writer)
-        sweeper.at_cadence(step, model_params(model))
+    with record.counting():
+        for step, folder in saved.folders.items():
+            if step in writer.steps:
+                continue
+            model = saved.load(folder, run.mesh)
+            sweeper = sweeper or sweeper_of(run, pool, tracked, model.config, writer)
+            sweeper.at_cadence(step, model_params(model))
     model_config = load_config(artifacts.local_copy(next(iter(saved.folders.values())), ["config.json"]))
     asked = run.config.trajectories
     record.finish(
@@ -149,15 +151,13 @@ def _saved(run: Run) -> _Saved:
 def _wanted(run: Run, found: dict[int, Any], what: str, where: str) -> dict[int, Any]:
     """Of what was found by step, what the cadence asks for."""
     asked = run.config.trajectories
-    if asked.cadence != "list":
-        return found
-    wanted = sorted({*asked.steps, *([0] if asked.step_zero else [])})
-    if absent := [step for step in wanted if step not in found]:
+    cadence = Cadence.of(asked)
+    if asked.cadence == "list" and (absent := sorted(cadence.listed - found.keys())):
         raise InputError(
             f"trajectories.steps={asked.steps!r}: {where} has no {what} of step "
             f"{', '.join(map(str, absent))}; there are {', '.join(map(str, found))}."
         )
-    return {step: found[step] for step in wanted}
+    return {step: found[step] for step in cadence.among(found)}
 
 
 def _check_no_proxy(run: Run) -> None:

@@ -1,5 +1,6 @@
 """Stage `selection`: one subset for every entry of `selection.runs`."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -149,8 +150,8 @@ def check_known(run: Run, contexts: Contexts, planned: Mapping[Inputs, Sequence[
             few.setdefault(len(steps), []).append(name)
     for number, names in few.items():
         say(
-            f"{', '.join(names)}: clusters will be of losses at {number} checkpoint{'s' * (number > 1)}: "
-            "lower trajectories.every, or set trajectories.cadence='even'"
+            f"{', '.join(names)}: clusters will be of losses at {number} checkpoint{'s' * (number > 1)}, "
+            "which tell rows apart less well than more of them (trajectories.every, .cadence='even')"
         )
 
 
@@ -168,8 +169,10 @@ def _check_prefix(name: str, entry: dict[str, Any], outer: dict[str, Any], size:
 
 
 def _check_left(entry: dict[str, Any], method: Method, known: Known) -> None:
-    """Raise an InputError for a filter that is known to leave fewer rows than the budget."""
+    """Raise an InputError for a filter that is known to leave fewer rows than the budget, or lacks losses."""
     share, size = entry["drop_unlearnt"], known.num_examples
+    if entry["drop_rising"]:
+        known.check_columns(2, "drop_rising")
     if not share:
         return
     left = size - num_unlearnt(known.sources, size, share)
@@ -270,7 +273,10 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
         _export(run, record.folder, None, pool)
         return
     if entry["prefix_of"]:
-        selection = Selection.load(folder(run, entry["prefix_of"])).first(**_budget(entry))
+        outer = Selection.load(folder(run, entry["prefix_of"]))
+        if entry["budget_tokens"]:  # those of the larger one may have been counted for another model
+            outer = dataclasses.replace(outer, num_tokens=_inputs(context).num_tokens)
+        selection = outer.first(**_budget(entry))
     else:
         try:
             with explained(run.config, "features"), waiting(f"selecting {name}"):

@@ -68,7 +68,8 @@ def measure(run: Run, pool: PreparedPool, contexts: selections.Contexts) -> None
     )
     taken = np.zeros(len(chosen.labels), bool)
     taken[chosen.indices] = True
-    at_gradients, at_losses, work = _train(replicate, pool, rows, losses, record.folder)
+    with record.counting():
+        at_gradients, at_losses, work = _train(replicate, pool, rows, losses, record.folder)
     sources = np.zeros(len(rows), np.int64)
     if chosen.cluster_sources is not None and chosen.sources is not None:
         sources = np.unique(np.asarray(chosen.sources)[rows], return_inverse=True)[1]

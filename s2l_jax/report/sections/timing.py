@@ -6,13 +6,12 @@ from typing import Any
 
 import altair as alt
 
+from s2l_jax.config.inputs import PROXY_PARTS
 from s2l_jax.report.findings import Findings
 from s2l_jax.report.runs import RunGroup, RunResult, Statistic, finite_number
 from s2l_jax.report.section import Section, report_section
 from s2l_jax.report.style import COLORS, ROW, chart, names_axis, series, significant, sized
 from s2l_jax.report.table import format_seconds
-
-_PROXY = ("proxy", "trajectories")
 
 
 @report_section("Time", place=120)
@@ -40,6 +39,7 @@ def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Any:
     for name, key, color in (
         ("proxy", "proxy", COLORS[0]),
         ("trajectory sweeps", "trajectories", COLORS[5]),
+        ("losses from elsewhere", "imported", COLORS[2]),
         ("hidden states, gradients", "features", COLORS[4]),
         ("selection", "selection/{}", COLORS[6]),
         ("target", "target/{}", COLORS[1]),
@@ -77,7 +77,7 @@ def time_bars(results: Mapping[str, Any], groups: Sequence[RunGroup]) -> Any:
 
 
 def _mean_time(timing: Mapping[str, Any], key: str, group: RunGroup) -> float | None:
-    if key in _PROXY:
+    if key in PROXY_PARTS:
         used = [part for run in group.runs for part in run.selection.get("used", ())]
         found = Statistic.of(timing.get(part) for part in used if part.rpartition("/")[2] == key)
         return found.mean if found else None
@@ -89,6 +89,6 @@ def _mean_time(timing: Mapping[str, Any], key: str, group: RunGroup) -> float | 
 
 
 def _features_time(timing: Mapping[str, Any], run: RunResult) -> float | None:
-    parts = [part for part in run.selection.get("used", ()) if part.rpartition("/")[2] not in _PROXY]
+    parts = [part for part in run.selection.get("used", ()) if part.rpartition("/")[2] not in PROXY_PARTS]
     seconds = [number for part in parts if (number := finite_number(timing.get(part))) is not None]
     return sum(seconds) if seconds else None

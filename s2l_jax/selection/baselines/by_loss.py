@@ -1,6 +1,6 @@
 """Baselines that rank examples by what their losses say, from the trajectories that S2L clusters."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
@@ -18,6 +18,18 @@ from s2l_jax.trajectories.cadence import find_checkpoint
 def _check(known: Known, *, checkpoint: str) -> None:
     if known.steps is not None:
         find_checkpoint(checkpoint, known.steps)
+
+
+def _check_two(known: Known, **options: Any) -> None:
+    known.check_columns(2, "this method")
+
+
+def _check_region(known: Known, *, region: str) -> None:
+    known.check_columns(_columns_of(region), f"region={region!r}")
+
+
+def _check_early(known: Known, *, early: int) -> None:
+    known.check_columns(early, f"early={early}")
 
 
 @method("least_confidence", needs=["trajectories"], check=_check)
@@ -51,7 +63,7 @@ def middle_perplexity(inputs: SelectionInputs, count: int, seed: int, *, checkpo
     return _highest(inputs, seed, -distance, "rank of its perplexity, the middle first")
 
 
-@method("high_learnability", needs=["trajectories"])
+@method("high_learnability", needs=["trajectories"], check=_check_two)
 def high_learnability(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
     """The examples whose loss falls most from the first checkpoint to the last.
 
@@ -63,7 +75,7 @@ def high_learnability(inputs: SelectionInputs, count: int, seed: int) -> Ranking
     return _highest(inputs, seed, fall, "fall of its loss, highest first")
 
 
-@method("forgetting", needs=["trajectories"])
+@method("forgetting", needs=["trajectories"], check=_check_two)
 def forgetting(
     inputs: SelectionInputs, count: int, seed: int, *, margin: Annotated[float, Ge(0)] = 0.0
 ) -> Ranking:
@@ -87,7 +99,7 @@ def forgetting(
     return Ranking(order, scores=events, reasons=("times it was forgotten, most first",))
 
 
-@method("cartography", needs=["trajectories"])
+@method("cartography", needs=["trajectories"], check=_check_region)
 def cartography(
     inputs: SelectionInputs,
     count: int,
@@ -104,7 +116,7 @@ def cartography(
       region: which part of the dataset map: "ambiguous" (highest variability), "easy" (highest
         confidence) or "hard" (lowest).
     """
-    losses = _losses(inputs, least=2 if region == "ambiguous" else 1)
+    losses = _losses(inputs, least=_columns_of(region))
     mean = np.zeros(len(losses))
     for column in losses.T:
         mean += np.exp(-column.astype(np.float64)) / losses.shape[1]
@@ -118,7 +130,7 @@ def cartography(
     return _highest(inputs, seed, np.sqrt(variance), "variability, highest first")
 
 
-@method("early_loss", needs=["trajectories"])
+@method("early_loss", needs=["trajectories"], check=_check_early)
 def early_loss(
     inputs: SelectionInputs, count: int, seed: int, *, early: Annotated[int, Ge(1)] = 1
 ) -> Ranking:
@@ -169,6 +181,10 @@ def confidence_curriculum(inputs: SelectionInputs, count: int, seed: int) -> Ran
         reasons=("its stage's share", "in no stage's band of confidence"),
         reason_of=(stage == stages).astype(np.int8),
     )
+
+
+def _columns_of(region: str) -> int:
+    return 2 if region == "ambiguous" else 1
 
 
 def _losses(inputs: SelectionInputs, *, least: int = 1) -> Float[np.ndarray, "n t"]:
