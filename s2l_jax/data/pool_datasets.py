@@ -46,7 +46,10 @@ def read_saved_dataset(path: str, split: str) -> Iterator[RawRow]:
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         if split not in loaded:
-            raise InputError(f'{path} has no split "{split}"; its splits are {quoted(loaded)}')
+            raise InputError(
+                f'{path} has no split "{split}"; its splits are {quoted(loaded)}. A pool is read at '
+                "pool.split, held-out rows at test: save another by itself, or as a file"
+            )
         loaded = loaded[split]
     for number, row in enumerate(loaded, 1):
         yield RawRow(f"{path}[{split}]:{number}", plain(row))

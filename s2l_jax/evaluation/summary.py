@@ -133,13 +133,11 @@ def _by_source(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _means(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy and held-out loss over benchmarks, where they have them, and the metrics of a single one."""
+    """Accuracy and held-out loss over benchmarks, where they have them."""
     means: dict[str, Any] = _average(parts) if all("accuracy" in b for b in parts) else {}
     if with_loss := [b for b in parts if "heldout_loss" in b]:
         weights = [b["num_examples"] - b["num_without_loss"] for b in with_loss]
         means["heldout_loss"] = float(np.average([b["heldout_loss"] for b in with_loss], weights=weights))
-    if len(parts) == 1 and "metrics" in parts[0]:
-        means["metrics"] = parts[0]["metrics"]
     return means
 
 

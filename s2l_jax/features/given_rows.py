@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int64, UInt64
+from jaxtyping import Float32, Int64, UInt64
 
 from s2l_jax import artifacts, integrity
 from s2l_jax.data.identity import data_identity
 from s2l_jax.errors import InputError
-from s2l_jax.features.arrays import counts
+from s2l_jax.features.arrays import counts, numbers
 from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
 
 if TYPE_CHECKING:
     from s2l_jax.training.run import Run
 
 
-_INDICES = "indices.npy"  # of a selection's folder
+_INDICES, _TABLE, _SUMMARY = "indices.npy", "clusters.parquet", "summary.json"  # of a selection's folder
 _FIX = "selection.path must be what Selection.save wrote; take it from a copy, or save it again"
 
 
 class GivenRows(Feature):
     """The rows that `selection.path` names: a .npy file, or a selection's folder."""
 
-    arrays: ClassVar = {"given_rows": counts("m")}
+    arrays: ClassVar = {"given_rows": counts("m"), "given_weights": numbers("m")}
     source = "set selection.path, a .npy of pool rows, or pass SelectionInputs(given_rows=...)"
     needs_pool = False  # `check` says what is missing
     splits = False
@@ -37,26 +37,21 @@ class GivenRows(Feature):
             raise InputError("method='given' needs selection.path, a .npy of pool rows, and pool.path.")
         if not epath.Path(path).exists():
             raise InputError(f"selection.path={path!r} does not exist.")
-        given = epath.Path(path) / _INDICES if epath.Path(path).is_dir() else epath.Path(path)
-        if run.config.target.use_weights and _summary(given) is not None:
-            raise InputError(
-                "method='given' takes the rows of selection.path, each of weight 1, and "
-                "target.use_weights=True asks for what their method gave them: set it to False, or make the "
-                "subset here, by its method."
-            )
 
     def content(self, context: SelectionContext, options: dict[str, Any]) -> dict[str, Any]:
         return {"selection.path": data_identity(context.run.config.selection.path)}
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         path = epath.Path(context.run.config.selection.path)
+        path = path / _INDICES if path.is_dir() else path
         assert context.pool is not None
-        return {"given_rows": _read(path / _INDICES if path.is_dir() else path, np.asarray(context.pool.ids))}
+        given = {"given_rows": _read(path, np.asarray(context.pool.ids))}
+        return given | ({} if _summary(path) is None else {"given_weights": _weights(path.parent)})
 
 
 def _summary(path: epath.Path) -> dict[str, Any] | None:
     """What a selection's folder says of itself; None of a list that is in none."""
-    summary = path.parent / "summary.json"
+    summary = path.parent / _SUMMARY
     return integrity.read_json(summary, _FIX) if path.name == _INDICES and summary.exists() else None
 
 
@@ -85,6 +80,18 @@ def _read(path: epath.Path, ids: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, 
     if indices.min() < 0 or indices.max() >= size:
         raise InputError(f"{path}: rows {indices.min()} to {indices.max()}, but the pool has {size} rows.")
     return indices
+
+
+def _weights(folder: epath.Path) -> Float32[np.ndarray, " m"]:
+    """Those of a selection's rows, in order."""
+    import pyarrow.parquet as pq
+
+    kept = integrity.read_json(folder / _SUMMARY, _FIX)["digests"]
+    integrity.check(folder, {_TABLE: kept[_TABLE]}, _FIX)
+    table = pq.read_table(
+        str(artifacts.local_copy(folder, [_TABLE]) / _TABLE), columns=["selected", "weight"]
+    )
+    return table["weight"].to_numpy()[table["selected"].to_numpy()]
 
 
 FEATURES.enter("given_rows", GivenRows())

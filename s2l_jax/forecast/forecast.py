@@ -20,7 +20,7 @@ from s2l_jax.forecast.outcome import Outcome, outcome
 from s2l_jax.forecast.stated_pool import SizedPool, Stated, repeated, spread
 from s2l_jax.forecast.topology import Topology, describe
 from s2l_jax.parallel.mesh import make_mesh
-from s2l_jax.pipeline.plan import STAGES, Plan
+from s2l_jax.pipeline.plan import STAGES, Plan, proxy_inputs
 from s2l_jax.pipeline.run import plan_pipeline
 from s2l_jax.pipeline.stages import evaluation
 from s2l_jax.pipeline.stages.pool import prepare_pool
@@ -211,6 +211,14 @@ def _left_out(run: Run, plan: Plan) -> list[str]:
     left = ["tokenising, reading and writing files, compiling", "reading prompts before they are answered"]
     if features:
         left.append(f"what methods go by beside losses ({', '.join(sorted(features))})")
+    trained = {inputs.proxy for inputs in left_proxies(plan)}
+    entries = {
+        name: resolved_run(config, name)
+        for name in config.selection.runs
+        if plan.is_left(f"selection/{name}")
+    }
+    if any(proxy_inputs(config, e) is not None and e["proxy"] not in trained for e in entries.values()):
+        left.append("selecting by losses that are there")
     answered_by = {task.benchmark.answered_by for task in evaluation.tasks_of(run)}
     if plan.has("evaluation") and "choices" in answered_by:
         left.append("likelihoods of choices")

@@ -99,7 +99,7 @@ def jobs_of(
     found: list[Job] = []
     for proxy, times in collections.Counter(inputs.proxy for inputs in left_proxies(plan)).items():
         inputs = Inputs.of(run.config, proxy)
-        found += _proxy(run.inputs_of(inputs), inputs, times, pools[inputs.model], layouts)
+        found += _proxy(run.inputs_of(inputs), plan, inputs, times, pools[inputs.model], layouts)
     if targets := left_targets(plan):
         found += _targets(run, targets, pools["target"], layouts)
     if answers := left_answers(run, plan):
@@ -134,16 +134,15 @@ def left_targets(plan: Plan) -> list[str]:
 def left_answers(run: Run, plan: Plan) -> list[int]:
     """How many responses each model is to write, for each benchmark; choices are compared, not written."""
     models = [UNTUNED, *target_names(plan.config)]
-    asked = [task for task in evaluation.tasks_of(run) if task.benchmark.answered_by != "choices"]
-    return [
-        len(evaluation.problems_of(run, task))
-        for task in asked
-        if (left := [m for m in models if plan.is_left(f"evaluation/{m}/{task.benchmark.name}")])
-        for _ in left
-    ]
+    found: list[int] = []
+    for task in evaluation.tasks_of(run):
+        left = sum(plan.is_left(f"evaluation/{model}/{task.benchmark.name}") for model in models)
+        if left and task.benchmark.answered_by != "choices":
+            found += [len(evaluation.problems_of(run, task))] * left
+    return found
 
 
-def _proxy(run: Run, inputs: Inputs, seeds: int, pool: Any, layouts: Layouts) -> Iterator[Job]:
+def _proxy(run: Run, plan: Plan, inputs: Inputs, seeds: int, pool: Any, layouts: Layouts) -> Iterator[Job]:
     """The jobs of a proxy, which is trained once for each of so many seeds."""
     config, asked = run.config, run.config.trajectories
     model, settings = trained_config(config, "proxy"), config.proxy.train
@@ -175,6 +174,7 @@ def _proxy(run: Run, inputs: Inputs, seeds: int, pool: Any, layouts: Layouts) ->
         for name in config.selection.runs
         if proxy_inputs(config, entry := resolved_run(config, name)) is not None
         and entry["proxy"] == inputs.proxy
+        and plan.is_left(f"selection/{name}")
     ]
     sources = np.asarray(pool.source_codes)[tracked.rows]
     yield _lloyd(run, sources, columns, columns * seeds + len(users), state)

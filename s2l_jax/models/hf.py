@@ -40,7 +40,7 @@ def resolve(checkpoint: str, *, with_weights: bool = True) -> epath.Path:
     if not is_hub_id(checkpoint):
         raise InputError(
             f"{checkpoint}: no such checkpoint directory, and not a hub id (owner/name, or "
-            "owner/name@revision)."
+            "owner/name@revision, which `hf download` brings into a folder of any name)."
         )
     name, _, revision = checkpoint.partition("@")
     first = name.split("/")[0]

@@ -106,9 +106,13 @@ def gather_results(
     ours = {proxy_part(run.config, each) for each in trajectories}
     for left in sorted(used - inputs - ours):
         made = take(left) or {"training_flops": None}
-        for plotted in ("curve", "refreshes"):
-            made.pop(plotted, None)
-        results.setdefault("selection_inputs", {})[left] = made
+        made.pop("refreshes", None)
+        folder, _, kind = left.rpartition("/")
+        if not folder or folder in results.get("proxies", {}):  # another is there
+            results.setdefault("selection_inputs", {})[left] = made
+        else:
+            place = "proxy" if kind == "proxy" else "trajectories"
+            results.setdefault("proxies", {})[folder] = {place: made}
     if (measured := take(theory.FOLDER)) is not None:
         results["theory"] = measured
     results["timing"] = timing

@@ -267,6 +267,28 @@ def test_choices_measured_before_a_kill_are_not_measured_again(make_run, monkeyp
     assert measured == [2, 1, 1]
 
 
+def test_the_kernel_of_attention_is_the_configs(make_run, confined, monkeypatch):
+    asked = {}
+
+    def noting(name, real):
+        def noted(*args, attention, **options):
+            asked[name] = attention
+            return real(*args, **options)
+
+        monkeypatch.setattr(evaluation, name, noted)
+
+    noting(
+        "choice_likelihoods", lambda model, tokenizer, prompts, choices, **_: [[-1.0] * 4 for _ in prompts]
+    )
+    runs = make_run("mmlu"), make_run("humaneval", ["    return 3"], folder="tests", run_programs=True)
+    for name in ("respond", "reference_losses"):
+        noting(name, getattr(evaluation, name))
+    for run in runs:
+        run.config.attention = "xla"
+        evaluation.evaluate_all(run)
+    assert asked == dict.fromkeys(("choice_likelihoods", "respond", "reference_losses"), "xla")
+
+
 def test_an_evaluation_by_tests(make_run, confined, capsys):
     said = ["    return sum(xs)", "    return 3", "print(3)"]
     run = make_run("humaneval", said, run_programs=True)

@@ -239,7 +239,7 @@ def test_summaries_get_metrics_instead_of_verdicts(asked, tmp_path):
     made.config.evaluation.update(benchmarks=(), path=str(file))
     results = evaluate(made)
     assert "accuracy" not in results["overall"]
-    metrics = results["overall"]["metrics"]
+    metrics = results["benchmarks"]["pool"]["metrics"]
     assert set(metrics) == {"bleu", "rouge1", "rouge2", "rougeL"}
     assert metrics["rouge1"]["interval"][0] < metrics["rouge1"]["score"] < 100
     assert all(p.correct is None for p in predictions(made, "pool"))

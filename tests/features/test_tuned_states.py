@@ -1,12 +1,16 @@
 """Hidden states of tuned weights: of the proxy at its checkpoints, or of a folder."""
 
+import types
+
 import numpy as np
 import pytest
 
-from s2l_jax.config import run
+from s2l_jax.config import default, run
 from s2l_jax.errors import InputError
+from s2l_jax.features import tuned_weights
 from s2l_jax.pipeline import run_pipeline
 from s2l_jax.pipeline.run import plan_pipeline
+from s2l_jax.trajectories.snapshots import MARK
 from tests.support.pipeline_kills import small_config
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_compilation")]
@@ -28,6 +32,21 @@ def make_config(tiny_checkpoint):
         return config
 
     return make
+
+
+def test_the_last_checkpoint_is_the_last_that_was_swept(tmp_path):
+    """Of snapshots that were kept at more steps than are listed."""
+    for step in (3, 6):
+        (tmp_path / str(step)).mkdir()
+        (tmp_path / str(step) / MARK).write_text("{}")
+    config = default()
+    config.trajectories.snapshots = str(tmp_path)
+    stated = types.SimpleNamespace(config=config, workdir=tmp_path / "run")
+    assert tuned_weights._folder(stated, "last").name == "6"
+    config.trajectories.update(cadence="list", steps=(3,))
+    assert tuned_weights._folder(stated, "last").name == "3"
+    with pytest.raises(InputError, match="checkpoint='6': no such checkpoint"):
+        tuned_weights._folder(stated, "6")
 
 
 @pytest.fixture(scope="module")

@@ -125,6 +125,17 @@ class TestCounts:
         assert adapted["optimiser state"] < whole["optimiser state"] / 5
         assert adapted["frozen parameters"] == whole["parameters"]
 
+    def test_what_is_computed_again_is_a_pass_forwards(self, config):
+        """Of three passes that are counted, of two where weights are frozen."""
+        config.target.lora.rank = 2
+        done = {}
+        for remat in ("none", "full"):
+            config.proxy.train.remat = config.target.train.remat = remat
+            for name, job in jobs_on(config, make_mesh(8, 1, 1)).items():
+                done[name, remat] = job.executed
+        for name, share in (("proxy: training step", 3), ("target: training step, 16 rows", 2)):
+            assert done[name, "full"] / done[name, "none"] == pytest.approx(1 + 1 / share)
+
 
 def test_what_is_finished_is_not_planned_again(config):
     config.evaluation.path, config.evaluation.limit, config.evaluation.max_new_tokens = "synthetic", 8, 8

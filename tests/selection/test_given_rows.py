@@ -52,11 +52,16 @@ def test_a_subset_that_was_chosen_by_row_numbers_is_of_any_pool_of_the_size(conf
         given(config, tmp_path / "numbers", tmp_path / "fewer")
 
 
-def test_weights_of_such_a_subset_are_not_left_out_unsaid(config, tmp_path):
+def test_rows_weigh_what_the_selection_gave_them(config, tmp_path):
     run_pipeline(config, tmp_path / "run", stages=["pool", "selection"])
-    config.target.use_weights, config.target.train.loss = True, "example"
-    with pytest.raises(InputError, match=r"each of weight 1, and target\.use_weights=True"):
-        given(config, tmp_path / "run" / "selection" / "s2l", tmp_path / "again")
+    before = Selection.load(tmp_path / "run" / "selection" / "s2l")
+    assert len(np.unique(before.weights)) > 1
+    given(config, tmp_path / "run" / "selection" / "s2l", tmp_path / "again")
+    again = Selection.load(tmp_path / "again" / "selection" / "again")
+    assert np.array_equal(again.weights, before.weights)
+    np.save(tmp_path / "list.npy", before.indices[::-1])
+    given(config, tmp_path / "list.npy", tmp_path / "listed")
+    assert (Selection.load(tmp_path / "listed" / "selection" / "again").weights == 1).all()
 
 
 def test_tokens_of_a_part_are_the_targets_whenever_it_is_asked_for(config, tmp_path, tiny_checkpoint):

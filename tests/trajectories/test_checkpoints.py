@@ -114,7 +114,9 @@ def test_a_sweep_that_was_killed_goes_on_at_the_next_checkpoint(swept, make_conf
     monkeypatch.setattr(saved_parameters, "load_model", stopping)
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(make_config(), tmp_path, stages=["pool", "trajectories"])
-    run_pipeline(make_config(), tmp_path, stages=["trajectories"])
+    so_far = json.loads((tmp_path / "trajectories" / "stage.json").read_text())["seconds"]
+    results = run_pipeline(make_config(), tmp_path, stages=["trajectories"])
+    assert results["timing"]["trajectories"] > so_far > 0  # of both sittings
     assert loaded == ["2", "4", "8", "8", "10"]
     ours, whole = (load_trajectories(path / "trajectories.zarr") for path in (tmp_path, swept[0]))
     assert ours.losses.tobytes() == whole.losses.tobytes()

@@ -187,6 +187,8 @@ def _settings(run: Run, task: EvalTask, name: str) -> dict[str, Any]:
         **run.model_content("target"),
         **_weights_of(run, name),
     }
+    if task.benchmark.reader is None and task.benchmark.embedded is None:
+        beyond["benchmark.split"] = task.benchmark.split
     if path := run.config.evaluation.shots_path:
         beyond["evaluation.shots_path"] = EvalTask(task.benchmark, path).identity
     return deciding(run.config, "evaluation", beyond)

@@ -24,6 +24,7 @@ from s2l_jax.features.response_tokens import counting_models
 from s2l_jax.parallel import processes
 from s2l_jax.pipeline.plan import proxy_inputs, proxy_part
 from s2l_jax.records import Record, stored_results
+from s2l_jax.report.runs import clusters_losses
 from s2l_jax.selection import Method, Selection, SelectionInputs, select
 from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.export import FILES, missing_exports, write_exports
@@ -146,12 +147,16 @@ def check_known(run: Run, contexts: Contexts, planned: Mapping[Inputs, Sequence[
                 feature.check_steps(steps, entry)
         except InputError as error:
             raise InputError(f"selection.runs.{name}: {error}") from None
-        if by_losses and steps is not None and len(steps) < FEW_CHECKPOINTS and "num_clusters" in entry:
+        # Of a proxy of this workdir it is said with the plan, of other losses once they are read.
+        given = own is not None and bool(own.config(run.config).trajectories.path)
+        is_news = own in planned if planned else given
+        clusters = {"method": entry["method"], "options": {"features": entry.get("features", "")}}
+        if is_news and steps is not None and len(steps) < FEW_CHECKPOINTS and clusters_losses(clusters):
             few.setdefault(len(steps), []).append(name)
     for number, names in few.items():
         say(
             f"{', '.join(names)}: clusters will be of losses at {number} checkpoint{'s' * (number > 1)}, "
-            "which tell rows apart less well than more of them (trajectories.every, .cadence='even')"
+            "which tell rows apart less well than losses at more of them"
         )
 
 

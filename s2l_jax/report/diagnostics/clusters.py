@@ -57,7 +57,7 @@ def _checkpoints(count: int) -> Iterator[Verdict | Measured]:
             "Few checkpoints",
             f"Losses were measured at {count}: "
             + ("one loss is no trajectory." if count == 1 else "clusters are of little more than a loss."),
-            "Sweep more often: lower trajectories.every, or set trajectories.cadence='even'.",
+            "Measure at more checkpoints: by a lower trajectories.every, or trajectories.cadence='even'.",
         )
 
 

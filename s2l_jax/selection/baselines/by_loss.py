@@ -7,7 +7,6 @@ from annotated_types import Ge
 from jaxtyping import Float, Int
 
 from s2l_jax.data.order import priorities
-from s2l_jax.errors import InputError
 from s2l_jax.selection.inputs import SelectionInputs
 from s2l_jax.selection.known import Known
 from s2l_jax.selection.method import method
@@ -188,11 +187,7 @@ def _columns_of(region: str) -> int:
 
 
 def _losses(inputs: SelectionInputs, *, least: int = 1) -> Float[np.ndarray, "n t"]:
-    if inputs.trajectories.shape[1] < least:
-        raise InputError(
-            f"this method needs trajectories of at least {least} columns, and there are "
-            f"{inputs.trajectories.shape[1]}: measure at more checkpoints"
-        )
+    Known(inputs.num_examples, 0, steps=inputs.steps).check_columns(least, "this method")
     return inputs.trajectories
 
 

@@ -21,8 +21,16 @@ def full(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
 
 @method("given", needs=["given_rows"], takes_all=True)
 def given(inputs: SelectionInputs, count: int, seed: int) -> Ranking:
-    """All rows in `selection.path`, whatever the budget; in what order they were wanted is not known."""
-    return Ranking(np.sort(inputs.given_rows), nested=False, reasons=("in selection.path",))
+    """All rows in `selection.path`, whatever the budget; in what order they were wanted is not known.
+
+    They weigh what the selection that is there gave them, and the same in a list.
+    """
+    weights = None
+    if inputs.given_weights is not None:
+        weights = np.zeros(inputs.num_examples, np.float32)
+        weights[inputs.given_rows] = inputs.given_weights
+    order = np.sort(inputs.given_rows)
+    return Ranking(order, nested=False, weights=weights, reasons=("in selection.path",))
 
 
 @method("longest", needs=["response_tokens"])
