@@ -140,10 +140,8 @@ class TestCounts:
 def test_what_is_finished_is_not_planned_again(config):
     config.evaluation.path, config.evaluation.limit, config.evaluation.max_new_tokens = "synthetic", 8, 8
     config.selection.runs.random = run(method="random", budget=32)
-    mesh, pool = (
-        make_mesh(1, 8, 1),
-        SizedPool(*(np.full(64, 10, np.int32),) * 2, np.zeros(0, np.int32), np.zeros(64, np.int32)),
-    )
+    mesh, lengths, none = make_mesh(1, 8, 1), np.full(64, 10, np.int32), np.zeros(64, np.int32)
+    pool = SizedPool(lengths, lengths - 6, none[:0], none)
     plan = plan_pipeline(config, "runs/none")
 
     def jobs(*finished):
@@ -160,7 +158,7 @@ def test_what_is_finished_is_not_planned_again(config):
         "evaluation/untuned/synthetic",
     )
     assert jobs() | {"evaluation: decoding step": 3 * 8} == jobs()
-    assert jobs(*base) == {"target: training step, 32 rows": 8, "evaluation: decoding step": 8}
+    assert jobs(*base) == {"target: training step, 32 rows": 16, "evaluation: decoding step": 8}
     with pytest.raises(InputError, match="no model is left to be trained or evaluated"):
         jobs(*(part.name for part in plan.parts))
 
