@@ -305,9 +305,21 @@ def local_copy(folder: epath.PathLike, patterns: Sequence[str] = ("*",)) -> epat
     key = (folder, tuple(listed))
     if key not in _copies:
         temporary = tempfile.mkdtemp(prefix="s2l_jax_")
-        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-        _copies[key] = _download(folder, [file for file, _ in listed], epath.Path(temporary))
+        if not _copies:
+            atexit.register(remove_copies)
+        _copies[key] = epath.Path(temporary)
+        try:
+            _download(folder, [file for file, _ in listed], _copies[key])
+        except BaseException:
+            shutil.rmtree(_copies.pop(key), ignore_errors=True)
+            raise
     return _copies[key]
+
+
+def remove_copies() -> None:
+    """Remove what `local_copy` keeps; for a process that ends without Python's own end."""
+    while _copies:
+        shutil.rmtree(_copies.popitem()[1], ignore_errors=True)
 
 
 def _download(folder: epath.Path, files: Sequence[epath.Path], target: epath.Path) -> epath.Path:

@@ -14,7 +14,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN = 0.05  # seconds until a signal that was ignored comes again
 _unraisable_before = sys.unraisablehook
 _waits = False  # whether what runs looks at `told`, and ends by itself
-_told = 0  # the signal that came
+_told = 0  # the signal that came, here or to another process
+_signalled = False  # whether one came here
 
 
 class Stopped(KeyboardInterrupt):
@@ -59,14 +60,14 @@ def _wait_for_end() -> None:
 @contextlib.contextmanager
 def after_this_step() -> Iterator[None]:
     """Within it the first signal raises nothing: what runs looks at `told`; the end raises `Stopped`."""
-    global _told
+    global _told, _signalled
     try:
         with _waiting(True):
             yield
         if _told:
             raise Stopped(_told)
     finally:
-        _told = 0
+        _told, _signalled = 0, False
 
 
 @contextlib.contextmanager
@@ -108,9 +109,10 @@ def _on_unraisable(unraisable: Any) -> None:
 
 
 def _on_signal(number: int, frame: Any) -> None:
-    global _told
-    if _waits and not _told:
-        _told = number
+    global _told, _signalled
+    # Where all processes are signalled, another's may have been heard of before: this is no second one.
+    if _waits and not _signalled:
+        _told, _signalled = _told or number, True
         tell("ending after this step, with a checkpoint; a second signal ends it at once")
         return
     raise Stopped(number)

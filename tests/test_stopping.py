@@ -67,6 +67,25 @@ def test_a_second_signal_does_not_wait():
         assert not stopping.told()
 
 
+def test_a_signal_that_another_process_had_first_is_no_second_one():
+    """A cluster that ends a job signals all of its processes, some earlier than others."""
+    done = []
+
+    def work(*signals):
+        with stopping.after_this_step():
+            stopping.take(signal.SIGTERM)
+            for number in signals:
+                os.kill(os.getpid(), number)
+            done.append("checkpoint")
+
+    with pytest.raises(stopping.Stopped):
+        work(signal.SIGTERM)
+    assert done == ["checkpoint"]
+    with pytest.raises(stopping.Stopped):
+        work(signal.SIGTERM, signal.SIGINT)
+    assert done == ["checkpoint"]
+
+
 def test_what_takes_long_is_not_waited_for():
     def work():
         with stopping.after_this_step(), stopping.at_once():

@@ -106,7 +106,7 @@ def _open_mpi(env: Mapping[str, str]) -> _Place | None:
                 f"Set {ADDRESS}=HOST:PORT, its machine and a free port, for all ranks; {_ALONE}."
             )
         address = clusters.OmpiCluster.get_coordinator_address(WAIT_SECONDS, env.get("JAX_COORDINATOR_PORT"))
-    return _Place("Open MPI", _number(env, size), rank, (local,) if sharing else None, address)
+    return _Place("Open MPI", _number(env, size), rank, _own_gpu(env, local) if sharing else None, address)
 
 
 def _slurm_step(env: Mapping[str, str]) -> _Place | None:
@@ -128,7 +128,13 @@ def _slurm_step(env: Mapping[str, str]) -> _Place | None:
     # Tasks that share a node have a GPU each, as JAX has it; a task alone on a node has all of them.
     alone = set(env.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0].split(",")) == {"1"}
     step = f"Slurm step {env.get('SLURM_JOB_ID', '')}.{env.get('SLURM_STEP_ID', '')}"
-    return _Place(step, _number(env, tasks), index, None if alone else (local,), address)
+    return _Place(step, _number(env, tasks), index, None if alone else _own_gpu(env, local), address)
+
+
+def _own_gpu(env: Mapping[str, str], local: int) -> tuple[int, ...] | None:
+    """The GPU of a task that shares a node; None where it sees no other, as by Slurm's --gpus-per-task=1."""
+    seen = [each for each in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+    return None if len(seen) == 1 else (local,)
 
 
 def _tpu_hosts() -> _Place | None:

@@ -17,6 +17,7 @@ import time
 import types
 from typing import Any, NoReturn
 
+from s2l_jax import artifacts
 from s2l_jax.console import tell
 from s2l_jax.errors import InputError
 from s2l_jax.parallel.clusters import ADDRESS, Group
@@ -158,6 +159,7 @@ class Channel:
             self._hub.others_are_gone.wait(
                 2 * _GRACE_SECONDS
             )  # else JAX aborts them before they have said why
+        artifacts.remove_copies()
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()

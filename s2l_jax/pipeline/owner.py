@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,7 +69,8 @@ class _Claim:
         self.lost = ""  # why, once it is
         self._workdir = workdir
         self._mine = _this_process() | {
-            "since": datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+            "since": datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+            "claim": uuid.uuid4().hex,  # of those of one process and second, too, one is this
         }
         self._is_new = not artifacts.is_remote(workdir) and not workdir.exists()
         try:
@@ -99,6 +101,8 @@ class _Claim:
         while True:
             found = self._files.read(FILE).result()
             owner, generation = _parsed(found.value), found.stamp.generation
+            if self._is_mine(owner):
+                return generation
             if found.state != "missing" and not _is_dead(owner):
                 if watched is None and not _is_here(owner):
                     watched, deadline = generation, time.monotonic() + SILENCE
@@ -119,13 +123,21 @@ class _Claim:
         content = json.dumps(self._mine | {"alive_at": time.time()}, indent=2) + "\n"
         return self._files.write(FILE, content, if_equal=before).result().generation
 
+    def _is_mine(self, owner: dict[str, Any]) -> bool:
+        """Whether a store has the file of this owner, and said no to a write that it had done and repeats."""
+        return all(owner.get(name) == value for name, value in self._mine.items())
+
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
             try:
                 if now := self._write(self._generation):
                     self._generation = now
                     continue
-                owner = _parsed(self._files.read(FILE).result().value)
+                found = self._files.read(FILE).result()
+                owner = _parsed(found.value)
+                if self._is_mine(owner):
+                    self._generation = found.stamp.generation
+                    continue
             except Exception:  # whatever the store's client raises; it is tried again
                 continue
             self.lost = (

@@ -150,6 +150,7 @@ def _run(
         artifacts.write_json(run.workdir / "results.json", results)
     if "report" in plan.stages and processes.is_writer():
         write_report_of(run, results, trajectories, rows, pools.get("rows"))
+    processes.barrier("report")  # JAX waits for the others at the end, but not as long as a page may take
     return results
 
 

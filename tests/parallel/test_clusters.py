@@ -61,6 +61,12 @@ def test_a_slurm_step_has_the_tasks_of_the_step(group_with):
     assert group.address.startswith("n04:")
 
 
+@pytest.mark.parametrize(("seen", "expected"), [("0", None), ("GPU-8f2a", None), ("0,1", (1,)), ("", (1,))])
+def test_a_task_that_sees_its_own_gpu_alone_takes_what_it_sees(group_with, seen, expected):
+    """With --gpus-per-task=1 that is number 0 in each task."""
+    assert group_with(STEP | {"CUDA_VISIBLE_DEVICES": seen}).local_device_ids == expected
+
+
 def test_a_slurm_task_that_has_a_node_to_itself_has_all_of_its_gpus(group_with):
     group = group_with(STEP | {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_LOCALID": "0"})
     assert group.local_device_ids is None

@@ -147,6 +147,22 @@ def test_an_owner_that_was_taken_over_ends(workdir, quick):
     assert json.loads((workdir / FILE).read_text())["host"] == "elsewhere"
 
 
+def test_a_write_that_was_done_and_answered_with_no_is_its_own(workdir, quick, monkeypatch):
+    """As where an object store's answer is lost: the write is repeated, and finds what it wrote."""
+    write, denied = owner._Claim._write, []
+
+    def ambiguous(claim, before):
+        written = write(claim, before)
+        denied.append(written)
+        return b"" if len(denied) in (1, 3) else written
+
+    monkeypatch.setattr(owner._Claim, "_write", ambiguous)
+    with owning(workdir):
+        while len(denied) < 6:
+            time.sleep(0.05)
+    assert not (workdir / FILE).exists()
+
+
 def test_of_many_that_start_together_one_wins(workdir):
     won, lost, gate = [], [], threading.Barrier(6)
 

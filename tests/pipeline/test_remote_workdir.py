@@ -83,6 +83,8 @@ class TestFolders:
         assert artifacts.local_copy(folder, ["*.json"]) == copy
         (folder / "a.json").write_text("22")
         assert (artifacts.local_copy(folder, ["*.json"]) / "a.json").read_text() == "22"
+        artifacts.remove_copies()
+        assert not copy.exists()
 
     def test_moved(self, folder):
         (folder / "4" / "d" / "x").write_text("x")

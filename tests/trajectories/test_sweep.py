@@ -18,7 +18,7 @@ from s2l_jax.training.loss import example_losses as packed_losses
 from s2l_jax.training.loss import token_mean, training_loss
 from s2l_jax.trajectories import packed_dataset
 from s2l_jax.trajectories.packed_dataset import PackedDataset
-from s2l_jax.trajectories.sweep import example_losses, make_sweep
+from s2l_jax.trajectories.sweep import example_losses, make_sweep, sweep_programs
 from tests.support.paths import GOLDEN
 
 GPT_NEOX = GOLDEN / "gpt_neox"
@@ -257,6 +257,7 @@ def test_rows_of_the_same_lengths_take_the_same_program(tiny):
         rows = [{"instruction": f"Copy: {word}", "output": word}, {"instruction": word, "output": "4"}]
         return example_losses(*tiny, rows, prompt="plain", max_length=64)
 
+    sweep_programs.cache_clear()  # another test may have had a model and rows of the same shapes
     first = losses_of("QXZ")
     assert compiled
     compiled.clear()
