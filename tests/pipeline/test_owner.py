@@ -123,7 +123,9 @@ def test_an_owner_elsewhere_that_lives_is_refused(workdir, quick):
 
     def live():
         while not stop.wait(0.1):
-            (workdir / FILE).write_text(json.dumps(said | {"alive_at": time.time()}))
+            artifacts.write_text(
+                workdir / FILE, json.dumps(said | {"alive_at": time.time()})
+            )  # whole, as owners do
 
     (workdir / FILE).write_text(json.dumps(said))
     living = threading.Thread(target=live)
