@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     config.evaluation.max_new_tokens = 200
     config.evaluation.dtype = "bfloat16"
 
-    config.report.texts = False  # the page may be where the notes may not
+    config.report.texts = False  # the page holds no notes, and can be shown
     config.selection.runs.s2l = run(method="s2l")
     config.selection.runs.random = run(method="random")
     config.selection.runs.full = run(method="full", seeds=(0,))

@@ -24,7 +24,7 @@ STEPS_FOR_AS_MUCH = 243
 
 
 def get_config(how: str = "lora") -> ConfigDict:
-    """S2L, and random in both forms; a hundred steps of 16 rows for each target, or fifty."""
+    """S2L, and random in both forms, for a hundred steps of 16 rows or fifty; or the control for more."""
     names = {each: f"study_smollm_{each}" for each in ("lora", "whole", "as_much")}
     names["layers"] = names["lora"]
     if how not in names:

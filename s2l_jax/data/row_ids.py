@@ -5,6 +5,14 @@ import hashlib
 import struct
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import UInt64
+
+
+def ids_sha256(ids: UInt64[np.ndarray, " n"]) -> str:
+    """The SHA-256 of the ids of rows, in order: those of two pools are equal where their rows are."""
+    return hashlib.sha256(np.ascontiguousarray(ids, np.uint64).data).hexdigest()
+
 
 class RowIds:
     """Hands out the ids of one pass over a pool."""

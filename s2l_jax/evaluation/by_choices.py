@@ -81,8 +81,9 @@ def choice_likelihoods(
     check_vocabulary(model, tokenizer)
     context = model.config.max_positions  # of all calls, so that their rows have the same few lengths
     examples = choice_examples(tokenizer, prompts, choices, context)
-    how: dict[str, Any] = {"dtype": dtype, "mesh": mesh, "attention": attention}
-    losses = tokenized_losses(model, TokenizedList(examples), max_length=context, **how)
+    losses = tokenized_losses(
+        model, TokenizedList(examples), max_length=context, dtype=dtype, mesh=mesh, attention=attention
+    )
     flat = [text for texts in choices for text in texts]
     check_finite(losses, lambda number: f"the choice {shortened(flat[number])}")
     counts = [len(example.tokens) - example.prompt_length for example in examples]

@@ -132,8 +132,9 @@ def reference_losses(
     has_loss = loss_token_counts(examples, np.arange(len(rows))) > 0
     if not has_loss.any():
         return [None] * len(rows)
-    how: dict[str, Any] = {"dtype": dtype, "mesh": mesh, "attention": attention}
-    losses = tokenized_losses(model, examples, max_length=max_length, **how)
+    losses = tokenized_losses(
+        model, examples, max_length=max_length, dtype=dtype, mesh=mesh, attention=attention
+    )
     check_finite(losses, lambda number: f"row {rows[number].id}")
     return [float(loss) if has else None for loss, has in zip(losses, has_loss, strict=True)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Float32, Int64, UInt64
 
 from s2l_jax import artifacts, integrity
 from s2l_jax.data.identity import data_identity
+from s2l_jax.data.row_ids import ids_sha256
 from s2l_jax.errors import InputError
 from s2l_jax.features.arrays import counts, numbers
 from s2l_jax.features.feature import FEATURES, Feature, SelectionContext
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from s2l_jax.training.run import Run
 
 
-_INDICES, _TABLE, _SUMMARY = "indices.npy", "clusters.parquet", "summary.json"  # of a selection's folder
+INDICES, TABLE, SUMMARY = "indices.npy", "clusters.parquet", "summary.json"  # of a selection's folder
 _FIX = "selection.path must be what Selection.save wrote; take it from a copy, or save it again"
 
 
@@ -43,7 +43,7 @@ class GivenRows(Feature):
 
     def make(self, context: SelectionContext, options: dict[str, Any], folder: epath.Path) -> dict[str, Any]:
         path = epath.Path(context.run.config.selection.path)
-        path = path / _INDICES if path.is_dir() else path
+        path = path / INDICES if path.is_dir() else path
         assert context.pool is not None
         given = {"given_rows": _read(path, np.asarray(context.pool.ids))}
         return given | ({} if _summary(path) is None else {"given_weights": _weights(path.parent)})
@@ -51,8 +51,8 @@ class GivenRows(Feature):
 
 def _summary(path: epath.Path) -> dict[str, Any] | None:
     """What a selection's folder says of itself; None of a list that is in none."""
-    summary = path.parent / _SUMMARY
-    return integrity.read_json(summary, _FIX) if path.name == _INDICES and summary.exists() else None
+    summary = path.parent / SUMMARY
+    return integrity.read_json(summary, _FIX) if path.name == INDICES and summary.exists() else None
 
 
 def _read(path: epath.Path, ids: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
@@ -60,13 +60,9 @@ def _read(path: epath.Path, ids: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, 
         raise InputError(f"selection.path: {path} does not exist.")
     size = len(ids)
     if (kept := _summary(path)) is not None:
-        integrity.check(path.parent, {_INDICES: kept["digests"][_INDICES]}, _FIX)
+        integrity.check(path.parent, {INDICES: kept["digests"][INDICES]}, _FIX)
         # Without a pool and without ids, rows were chosen by their numbers.
-        of_pool, of_numbers = (
-            hashlib.sha256(np.ascontiguousarray(each).data).hexdigest()
-            for each in (ids, np.arange(size, dtype=np.uint64))
-        )
-        if kept["ids_sha256"] not in (of_pool, of_numbers):
+        if kept["ids_sha256"] not in (ids_sha256(ids), ids_sha256(np.arange(size, dtype=np.uint64))):
             raise InputError(
                 f"{path.parent} was chosen from other rows than the pool has, where its numbers mean others: "
                 "give the pool that it was chosen from, with the same pool.* fields, or select again."
@@ -86,11 +82,9 @@ def _weights(folder: epath.Path) -> Float32[np.ndarray, " m"]:
     """Those of a selection's rows, in order."""
     import pyarrow.parquet as pq
 
-    kept = integrity.read_json(folder / _SUMMARY, _FIX)["digests"]
-    integrity.check(folder, {_TABLE: kept[_TABLE]}, _FIX)
-    table = pq.read_table(
-        str(artifacts.local_copy(folder, [_TABLE]) / _TABLE), columns=["selected", "weight"]
-    )
+    kept = integrity.read_json(folder / SUMMARY, _FIX)["digests"]
+    integrity.check(folder, {TABLE: kept[TABLE]}, _FIX)
+    table = pq.read_table(str(artifacts.local_copy(folder, [TABLE]) / TABLE), columns=["selected", "weight"])
     return table["weight"].to_numpy()[table["selected"].to_numpy()]
 
 

@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike
 
 from s2l_jax import artifacts, integrity
 from s2l_jax.errors import InputError
+from s2l_jax.features.given_rows import INDICES, SUMMARY, TABLE
 from s2l_jax.selection.budget import Budget
 from s2l_jax.selection.ranking import ranks_within
 from s2l_jax.selection.summary import summarise
 from s2l_jax.selection.table import read_table, write_table
 
-_INDICES, _CENTROIDS, _TABLE, _SUMMARY = "indices.npy", "centroids.npy", "clusters.parquet", "summary.json"
+_CENTROIDS = "centroids.npy"
 _SETTINGS = ("method", "budget", "unit", "seed", "options", "nested", "weighted", "notes", "subset_notes")
 LEFT_OUT = "num_left_out"  # of the notes
 # Columns of the table that are fields as they are.
@@ -208,15 +209,15 @@ class Selection:
         `trajectories` where they are given; `rows` of the pool are those they are of, all if left out.
         """
         folder = epath.Path(path)
-        (folder / _SUMMARY).unlink(missing_ok=True)
-        artifacts.write_npy(folder / _INDICES, self.indices)
+        (folder / SUMMARY).unlink(missing_ok=True)
+        artifacts.write_npy(folder / INDICES, self.indices)
         artifacts.write_npy(folder / _CENTROIDS, self.centroids)
         columns = self._columns()
         if self.ranks is not None and len(self.centroids):
             columns["rank_in_cluster"] = ranks_within(self.labels, self.ranks)
-        write_table(folder / _TABLE, columns, self.reasons, trajectories, rows)
-        digests = integrity.digests(folder, (_INDICES, _CENTROIDS, _TABLE))
-        integrity.write_json(folder / _SUMMARY, self.summary() | {"digests": digests})
+        write_table(folder / TABLE, columns, self.reasons, trajectories, rows)
+        digests = integrity.digests(folder, (INDICES, _CENTROIDS, TABLE))
+        integrity.write_json(folder / SUMMARY, self.summary() | {"digests": digests})
 
     @classmethod
     def load(cls, path: epath.PathLike) -> Self:
@@ -226,17 +227,17 @@ class Selection:
           InputError: the folder holds no complete selection, or a damaged one.
         """
         folder = epath.Path(path)
-        if not (folder / _SUMMARY).exists():
+        if not (folder / SUMMARY).exists():
             raise InputError(
                 f"{folder} holds no complete selection: it has no summary.json; run the selection "
                 f"stage, or point to a folder that Selection.save wrote"
             )
         way_out = f"select again; in a workdir, remove {folder} and run the same command"
-        summary = integrity.read_json(folder / _SUMMARY, way_out)
+        summary = integrity.read_json(folder / SUMMARY, way_out)
         integrity.check(folder, summary["digests"], way_out)
         sources = [cluster["source"] for cluster in summary["clusters"]]
-        indices = artifacts.read_npy(folder / _INDICES)
-        columns, reasons = read_table(folder / _TABLE)
+        indices = artifacts.read_npy(folder / INDICES)
+        columns, reasons = read_table(folder / TABLE)
         return cls(
             indices=indices,
             centroids=artifacts.read_npy(folder / _CENTROIDS),

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int64
 
+from s2l_jax.data.row_ids import ids_sha256
+
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -56,7 +58,7 @@ def summarise(
             | by_cluster.described(k)
             for k in range(count)
         ],
-        "ids_sha256": hashlib.sha256(np.ascontiguousarray(columns["id"]).data).hexdigest(),
+        "ids_sha256": ids_sha256(columns["id"]),
         "indices_sha256": hashlib.sha256(np.ascontiguousarray(indices).data).hexdigest(),
         "versions": _versions(),
     }

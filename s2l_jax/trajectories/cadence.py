@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from s2l_jax.errors import InputError
 
-FEW_CHECKPOINTS = 4  # below which trajectories say little more than single losses
+FEW_CHECKPOINTS = 4  # below which it is said that there are few; what fewer cost was not measured
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """A slice: the part of the pool whose losses are tracked, where that is not all of it."""
 
 import dataclasses
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Int, Int64, UInt64
 
 from s2l_jax import artifacts
 from s2l_jax.data.order import priorities
+from s2l_jax.data.row_ids import ids_sha256
 from s2l_jax.errors import InputError
 
 _SHOWN = 5  # ids or lines that an error names
@@ -41,8 +41,7 @@ def track(
     chosen = slice_rows(settings, ids, sources, priorities(ids, seed))
     if chosen is None:
         return TrackedRows(np.arange(len(ids)), ids, sources, {})
-    digest = hashlib.sha256(ids[chosen].tobytes()).hexdigest()
-    described = {"rows": len(chosen), "ids_sha256": digest}
+    described = {"rows": len(chosen), "ids_sha256": ids_sha256(ids[chosen])}
     return TrackedRows(chosen, ids[chosen], sources[chosen], {"trajectories.slice": described})
 
 

@@ -133,7 +133,7 @@ def test_chosen_rows_without_a_response_are_counted(config, tmp_path, capsys):
     run_pipeline(config, tmp_path / "run", stages=["proxy", "selection", "target"])
     said = capsys.readouterr().err
     assert "target on full: 4 of its 40 rows have no response within tokenize.max_length" in said
-    assert said.count("s2l: clusters will be of losses at 1 checkpoint, which") == 1
+    assert said.count("s2l: clusters will be of losses at 1 checkpoint, where") == 1
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["targets"]["full"]["num_without_loss"] == 4
     assert "random: clusters" not in said

@@ -219,20 +219,25 @@ def test_a_run_that_stopped_ends_with_the_same_bytes(free, config_of, tmp_path, 
     assert results["trajectories"] == free[1]["trajectories"]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
-def test_losses_of_the_epoch_under_way_that_are_damaged(config_of, tmp_path, monkeypatch, damage):
+def run_until_checkpoint(last, config, workdir, monkeypatch):
+    """A run that stops once the checkpoint of a step is on disk."""
     save = Checkpoints.save
 
     def stopping_save(checkpoints, step, state):
         save(checkpoints, step, state)
-        if step == 2:
+        if step == last:
             checkpoints.wait()
             raise Stopped
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", stopping_save)
         with pytest.raises(Stopped):
-            run_pipeline(config_of(), tmp_path)
+            run_pipeline(config, workdir)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_losses_of_the_epoch_under_way_that_are_damaged(config_of, tmp_path, monkeypatch, damage):
+    run_until_checkpoint(2, config_of(), tmp_path, monkeypatch)
     file = tmp_path / "proxy" / "epoch_losses.npz"
     data = file.read_bytes()
     at = data.index(b"losses.npy") + 150  # in the numbers
@@ -245,20 +250,9 @@ def test_losses_of_the_epoch_under_way_that_are_damaged(config_of, tmp_path, mon
 
 def test_columns_that_are_lost_at_the_end_of_an_epoch_are_missed(config_of, tmp_path, monkeypatch):
     """Where training goes on with a new epoch, whose column is whole by itself."""
-    save = Checkpoints.save
-
-    def stopping_save(checkpoints, step, state):
-        save(checkpoints, step, state)
-        if step == 4:
-            checkpoints.wait()
-            raise Stopped
-
     config = config_of()
     config.pool.limit = 32  # epochs of four steps
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", stopping_save)
-        with pytest.raises(Stopped):
-            run_pipeline(config, tmp_path)
+    run_until_checkpoint(4, config, tmp_path, monkeypatch)
     assert columns_of(tmp_path).steps.tolist() == [4]
     shutil.rmtree(tmp_path / "trajectories.zarr")
     with pytest.raises(InputError, match="lacks the columns of step 4, which were measured"):

@@ -68,8 +68,9 @@ def generate(
         if value < 1:
             raise InputError(f"{name}={value}: must be 1 or above.")
     _check(prompts, model.config)
-    drawn = max_new_tokens, tuple(end_tokens), sampling
-    programs = decoding_programs(model.config, *drawn, dtype, mesh, attention)
+    programs = decoding_programs(
+        model.config, max_new_tokens, tuple(end_tokens), sampling, dtype, mesh, attention
+    )
     params = programs.prepare(model_params(model))
     answers: list[list[int]] = [[] for _ in prompts]
     if indices is None:

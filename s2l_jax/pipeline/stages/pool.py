@@ -1,12 +1,10 @@
 """Stage `pool`: rows to tokens, once for each tokeniser that the run uses."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -20,6 +18,7 @@ from s2l_jax.data.pool import FieldMap, PoolRow, RowReader, read_rows
 from s2l_jax.data.pool_fields import BadRow, passed_over
 from s2l_jax.data.prepared import PreparedPool, TokenizeSettings, fingerprint, prepare
 from s2l_jax.data.prompts import render
+from s2l_jax.data.row_ids import ids_sha256
 from s2l_jax.data.tokens import end_tokens, tokenize_prompts
 from s2l_jax.errors import InputError
 from s2l_jax.parallel import processes
@@ -67,7 +66,7 @@ def prepare_pool(run: Run, *, models: tuple[str, ...]) -> dict[str, PreparedPool
         pools[name] = prepared[mark]
     pools["rows"] = next(iter(pools.values()))
     manifest = pools["rows"].manifest
-    ids = {hashlib.sha256(np.ascontiguousarray(each.ids).data).hexdigest() for each in prepared.values()}
+    ids = {ids_sha256(each.ids) for each in prepared.values()}
     known = record.results if record.done else {}
     if len(ids | {known.get("ids_sha256", next(iter(ids)))}) > 1:
         raise InputError(

@@ -17,6 +17,7 @@ from s2l_jax.config.runs import method_of
 from s2l_jax.console import say, waiting
 from s2l_jax.data.pool import FieldMap
 from s2l_jax.data.prepared import PreparedPool
+from s2l_jax.data.row_ids import ids_sha256
 from s2l_jax.errors import InputError
 from s2l_jax.features.feature import FEATURES, SelectionContext
 from s2l_jax.features.inputs import inputs_of, part_of, settings_of
@@ -156,7 +157,7 @@ def check_known(run: Run, contexts: Contexts, planned: Mapping[Inputs, Sequence[
     for number, names in few.items():
         say(
             f"{', '.join(names)}: clusters will be of losses at {number} checkpoint{'s' * (number > 1)}, "
-            "which tell rows apart less well than losses at more of them"
+            "where the official settings measure at 12"
         )
 
 
@@ -270,7 +271,7 @@ def _select_one(run: Run, contexts: Contexts, name: str) -> None:
         made_from |= settings_of(feature, run.config, entry)
         made_from |= feature.content(contexts[inputs_of(feature, run.config, entry)], entry)
     if pool is not None:
-        made_from["pool.ids_sha256"] = hashlib.sha256(np.asarray(pool.ids).tobytes()).hexdigest()
+        made_from["pool.ids_sha256"] = ids_sha256(pool.ids)
         if entry["budget_tokens"]:
             made_from["pool.token_counts"] = pool.fingerprint
     record = Record(folder(run, name), f"selection/{name}", deciding_run(run.config, name, made_from))

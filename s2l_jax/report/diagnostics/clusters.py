@@ -55,8 +55,8 @@ def _checkpoints(count: int) -> Iterator[Verdict | Measured]:
         yield Verdict(
             FAULT if count == 1 else WARNING,
             "Few checkpoints",
-            f"Losses were measured at {count}: "
-            + ("one loss is no trajectory." if count == 1 else "clusters are of little more than a loss."),
+            f"Losses were measured at {count}; the official settings measure at 12."
+            + (" One loss is no trajectory." if count == 1 else ""),
             "Measure at more checkpoints: by a lower trajectories.every, or trajectories.cadence='even'.",
         )
 
